@@ -1,0 +1,47 @@
+"""Everything telegrad raises or warns with.
+
+Each message says what was given, what is allowed, and what to write instead.
+"""
+
+__all__ = [
+    "ConfigError",
+    "DataError",
+    "DivergedError",
+    "NonFiniteError",
+    "SpecError",
+    "TelegradError",
+    "TelegradWarning",
+    "WireError",
+]
+
+
+class TelegradError(Exception):
+    """The root of all errors that telegrad raises on purpose."""
+
+
+class SpecError(TelegradError, ValueError):
+    """A spec string or one of its arguments is wrong: unknown name, bad value, k larger than d, or parts that do not fit."""
+
+
+class WireError(TelegradError, ValueError):
+    """Bytes that are not a message telegrad packed: truncated, damaged, foreign, or of another version."""
+
+
+class NonFiniteError(TelegradError, ArithmeticError):
+    """A gradient holds NaN or infinity, or what would be sent overflows the tensor's dtype."""
+
+
+class DivergedError(TelegradError, ArithmeticError):
+    """A training run has only non-finite gradients left."""
+
+
+class DataError(TelegradError, FileNotFoundError):
+    """A data set or run directory is missing, empty, or not what it should be."""
+
+
+class ConfigError(TelegradError, ValueError):
+    """An experiment's configuration is wrong."""
+
+
+class TelegradWarning(UserWarning):
+    """The root of all warnings that telegrad emits."""

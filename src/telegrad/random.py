@@ -1,0 +1,118 @@
+"""Key: keyed, counter-based random numbers.
+
+Element i of the stream of a key is a pure function of (key, i): there is no generator whose state moves on, so the same
+numbers appear on every rank, thread count and device, in the simulator and on the wire. A key is a seed and a path of
+named folds; ranks that fold the same path share a stream (Rand-k's subset, a common coin), ranks that fold their own
+rank do not.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import torch
+from torch import Tensor
+
+__all__ = ["Key"]
+
+_GOLDEN = np.uint64(0x9E3779B97F4A7C15)
+_MIX_1 = np.uint64(0xBF58476D1CE4E5B9)
+_MIX_2 = np.uint64(0x94D049BB133111EB)
+
+
+@dataclass(frozen=True)
+class Key:
+    """A source of reproducible randomness.
+
+    `Key(seed=0).fold(step=3, rank=1, name="layer1.weight")` names one stream. Folding the same values in another order of
+    keyword arguments gives the same stream; folding in two calls gives another one than folding in one.
+
+    The generator is SplitMix64's finaliser over a counter, with 128 bits of key: one word offsets the counter, the other
+    enters between the two multiplications, so that no two keys walk the same sequence. The key words are the BLAKE2b hash
+    of seed and path.
+    """
+
+    seed: int = 0
+    path: tuple[tuple[str, int | str], ...] = ()
+
+    def __post_init__(self) -> None:
+        if isinstance(self.seed, bool) or not isinstance(self.seed, int):
+            raise TypeError(f"Key(seed={self.seed!r}): a seed is an integer, for example Key(seed=0)")
+
+    def fold(self, **what: int | str) -> Key:
+        """The key of the stream named by `what` below this one, e.g. `key.fold(step=3, rank=1)`."""
+        for name, value in what.items():
+            if isinstance(value, bool) or not isinstance(value, int | str):
+                raise TypeError(f"Key.fold({name}={value!r}): only integers and strings name a stream")
+        return Key(self.seed, (*self.path, *sorted(what.items())))
+
+    @cached_property
+    def _words(self) -> tuple[int, int]:
+        # repr() of ints and strings is unambiguous, so distinct (seed, path) give distinct texts.
+        digest = hashlib.blake2b(repr((self.seed, self.path)).encode(), digest_size=16).digest()
+        return int.from_bytes(digest[:8], "little"), int.from_bytes(digest[8:], "little")
+
+    def to_int(self) -> int:
+        """A 64-bit integer that stands for this key: `Key(seed=key.to_int())` can be rebuilt by whoever receives it."""
+        return self._words[0]
+
+    def _raw(self, n: int, start: int) -> np.ndarray:
+        offset, inner = (np.uint64(word) for word in self._words)
+        with np.errstate(over="ignore"):
+            z = np.arange(start + 1, start + n + 1, dtype=np.uint64)
+            z *= _GOLDEN
+            z += offset
+            z ^= z >> np.uint64(30)
+            z *= _MIX_1
+            z ^= inner
+            z ^= z >> np.uint64(27)
+            z *= _MIX_2
+            z ^= z >> np.uint64(31)
+        return z
+
+    def uniform(self, n: int, *, start: int = 0, device: torch.device | str | None = None) -> Tensor:
+        """Elements start … start+n−1 of the stream as float64 in [0, 1), multiples of 2^−53."""
+        return torch.from_numpy((self._raw(n, start) >> np.uint64(11)) * 2.0**-53).to(device or "cpu")
+
+    def normal(self, n: int, *, device: torch.device | str | None = None) -> Tensor:
+        """n standard normal float64 numbers (inverse distribution function of `uniform`)."""
+        return torch.special.ndtri(self.uniform(n) + 2.0**-54).to(device or "cpu")
+
+    def integers(self, n: int, high: int, *, start: int = 0) -> Tensor:
+        """n integers, uniform on 0 … high−1 (high < 2^31; the law is uniform up to 2^−33)."""
+        if not 0 < high < 2**31:
+            raise ValueError(f"Key.integers(high={high}): 0 < high < 2^31 is allowed")
+        raw, wide = self._raw(n, start), np.uint64(high)
+        low = (raw & np.uint64(0xFFFFFFFF)) * wide >> np.uint64(32)
+        return torch.from_numpy((((raw >> np.uint64(32)) * wide + low) >> np.uint64(32)).astype(np.int64))
+
+    def permutation(self, n: int) -> Tensor:
+        """A uniformly random permutation of 0 … n−1, int64."""
+        return torch.from_numpy(np.argsort(self._raw(n, 0), kind="stable"))
+
+    def subset(self, n: int, k: int) -> Tensor:
+        """A uniformly random k-subset of 0 … n−1, sorted, int64.
+
+        The first k distinct elements of an i.i.d. stream form a uniform k-subset; past n/2 the complement is drawn.
+        """
+        if not 0 <= k <= n:
+            raise ValueError(f"Key.subset(n={n}, k={k}): 0 <= k <= n is allowed")
+        if 2 * k > n:
+            kept = torch.ones(n, dtype=torch.bool)
+            kept[self.subset(n, n - k)] = False
+            return kept.nonzero().squeeze(1)
+        if k == 0:
+            return torch.zeros(0, dtype=torch.int64)
+        drawn, want = np.zeros(0, dtype=np.int64), k + k // 2 + 16
+        while True:
+            drawn = np.concatenate([drawn, self.integers(want, n, start=len(drawn)).numpy()])
+            distinct, first_seen = np.unique(drawn, return_index=True)
+            if len(distinct) >= k:
+                return torch.from_numpy(np.sort(drawn[np.sort(first_seen)[:k]]))
+
+    def generator(self) -> np.random.Generator:
+        """A numpy generator seeded by this key, for laws that have no counter-based form (Dirichlet, gamma)."""
+        return np.random.Generator(np.random.Philox(key=self._words[0] | self._words[1] << 64))

@@ -1,0 +1,201 @@
+"""The grammar of specs and the registry of what they name.
+
+A spec is a name with arguments in parentheses, which may be specs again: `mlmc(stopk(s=0.01, values=sign))`. The grammar
+is that of Python calls; words need no quotes. A class takes part by being a frozen dataclass below a base class with a
+`kind` and by the decorator `@register`.
+"""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+import difflib
+import math
+import types
+import typing
+from collections.abc import Callable
+from typing import Any, ClassVar, Literal, TypeVar
+
+from telegrad.errors import SpecError
+
+__all__ = ["Amount", "Registered", "build", "check_amount", "check_that", "names", "register", "registered", "resolve_amount"]
+
+Amount = int | float
+"""A number of entries: a float up to 1 is a fraction of d, an integer is a count."""
+
+
+class Registered:
+    """Base of everything a spec can name. Subclasses are frozen dataclasses; `str()` gives the shortest spec."""
+
+    kind: ClassVar[str]
+    spec_name: ClassVar[str]
+    example: ClassVar[str]
+    source: ClassVar[str]
+
+    def __str__(self) -> str:
+        parts = []
+        for field in dataclasses.fields(self):  # type: ignore[arg-type]
+            value = getattr(self, field.name)
+            if isinstance(value, Registered) and field.default is dataclasses.MISSING:
+                parts.append(str(value))
+            elif value != field.default:
+                parts.append(f"{field.name}={value}")
+        return f"{self.spec_name}({', '.join(parts)})" if parts else self.spec_name
+
+
+_registry: dict[str, dict[str, type[Registered]]] = {}
+_T = TypeVar("_T", bound=type[Registered])
+
+
+def register(name: str, *, example: str, source: str) -> Callable[[_T], _T]:
+    """Class decorator: the class answers to `name` among its kind. `source` cites where it comes from."""
+
+    def add(cls: _T) -> _T:
+        known = _registry.setdefault(cls.kind, {})
+        if name in known:
+            raise SpecError(f"the {cls.kind} {name!r} is registered twice: {known[name]} and {cls}")
+        known[name] = cls
+        cls.spec_name, cls.example, cls.source = name, example, source
+        return cls
+
+    return add
+
+
+def registered(kind: str) -> dict[str, type[Registered]]:
+    """All classes of a kind by name, in alphabetical order."""
+    return dict(sorted(_registry.get(kind, {}).items()))
+
+
+def names(kind: str) -> list[str]:
+    """The valid names of a kind."""
+    return list(registered(kind))
+
+
+def build(spec: Any, kind: str) -> Any:
+    """The object of `kind` that a spec string describes; an object of that kind is returned as it is.
+
+    Raises `SpecError`, which names the culprit, the nearest valid name and an example.
+    """
+    if isinstance(spec, Registered):
+        if spec.kind != kind:
+            raise SpecError(f"`{spec}` is a {spec.kind}; a {kind} is wanted here, for example `{_any_example(kind)}`")
+        return spec
+    if not isinstance(spec, str):
+        raise SpecError(f"a {kind} is given by a spec string such as `{_any_example(kind)}`, not by {spec!r}")
+    try:
+        tree = ast.parse(spec.strip(), mode="eval").body
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        raise SpecError(f"cannot read the spec `{spec}`; write for example `{_any_example(kind)}`") from None
+    return _build_node(tree, kind, spec)
+
+
+def _any_example(kind: str) -> str:
+    known = registered(kind)
+    return next(iter(known.values())).example if known else kind
+
+
+def _build_node(node: ast.AST, kind: str, spec: str) -> Any:
+    call = node if isinstance(node, ast.Call) else None
+    head = call.func if call else node
+    if not isinstance(head, ast.Name):
+        raise SpecError(f"`{ast.unparse(node)}` in `{spec}` is not a {kind}; write for example `{_any_example(kind)}`")
+    cls = registered(kind).get(head.id)
+    if cls is None:
+        raise SpecError(_unknown(f"{kind} {head.id!r}", head.id, names(kind)) + f"; for example `{_example_like(head.id, kind)}`")
+    hints = typing.get_type_hints(cls)
+    fields = {field.name: field for field in dataclasses.fields(cls) if field.init}  # type: ignore[arg-type]
+    given: dict[str, ast.AST] = {}
+    positional = call.args if call else []
+    if len(positional) > len(fields):
+        raise SpecError(f"`{ast.unparse(node)}`: {cls.spec_name} takes {len(fields)} arguments, for example `{cls.example}`")
+    given.update(zip(fields, positional, strict=False))
+    for keyword in call.keywords if call else []:
+        if keyword.arg not in fields:
+            raise SpecError(_unknown(f"argument {keyword.arg!r} of {cls.spec_name}", keyword.arg or "**", list(fields)) + f"; for example `{cls.example}`")
+        if keyword.arg in given:
+            raise SpecError(f"`{ast.unparse(node)}` gives {keyword.arg!r} twice; for example `{cls.example}`")
+        given[keyword.arg] = keyword.value
+    missing = [name for name, field in fields.items() if name not in given and field.default is dataclasses.MISSING]
+    if missing:
+        raise SpecError(f"{cls.spec_name} needs {', '.join(missing)}; for example `{cls.example}`")
+    values = {name: _convert(value, hints[name], f"{cls.spec_name}({name}={ast.unparse(value)})", spec, cls.example) for name, value in given.items()}
+    return cls(**values)
+
+
+def _example_like(name: str, kind: str) -> str:
+    close = difflib.get_close_matches(name, names(kind), n=1)
+    return registered(kind)[close[0]].example if close else _any_example(kind)
+
+
+def _unknown(what: str, name: str, valid: list[str]) -> str:
+    close = difflib.get_close_matches(name, valid, n=1)
+    hint = f"did you mean {close[0]!r}?" if close else f"valid: {', '.join(valid) or 'none'}"
+    return f"unknown {what}; {hint}"
+
+
+def _convert(node: ast.AST, hint: Any, where: str, spec: str, example: str) -> Any:
+    options = typing.get_args(hint) if typing.get_origin(hint) in (typing.Union, types.UnionType) else (hint,)
+    for option in options:
+        if isinstance(option, type) and issubclass(option, Registered):
+            return _build_node(node, option.kind, spec)
+    value = _literal(node, where, example)
+    for option in options:
+        if typing.get_origin(option) is Literal:
+            choices = typing.get_args(option)
+            if value in choices:
+                return value
+            raise SpecError(f"{where}: allowed are {', '.join(map(str, choices))}; for example `{example}`")
+        if option is type(None) and value is None:
+            return None
+        if option is float and type(value) is int and int not in options:
+            return float(value)
+        if isinstance(option, type) and type(value) is option:
+            return value
+    wanted = " or ".join(getattr(option, "__name__", str(option)) for option in options)
+    raise SpecError(f"{where}: {wanted} is wanted; for example `{example}`")
+
+
+_WORDS = {"true": True, "false": False, "none": None}
+
+
+def _literal(node: ast.AST, where: str, example: str) -> Any:
+    if isinstance(node, ast.Name):
+        return _WORDS.get(node.id, node.id)
+    try:
+        value = ast.literal_eval(node)
+    except (ValueError, TypeError, SyntaxError):
+        raise SpecError(f"{where}: a number or a word is wanted; for example `{example}`") from None
+    if isinstance(value, float) and not math.isfinite(value):
+        raise SpecError(f"{where}: the number must be finite; for example `{example}`")
+    return value
+
+
+def check_that(condition: bool, owner: Registered, name: str, allowed: str) -> None:
+    """Raise `SpecError` for argument `name` of `owner` unless `condition`; `allowed` says what would be right."""
+    if not condition:
+        cls = type(owner)
+        raise SpecError(f"{cls.spec_name}({name}={getattr(owner, name)}): {allowed}; for example `{cls.example}`")
+
+
+def check_amount(owner: Registered, name: str) -> None:
+    """Refuse an `Amount` argument that is neither a positive count nor a fraction in (0, 1]."""
+    value = getattr(owner, name)
+    fits = value >= 1 if isinstance(value, int) else 0.0 < value <= 1.0
+    check_that(fits, owner, name, "a count (an integer from 1) or a fraction of d (a float in (0, 1]) is allowed")
+
+
+def resolve_amount(owner: Registered, name: str, d: int) -> int:
+    """The number of entries an `Amount` argument means for a vector of d: a fraction is rounded, and is at least one entry.
+
+    Raises `SpecError` where a count exceeds d.
+    """
+    value = getattr(owner, name)
+    if isinstance(value, float):
+        return min(d, max(1, round(value * d)))
+    if value > d:
+        cls = type(owner)
+        raise SpecError(
+            f"{cls.spec_name}({name}={value}) exceeds the d = {d} entries of the vector; "
+            f"write a count up to {d}, or a fraction such as {name}=0.01"
+        )
+    return value
