@@ -35,10 +35,10 @@ class Split:
 
 
 class Task(ABC):
-    """A workload with its data loaded. Everything here is a pure function of its arguments, but for `model`'s own parameters.
+    """A workload with its data loaded. All methods are pure functions of their arguments and of `model`'s parameters.
 
-    Attributes: `train`, `validation`, `test` (splits; validation never overlaps train or test), `metric` (the name of the
-    metric), `higher_is_better`, `classes` (the number of classes where targets are class numbers; None otherwise).
+    Attributes: `train`, `validation`, `test` (splits; validation never overlaps train or test), `metric` (the name of
+    the metric), `higher_is_better`, `classes` (the number of classes where targets are class numbers; None otherwise).
     """
 
     train: Split
@@ -72,7 +72,8 @@ class Workload(Registered, ABC):
 
     @abstractmethod
     def load(self, data: Path | None, key: Key) -> Task:
-        """Read the data (from the folder `data`, where this workload needs one) and split it; `key` decides every random split.
+        """Read the data (from the folder `data`, where this workload needs one) and split it.
 
-        Raises `DataError` that says which files were looked for and where to get them.
+        `key` decides every random split. Raises `DataError` that says which files were looked for and where to get
+        them.
         """
