@@ -7,6 +7,7 @@ __all__ = [
     "ConfigError",
     "DataError",
     "DivergedError",
+    "InputError",
     "NonFiniteError",
     "SpecError",
     "TelegradError",
@@ -25,6 +26,10 @@ class SpecError(TelegradError, ValueError):
 
 class WireError(TelegradError, ValueError):
     """Bytes that are not a message telegrad packed: truncated, damaged, foreign, or of another version."""
+
+
+class InputError(TelegradError, TypeError):
+    """A tensor of a kind that cannot be compressed, or a call without what it needs (a key, a file of the right kind)."""
 
 
 class NonFiniteError(TelegradError, ArithmeticError):

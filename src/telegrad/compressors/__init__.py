@@ -1,0 +1,27 @@
+"""The catalogue of compressors, one a file."""
+
+from telegrad.compressors.base import Compressor
+from telegrad.compressors.fixed_point import FixedPoint
+from telegrad.compressors.floating_point import FloatingPoint
+from telegrad.compressors.identity import Identity
+from telegrad.compressors.importance import Importance
+from telegrad.compressors.qsgd import QSGD
+from telegrad.compressors.randk import RandK
+from telegrad.compressors.rtn import RTN
+from telegrad.compressors.sign import Sign
+from telegrad.compressors.stopk import SegmentedTopK
+from telegrad.compressors.topk import TopK
+
+__all__ = [
+    "QSGD",
+    "RTN",
+    "Compressor",
+    "FixedPoint",
+    "FloatingPoint",
+    "Identity",
+    "Importance",
+    "RandK",
+    "SegmentedTopK",
+    "Sign",
+    "TopK",
+]

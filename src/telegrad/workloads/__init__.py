@@ -1,6 +1,9 @@
 """Workloads: what is trained on what. Importing this package registers them all."""
 
 from telegrad.workloads.base import Split, Task, Workload
+from telegrad.workloads.cifar10 import Cifar10
 from telegrad.workloads.digits import Digits
+from telegrad.workloads.logistic import Logistic
+from telegrad.workloads.quadratic import Quadratic
 
-__all__ = ["Digits", "Split", "Task", "Workload"]
+__all__ = ["Cifar10", "Digits", "Logistic", "Quadratic", "Split", "Task", "Workload"]

@@ -1,0 +1,75 @@
+"""How the values of a sparse message are coded: `values=fp32|bf16|log|sign` (B2.7). Each coding is unbiased by itself.
+
+fp32: the tensor's own precision (32 bits for float32; float64 tensors keep 64 bits and 16-bit ones 16); what that cannot
+hold is rounded stochastically. bf16: rounded stochastically to bfloat16. log: rounded stochastically to a signed power of
+two (A11), about two bits. sign: with m = max |v|, an entry is kept with probability |v| / m and sent as its sign, m once.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from telegrad.kernels.reference import binary_exponent, power_of_two, round_to_dtype, rounding_variance
+from telegrad.random import Key
+from telegrad.wire.code import Term
+from telegrad.wire.positions import Positions
+from telegrad.wire.values import Exponents, Floats, Grid
+
+__all__ = ["Coding", "code_values", "coding_omega", "coding_variance", "nonzero_term"]
+
+Coding = Literal["fp32", "bf16", "log", "sign"]
+
+
+def nonzero_term(positions: Positions, v: Tensor, coding: Coding, dtype: torch.dtype, key: Key) -> Term:
+    """The term that carries the non-zero ones of the float64 numbers `v` at `positions`.
+
+    Subnormal float64 numbers (below 2^−1022) have no leading one and count as zero in the codings that need it.
+    """
+    normal = v.abs() >= 2.0**-1022
+    if coding != "fp32" and not bool(normal.all()):
+        which = normal.nonzero().squeeze(1)
+        positions, v = positions.keep(which), v[which]
+    return code_values(positions, v, coding, dtype, key)
+
+
+def code_values(positions: Positions, v: Tensor, coding: Coding, dtype: torch.dtype, key: Key) -> Term:
+    """The term that carries the float64 numbers `v` (non-zero, unless coding is fp32) in the given coding, without a bias."""
+    key = key.fold(role="values")
+    if coding == "fp32":
+        return Term(positions, Floats(v).rounded(dtype, key))
+    uniforms = key.uniform(len(v), device=v.device)
+    if coding == "bf16":
+        return Term(positions, Floats(round_to_dtype(v, torch.bfloat16, uniforms)))
+    if coding == "log":
+        exponent = binary_exponent(v).to(torch.int64)
+        fraction = v.abs() / power_of_two(exponent) - 1
+        return Term(positions, Exponents(v < 0, exponent + (uniforms < fraction)))
+    largest = float(v.abs().max()) if len(v) else 0.0
+    kept = (uniforms * largest < v.abs()).nonzero().squeeze(1)
+    grid = Grid(v[kept].sign().to(torch.int64), largest)
+    return Term(positions.keep(kept), grid.rounded(dtype, key.fold(role="scale")))
+
+
+def coding_variance(v: Tensor, coding: Coding, dtype: torch.dtype) -> float:
+    """E‖coded − v‖² of the float64 numbers `v`, exactly (the rounding of one float32 scale left out: below 2^−46 of it)."""
+    if coding == "fp32":
+        return float(rounding_variance(v, dtype).sum())
+    if coding == "bf16":
+        return float(rounding_variance(v, torch.bfloat16).sum())
+    if coding == "log":
+        v = v[v.abs() >= 2.0**-1022]
+        power = power_of_two(binary_exponent(v))
+        fraction = v.abs() / power - 1
+        return float((power.square() * fraction * (1 - fraction)).sum())
+    return float(v.abs().max() * v.abs().sum() - v.square().sum()) if len(v) else 0.0
+
+
+_ROUNDING_OMEGA = {"fp32": 2.0**-48, "bf16": 2.0**-16, "log": 0.125}
+
+
+def coding_omega(n: int, coding: Coding) -> float:
+    """The worst relative variance of a coding of n values: 1/8 for log (A11.2), (√n − 1)/2 for sign (A10.2), rounding else."""
+    return (n**0.5 - 1) / 2 if coding == "sign" else _ROUNDING_OMEGA[coding]

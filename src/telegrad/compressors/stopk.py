@@ -1,0 +1,54 @@
+"""s-Top-k: Top-k in blocks of s coordinates of the sorted order, the level system of the MLMC paper."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from telegrad.compressors.base import Compressor, Encoded
+from telegrad.compressors.coding import Coding
+from telegrad.compressors.topk import TopK
+from telegrad.random import Key
+from telegrad.spec import Amount, check_amount, check_that, register, resolve_amount
+
+__all__ = ["SegmentedTopK"]
+
+
+@register("stopk", example="stopk(s=0.01, keep=1)", source="A3; Zukerman, Hamoud, Levy, ICML 2025, section 3.2")
+@dataclass(frozen=True)
+class SegmentedTopK(Compressor):
+    """C(x) keeps the first `keep` blocks of `s` coordinates in the order of decreasing magnitude: Top-(s · keep).
+
+    Contractive with alpha = min(1, s · keep / d), attained where all |x_j| are equal (A3). As a compressor it is Top-k;
+    what the blocks are for is `mlmc(stopk(s=…))`.
+    """
+
+    s: Amount
+    keep: int = 1
+    values: Coding = "fp32"
+
+    unbiased = False
+
+    def __post_init__(self) -> None:
+        check_amount(self, "s")
+        check_that(self.keep >= 1, self, "keep", "a number of blocks from 1 is allowed")
+
+    def _topk(self, d: int) -> TopK:
+        return TopK(min(d, resolve_amount(self, "s", d) * self.keep), self.values)
+
+    @property
+    def random(self) -> bool:
+        return self.values != "fp32"
+
+    def omega(self, d: int) -> float:
+        return self._topk(d).omega(d)
+
+    def alpha(self, d: int) -> float:
+        return self._topk(d).alpha(d)
+
+    def _encode(self, v: Tensor, key: Key) -> Encoded:
+        return self._topk(len(v))._encode(v, key)
+
+    def _variance(self, v: Tensor) -> float:
+        return self._topk(len(v))._variance(v)

@@ -1,0 +1,70 @@
+"""Top-k: the k entries of largest magnitude."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from telegrad.compressors.base import Compressor, Encoded
+from telegrad.compressors.coding import Coding, coding_omega, coding_variance, nonzero_term
+from telegrad.random import Key
+from telegrad.spec import Amount, check_amount, register, resolve_amount
+from telegrad.wire.positions import IndexSet
+
+__all__ = ["TopK", "largest_entries"]
+
+
+def largest_entries(v: Tensor, k: int) -> Tensor:
+    """The indices of the k entries of largest magnitude, increasing; among equal magnitudes the lowest indices win."""
+    magnitude = v.abs()
+    if k >= len(v):
+        return torch.arange(len(v), device=v.device)
+    # topk's choice among ties is unspecified, its k-th value is not.
+    threshold = torch.topk(magnitude, k, sorted=False).values.min()
+    above = magnitude > threshold
+    ties = (magnitude == threshold).nonzero().squeeze(1)[: k - int(above.sum())]
+    above[ties] = True
+    return above.nonzero().squeeze(1)
+
+
+@register("topk", example="topk(k=0.01)", source="A2; Aji and Heafield 2017; Stich et al. 2018")
+@dataclass(frozen=True)
+class TopK(Compressor):
+    """C(x) keeps the k entries of largest magnitude and zeroes the rest; ties go to the lowest indices.
+
+    Contractive with alpha = k/d, attained where all |x_j| are equal (A2.1). `k`: a count, or a fraction of d.
+    `values`: how the kept entries are coded (B2.7); a random coding of relative variance w lowers alpha to (k/d)(1 − w).
+    """
+
+    k: Amount
+    values: Coding = "fp32"
+
+    unbiased = False
+
+    def __post_init__(self) -> None:
+        check_amount(self, "k")
+
+    @property
+    def random(self) -> bool:
+        return self.values != "fp32"
+
+    def omega(self, d: int) -> float:
+        return math.inf
+
+    def alpha(self, d: int) -> float:
+        k = resolve_amount(self, "k", d)
+        return max(0.0, k / d * (1 - (coding_omega(k, self.values) if self.random else 0.0)))
+
+    def _encode(self, v: Tensor, key: Key) -> Encoded:
+        index = largest_entries(v, resolve_amount(self, "k", len(v)))
+        return Encoded((nonzero_term(IndexSet(len(v), index), v[index].double(), self.values, v.dtype, key),))
+
+    def _variance(self, v: Tensor) -> float:
+        index = largest_entries(v, resolve_amount(self, "k", len(v)))
+        rest = v.double()
+        kept = rest[index]
+        rest[index] = 0.0
+        return float(rest.square().sum()) + coding_variance(kept, self.values, v.dtype)

@@ -1,0 +1,274 @@
+"""An experiment's configuration: what is compared, on what, and how; read from YAML, checked before anything runs."""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import json
+from importlib import resources
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+# Importing these rooms registers every name that a spec may use.
+import telegrad.compressors
+import telegrad.methods
+import telegrad.mlmc
+import telegrad.workloads  # noqa: F401
+from telegrad.errors import ConfigError
+from telegrad.spec import build
+
+__all__ = ["Experiment", "MethodEntry", "default_yaml", "digest", "load", "parse", "to_yaml"]
+
+Count = Annotated[int, Field(ge=1)]
+LearningRates = Annotated[tuple[Annotated[float, Field(gt=0)], ...], Field(min_length=1)]
+Optimizer = Literal["sgd", "adamw"]
+Schedule = Literal["constant", "linear", "cosine"]
+Granularity = Literal["model", "tensor"]
+Momentum = Annotated[float, Field(ge=0, lt=1)]
+NotNegative = Annotated[float, Field(ge=0)]
+
+_METHOD = "sgd(mlmc(stopk(s=0.01)))"
+
+# What each field allows, and an example: the second half of every error message.
+_HELP = {
+    "workload": ("the spec of a workload is wanted", "workload: digits"),
+    "methods": ("a list of methods is wanted, at least one", f'methods: ["sgd(identity)", "{_METHOD}"]'),
+    "lrs": ("a list of distinct learning rates above 0 is wanted", "lrs: [0.03, 0.1, 0.3]"),
+    "seeds": ("a number of seeds from 1, or a list of distinct integers from 0, is wanted", "seeds: 3"),
+    "workers": ("an integer from 1 is wanted", "workers: 8"),
+    "steps": ("an integer from 1 is wanted", "steps: 300"),
+    "batch_size": ("an integer from 1 is wanted (examples a worker and step)", "batch_size: 16"),
+    "optimizer": ("sgd or adamw is wanted", "optimizer: sgd"),
+    "momentum": ("a number in [0, 1) is wanted", "momentum: 0.9"),
+    "weight_decay": ("a number from 0 is wanted", "weight_decay: 0.0005"),
+    "schedule": ("constant, linear or cosine is wanted", "schedule: cosine"),
+    "warmup_steps": ("an integer from 0 up to the number of steps is wanted", "warmup_steps: 20"),
+    "dirichlet": ("a number above 0 (small: unlike workers), or null for equal shares, is wanted", "dirichlet: 0.5"),
+    "granularity": ("model or tensor is wanted", "granularity: model"),
+    "downlink": ("the spec of a compressor is wanted", "downlink: identity"),
+    "gradients": ("vmap or loop is wanted", "gradients: vmap"),
+    "chunk": ("an integer from 1 (workers at a time), or null for all at once, is wanted", "chunk: 4"),
+    "evaluate_every": ("an integer from 1 up to the number of steps, or null, is wanted", "evaluate_every: 10"),
+    "data": ("the path of a folder, or null, is wanted", "data: data/cifar10"),
+    "target": ("a value of the metric, or null for the default rule, is wanted", "target: 0.9"),
+    "spec": ("the spec of a method is wanted", f'spec: "{_METHOD}"'),
+    "label": ("a short text that no other method has is wanted", "label: MLMC s-Top-k"),
+}
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, validate_default=True)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _no_booleans(cls, value: Any) -> Any:
+        if isinstance(value, bool):  # pydantic would read it as 0 or 1
+            raise ValueError(f"{str(value).lower()} is no number")
+        return value
+
+    @field_validator("lrs", check_fields=False)
+    @classmethod
+    def _ascending(cls, value: tuple[float, ...] | None) -> tuple[float, ...] | None:
+        if value is not None and len(set(value)) < len(value):
+            raise ValueError("a learning rate is listed twice")
+        return None if value is None else tuple(sorted(value))
+
+    @field_validator("downlink", check_fields=False)
+    @classmethod
+    def _downlink_builds(cls, value: str | None) -> str | None:
+        if value is not None:
+            build(value, "compressor")
+        return value
+
+
+class MethodEntry(_Model):
+    """One method of the comparison: its spec, its name in table and plots, and where its setting is its own."""
+
+    spec: str
+    label: str = ""
+    lrs: LearningRates | None = None
+    optimizer: Optimizer | None = None
+    momentum: Momentum | None = None
+    weight_decay: NotNegative | None = None
+    schedule: Schedule | None = None
+    warmup_steps: Annotated[int, Field(ge=0)] | None = None
+    granularity: Granularity | None = None
+    downlink: str | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_text(cls, value: Any) -> Any:
+        value = {"spec": value} if isinstance(value, str) else value
+        if isinstance(value, dict) and not value.get("label"):
+            value = {**value, "label": value.get("spec", "")}
+        return value
+
+    @field_validator("spec")
+    @classmethod
+    def _spec_builds(cls, value: str) -> str:
+        build(value, "method")
+        return value.strip()
+
+    @field_validator("label")
+    @classmethod
+    def _one_line(cls, value: str) -> str:
+        return " ".join(value.split())
+
+
+class Experiment(_Model):
+    """A grid of methods x learning rates x seeds on one workload, and the setting they share."""
+
+    workload: str = "digits"
+    methods: Annotated[tuple[MethodEntry, ...], Field(min_length=1)]
+    lrs: LearningRates = (0.03, 0.1, 0.3, 1.0)
+    seeds: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1)] = (0, 1, 2)
+    workers: Count = 8
+    steps: Count = 300
+    batch_size: Count = 16
+    optimizer: Optimizer = "sgd"
+    momentum: Momentum = 0.0
+    weight_decay: NotNegative = 0.0
+    schedule: Schedule = "constant"
+    warmup_steps: Annotated[int, Field(ge=0)] = 0
+    dirichlet: Annotated[float, Field(gt=0)] | None = None
+    granularity: Granularity = "model"
+    downlink: str = "identity"
+    gradients: Literal["vmap", "loop"] = "vmap"
+    chunk: Count | None = None
+    evaluate_every: Count | None = None
+    data: str | None = None
+    target: float | None = None
+
+    @field_validator("workload")
+    @classmethod
+    def _workload_builds(cls, value: str) -> str:
+        build(value, "workload")
+        return value.strip()
+
+    @field_validator("seeds", mode="before")
+    @classmethod
+    def _count_of_seeds(cls, value: Any) -> Any:
+        return tuple(range(value)) if isinstance(value, int) and not isinstance(value, bool) else value
+
+    @field_validator("seeds")
+    @classmethod
+    def _distinct(cls, value: tuple[int, ...]) -> tuple[int, ...]:
+        if len(set(value)) < len(value):
+            raise ValueError("a seed is listed twice")
+        return value
+
+    @field_validator("methods")
+    @classmethod
+    def _labels_differ(cls, value: tuple[MethodEntry, ...]) -> tuple[MethodEntry, ...]:
+        labels = [entry.label for entry in value]
+        for label in labels:
+            if labels.count(label) > 1:
+                raise ValueError(f"two methods have the label {label!r}; give one of them a `label` of its own")
+        return value
+
+    @model_validator(mode="after")
+    def _within_the_steps(self) -> Experiment:
+        warmups = {"warmup_steps": self.warmup_steps, "evaluate_every": self.evaluate_every}
+        warmups |= {f"methods[{i}].warmup_steps": entry.warmup_steps for i, entry in enumerate(self.methods)}
+        for name, value in warmups.items():
+            if value is not None and value > self.steps:
+                raise ValueError(f"{name}: {value} exceeds the {self.steps} steps")
+        return self
+
+    def lrs_of(self, entry: MethodEntry) -> tuple[float, ...]:
+        """The learning rates tried for a method, ascending."""
+        return entry.lrs or self.lrs
+
+    def settings_of(self, entry: MethodEntry) -> dict[str, Any]:
+        """The keyword arguments of `simulate` for a method, but for learning rate and seed."""
+        shared = ("workers", "steps", "batch_size", "dirichlet", "gradients", "chunk", "evaluate_every", "data")
+        own = ("optimizer", "momentum", "weight_decay", "schedule", "warmup_steps", "granularity", "downlink")
+        settings = {name: getattr(self, name) for name in shared + own}
+        return settings | {name: getattr(entry, name) for name in own if getattr(entry, name) is not None}
+
+    def resolved(self) -> dict[str, Any]:
+        """The whole configuration as plain values, defaults written out; parsing it gives an equal experiment."""
+        plain = self.model_dump(mode="json")
+        plain["methods"] = [entry.model_dump(mode="json", exclude_none=True) for entry in self.methods]
+        return plain
+
+
+def parse(values: Any, origin: str = "the configuration") -> Experiment:
+    """The experiment that a mapping describes. `origin` says in errors where it came from. Raises `ConfigError`."""
+    if not isinstance(values, dict):
+        raise ConfigError(f"{origin}: a mapping of fields is wanted, for example `workload: digits`")
+    try:
+        return Experiment.model_validate(values)
+    except ValidationError as error:
+        lines = [_explain(fault) for fault in error.errors(include_url=False)]
+        raise ConfigError(f"{origin}: " + "\n".join(lines)) from None
+
+
+def load(path: Path) -> Experiment:
+    """Read an experiment from a YAML file. Raises `ConfigError`, also for a file that is missing or is no YAML."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "it is not UTF-8 text"
+        raise ConfigError(f"cannot read the configuration {path}: {reason}") from None
+    return parse(from_yaml(text, str(path)), str(path))
+
+
+def from_yaml(text: str, origin: str) -> Any:
+    """The plain values of a YAML text; a field given twice is refused, not overwritten. Raises `ConfigError`."""
+    try:
+        return yaml.load(text, _UniqueKeys)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{origin} is not valid YAML: {' '.join(str(error).split())}") from None
+
+
+def to_yaml(experiment: Experiment) -> str:
+    """The resolved configuration as YAML."""
+    return yaml.safe_dump(experiment.resolved(), sort_keys=False, allow_unicode=True, width=120)
+
+
+def default_yaml() -> dict[str, Any]:
+    """The packaged comparison that `telegrad compare` starts from (`lab/default.yaml`)."""
+    text = resources.files("telegrad.lab").joinpath("default.yaml").read_text(encoding="utf-8")
+    return dict(from_yaml(text, "default.yaml"))
+
+
+def digest(experiment: Experiment) -> str:
+    """Eight hexadecimal digits that change with any field."""
+    text = json.dumps(experiment.resolved(), sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:8]
+
+
+class _UniqueKeys(yaml.SafeLoader):
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        names = [key.value for key, _ in node.value]
+        for key, _ in node.value:
+            if names.count(key.value) > 1:
+                raise yaml.constructor.ConstructorError(None, None, f"{key.value!r} is given twice", key.start_mark)
+        return super().construct_mapping(node, deep)
+
+
+def _explain(fault: Any) -> str:
+    """One line on one of pydantic's findings: the field, what was given, what is allowed, an example."""
+    location = fault["loc"]
+    path = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in location).lstrip(".")
+    if fault["type"] == "extra_forbidden":
+        model = MethodEntry if location[0] == "methods" else Experiment
+        known = list(model.model_fields)
+        close = difflib.get_close_matches(str(location[-1]), known, n=1)
+        hint = f"did you mean {close[0]!r}? " if close else ""
+        example = _HELP[(close or known)[0]][1]
+        return f"unknown field {path!r}; {hint}allowed are {', '.join(known)}; for example `{example}`"
+    names = [part for part in location if part in _HELP]
+    if not names:  # a check across fields, whose text names them
+        return str(fault["ctx"]["error"])
+    name = names[-1] if fault["type"] != "model_type" else "spec"
+    allowed, example = _HELP[str(name)]
+    if fault["type"] == "missing":
+        return f"{path} is missing; {allowed}; for example `{example}`"
+    if fault["type"] == "value_error":
+        return f"{path}: {fault['ctx']['error']}; {allowed}, for example `{example}`"
+    return f"{path}: {fault['input']!r} was given; {allowed}; for example `{example}`"

@@ -1,0 +1,81 @@
+"""The learning curves of an experiment: what the plots of the report and the PNG files draw."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from telegrad.lab.config import Experiment
+from telegrad.lab.records import FinishedRun
+from telegrad.lab.summary import alive, runs_at_best
+
+__all__ = ["AXES", "DARK", "LIGHT", "Curve", "Spread", "curves"]
+
+# Okabe and Ito's colours, told apart with any colour vision, lightened where the page is dark; beyond six methods the
+# dash and the marker tell them apart.
+LIGHT = ("#0072b2", "#d55e00", "#009e73", "#b0568f", "#c98500", "#3a9bd0")
+DARK = ("#4ba3dc", "#f0803c", "#2fc79a", "#dd8fbd", "#f0b840", "#8fd0f5")
+
+AXES = {
+    "bits_up": "uplink bits per worker",
+    "bits_total": "uplink + downlink bits per worker",
+    "step": "steps",
+    "epoch": "epochs",
+}
+
+
+@dataclass(frozen=True)
+class Spread:
+    """A quantity over a run's evaluations: the mean, the least and the greatest over seeds; None where not measured."""
+
+    mean: list[float | None]
+    low: list[float | None]
+    high: list[float | None]
+
+
+@dataclass(frozen=True)
+class Curve:
+    """A method at its best learning rate: `x` holds every axis (mean over seeds), `y` test, validation and train_loss."""
+
+    label: str
+    style: int
+    x: dict[str, list[float]]
+    y: dict[str, Spread]
+
+
+def curves(experiment: Experiment, runs: Sequence[FinishedRun]) -> list[Curve]:
+    """One curve a method that has a run which did not diverge. `style` is the method's place in the configuration."""
+    found = []
+    for style, entry in enumerate(experiment.methods):
+        good = alive(runs_at_best(experiment, entry, runs)[1])
+        if good:
+            # Seeds are evaluated at the same steps, so that the i-th records belong together.
+            moments = list(zip(*(run.records for run in good), strict=False))
+            x = {
+                axis: [statistics.fmean(_position(record, axis) for record in moment) for moment in moments]
+                for axis in AXES
+            }
+            y = {name: _spread(moments, name) for name in ("test", "validation", "train_loss")}
+            found.append(Curve(entry.label, style, x, y))
+    return found
+
+
+def _position(record: dict[str, Any], axis: str) -> float:
+    if axis == "bits_up":
+        return float(record["bits_up_per_worker"])
+    if axis == "bits_total":
+        return float(record["bits_up_per_worker"] + record["bits_down_per_worker"])
+    return float(record[axis])
+
+
+def _spread(moments: Sequence[Sequence[dict[str, Any]]], name: str) -> Spread:
+    rows = [[record.get(name) for record in moment] for moment in moments]
+    whole = [row if all(value is not None and math.isfinite(value) for value in row) else None for row in rows]
+    return Spread(
+        mean=[None if row is None else statistics.fmean(row) for row in whole],  # type: ignore[arg-type]
+        low=[None if row is None else min(row) for row in whole],  # type: ignore[type-var]
+        high=[None if row is None else max(row) for row in whole],  # type: ignore[type-var]
+    )

@@ -1,0 +1,194 @@
+"""The run directory: one file a finished run, and the records rebuilt from them.
+
+    config.yaml     the resolved configuration
+    finished/       one JSON file a finished run; everything below is rebuilt from these
+    metrics.jsonl   a line an evaluation
+    ledger.json     the account of bits of every finished run
+    summary.json    a row a method (see `telegrad.lab.summary`)
+
+Every file appears whole or not at all, so an interruption at any instant neither repeats nor loses a finished run.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import math
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from telegrad.errors import ConfigError, DataError
+from telegrad.lab import config
+from telegrad.lab.config import Experiment
+from telegrad.lab.summary import summarise
+
+__all__ = ["FinishedRun", "RunDirectory", "to_json", "write_atomic"]
+
+
+@dataclass(frozen=True)
+class FinishedRun:
+    """One run to its end: a method at a learning rate and seed.
+
+    `records` are the simulator's, one an evaluation; `ledger` is `Ledger.to_dict()`, None for a diverged run;
+    `parameters` the number of entries of the model; `provenance` says on what and with which version it was run.
+    """
+
+    label: str
+    spec: str
+    lr: float
+    seed: int
+    phase: str
+    diverged: bool
+    records: list[dict[str, Any]]
+    ledger: dict[str, Any] | None
+    metric: str | None
+    higher_is_better: bool | None
+    parameters: int | None
+    seconds_per_step: float | None
+    encode_seconds_per_step: float | None
+    provenance: dict[str, Any]
+
+    def final(self, split: str) -> float:
+        """The metric on `split` (validation or test) at the last step; NaN for a run that diverged before it."""
+        value = self.records[-1].get(split) if self.records else None
+        return math.nan if value is None else value
+
+
+class RunDirectory:
+    """A run directory on disk and the finished runs in it."""
+
+    def __init__(self, path: Path, experiment: Experiment, runs: dict[str, FinishedRun]) -> None:
+        self.path, self.experiment, self._runs = path, experiment, runs
+
+    @classmethod
+    def open(cls, path: Path, experiment: Experiment) -> RunDirectory:
+        """Begin a run directory, or resume one. Raises `ConfigError` where it holds something else."""
+        recorded = path / "config.yaml"
+        if recorded.exists():
+            _check_same(config.load(recorded), experiment, path)
+        elif path.exists() and (not path.is_dir() or any(path.iterdir())):
+            raise ConfigError(f"{path} exists and is no run directory; name a new one with --out")
+        else:
+            path.mkdir(parents=True, exist_ok=True)
+            write_atomic(recorded, config.to_yaml(experiment))
+        return cls(path, experiment, _read_finished(path))
+
+    @classmethod
+    def load(cls, path: Path) -> RunDirectory:
+        """Read the records of a run directory. Raises `DataError` where there are none."""
+        hint = "write for example `telegrad report runs/digits-1a2b3c4d`"
+        if not path.is_dir():
+            raise DataError(f"{path} is not a folder; a run directory is wanted: {hint}")
+        if not (path / "config.yaml").exists():
+            raise DataError(f"{path} is no run directory: it has no config.yaml; {hint}")
+        try:
+            experiment = config.load(path / "config.yaml")
+        except ConfigError as error:
+            raise DataError(f"{path} is no run directory of this version: {error}") from None
+        runs = _read_finished(path)
+        if not runs:
+            raise DataError(
+                f"{path} holds no finished run; finish one with `telegrad run {path / 'config.yaml'} --out {path}`"
+            )
+        return cls(path, experiment, runs)
+
+    def find(self, label: str, lr: float, seed: int) -> FinishedRun | None:
+        """The finished run of a method at a learning rate and seed, if there is one."""
+        return self._runs.get(_file_name(label, lr, seed))
+
+    def add(self, run: FinishedRun) -> None:
+        """Keep a finished run."""
+        name = _file_name(run.label, run.lr, run.seed)
+        text = to_json(dataclasses.asdict(run))
+        (self.path / "finished").mkdir(exist_ok=True)
+        write_atomic(self.path / "finished" / name, text)
+        self._runs[name] = _from_text(text)  # as a resumed experiment would read it
+
+    @property
+    def runs(self) -> list[FinishedRun]:
+        """The finished runs in the order of the configuration, whatever the order they were run in."""
+        experiment = self.experiment
+        candidates = [
+            self.find(entry.label, lr, seed)
+            for entry in experiment.methods
+            for lr in experiment.lrs_of(entry)
+            for seed in experiment.seeds
+        ]
+        return [run for run in candidates if run is not None]
+
+    def rebuild(self) -> dict[str, Any]:
+        """Write metrics.jsonl, ledger.json and summary.json anew; the summary is returned."""
+        runs = self.runs
+        summary = summarise(self.experiment, runs)
+        names = [
+            {"method": run.label, "spec": run.spec, "lr": run.lr, "seed": run.seed, "phase": run.phase} for run in runs
+        ]
+        lines = [to_json(name | record) for name, run in zip(names, runs, strict=True) for record in run.records]
+        ledgers = [name | run.ledger for name, run in zip(names, runs, strict=True) if run.ledger is not None]
+        write_atomic(self.path / "metrics.jsonl", "".join(line + "\n" for line in lines))
+        write_atomic(self.path / "ledger.json", to_json({"runs": ledgers}, indent=1))
+        write_atomic(self.path / "summary.json", to_json(summary, indent=2))
+        return summary
+
+
+def to_json(value: Any, indent: int | None = None) -> str:
+    """Valid JSON: NaN and infinity, which JSON does not know, become null."""
+    return json.dumps(_finite(value), indent=indent, allow_nan=False, ensure_ascii=False)
+
+
+def write_atomic(path: Path, content: str | bytes) -> None:
+    """Write a file so that it appears whole or not at all, whenever the process ends."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with temporary.open("wb") as file:
+            file.write(content.encode() if isinstance(content, str) else content)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {str(key): _finite(entry) for key, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(entry) for entry in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _file_name(label: str, lr: float, seed: int) -> str:
+    # The readable part may coincide for two labels; the hash does not.
+    readable = re.sub(r"[^A-Za-z0-9.]+", "-", label).strip("-.")[:60]
+    return f"{readable}-{hashlib.sha256(label.encode()).hexdigest()[:8]}-lr{lr!r}-seed{seed}.json"
+
+
+def _from_text(text: str) -> FinishedRun:
+    return FinishedRun(**json.loads(text))
+
+
+def _read_finished(path: Path) -> dict[str, FinishedRun]:
+    runs = {}
+    for file in sorted((path / "finished").glob("*.json")):
+        try:
+            runs[file.name] = _from_text(file.read_text(encoding="utf-8"))
+        except (ValueError, TypeError, OSError):
+            raise DataError(
+                f"{file} is no record of this version of telegrad; delete it, and the run is done again"
+            ) from None
+    return runs
+
+
+def _check_same(recorded: Experiment, wanted: Experiment, path: Path) -> None:
+    there, here = recorded.resolved(), wanted.resolved()
+    differing = [name for name in here if here[name] != there[name]]
+    if differing:
+        details = "; ".join(f"{name} ({there[name]!r} there, {here[name]!r} asked for)" for name in differing)
+        raise ConfigError(
+            f"{path} holds runs of another configuration, which differs in {details}; "
+            "name a new directory with --out, or repeat the configuration recorded there to resume"
+        )

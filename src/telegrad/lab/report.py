@@ -1,0 +1,178 @@
+"""The report: one HTML file that needs nothing else, and the plots beside it."""
+
+from __future__ import annotations
+
+import dataclasses
+import html
+from collections.abc import Sequence
+from importlib import resources
+from string import Template
+from typing import Any
+
+from plotly.offline import get_plotlyjs
+
+from telegrad.lab.config import Experiment, to_yaml
+from telegrad.lab.curves import AXES, DARK, LIGHT, Curve, curves
+from telegrad.lab.plots import plots
+from telegrad.lab.records import RunDirectory, to_json, write_atomic
+from telegrad.lab.tables import NOTHING, bits, metric, metric_with_spread, notes, number, seconds
+
+__all__ = ["html_report", "write_report"]
+
+
+def write_report(directory: RunDirectory) -> dict[str, Any]:
+    """Rebuild all records, report.html and the PNG plots from the finished runs; the summary is returned."""
+    summary = directory.rebuild()
+    found = curves(directory.experiment, directory.runs)
+    write_atomic(directory.path / "report.html", html_report(directory.experiment, summary, found))
+    for name, image in plots(summary, found).items():
+        write_atomic(directory.path / name, image)
+    return summary
+
+
+def html_report(experiment: Experiment, summary: dict[str, Any], found: Sequence[Curve]) -> str:
+    """The report's text. All that a user wrote is escaped; scripts and styles are inlined, so nothing is fetched."""
+    name = summary["metric"] or "metric"
+    payload = {
+        "metric": name,
+        "higherIsBetter": summary["higher_is_better"],
+        "target": summary["target"],
+        "axes": AXES,
+        "light": LIGHT,
+        "dark": DARK,
+        "curves": [dataclasses.asdict(curve) for curve in found],
+        "results": [
+            {key: row[key] for key in ("label", "lr", "searched", "bits_up_by_field", "bits_up_per_worker")}
+            for row in summary["results"]
+        ],
+    }
+    return Template(_asset("report.html")).substitute(
+        title=html.escape(f"Gradient compression on {summary['workload']}"),
+        setting=html.escape(_setting(experiment, summary)),
+        complete="" if summary["complete"] else _PARTIAL,
+        highlights=_highlights(summary),
+        table=_table(summary),
+        reading=_reading(experiment, summary),
+        configuration=html.escape(to_yaml(experiment)),
+        style=_asset("report.css"),
+        # No "</script>" or "<!--" can end or upset the script element that holds it.
+        payload=to_json(payload).replace("<", "\\u003c"),
+        plotly=get_plotlyjs(),
+        script=_asset("report.js"),
+    )
+
+
+_PARTIAL = '<p class="warning" role="note">Not all runs are finished; repeat the command to resume, and the report is rebuilt.</p>'
+
+
+def _asset(name: str) -> str:
+    return resources.files("telegrad.lab").joinpath(name).read_text(encoding="utf-8")
+
+
+def _setting(experiment: Experiment, summary: dict[str, Any]) -> str:
+    parts = [
+        f"{experiment.workers} workers",
+        f"{experiment.steps} steps",
+        f"batch {experiment.batch_size} a worker",
+        f"{len(experiment.seeds)} seed{'s' * (len(experiment.seeds) != 1)}",
+    ]
+    if summary["parameters"]:
+        parts.append(f"{summary['parameters']:,} parameters")
+    return " · ".join(parts)
+
+
+def _highlights(summary: dict[str, Any]) -> str:
+    """The three facts a reader comes for: the best metric, the fewest bits to the target, the strongest compression."""
+    name, rows = summary["metric"], [row for row in summary["results"] if row["metric_mean"] is not None]
+    if not rows:
+        return ""
+    pick = max if summary["higher_is_better"] else min
+    best = pick(rows, key=lambda row: row["metric_mean"])
+    tiles = [(f"Best test {name}", metric_with_spread(best["metric_mean"], best["metric_std"], name), best["label"])]
+    reached = [row for row in rows if row["bits_to_target"] is not None]
+    if reached:
+        least = min(reached, key=lambda row: row["bits_to_target"])
+        tiles.append(
+            (f"Fewest uplink bits to {metric(summary['target'], name)}", bits(least["bits_to_target"]), least["label"])
+        )
+    compressed = [row for row in rows if row["compression_ratio"]]
+    if compressed:
+        least = max(compressed, key=lambda row: row["compression_ratio"])
+        tiles.append(("Strongest uplink compression", f"{number(least['compression_ratio'])} ×", least["label"]))
+    return "".join(
+        f'<div class="tile"><dt>{html.escape(what)}</dt><dd>{html.escape(value)}<small>{html.escape(who)}</small></dd></div>'
+        for what, value, who in tiles
+    )
+
+
+def _table(summary: dict[str, Any]) -> str:
+    name = summary["metric"]
+    columns: list[tuple[str, str, Any]] = [
+        (
+            f"Test {name or 'metric'}",
+            "metric_mean",
+            lambda row: metric_with_spread(row["metric_mean"], row["metric_std"], name),
+        ),
+        ("Learning rate", "lr", lambda row: NOTHING if row["lr"] is None else f"{row['lr']:g}"),
+        ("Uplink bits", "bits_up_per_worker", lambda row: bits(row["bits_up_per_worker"])),
+        ("Downlink bits", "bits_down_per_worker", lambda row: bits(row["bits_down_per_worker"])),
+        ("Compression", "compression_ratio", lambda row: _times(row["compression_ratio"])),
+        ("Bits to target", "bits_to_target", lambda row: bits(row["bits_to_target"])),
+        ("Steps to target", "steps_to_target", lambda row: number(row["steps_to_target"])),
+        ("Time a step", "seconds_per_step", lambda row: seconds(row["seconds_per_step"])),
+        (
+            "Of it encoding",
+            "encode_share",
+            lambda row: NOTHING if row["encode_share"] is None else f"{100 * row['encode_share']:.0f} %",
+        ),
+    ]
+    head = "".join(
+        f'<th scope="col"><button type="button" class="sort">{html.escape(text)}</button></th>'
+        for text in ("Method", *(text for text, _, _ in columns))
+    )
+    body = ""
+    for row in summary["results"]:
+        label = html.escape(row["label"])
+        remarks = "".join(f"<small>{html.escape(note)}</small>" for note in notes(row))
+        spec = "" if row["label"] == row["method"] else f"<small>{html.escape(row['method'])}</small>"
+        cells = "".join(
+            f'<td data-key="{key}" data-value="{"" if row[key] is None else row[key]}">{html.escape(show(row))}</td>'
+            for _, key, show in columns
+        )
+        body += f'<tr><th scope="row" data-value="{label}"><span>{label}</span>{spec}{remarks}</th>{cells}</tr>'
+    return f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody>"
+
+
+def _times(value: float | None) -> str:
+    return NOTHING if value is None else f"{number(value)} ×"
+
+
+def _reading(experiment: Experiment, summary: dict[str, Any]) -> str:
+    """How the numbers came about, as list items."""
+    name = summary["metric"] or "metric"
+    goal = "no target" if summary["target"] is None else f"{metric(summary['target'], name)}"
+    said = [
+        f"Target: {goal} ({summary['target_rule']}). Bits and steps to target are those of the first evaluation whose validation {name} "
+        "reaches it, mean over seeds; they are left out where a seed never does.",
+        f"The learning rate of each method is the one with the best final validation {name} for seed {experiment.seeds[0]}, "
+        "the smaller one of equals. The test split had no say in it.",
+        f"Test {name} is that of the last step: mean and sample standard deviation over seeds. Bands span the least and the greatest seed.",
+        "Bits are the lengths of the packed messages, header included, mean over workers. Compression is 32 bits a parameter and step over the uplink bits.",
+        "Time a step is simulated training on one machine, all workers in turn, evaluation left out: it says what encoding costs, not how fast a cluster is.",
+        f"Run on: {_origin(summary)}.",
+    ]
+    return "".join(f"<li>{html.escape(line)}</li>" for line in said)
+
+
+def _origin(summary: dict[str, Any]) -> str:
+    machine = summary["machine"] or {}
+    words = [
+        machine.get("cpu"),
+        f"{machine.get('cores')} cores",
+        f"Python {machine.get('python')}",
+        f"torch {machine.get('torch')}",
+        f"telegrad {summary['telegrad_version']}",
+        f"commit {summary['commit'][:12]}" if summary["commit"] else None,
+        "and other machines or versions, see summary.json" if summary["mixed_origins"] else None,
+    ]
+    return ", ".join(word for word in words if word)

@@ -1,0 +1,105 @@
+"""Numbers as people read them, and the table at the end of a comparison."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from rich.table import Table
+from rich.text import Text
+
+__all__ = [
+    "NOTHING",
+    "bits",
+    "footnotes",
+    "metric",
+    "metric_with_spread",
+    "notes",
+    "number",
+    "seconds",
+    "summary_table",
+]
+
+NOTHING = "–"
+
+
+def bits(value: float | None) -> str:
+    """Bits with a decimal prefix and three significant digits: `3.15 Mbit`."""
+    return _prefixed(value, (("Tbit", 1e12), ("Gbit", 1e9), ("Mbit", 1e6), ("kbit", 1e3), ("bit", 1.0)))
+
+
+def seconds(value: float | None) -> str:
+    """Seconds as s, ms or µs with three significant digits."""
+    return _prefixed(value, (("s", 1.0), ("ms", 1e-3), ("µs", 1e-6)))
+
+
+def number(value: float | None, digits: int = 3) -> str:
+    """A number with so many significant digits and no needless exponent."""
+    if value is None or not math.isfinite(value):
+        return NOTHING
+    if value == 0:
+        return "0"
+    decimals = max(0, digits - 1 - math.floor(math.log10(abs(value))))
+    return f"{value:.{decimals}f}" if 1e-4 <= abs(value) < 1e7 else f"{value:.{digits - 1}e}"
+
+
+def metric(value: float | None, name: str | None) -> str:
+    """A metric's value: accuracies in per cent, others with four digits."""
+    if value is None or not math.isfinite(value):
+        return NOTHING
+    return f"{100 * value:.2f} %" if name == "accuracy" else number(value, 4)
+
+
+def metric_with_spread(mean: float | None, std: float | None, name: str | None) -> str:
+    """`97.31 ± 0.20 %`, or the mean alone where there is no spread."""
+    if mean is None or std is None:
+        return metric(mean, name)
+    return f"{100 * mean:.2f} ± {100 * std:.2f} %" if name == "accuracy" else f"{number(mean, 4)} ± {number(std, 2)}"
+
+
+def notes(row: dict[str, Any]) -> list[str]:
+    """What a reader of a row must know beside its numbers."""
+    found = []
+    if row["diverged"]:
+        found.append("diverged at every learning rate")
+    if row["diverged_seeds"]:
+        found.append(f"{len(row['diverged_seeds'])} of {len(row['seeds'])} seeds diverged and are left out of the mean")
+    if row["lr_at_edge"]:
+        found.append("best learning rate at the edge of its grid: a wider grid may do better")
+    if row["unfinished_runs"]:
+        found.append(f"{row['unfinished_runs']} runs still to do")
+    return found
+
+
+def footnotes(summary: dict[str, Any]) -> list[str]:
+    """The notes of all rows, a line each."""
+    return [f"{row['label']}: {note}" for row in summary["results"] for note in notes(row)]
+
+
+def summary_table(summary: dict[str, Any]) -> Table:
+    """The summary as a table for the terminal."""
+    name = summary["metric"]
+    table = Table(title=f"{summary['workload']}, {summary['workers']} workers", title_justify="left", pad_edge=False)
+    table.add_column("method", overflow="fold")
+    for heading in (f"test {name or 'metric'}", "lr", "bits up", "ratio", "bits to target", "steps", "time a step"):
+        table.add_column(heading, justify="right")
+    for row in summary["results"]:
+        table.add_row(
+            Text(row["label"]),
+            "diverged" if row["diverged"] else metric_with_spread(row["metric_mean"], row["metric_std"], name),
+            "–" if row["lr"] is None else f"{row['lr']:g}" + ("*" if row["lr_at_edge"] else ""),
+            bits(row["bits_up_per_worker"]),
+            f"{number(row['compression_ratio'])}x" if row["compression_ratio"] else NOTHING,
+            bits(row["bits_to_target"]),
+            number(row["steps_to_target"]),
+            seconds(row["seconds_per_step"]),
+        )
+    return table
+
+
+def _prefixed(value: float | None, units: tuple[tuple[str, float], ...]) -> str:
+    if value is None or not math.isfinite(value):
+        return NOTHING
+    # The threshold lets 999.7 k read as 1.00 M, not as 1000 k.
+    unit, size = next((unit for unit in units if abs(value) >= 0.9995 * unit[1]), units[-1])
+    return f"{number(value / size)} {unit}"

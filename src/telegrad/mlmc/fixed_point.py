@@ -1,0 +1,78 @@
+"""The fixed-point ladder: level l adds the l-th bit of every entry relative to the largest."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from telegrad.compressors.fixed_point import PLANES, bit_planes
+from telegrad.mlmc.ladder import Ladder, Levels, geometric_probabilities
+from telegrad.spec import register
+from telegrad.wire.code import Term
+from telegrad.wire.positions import IndexSet
+from telegrad.wire.values import Floats, Grid
+
+__all__ = ["FixedPointLadder"]
+
+_LEVELS = PLANES + 1
+
+
+@register("fixed_point", example="fixed_point", source="A14, B3; Zukerman, Hamoud, Levy, ICML 2025, section 3.1")
+@dataclass(frozen=True)
+class FixedPointLadder(Ladder):
+    """r_l has the entries m · sign(v_j) · b_jl · 2^−l, b_jl the l-th bit of |v_j| / m, m = ‖v‖_∞, l = 1 … 62; the 63rd level is all the rest.
+
+    Fixed probabilities p_l = 2^−l / (1 − 2^−63) give E‖C(v) − v‖² = (1 − 2^−63) m ‖v‖₁ − ‖v‖² (B3.4), entry by entry the law of
+    TernGrad (B3.5); adaptive ones p_l ∝ 2^−l √n_l, n_l the number of set bits, m² (Σ 2^−l √n_l)² − ‖v‖², which is never more
+    (B3.6). omega <= (√d − 1)/2 (A10.2).
+    """
+
+    values = "fp32"
+
+    def omega(self, d: int, adaptive: bool) -> float:
+        return (d**0.5 - 1) / 2
+
+    def levels(self, v: Tensor) -> Levels:
+        return _BitPlanes(v)
+
+
+class _BitPlanes(Levels):
+    def __init__(self, v: Tensor) -> None:
+        self.v = v
+        self.m, self.q, self.rest = bit_planes(v)
+
+    def _plane(self, level: int) -> Tensor:
+        return (self.q >> PLANES - level & 1).nonzero().squeeze(1)
+
+    def _remainder(self) -> Tensor:
+        return self.rest * (self.m * 2.0**-PLANES) * self.v.sign().double()
+
+    def norms(self) -> Tensor:
+        filled = torch.tensor([float((self.q >> PLANES - level & 1).sum()) for level in range(1, _LEVELS)], dtype=torch.float64)
+        planes = self.m * 2.0 ** -torch.arange(1, _LEVELS, dtype=torch.float64) * filled.sqrt()
+        return torch.cat([planes, torch.linalg.vector_norm(self._remainder()).reshape(1).cpu()])
+
+    def costs(self) -> Tensor:
+        d = len(self.v)
+        filled = torch.tensor([float((self.q >> PLANES - level & 1).sum()) for level in range(1, _LEVELS)], dtype=torch.float64)
+        share = filled / d
+        entropy = torch.special.entr(share) + torch.special.entr(1 - share)
+        planes = 128 + d * entropy / torch.log(torch.tensor(2.0, dtype=torch.float64)) + filled
+        return torch.cat([planes, torch.tensor([128.0 + 32 * d], dtype=torch.float64)])
+
+    def fixed_probabilities(self) -> Tensor:
+        return geometric_probabilities(_LEVELS)
+
+    def base(self) -> tuple[Term, ...]:
+        return ()
+
+    def residual(self, level: int) -> tuple[Term, ...]:
+        if level == _LEVELS:
+            remainder = self._remainder()
+            which = remainder.nonzero().squeeze(1)
+            return (Term(IndexSet(len(self.v), which), Floats(remainder[which])),)
+        which = self._plane(level)
+        signs = self.v[which].sign().to(torch.int64)
+        return (Term(IndexSet(len(self.v), which), Grid(signs, self.m * 2.0**-level)),)

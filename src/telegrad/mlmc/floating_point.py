@@ -1,0 +1,72 @@
+"""The floating-point ladder: level l adds the l-th mantissa bit of every entry to its sign and exponent."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from telegrad.compressors.floating_point import SplitFloats, split_floats
+from telegrad.kernels.reference import power_of_two
+from telegrad.mlmc.ladder import Ladder, Levels, geometric_probabilities
+from telegrad.spec import register
+from telegrad.wire.code import Term
+from telegrad.wire.values import Exponents, Floats
+
+__all__ = ["FloatingPointLadder"]
+
+
+@register("floating_point", example="floating_point", source="A15, B4; Zukerman, Hamoud, Levy, ICML 2025, appendix B")
+@dataclass(frozen=True)
+class FloatingPointLadder(Ladder):
+    """g⁰_j = sign(v_j) 2^E_j, always sent; r_l has the entries sign(v_j) 2^E_j b_jl 2^−l, b_jl the l-th mantissa bit (B4.1).
+
+    L is the number of mantissa bits of v's dtype (23 for float32). Fixed probabilities 2^−l / (1 − 2^−L) give every entry the
+    law of natural compression, E‖C(v) − v‖² = Σ 4^E_j f_j (1 − f_j) up to 2^−L (B4.2); adaptive ones p_l ∝ 2^−l √(Σ_j 4^E_j b_jl) are no worse
+    (B4.4). omega <= 1/8. Sign, exponent and the one drawn bit of an entry travel together.
+    """
+
+    values = "fp32"
+
+    def omega(self, d: int, adaptive: bool) -> float:
+        return 0.125
+
+    def levels(self, v: Tensor) -> Levels:
+        return _MantissaPlanes(split_floats(v))
+
+
+class _MantissaPlanes(Levels):
+    def __init__(self, split: SplitFloats) -> None:
+        self.split = split
+
+    def _bit(self, level: int) -> Tensor:
+        return self.split.mantissa >> self.split.bits - level & 1
+
+    def norms(self) -> Tensor:
+        top = int(self.split.exponent.max())
+        energy = power_of_two((self.split.exponent - top).clamp(min=-1022)).square()
+        squares = torch.stack([(energy * self._bit(level)).sum() for level in range(1, self.split.bits + 1)]).cpu()
+        norms = squares.sqrt() * 2.0 ** -torch.arange(1, self.split.bits + 1, dtype=torch.float64)
+        # A vector of powers of two has no residual at all; any law will do.
+        return norms * 2.0**top if bool(norms.any()) else geometric_probabilities(self.split.bits)
+
+    def costs(self) -> Tensor:
+        return torch.full((self.split.bits,), 128.0 + 5 * len(self.split.exponent), dtype=torch.float64)
+
+    def fixed_probabilities(self) -> Tensor:
+        return geometric_probabilities(self.split.bits)
+
+    def base(self) -> tuple[Term, ...]:
+        return (Term(self.split.positions, self.split.truncated(0)),)
+
+    def residual(self, level: int) -> tuple[Term, ...]:
+        which = self._bit(level).nonzero().squeeze(1)
+        power = power_of_two(self.split.exponent[which]) * 2.0**-level
+        value = torch.where(self.split.negative[which], -power, power)
+        return (Term(self.split.positions.keep(which), Floats(value)),)
+
+    def joined(self, level: int, weight: float) -> tuple[Term, ...] | None:
+        split = self.split
+        bit = Exponents(split.negative, split.exponent, self._bit(level), 1, weight * 2.0**-level)
+        return (Term(split.positions, bit),)

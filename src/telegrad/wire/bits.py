@@ -1,0 +1,195 @@
+"""Bit packing: fixed-width integers and Golomb-Rice codes, as numpy vector operations, and a reader that never runs over.
+
+A Rice code of parameter b splits a non-negative integer n into n >> b, in unary, and its b low bits. All unary parts come
+first and all low bits after them: the length is that of the interleaved code, and both halves decode without a loop.
+"""
+
+from __future__ import annotations
+
+
+import numpy as np
+
+from telegrad.errors import WireError
+
+__all__ = [
+    "BITMAP",
+    "IntegerFormat",
+    "Reader",
+    "best_integer_format",
+    "integers_nbytes",
+    "pack_bits",
+    "pack_fixed",
+    "pack_integers",
+    "pack_varint",
+    "rice_nbits",
+    "unpack_fixed",
+    "unpack_integers",
+    "varint_nbytes",
+]
+
+IntegerFormat = int
+"""One byte that names how non-negative integers are coded: 0 … 31 Rice with that parameter, 64 + w fixed width w <= 32."""
+
+_FIXED = 64
+_MAX_WIDTH = 32
+BITMAP: IntegerFormat = 128
+"""The format byte of an index set that is sent as one bit an entry."""
+
+
+class Reader:
+    """A cursor over received bytes; every read checks that the bytes are there."""
+
+    def __init__(self, data: bytes | bytearray | memoryview) -> None:
+        self._data = memoryview(data).cast("B")
+        self._at = 0
+
+    @property
+    def left(self) -> int:
+        """The number of bytes not read yet."""
+        return len(self._data) - self._at
+
+    def take(self, n: int) -> memoryview:
+        """The next n bytes."""
+        if n > self.left:
+            raise WireError(f"truncated message: {n} more bytes are announced, {self.left} are left")
+        self._at += n
+        return self._data[self._at - n : self._at]
+
+    def byte(self) -> int:
+        """The next byte."""
+        return self.take(1)[0]
+
+    def varint(self) -> int:
+        """A LEB128 number below 2^63."""
+        value = 0
+        for shift in range(0, 63, 7):
+            byte = self.byte()
+            value |= (byte & 0x7F) << shift
+            if byte < 0x80:
+                return value
+        raise WireError("a number in the message is longer than 63 bits")
+
+    def bits(self, n: int) -> np.ndarray:
+        """The next n bits as uint8 zeros and ones, from whole bytes."""
+        return np.unpackbits(np.frombuffer(self.take((n + 7) // 8), np.uint8), count=n)
+
+    def peek(self, n: int) -> np.ndarray:
+        """Up to n bytes from here on, without moving."""
+        return np.frombuffer(self._data[self._at : self._at + n], np.uint8)
+
+
+def pack_varint(n: int) -> bytes:
+    """n as LEB128: seven bits a byte, low bits first."""
+    out = bytearray()
+    while n > 0x7F:
+        out.append(n & 0x7F | 0x80)
+        n >>= 7
+    out.append(n)
+    return bytes(out)
+
+
+def varint_nbytes(n: int) -> int:
+    """The length of `pack_varint(n)` in bytes."""
+    return max(1, (n.bit_length() + 6) // 7)
+
+
+def pack_bits(bits: np.ndarray) -> bytes:
+    """Zeros and ones, eight a byte, the last byte padded with zeros."""
+    return np.packbits(bits).tobytes()
+
+
+def rice_nbits(values: np.ndarray, b: int) -> int:
+    """The length in bits of the Rice code of `values` with parameter b."""
+    return int((values >> b).sum()) + len(values) * (b + 1)
+
+
+def best_rice(values: np.ndarray) -> tuple[int, int]:
+    """The parameter with the shortest Rice code of `values`, and that length in bits."""
+    if len(values) == 0:
+        return 0, 0
+    # The length is convex in b near log2 of the mean, so the neighbours of that guess decide.
+    guess = int(np.log2(max(1.0, float(values.mean()))))
+    return min(((b, rice_nbits(values, b)) for b in range(max(0, guess - 1), min(31, guess + 1) + 1)), key=lambda pair: pair[1])
+
+
+def best_integer_format(values: np.ndarray) -> tuple[IntegerFormat, int]:
+    """The shorter of fixed-width and Rice coding of non-negative integers below 2^32: (format, length in bits)."""
+    width = int(values.max()).bit_length() if len(values) else 0
+    b, rice = best_rice(values)
+    return (b, rice) if rice < width * len(values) else (_FIXED + width, width * len(values))
+
+
+def integers_nbytes(values: np.ndarray) -> int:
+    """The length of `pack_integers(values)` in bytes, format byte included."""
+    return 1 + (best_integer_format(values)[1] + 7) // 8
+
+
+def pack_fixed(values: np.ndarray, width: int) -> bytes:
+    """Non-negative integers below 2^width, `width` bits each."""
+    return pack_bits(_fixed_bits(values, width))
+
+
+def unpack_fixed(reader: Reader, n: int, width: int) -> np.ndarray:
+    """Read n integers of `width` bits as int64 (the inverse of `pack_fixed`)."""
+    return _from_fixed_bits(reader.bits(n * width), n, width)
+
+
+def _fixed_bits(values: np.ndarray, width: int) -> np.ndarray:
+    shifts = np.arange(width - 1, -1, -1, dtype=np.int64)
+    return ((values[:, None] >> shifts) & 1).astype(np.uint8).reshape(-1)
+
+
+def _from_fixed_bits(bits: np.ndarray, n: int, width: int) -> np.ndarray:
+    values = np.zeros(n, dtype=np.int64)
+    for column in bits.reshape(n, width).T if width else ():
+        values = values << 1 | column
+    return values
+
+
+def pack_rice(values: np.ndarray, b: int) -> bytes:
+    """The Rice code of non-negative int64 `values`, padded to whole bytes."""
+    ends = np.cumsum((values >> b) + 1)
+    unary = np.zeros(int(ends[-1]) if len(ends) else 0, dtype=np.uint8)
+    unary[ends - 1] = 1
+    return pack_bits(np.concatenate([unary, _fixed_bits(values & ((1 << b) - 1), b)]))
+
+
+def unpack_rice(reader: Reader, n: int, b: int) -> np.ndarray:
+    """Read n Rice-coded integers (the inverse of `pack_rice`)."""
+    if n == 0:
+        return np.zeros(0, dtype=np.int64)
+    if n > 8 * reader.left:
+        raise WireError(f"truncated message: {n} coded integers cannot lie in {reader.left} bytes")
+    window = n // 4 + 8
+    while True:
+        head = reader.peek(window)
+        ends = np.flatnonzero(np.unpackbits(head))
+        if len(ends) >= n:
+            break
+        if len(head) < window:
+            raise WireError("truncated message: a run of coded integers has no end")
+        window *= 2
+    unary = int(ends[n - 1]) + 1
+    bits = reader.bits(unary + n * b)
+    high = np.diff(ends[:n], prepend=-1) - 1
+    return high << b | _from_fixed_bits(bits[unary:], n, b)
+
+
+def pack_integers(values: np.ndarray) -> bytes:
+    """Non-negative integers in their best format: a format byte and the bits."""
+    form, _ = best_integer_format(values)
+    body = pack_fixed(values, form - _FIXED) if form >= _FIXED else pack_rice(values, form)
+    return bytes([form]) + body
+
+
+def unpack_integers(reader: Reader, n: int, form: IntegerFormat | None = None) -> np.ndarray:
+    """Read n integers that `pack_integers` wrote; `form` where the format byte has been read already."""
+    form = reader.byte() if form is None else form
+    if form < _MAX_WIDTH:
+        return unpack_rice(reader, n, form)
+    width = form - _FIXED
+    if not 0 <= width <= _MAX_WIDTH:
+        raise WireError(f"unknown integer format {form} in the message")
+    return unpack_fixed(reader, n, width)
+
+

@@ -1,0 +1,103 @@
+"""Code: what one compressor call sends, as typed fields, with its exact price in bits."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from telegrad.wire.bits import varint_nbytes
+from telegrad.wire.positions import Positions
+from telegrad.wire.values import Floats, Values
+
+__all__ = ["CHECKSUM_NBYTES", "FIELDS", "Code", "Term"]
+
+FIELDS = ("header", "level", "index", "value", "sign", "scale")
+"""What bits are booked as. Padding to whole bytes counts with the field that it pads."""
+
+CHECKSUM_NBYTES = 4
+
+
+@dataclass(frozen=True)
+class Term:
+    """Values at positions of a flat vector; entries elsewhere are zero."""
+
+    positions: Positions
+    values: Values
+
+    def scaled(self, factor: float) -> Term:
+        """The same places, the values times `factor`."""
+        return Term(self.positions, self.values.scaled(factor))
+
+    def paper_bits(self, dtype: torch.dtype) -> int:
+        """Bits in the MLMC paper's accounting, see `Code.paper_bits`."""
+        if isinstance(self.values, Floats):
+            return 64 * self.values.n
+        return 8 * (self.positions.nbytes + sum(self.values.sizes(dtype).values()))
+
+    def add_to(self, out: Tensor, weight: float) -> None:
+        """out += weight · this term, in place; costs the number of entries, not d. `out` is flat."""
+        numbers = self.values.numbers().to(device=out.device, dtype=out.dtype)
+        index = self.positions.indices()
+        if index is None:
+            out.add_(numbers, alpha=weight)
+        else:
+            out.index_add_(0, index.to(out.device), numbers, alpha=weight)
+
+
+@dataclass(frozen=True)
+class Code:
+    """The sum of `terms`, the estimate of a tensor of `shape` and `dtype`; no terms stand for zero.
+
+    `level` is the level an MLMC compressor drew (0 where there is none): for the account, the decoder does not need it.
+    """
+
+    shape: tuple[int, ...]
+    dtype: torch.dtype
+    terms: tuple[Term, ...] = ()
+    level: int = 0
+
+    @property
+    def numel(self) -> int:
+        """The number d of entries of the tensor."""
+        return torch.Size(self.shape).numel()
+
+    @cached_property
+    def fields(self) -> dict[str, int]:
+        """Bits by field; they add up to `nbits`."""
+        account = Counter(dict.fromkeys(FIELDS, 0))
+        dimensions = sum(varint_nbytes(size) for size in self.shape)
+        account["header"] = 1 + varint_nbytes(len(self.shape)) + dimensions + varint_nbytes(len(self.terms)) + CHECKSUM_NBYTES
+        account["level"] = varint_nbytes(self.level)
+        for term in self.terms:
+            account["header"] += 1
+            account["index"] += term.positions.nbytes
+            account.update(term.values.sizes(self.dtype))
+        return {name: 8 * nbytes for name, nbytes in account.items()}
+
+    @property
+    def nbits(self) -> int:
+        """The exact length of the packed message in bits: 8 · len(pack(code))."""
+        return sum(self.fields.values())
+
+    @property
+    def paper_bits(self) -> int:
+        """Bits in the MLMC paper's accounting (64 a float and its index free; symbols as sent): to compare with its plots only."""
+        return sum(term.paper_bits(self.dtype) for term in self.terms)
+
+    def add_to(self, out: Tensor, weight: float = 1.0) -> None:
+        """Accumulate weight · estimate into `out` (shape as the tensor, any float dtype, contiguous), in place."""
+        flat = out.view(-1)
+        if flat.numel() != self.numel:
+            raise ValueError(f"a code of shape {self.shape} cannot be added to a tensor of shape {tuple(out.shape)}")
+        for term in self.terms:
+            term.add_to(flat, weight)
+
+    def decode(self) -> Tensor:
+        """The estimate, in the tensor's shape and dtype. A sum of several terms is formed in float64 and rounded once."""
+        out = torch.zeros(self.shape, dtype=self.dtype if len(self.terms) <= 1 else torch.float64)
+        self.add_to(out)
+        return out.to(self.dtype)

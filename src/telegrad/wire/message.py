@@ -1,0 +1,68 @@
+"""pack and unpack: a code as bytes, self-describing, versioned and checked.
+
+Layout: version and dtype (4 bits each); rank and dimensions, level, number of terms (varints); for each term a byte with
+the kinds of its positions and values, the positions, the values; CRC-32 of all before it.
+"""
+
+from __future__ import annotations
+
+import math
+import zlib
+
+from telegrad.errors import WireError
+from telegrad.wire.bits import Reader, pack_varint
+from telegrad.wire.code import CHECKSUM_NBYTES, Code, Term
+from telegrad.wire.positions import read_positions
+from telegrad.wire.values import DTYPES, read_values
+
+__all__ = ["VERSION", "pack", "unpack"]
+
+VERSION = 1
+_MAX_RANK = 64
+_MAX_NUMEL = 2**40
+
+
+def pack(code: Code) -> bytes:
+    """The message of a code: `8 * len(pack(code)) == code.nbits`, always."""
+    out = bytearray([VERSION << 4 | DTYPES.index(code.dtype)])
+    for number in (len(code.shape), *code.shape, code.level, len(code.terms)):
+        out += pack_varint(number)
+    for term in code.terms:
+        out.append(term.positions.tag << 4 | term.values.tag)
+        out += term.positions.write()
+        out += term.values.write(code.dtype)
+    out += zlib.crc32(out).to_bytes(CHECKSUM_NBYTES, "little")
+    return bytes(out)
+
+
+def unpack(data: bytes | bytearray | memoryview) -> Code:
+    """The code of a message that `pack` made; its tensors lie on the CPU.
+
+    Raises `WireError` on anything else: truncated, damaged, foreign or of another version.
+    """
+    view = memoryview(data).cast("B")
+    if len(view) < CHECKSUM_NBYTES + 4:
+        raise WireError(f"a message of {len(view)} bytes is shorter than any header")
+    body, check = view[:-CHECKSUM_NBYTES], view[-CHECKSUM_NBYTES:]
+    if body[0] >> 4 != VERSION:
+        raise WireError(f"not a telegrad message of version {VERSION}: it says version {body[0] >> 4}")
+    if zlib.crc32(body) != int.from_bytes(check, "little"):
+        raise WireError("the message is damaged: its checksum does not fit")
+    reader = Reader(body)
+    dtype_code, rank = reader.byte() & 0xF, reader.varint()
+    if dtype_code >= len(DTYPES) or rank > _MAX_RANK:
+        raise WireError(f"unknown dtype {dtype_code} or rank {rank} in the message")
+    shape = tuple(reader.varint() for _ in range(rank))
+    numel, level, n_terms = math.prod(shape), reader.varint(), reader.varint()
+    if numel > _MAX_NUMEL:
+        raise WireError(f"the message announces {numel} entries; up to {_MAX_NUMEL} are allowed")
+    terms = tuple(_read_term(reader, numel, dtype_code) for _ in range(min(n_terms, reader.left + 1)))
+    if reader.left:
+        raise WireError(f"{reader.left} bytes follow the end of the message")
+    return Code(shape, DTYPES[dtype_code], terms, level)
+
+
+def _read_term(reader: Reader, numel: int, dtype_code: int) -> Term:
+    kinds = reader.byte()
+    positions = read_positions(kinds >> 4, reader, numel)
+    return Term(positions, read_values(kinds & 0xF, reader, positions.n, DTYPES[dtype_code]))

@@ -1,0 +1,227 @@
+"""Where the entries of a message lie in the flat vector: everywhere, at listed indices, or on a subset drawn from a seed."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from telegrad.errors import WireError
+from telegrad.random import Key
+from telegrad.wire.bits import (
+    BITMAP,
+    Reader,
+    best_integer_format,
+    pack_bits,
+    pack_integers,
+    pack_varint,
+    unpack_integers,
+    varint_nbytes,
+)
+
+__all__ = ["All", "IndexSet", "Nested", "Positions", "Subset", "read_positions"]
+
+
+class Positions(ABC):
+    """The `n` places among 0 … d−1, in increasing order, that a term's values belong to."""
+
+    tag: ClassVar[int]
+    d: int
+
+    @property
+    @abstractmethod
+    def n(self) -> int:
+        """The number of places."""
+
+    @abstractmethod
+    def indices(self) -> Tensor | None:
+        """The places as int64, shape (n,), increasing; None stands for all of 0 … d−1."""
+
+    @property
+    @abstractmethod
+    def nbytes(self) -> int:
+        """The length of `write()`; all of it counts as index bits."""
+
+    @abstractmethod
+    def write(self) -> bytes:
+        """The packed places; d itself is known from the message's header."""
+
+    @abstractmethod
+    def keep(self, which: Tensor) -> Positions:
+        """Only the places number `which` (increasing int64) of these."""
+
+
+@dataclass(frozen=True)
+class All(Positions):
+    """Every entry; nothing is sent."""
+
+    tag: ClassVar[int] = 0
+    d: int
+
+    @property
+    def n(self) -> int:
+        return self.d
+
+    def indices(self) -> Tensor | None:
+        return None
+
+    @property
+    def nbytes(self) -> int:
+        return 0
+
+    def write(self) -> bytes:
+        return b""
+
+    def keep(self, which: Tensor) -> Positions:
+        return IndexSet(self.d, which)
+
+
+@dataclass(frozen=True)
+class IndexSet(Positions):
+    """Listed places: their number, then Golomb-Rice coded gaps or a bitmap of d bits, whichever is shorter.
+
+    Golomb-Rice: S. W. Golomb, "Run-length encodings", 1966; mean bits a gap for random sets as in (0.1) of the reference.
+    """
+
+    tag: ClassVar[int] = 1
+    d: int
+    index: Tensor = field(repr=False)
+
+    @property
+    def n(self) -> int:
+        return len(self.index)
+
+    def indices(self) -> Tensor | None:
+        return self.index
+
+    @cached_property
+    def _gaps(self) -> np.ndarray:
+        return np.diff(self.index.cpu().numpy(), prepend=-1) - 1
+
+    @cached_property
+    def _as_bitmap(self) -> bool:
+        return self.d < best_integer_format(self._gaps)[1]
+
+    @property
+    def nbytes(self) -> int:
+        nbits = self.d if self._as_bitmap else best_integer_format(self._gaps)[1]
+        return varint_nbytes(self.n) + 1 + (nbits + 7) // 8
+
+    def write(self) -> bytes:
+        if not self._as_bitmap:
+            return pack_varint(self.n) + pack_integers(self._gaps)
+        bitmap = np.zeros(self.d, dtype=np.uint8)
+        bitmap[self.index.cpu().numpy()] = 1
+        return pack_varint(self.n) + bytes([BITMAP]) + pack_bits(bitmap)
+
+    def keep(self, which: Tensor) -> Positions:
+        return IndexSet(self.d, self.index[which])
+
+    @classmethod
+    def read(cls, reader: Reader, d: int) -> IndexSet:
+        """The inverse of `write`."""
+        n, form = reader.varint(), reader.byte()
+        if n > d:
+            raise WireError(f"the message lists {n} indices for a vector of {d} entries")
+        if form == BITMAP:
+            index = np.flatnonzero(reader.bits(d))
+            if len(index) != n:
+                raise WireError(f"the message announces {n} indices and marks {len(index)}")
+        else:
+            index = np.cumsum(unpack_integers(reader, n, form) + 1) - 1
+            if n and not (0 <= index[0] and index[-1] < d and (index[1:] > index[:-1]).all()):
+                raise WireError(f"an index in the message lies outside the vector of {d} entries")
+        return cls(d, torch.from_numpy(index))
+
+
+@dataclass(frozen=True)
+class Subset(Positions):
+    """The uniformly random subset of `size` places that a 64-bit seed stands for: the seed is sent, the indices are not."""
+
+    tag: ClassVar[int] = 2
+    d: int
+    size: int
+    seed: int
+
+    @property
+    def n(self) -> int:
+        return self.size
+
+    def indices(self) -> Tensor:
+        return self._indices
+
+    @cached_property
+    def _indices(self) -> Tensor:
+        return Key(self.seed).subset(self.d, self.size)
+
+    @property
+    def nbytes(self) -> int:
+        return varint_nbytes(self.size) + 8
+
+    def write(self) -> bytes:
+        return pack_varint(self.size) + self.seed.to_bytes(8, "little")
+
+    def keep(self, which: Tensor) -> Positions:
+        return Nested(self, IndexSet(self.size, which))
+
+    @classmethod
+    def read(cls, reader: Reader, d: int) -> Subset:
+        """The inverse of `write`."""
+        size, seed = reader.varint(), int.from_bytes(reader.take(8), "little")
+        if size > d:
+            raise WireError(f"the message announces a subset of {size} among {d} entries")
+        return cls(d, size, seed)
+
+
+@dataclass(frozen=True)
+class Nested(Positions):
+    """Listed places within a drawn subset: indices cost log2 of the subset's size, not of d."""
+
+    tag: ClassVar[int] = 3
+    outer: Subset
+    inner: IndexSet
+
+    @property
+    def d(self) -> int:  # type: ignore[override]
+        return self.outer.d
+
+    @property
+    def n(self) -> int:
+        return self.inner.n
+
+    def indices(self) -> Tensor | None:
+        return self.outer.indices()[self.inner.index]
+
+    @property
+    def nbytes(self) -> int:
+        return self.outer.nbytes + self.inner.nbytes
+
+    def write(self) -> bytes:
+        return self.outer.write() + self.inner.write()
+
+    def keep(self, which: Tensor) -> Positions:
+        return Nested(self.outer, IndexSet(self.inner.d, self.inner.index[which]))
+
+    @classmethod
+    def read(cls, reader: Reader, d: int) -> Nested:
+        """The inverse of `write`."""
+        outer = Subset.read(reader, d)
+        return cls(outer, IndexSet.read(reader, outer.size))
+
+
+def read_positions(tag: int, reader: Reader, d: int) -> Positions:
+    """Read the positions of kind `tag` for a vector of d entries."""
+    if tag == All.tag:
+        return All(d)
+    if tag == IndexSet.tag:
+        return IndexSet.read(reader, d)
+    if tag == Subset.tag:
+        return Subset.read(reader, d)
+    if tag == Nested.tag:
+        return Nested.read(reader, d)
+    raise WireError(f"unknown kind of positions {tag} in the message")
