@@ -3,6 +3,10 @@
 Each message says what was given, what is allowed, and what to write instead.
 """
 
+from __future__ import annotations
+
+from collections.abc import Sequence
+
 __all__ = [
     "ConfigError",
     "DataError",
@@ -37,7 +41,11 @@ class NonFiniteError(TelegradError, ArithmeticError):
 
 
 class DivergedError(TelegradError, ArithmeticError):
-    """A training run has only non-finite gradients left."""
+    """A training run has only non-finite gradients left. `records` holds its evaluations so far."""
+
+    def __init__(self, message: str, records: Sequence[dict[str, float | int]] = ()) -> None:
+        super().__init__(message)
+        self.records = list(records)
 
 
 class DataError(TelegradError, FileNotFoundError):

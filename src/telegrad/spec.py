@@ -18,7 +18,17 @@ from typing import Any, ClassVar, Literal, TypeVar
 
 from telegrad.errors import SpecError
 
-__all__ = ["Amount", "Registered", "build", "check_amount", "check_that", "names", "register", "registered", "resolve_amount"]
+__all__ = [
+    "Amount",
+    "Registered",
+    "build",
+    "check_amount",
+    "check_that",
+    "names",
+    "register",
+    "registered",
+    "resolve_amount",
+]
 
 Amount = int | float
 """A number of entries: a float up to 1 is a fraction of d, an integer is a count."""
@@ -101,24 +111,34 @@ def _build_node(node: ast.AST, kind: str, spec: str) -> Any:
         raise SpecError(f"`{ast.unparse(node)}` in `{spec}` is not a {kind}; write for example `{_any_example(kind)}`")
     cls = registered(kind).get(head.id)
     if cls is None:
-        raise SpecError(_unknown(f"{kind} {head.id!r}", head.id, names(kind)) + f"; for example `{_example_like(head.id, kind)}`")
+        raise SpecError(
+            _unknown(f"{kind} {head.id!r}", head.id, names(kind)) + f"; for example `{_example_like(head.id, kind)}`"
+        )
     hints = typing.get_type_hints(cls)
     fields = {field.name: field for field in dataclasses.fields(cls) if field.init}  # type: ignore[arg-type]
     given: dict[str, ast.AST] = {}
     positional = call.args if call else []
     if len(positional) > len(fields):
-        raise SpecError(f"`{ast.unparse(node)}`: {cls.spec_name} takes {len(fields)} arguments, for example `{cls.example}`")
+        raise SpecError(
+            f"`{ast.unparse(node)}`: {cls.spec_name} takes {len(fields)} arguments, for example `{cls.example}`"
+        )
     given.update(zip(fields, positional, strict=False))
     for keyword in call.keywords if call else []:
         if keyword.arg not in fields:
-            raise SpecError(_unknown(f"argument {keyword.arg!r} of {cls.spec_name}", keyword.arg or "**", list(fields)) + f"; for example `{cls.example}`")
+            raise SpecError(
+                _unknown(f"argument {keyword.arg!r} of {cls.spec_name}", keyword.arg or "**", list(fields))
+                + f"; for example `{cls.example}`"
+            )
         if keyword.arg in given:
             raise SpecError(f"`{ast.unparse(node)}` gives {keyword.arg!r} twice; for example `{cls.example}`")
         given[keyword.arg] = keyword.value
     missing = [name for name, field in fields.items() if name not in given and field.default is dataclasses.MISSING]
     if missing:
         raise SpecError(f"{cls.spec_name} needs {', '.join(missing)}; for example `{cls.example}`")
-    values = {name: _convert(value, hints[name], f"{cls.spec_name}({name}={ast.unparse(value)})", spec, cls.example) for name, value in given.items()}
+    values = {
+        name: _convert(value, hints[name], f"{cls.spec_name}({name}={ast.unparse(value)})", spec, cls.example)
+        for name, value in given.items()
+    }
     return cls(**values)
 
 

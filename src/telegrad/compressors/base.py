@@ -82,7 +82,9 @@ class Compressor(Registered, ABC):
         largest = torch.finfo(x.dtype).max
         for term in code.terms:
             if not bool((term.values.numbers().abs() <= largest).all()):
-                raise NonFiniteError(f"what {self} would send overflows {x.dtype} (largest {largest:.3g}): scale the tensor down")
+                raise NonFiniteError(
+                    f"what {self} would send overflows {x.dtype} (largest {largest:.3g}): scale the tensor down"
+                )
         return code
 
     def decode(self, code: Code) -> Tensor:
@@ -102,13 +104,17 @@ def _checked(x: Tensor) -> tuple[Tensor | None, int]:
     """
     if not isinstance(x, Tensor) or x.dtype not in DTYPES:
         given = x.dtype if isinstance(x, Tensor) else type(x).__name__
-        raise InputError(f"a tensor of {given} cannot be compressed; allowed are {', '.join(map(str, DTYPES))}: write x.float()")
+        raise InputError(
+            f"a tensor of {given} cannot be compressed; allowed are {', '.join(map(str, DTYPES))}: write x.float()"
+        )
     v = x.detach().reshape(-1)
     if v.numel() == 0:
         return None, 0
     largest = float(torch.linalg.vector_norm(v, ord=math.inf))
     if not math.isfinite(largest):
-        raise NonFiniteError(f"the tensor of shape {tuple(x.shape)} holds NaN or infinity; skip this step or lower the learning rate")
+        raise NonFiniteError(
+            f"the tensor of shape {tuple(x.shape)} holds NaN or infinity; skip this step or lower the learning rate"
+        )
     if largest == 0.0:
         return None, 0
     shift = math.frexp(largest)[1]

@@ -52,7 +52,9 @@ def split_floats(v: Tensor) -> SplitFloats:
     return SplitFloats(positions, x < 0, exponent, mantissa, bits)
 
 
-@register("floating_point", example="floating_point(level=2)", source="A15; Zukerman, Hamoud, Levy, ICML 2025, appendix B")
+@register(
+    "floating_point", example="floating_point(level=2)", source="A15; Zukerman, Hamoud, Levy, ICML 2025, appendix B"
+)
 @dataclass(frozen=True)
 class FloatingPoint(Compressor):
     """C(x) keeps sign, exponent and the first `level` mantissa bits of every entry, truncating toward zero (A15.1).

@@ -86,5 +86,9 @@ class Importance(Compressor):
     def _variance(self, v: Tensor) -> float:
         x, threshold = v.double().abs(), self._threshold(v)
         rest = x[x < threshold]
-        rounding = float((rest / threshold * rounding_variance(torch.full_like(rest, threshold), v.dtype)).sum()) if self.values == "fp32" and len(rest) else 0.0
+        rounding = (
+            float((rest / threshold * rounding_variance(torch.full_like(rest, threshold), v.dtype)).sum())
+            if self.values == "fp32" and len(rest)
+            else 0.0
+        )
         return float((rest * (threshold - rest)).sum()) + rounding

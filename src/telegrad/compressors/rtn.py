@@ -29,7 +29,9 @@ def round_to_grid(v: Tensor, level: int) -> tuple[Tensor, float]:
     return (x / step).round().clamp(-top, top).to(torch.int64), step
 
 
-@register("rtn", example="rtn(level=4)", source="A16; Gupta et al. 2015; Zukerman, Hamoud, Levy, ICML 2025, appendix G.2")
+@register(
+    "rtn", example="rtn(level=4)", source="A16; Gupta et al. 2015; Zukerman, Hamoud, Levy, ICML 2025, appendix G.2"
+)
 @dataclass(frozen=True)
 class RTN(Compressor):
     """C(x) = δ round(x/δ) clipped to 2^level − 1 points, δ = 2‖x‖_∞ / (2^level − 1): the mid-tread grid (A16.1).

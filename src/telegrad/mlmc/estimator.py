@@ -10,7 +10,7 @@ from torch import Tensor
 
 from telegrad.compressors.base import Compressor, Encoded
 from telegrad.compressors.coding import coding_omega, coding_variance, nonzero_term
-from telegrad.mlmc.ladder import Ladder, Levels
+from telegrad.mlmc.ladder import MESSAGE_OVERHEAD, Ladder, Levels
 from telegrad.mlmc.probabilities import Law, draw_level, level_probabilities
 from telegrad.random import Key
 from telegrad.spec import register
@@ -38,8 +38,9 @@ class MLMC(Compressor):
     def omega(self, d: int) -> float:
         exact = self.ladder.omega(d, adaptive=self.probabilities != "fixed")
         if self.probabilities == "cost":
-            # p ∝ Δ/√K is within √(K_max/K_min) of the optimum; costs are not known without a vector.
-            return float("inf")
+            # Σ Δ√K · Σ Δ/√K <= (ΣΔ)² (κ+1)² / (4κ), κ² = K_max/K_min (Kantorovich); costs lie between a header and it plus 66 d bits.
+            spread = ((MESSAGE_OVERHEAD + 66 * d) / MESSAGE_OVERHEAD) ** 0.5
+            exact = (1 + exact) * (spread + 1) ** 2 / (4 * spread) - 1
         if self.ladder.values == "sign":
             return exact
         return (1 + coding_omega(d, self.ladder.values)) * (1 + exact) - 1
@@ -91,7 +92,10 @@ class MLMC(Compressor):
         variance = float((norms[drawn].square() / p[drawn]).sum() - rest.square().sum())
         if self.ladder.values == "sign" or (self.ladder.values == "fp32" and v.dtype in (torch.float32, torch.float64)):
             return variance
-        return variance + sum(self._coding_variance(levels, level, float(p[level - 1]), v.dtype) for level in (drawn.nonzero() + 1).flatten().tolist())
+        return variance + sum(
+            self._coding_variance(levels, level, float(p[level - 1]), v.dtype)
+            for level in (drawn.nonzero() + 1).flatten().tolist()
+        )
 
     def _coding_variance(self, levels: Levels, level: int, p: float, dtype: torch.dtype) -> float:
         floats = [term.values.value.double() for term in levels.residual(level) if isinstance(term.values, Floats)]

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from telegrad.compressors.fixed_point import PLANES, bit_planes
-from telegrad.mlmc.ladder import Ladder, Levels, geometric_probabilities
+from telegrad.mlmc.ladder import MESSAGE_OVERHEAD, Ladder, Levels, geometric_probabilities
 from telegrad.spec import register
 from telegrad.wire.code import Term
 from telegrad.wire.positions import IndexSet
@@ -50,17 +50,21 @@ class _BitPlanes(Levels):
         return self.rest * (self.m * 2.0**-PLANES) * self.v.sign().double()
 
     def norms(self) -> Tensor:
-        filled = torch.tensor([float((self.q >> PLANES - level & 1).sum()) for level in range(1, _LEVELS)], dtype=torch.float64)
+        filled = torch.tensor(
+            [float((self.q >> PLANES - level & 1).sum()) for level in range(1, _LEVELS)], dtype=torch.float64
+        )
         planes = self.m * 2.0 ** -torch.arange(1, _LEVELS, dtype=torch.float64) * filled.sqrt()
         return torch.cat([planes, torch.linalg.vector_norm(self._remainder()).reshape(1).cpu()])
 
     def costs(self) -> Tensor:
         d = len(self.v)
-        filled = torch.tensor([float((self.q >> PLANES - level & 1).sum()) for level in range(1, _LEVELS)], dtype=torch.float64)
+        filled = torch.tensor(
+            [float((self.q >> PLANES - level & 1).sum()) for level in range(1, _LEVELS)], dtype=torch.float64
+        )
         share = filled / d
         entropy = torch.special.entr(share) + torch.special.entr(1 - share)
-        planes = 128 + d * entropy / torch.log(torch.tensor(2.0, dtype=torch.float64)) + filled
-        return torch.cat([planes, torch.tensor([128.0 + 32 * d], dtype=torch.float64)])
+        planes = MESSAGE_OVERHEAD + d * entropy / torch.log(torch.tensor(2.0, dtype=torch.float64)) + filled
+        return torch.cat([planes, torch.tensor([MESSAGE_OVERHEAD + 32 * d], dtype=torch.float64)])
 
     def fixed_probabilities(self) -> Tensor:
         return geometric_probabilities(_LEVELS)

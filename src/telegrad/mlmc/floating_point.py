@@ -9,7 +9,7 @@ from torch import Tensor
 
 from telegrad.compressors.floating_point import SplitFloats, split_floats
 from telegrad.kernels.reference import power_of_two
-from telegrad.mlmc.ladder import Ladder, Levels, geometric_probabilities
+from telegrad.mlmc.ladder import MESSAGE_OVERHEAD, Ladder, Levels, geometric_probabilities
 from telegrad.spec import register
 from telegrad.wire.code import Term
 from telegrad.wire.values import Exponents, Floats
@@ -52,7 +52,7 @@ class _MantissaPlanes(Levels):
         return norms * 2.0**top if bool(norms.any()) else geometric_probabilities(self.split.bits)
 
     def costs(self) -> Tensor:
-        return torch.full((self.split.bits,), 128.0 + 5 * len(self.split.exponent), dtype=torch.float64)
+        return torch.full((self.split.bits,), MESSAGE_OVERHEAD + 5 * len(self.split.exponent), dtype=torch.float64)
 
     def fixed_probabilities(self) -> Tensor:
         return geometric_probabilities(self.split.bits)

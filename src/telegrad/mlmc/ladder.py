@@ -16,7 +16,10 @@ from telegrad.compressors.coding import Coding
 from telegrad.spec import Registered
 from telegrad.wire.code import Term
 
-__all__ = ["Ladder", "Levels"]
+__all__ = ["MESSAGE_OVERHEAD", "Ladder", "Levels", "geometric_probabilities"]
+
+MESSAGE_OVERHEAD = 128.0
+"""Bits of a message that do not depend on the level: header, checksum, counts and a scale. Part of every K_l."""
 
 
 class Levels(ABC):

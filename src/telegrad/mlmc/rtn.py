@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from telegrad.compressors.rtn import round_to_grid
-from telegrad.mlmc.ladder import Ladder, Levels, geometric_probabilities
+from telegrad.mlmc.ladder import MESSAGE_OVERHEAD, Ladder, Levels, geometric_probabilities
 from telegrad.spec import check_that, register
 from telegrad.wire.code import Term
 from telegrad.wire.positions import IndexSet
@@ -17,7 +17,9 @@ from telegrad.wire.values import Floats, Table
 __all__ = ["RTNLadder"]
 
 
-@register("rtn", example="rtn(grids=12)", source="A16, B5; Zukerman, Hamoud, Levy, ICML 2025, section 3.2 and appendix G.2")
+@register(
+    "rtn", example="rtn(grids=12)", source="A16, B5; Zukerman, Hamoud, Levy, ICML 2025, section 3.2 and appendix G.2"
+)
 @dataclass(frozen=True)
 class RTNLadder(Ladder):
     """g^l = mid-tread rounding to nearest with l bits, l = 1 … `grids`; one more level is v itself, so that nothing is biased (B5.1).
@@ -71,7 +73,7 @@ class _Grids(Levels):
             _, counts = torch.unique(self._point(level) - self._point(level - 1), return_counts=True)
             entropies.append(float(torch.special.entr(counts / len(self.v)).sum()) / 0.6931471805599453)
         exact = 64 if self.v.dtype == torch.float64 else 32
-        return 128 + len(self.v) * torch.tensor([*entropies, exact], dtype=torch.float64)
+        return MESSAGE_OVERHEAD + len(self.v) * torch.tensor([*entropies, exact], dtype=torch.float64)
 
     def fixed_probabilities(self) -> Tensor:
         return self._law

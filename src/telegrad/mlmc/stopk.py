@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from telegrad.compressors.coding import Coding
-from telegrad.mlmc.ladder import Ladder, Levels
+from telegrad.mlmc.ladder import MESSAGE_OVERHEAD, Ladder, Levels
 from telegrad.spec import Amount, check_amount, register, resolve_amount
 from telegrad.wire.code import Term
 from telegrad.wire.positions import IndexSet
@@ -71,7 +71,7 @@ class _Blocks(Levels):
         entries[-1] = self.d - self.s * (self.count - 1)
         if self.values == "sign":
             entries = self.magnitude.sum(1) / torch.where(self.magnitude[:, 0] > 0, self.magnitude[:, 0], 1.0)
-        return 128 + entries * (index + _VALUE_BITS[self.values])
+        return MESSAGE_OVERHEAD + entries * (index + _VALUE_BITS[self.values])
 
     def fixed_probabilities(self) -> Tensor:
         sizes = torch.full((self.count,), float(self.s), dtype=torch.float64)

@@ -6,7 +6,6 @@ first and all low bits after them: the length is that of the interleaved code, a
 
 from __future__ import annotations
 
-
 import numpy as np
 
 from telegrad.errors import WireError
@@ -109,7 +108,9 @@ def best_rice(values: np.ndarray) -> tuple[int, int]:
         return 0, 0
     # The length is convex in b near log2 of the mean, so the neighbours of that guess decide.
     guess = int(np.log2(max(1.0, float(values.mean()))))
-    return min(((b, rice_nbits(values, b)) for b in range(max(0, guess - 1), min(31, guess + 1) + 1)), key=lambda pair: pair[1])
+    return min(
+        ((b, rice_nbits(values, b)) for b in range(max(0, guess - 1), min(31, guess + 1) + 1)), key=lambda pair: pair[1]
+    )
 
 
 def best_integer_format(values: np.ndarray) -> tuple[IntegerFormat, int]:
@@ -191,5 +192,3 @@ def unpack_integers(reader: Reader, n: int, form: IntegerFormat | None = None) -
     if not 0 <= width <= _MAX_WIDTH:
         raise WireError(f"unknown integer format {form} in the message")
     return unpack_fixed(reader, n, width)
-
-

@@ -70,7 +70,9 @@ class Code:
         """Bits by field; they add up to `nbits`."""
         account = Counter(dict.fromkeys(FIELDS, 0))
         dimensions = sum(varint_nbytes(size) for size in self.shape)
-        account["header"] = 1 + varint_nbytes(len(self.shape)) + dimensions + varint_nbytes(len(self.terms)) + CHECKSUM_NBYTES
+        account["header"] = (
+            1 + varint_nbytes(len(self.shape)) + dimensions + varint_nbytes(len(self.terms)) + CHECKSUM_NBYTES
+        )
         account["level"] = varint_nbytes(self.level)
         for term in self.terms:
             account["header"] += 1

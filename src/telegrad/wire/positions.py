@@ -134,7 +134,7 @@ class IndexSet(Positions):
                 raise WireError(f"the message announces {n} indices and marks {len(index)}")
         else:
             index = np.cumsum(unpack_integers(reader, n, form) + 1) - 1
-            if n and not (0 <= index[0] and index[-1] < d and (index[1:] > index[:-1]).all()):
+            if n and not (index[0] >= 0 and index[-1] < d and (index[1:] > index[:-1]).all()):
                 raise WireError(f"an index in the message lies outside the vector of {d} entries")
         return cls(d, torch.from_numpy(index))
 

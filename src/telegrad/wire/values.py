@@ -20,7 +20,17 @@ from torch import Tensor
 from telegrad.errors import WireError
 from telegrad.kernels.reference import power_of_two, round_to_dtype
 from telegrad.random import Key
-from telegrad.wire.bits import Reader, integers_nbytes, pack_bits, pack_fixed, pack_integers, pack_varint, unpack_fixed, unpack_integers, varint_nbytes
+from telegrad.wire.bits import (
+    Reader,
+    integers_nbytes,
+    pack_bits,
+    pack_fixed,
+    pack_integers,
+    pack_varint,
+    unpack_fixed,
+    unpack_integers,
+    varint_nbytes,
+)
 
 __all__ = ["DTYPES", "Exponents", "Floats", "Grid", "Table", "Values", "read_values"]
 
@@ -79,7 +89,11 @@ def _read_scalar(reader: Reader, dtype: torch.dtype) -> float:
 
 
 def _round_scalar(value: float, dtype: torch.dtype, key: Key | None) -> float:
-    return float(round_to_dtype(torch.tensor([value], dtype=torch.float64), _scalar_dtype(dtype), key.uniform(1) if key else None))
+    return float(
+        round_to_dtype(
+            torch.tensor([value], dtype=torch.float64), _scalar_dtype(dtype), key.uniform(1) if key else None
+        )
+    )
 
 
 @dataclass(frozen=True)
@@ -227,7 +241,7 @@ class Exponents(Values):
         mantissa_bits, top = reader.byte(), struct.unpack("<h", reader.take(2))[0]
         negative = torch.from_numpy(reader.bits(n).astype(bool))
         exponent = torch.from_numpy(top - unpack_integers(reader, n))
-        if mantissa_bits > 52 or (n and not (-1022 <= int(exponent.min()) and top <= 1023)):
+        if mantissa_bits > 52 or (n and not (int(exponent.min()) >= -1022 and top <= 1023)):
             raise WireError("the message holds numbers outside the range of a float64")
         if mantissa_bits == 0:
             return cls(negative, exponent)
@@ -273,14 +287,18 @@ class Table(Values):
         """The inverse of `write`."""
         size = reader.varint()
         raw = bytearray(reader.take(size * _scalar_nbytes(dtype)))
-        table = torch.frombuffer(raw, dtype=_scalar_dtype(dtype)).double() if size else torch.zeros(0, dtype=torch.float64)
+        table = (
+            torch.frombuffer(raw, dtype=_scalar_dtype(dtype)).double() if size else torch.zeros(0, dtype=torch.float64)
+        )
         symbol = unpack_integers(reader, n)
         if n and int(symbol.max()) >= size:
             raise WireError(f"the message refers to entry {int(symbol.max())} of a table of {size}")
         return cls(torch.from_numpy(symbol), table)
 
 
-_KINDS: dict[int, type[Floats] | type[Grid] | type[Exponents] | type[Table]] = {cls.tag: cls for cls in (Floats, Grid, Exponents, Table)}
+_KINDS: dict[int, type[Floats] | type[Grid] | type[Exponents] | type[Table]] = {
+    cls.tag: cls for cls in (Floats, Grid, Exponents, Table)
+}
 
 
 def read_values(tag: int, reader: Reader, n: int, dtype: torch.dtype) -> Values:

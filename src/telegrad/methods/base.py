@@ -1,0 +1,72 @@
+"""The contract of a method: what a worker sends and what the server makes of it, as pure functions over explicit state."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from telegrad.random import Key
+from telegrad.spec import Registered
+from telegrad.wire.code import Code
+
+__all__ = ["Method", "State", "Step", "mean_of"]
+
+State = dict[str, Tensor]
+"""What a worker or the server remembers between steps: named flat tensors. Never changed in place; steps return a new one."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """What both sides know of the current step: its number from 0, the learning rate, and the key of this step and piece."""
+
+    index: int
+    lr: float
+    key: Key
+
+    def uplink(self, rank: int) -> Key:
+        """The key of what worker `rank` sends in this step."""
+        return self.key.fold(role="uplink", rank=rank)
+
+
+class Method(Registered, ABC):
+    """A distributed optimisation method over one piece of the model: a flat vector of d entries (all of it, a bucket, or a tensor).
+
+    In every step each worker turns its gradient into a code, the server turns the codes into an estimate of the mean
+    gradient, and a torch optimizer takes the estimate as the gradient. One implementation serves simulator and wire.
+    """
+
+    kind: ClassVar[str] = "method"
+
+    @abstractmethod
+    def worker_init(self, d: int, dtype: torch.dtype) -> State:
+        """A worker's state before step 0."""
+
+    @abstractmethod
+    def worker_step(self, gradient: Tensor, state: State, rank: int, step: Step) -> tuple[Code, State]:
+        """The code that worker `rank` sends for its `gradient` (flat, shape (d,)), and its next state.
+
+        Raises `NonFiniteError` where the gradient holds NaN or infinity; the runtime then drops the step on all workers.
+        """
+
+    @abstractmethod
+    def server_init(self, d: int, dtype: torch.dtype) -> State:
+        """The server's state before step 0."""
+
+    @abstractmethod
+    def server_step(self, codes: Sequence[Code], state: State, step: Step) -> tuple[Tensor, State]:
+        """The estimate of the mean gradient (flat, shape (d,)) from the codes in the order of ranks, and the next state."""
+
+
+def mean_of(codes: Sequence[Code], weight: float = 1.0) -> Tensor:
+    """weight · the mean of the codes' estimates, flat, accumulated in the order of ranks in the codes' dtype (at least float32)."""
+    first = codes[0]
+    wide = torch.float64 if first.dtype == torch.float64 else torch.float32
+    out = torch.zeros(first.numel, dtype=wide)
+    for code in codes:
+        code.add_to(out.view(code.shape), weight / len(codes))
+    return out

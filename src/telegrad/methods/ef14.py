@@ -1,0 +1,54 @@
+"""EF14: classical error feedback."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from telegrad.compressors.base import Compressor
+from telegrad.errors import NonFiniteError
+from telegrad.methods.base import Method, State, Step, mean_of
+from telegrad.methods.contractive import require_contractive
+from telegrad.spec import register
+from telegrad.wire.code import Code
+
+__all__ = ["EF14"]
+
+
+@register(
+    "ef14", example="ef14(topk(k=0.01))", source="C4; Seide et al. 2014; Stich et al. 2018; Karimireddy et al. 2019"
+)
+@dataclass(frozen=True)
+class EF14(Method):
+    """p_i = e_i + γ g_i; send c_i = C(p_i); e_i ← p_i − c_i; x ← x − (1/M) Σ c_i (C4.1), γ the current learning rate.
+
+    The step size is inside the memory, so a schedule may change it. The estimate handed to the optimizer is (1/M) Σ c_i / γ:
+    plain SGD then makes just the move above, and x_t − (1/M) Σ e_i is SGD's own iterate (C4.2). In a step with γ = 0 nothing
+    is sent. Needs a contractive compressor.
+    """
+
+    compressor: Compressor
+
+    def __post_init__(self) -> None:
+        require_contractive(self, self.compressor)
+
+    def worker_init(self, d: int, dtype: torch.dtype) -> State:
+        return {"error": torch.zeros(d, dtype=dtype)}
+
+    def worker_step(self, gradient: Tensor, state: State, rank: int, step: Step) -> tuple[Code, State]:
+        if step.lr == 0.0:
+            if not bool(gradient.isfinite().all()):
+                raise NonFiniteError("the gradient holds NaN or infinity")
+            return Code(tuple(gradient.shape), gradient.dtype), state
+        pending = state["error"] + step.lr * gradient
+        code = self.compressor.encode(pending, step.uplink(rank))
+        return code, {"error": pending - code.decode()}
+
+    def server_init(self, d: int, dtype: torch.dtype) -> State:
+        return {}
+
+    def server_step(self, codes: Sequence[Code], state: State, step: Step) -> tuple[Tensor, State]:
+        return mean_of(codes, 1 / step.lr if step.lr else 0.0), state

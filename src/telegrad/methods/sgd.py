@@ -1,0 +1,44 @@
+"""Compressed SGD: every worker sends its compressed gradient."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from telegrad.compressors.base import Compressor
+from telegrad.methods.base import Method, State, Step, mean_of
+from telegrad.spec import register
+from telegrad.wire.code import Code
+
+__all__ = ["SGD"]
+
+
+@register(
+    "sgd",
+    example="sgd(mlmc(stopk(s=0.01)))",
+    source="C1, C2; with mlmc(…) Algorithms 2 and 3 of Zukerman, Hamoud, Levy, ICML 2025",
+)
+@dataclass(frozen=True)
+class SGD(Method):
+    """Worker i sends C_i(g_i); the estimate is (1/M) Σ C_i(g_i) (C2.1). No state.
+
+    With an unbiased compressor this is SGD with (1 + ω/M) times the noise-free second moment (B7.4). A biased one is
+    allowed, as the literature's baseline, and may get stuck away from the optimum (C2, test T2).
+    """
+
+    compressor: Compressor
+
+    def worker_init(self, d: int, dtype: torch.dtype) -> State:
+        return {}
+
+    def worker_step(self, gradient: Tensor, state: State, rank: int, step: Step) -> tuple[Code, State]:
+        return self.compressor.encode(gradient, step.uplink(rank)), state
+
+    def server_init(self, d: int, dtype: torch.dtype) -> State:
+        return {}
+
+    def server_step(self, codes: Sequence[Code], state: State, step: Step) -> tuple[Tensor, State]:
+        return mean_of(codes), state
