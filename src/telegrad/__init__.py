@@ -1,9 +1,6 @@
 """telegrad: gradients as telegrams: short, exactly metered, unbiased."""
 
-from telegrad import compressors as _compressors
-from telegrad import methods as _methods
-from telegrad import mlmc as _mlmc
-from telegrad import workloads as _workloads
+from telegrad import compressors, methods, mlmc, workloads
 from telegrad.catalogue import catalogue, compressor, method
 from telegrad.errors import (
     ConfigError,
@@ -38,8 +35,12 @@ __all__ = [
     "WireError",
     "catalogue",
     "compressor",
+    "compressors",
     "method",
+    "methods",
+    "mlmc",
     "pack",
     "simulate",
     "unpack",
+    "workloads",
 ]

@@ -5,6 +5,7 @@ Whatever needs torch is imported inside the commands, so that `telegrad --help` 
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -14,6 +15,8 @@ from typer.core import TyperGroup
 from telegrad.errors import TelegradError
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from telegrad.lab.config import Experiment
 
 __all__ = ["app", "main"]
@@ -56,9 +59,11 @@ Threads = Annotated[int | None, _option("Threads that torch may use [default: to
 @app.command()
 def compare(
     workload: Annotated[str | None, _option("The workload's spec [default: digits]")] = None,
-    method: Annotated[list[str] | None, _option("A method's spec; may be repeated [default: six methods]")] = None,
+    method: Annotated[
+        list[str] | None, _option("A method's spec; may be repeated [default: six methods]", metavar="SPEC")
+    ] = None,
     lr: Annotated[
-        list[float] | None, _option("A learning rate to try; may be repeated [default: each its own]")
+        list[float] | None, _option("A learning rate; may be repeated [default: a grid]", metavar="RATE")
     ] = None,
     workers: Annotated[int | None, _option("Workers [default: 8]")] = None,
     steps: Annotated[int | None, _option("Steps of a run")] = None,
@@ -152,13 +157,11 @@ def report(directory: Annotated[Path, typer.Argument(metavar="DIR", help="A run 
 @app.command("list")
 def list_() -> None:
     """List all compressors, ladders, methods and workloads that a spec can name."""
-    from rich.console import Console
+    from telegrad.lab.catalogue import readable_catalogue
 
-    from telegrad.lab.catalogue import catalogue_tables
-
-    console = Console()
-    for table in catalogue_tables():
-        console.print(table, "")
+    console = _console()
+    for part in readable_catalogue():
+        console.print(part, highlight=False)
 
 
 def _perform(experiment: Experiment, out: Path | None, threads: int | None) -> None:
@@ -190,13 +193,18 @@ def _perform(experiment: Experiment, out: Path | None, threads: int | None) -> N
         raise typer.Exit(1)
 
 
-def _show(summary: dict[str, Any], path: Path) -> None:
+def _console() -> Console:
     from rich.console import Console
 
+    # A file or a pipe has no width of its own.
+    return Console() if sys.stdout.isatty() else Console(width=132)
+
+
+def _show(summary: dict[str, Any], path: Path) -> None:
     from telegrad.lab.tables import footnotes, metric, summary_table
 
-    console = Console()
-    console.print(summary_table(summary))
+    console = _console()
+    console.print(summary_table(summary, console.width))
     goal = metric(summary["target"], summary["metric"])
     lines = [f"target: {goal} ({summary['target_rule']})", *footnotes(summary)]
     lines += [

@@ -25,7 +25,9 @@ class TelegradError(Exception):
 
 
 class SpecError(TelegradError, ValueError):
-    """A spec string or one of its arguments is wrong: unknown name, bad value, k larger than d, or parts that do not fit."""
+    """A spec string or one of its arguments is wrong: unknown name, bad value, k larger than d, or parts that do not
+    fit.
+    """
 
 
 class WireError(TelegradError, ValueError):
@@ -33,7 +35,9 @@ class WireError(TelegradError, ValueError):
 
 
 class InputError(TelegradError, TypeError):
-    """A tensor of a kind that cannot be compressed, or a call without what it needs (a key, a file of the right kind)."""
+    """A tensor of a kind that cannot be compressed, or a call without what it needs (a key, a file of the right
+    kind).
+    """
 
 
 class NonFiniteError(TelegradError, ArithmeticError):

@@ -1,7 +1,8 @@
 """The grammar of specs and the registry of what they name.
 
-A spec is a name with arguments in parentheses, which may be specs again: `mlmc(stopk(s=0.01, values=sign))`. The grammar
-is that of Python calls; words need no quotes. A class takes part by being a frozen dataclass below a base class with a
+A spec is a name with arguments in parentheses, which may be specs again: `mlmc(stopk(s=0.01, values=sign))`. The
+grammar is that of Python calls; words need no quotes. A class takes part by being a frozen dataclass below a base
+class with a
 `kind` and by the decorator `@register`.
 """
 
@@ -205,7 +206,8 @@ def check_amount(owner: Registered, name: str) -> None:
 
 
 def resolve_amount(owner: Registered, name: str, d: int) -> int:
-    """The number of entries an `Amount` argument means for a vector of d: a fraction is rounded, and is at least one entry.
+    """The number of entries an `Amount` argument means for a vector of d: a fraction is rounded, and is at least one
+    entry.
 
     Raises `SpecError` where a count exceeds d.
     """

@@ -33,7 +33,8 @@ class Compressor(Registered, ABC):
     A compressor says what it is. `unbiased`: E C(x) = x for every x, and E‖C(x) − x‖² <= omega(d) ‖x‖².
     Contractive: E‖C(x) − x‖² <= (1 − alpha(d)) ‖x‖². Whoever combines compressors asks this at construction.
 
-    Subclasses implement `_encode` and `_variance` on flat, finite, non-zero vectors; the unhappy inputs are handled here.
+    Subclasses implement `_encode` and `_variance` on flat, finite, non-zero vectors; the unhappy inputs are handled
+    here.
     """
 
     kind: ClassVar[str] = "compressor"
@@ -50,7 +51,9 @@ class Compressor(Registered, ABC):
 
     @abstractmethod
     def omega(self, d: int) -> float:
-        """The smallest known constant with E‖C(x) − x‖² <= omega ‖x‖² for all x of d entries; inf for a biased compressor."""
+        """The smallest known constant with E‖C(x) − x‖² <= omega ‖x‖² for all x of d entries; inf for a biased
+        compressor.
+        """
 
     @abstractmethod
     def alpha(self, d: int) -> float:
@@ -68,8 +71,8 @@ class Compressor(Registered, ABC):
         """Compress `x` (any shape; float32, float64, bfloat16 or float16) with the randomness of `key`.
 
         Same x and key, same code, on any device and thread count. Zero and empty tensors cost only the header.
-        Raises `NonFiniteError` where x holds NaN or infinity or an estimate would overflow x's dtype, `SpecError` where the
-        compressor does not fit d entries (k > d), `InputError` for other dtypes or a missing key.
+        Raises `NonFiniteError` where x holds NaN or infinity or an estimate would overflow x's dtype, `SpecError`
+        where the compressor does not fit d entries (k > d), `InputError` for other dtypes or a missing key.
         """
         if key is None:
             if self.random:
@@ -88,7 +91,9 @@ class Compressor(Registered, ABC):
         return code
 
     def decode(self, code: Code) -> Tensor:
-        """The estimate that `code` stands for, in x's shape and dtype; `code.add_to` accumulates without a dense temporary."""
+        """The estimate that `code` stands for, in x's shape and dtype; `code.add_to` accumulates without a dense
+        temporary.
+        """
         return code.decode()
 
     def variance(self, x: Tensor) -> float:

@@ -1,8 +1,9 @@
 """How the values of a sparse message are coded: `values=fp32|bf16|log|sign` (B2.7). Each coding is unbiased by itself.
 
-fp32: the tensor's own precision (32 bits for float32; float64 tensors keep 64 bits and 16-bit ones 16); what that cannot
-hold is rounded stochastically. bf16: rounded stochastically to bfloat16. log: rounded stochastically to a signed power of
-two (A11), about two bits. sign: with m = max |v|, an entry is kept with probability |v| / m and sent as its sign, m once.
+fp32: the tensor's own precision (32 bits for float32; float64 tensors keep 64 bits and 16-bit ones 16); what that
+cannot hold is rounded stochastically. bf16: rounded stochastically to bfloat16. log: rounded stochastically to a
+signed power of two (A11), about two bits. sign: with m = max |v|, an entry is kept with probability |v| / m and sent
+as its sign, m once.
 """
 
 from __future__ import annotations
@@ -36,7 +37,9 @@ def nonzero_term(positions: Positions, v: Tensor, coding: Coding, dtype: torch.d
 
 
 def code_values(positions: Positions, v: Tensor, coding: Coding, dtype: torch.dtype, key: Key) -> Term:
-    """The term that carries the float64 numbers `v` (non-zero, unless coding is fp32) in the given coding, without a bias."""
+    """The term that carries the float64 numbers `v` (non-zero, unless coding is fp32) in the given coding, without a
+    bias.
+    """
     key = key.fold(role="values")
     if coding == "fp32":
         return Term(positions, Floats(v).rounded(dtype, key))
@@ -54,7 +57,9 @@ def code_values(positions: Positions, v: Tensor, coding: Coding, dtype: torch.dt
 
 
 def coding_variance(v: Tensor, coding: Coding, dtype: torch.dtype) -> float:
-    """E‖coded − v‖² of the float64 numbers `v`, exactly (the rounding of one float32 scale left out: below 2^−46 of it)."""
+    """E‖coded − v‖² of the float64 numbers `v`, exactly (the rounding of one float32 scale left out: below 2^−46 of
+    it).
+    """
     if coding == "fp32":
         return float(rounding_variance(v, dtype).sum())
     if coding == "bf16":
@@ -71,5 +76,7 @@ _ROUNDING_OMEGA = {"fp32": 2.0**-48, "bf16": 2.0**-16, "log": 0.125}
 
 
 def coding_omega(n: int, coding: Coding) -> float:
-    """The worst relative variance of a coding of n values: 1/8 for log (A11.2), (√n − 1)/2 for sign (A10.2), rounding else."""
+    """The worst relative variance of a coding of n values: 1/8 for log (A11.2), (√n − 1)/2 for sign (A10.2), rounding
+    else.
+    """
     return (n**0.5 - 1) / 2 if coding == "sign" else _ROUNDING_OMEGA[coding]

@@ -40,8 +40,8 @@ def bit_planes(v: Tensor) -> tuple[float, Tensor, Tensor]:
 class FixedPoint(Compressor):
     """C(x)_j = m · sign(x_j) · (the first `level` bits of |x_j| / m), m = ‖x‖_∞, truncated toward zero (A14.1).
 
-    |C(x)_j − x_j| <= m 2^−level; contractive with alpha = (1 − t²) / (1 + (d−1) t²), t = 2^−level, approached by one entry m
-    and d − 1 just below m t.
+    |C(x)_j − x_j| <= m 2^−level; contractive with alpha = (1 − t²) / (1 + (d−1) t²), t = 2^−level, approached by one
+    entry m and d − 1 just below m t.
     """
 
     level: int

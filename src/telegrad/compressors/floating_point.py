@@ -24,7 +24,9 @@ MANTISSA_BITS = {torch.float64: 52, torch.float32: 23, torch.bfloat16: 7, torch.
 
 @dataclass(frozen=True)
 class SplitFloats:
-    """The non-zero entries ±2^exponent (1 + mantissa 2^−bits) and where they are. Float64 numbers below 2^−1022 count as zero."""
+    """The non-zero entries ±2^exponent (1 + mantissa 2^−bits) and where they are. Float64 numbers below 2^−1022 count
+    as zero.
+    """
 
     positions: Positions
     negative: Tensor
@@ -40,7 +42,9 @@ class SplitFloats:
 
 
 def split_floats(v: Tensor) -> SplitFloats:
-    """Sign, exponent and mantissa of v's entries, as integers; subnormal float32 and 16-bit numbers are renormalised."""
+    """Sign, exponent and mantissa of v's entries, as integers; subnormal float32 and 16-bit numbers are
+    renormalised.
+    """
     bits, x = MANTISSA_BITS[v.dtype], v.double()
     normal = x.abs() >= 2.0**-1022
     positions: Positions = All(len(v))
@@ -59,8 +63,8 @@ def split_floats(v: Tensor) -> SplitFloats:
 class FloatingPoint(Compressor):
     """C(x) keeps sign, exponent and the first `level` mantissa bits of every entry, truncating toward zero (A15.1).
 
-    Contractive with alpha = 1 − (1 + 2^level)^−2, the exact supremum (A15.2). A level beyond the dtype's mantissa (23 bits
-    for float32) sends all of it.
+    Contractive with alpha = 1 − (1 + 2^level)^−2, the exact supremum (A15.2). A level beyond the dtype's mantissa (23
+    bits for float32) sends all of it.
     """
 
     level: int

@@ -21,7 +21,8 @@ __all__ = ["Importance", "optimal_threshold"]
 
 
 def optimal_threshold(magnitude: Tensor, k: int) -> float:
-    """The t with Σ_j min(1, magnitude_j / t) = k (A5.2), for float64 magnitudes with more than k non-zero ones; 0 otherwise.
+    """The t with Σ_j min(1, magnitude_j / t) = k (A5.2), for float64 magnitudes with more than k non-zero ones; 0
+    otherwise.
 
     Entries of at least t are certain; with r of them, t = Σ_{j>r} |x|_(j) / (k − r) over the sorted rest.
     """
@@ -40,9 +41,10 @@ def optimal_threshold(magnitude: Tensor, k: int) -> float:
 class Importance(Compressor):
     """Keep entry j independently with probability π_j = min(1, |x_j| / t), send x_j / π_j; Σ π_j = k (A5.2).
 
-    Unbiased, with the least variance at k expected entries: Σ x_j² (1 − π_j) / π_j, at most (d/k − 1) ‖x‖². An entry that
-    is not certain decodes to ±t, so `values=sign` (the default) sends its place and sign only, and t once (A5.5); certain
-    entries are sent in full. t is rounded up to what is sent, and the probabilities follow it, so nothing is biased.
+    Unbiased, with the least variance at k expected entries: Σ x_j² (1 − π_j) / π_j, at most (d/k − 1) ‖x‖². An entry
+    that is not certain decodes to ±t, so `values=sign` (the default) sends its place and sign only, and t once (A5.5);
+    certain entries are sent in full. t is rounded up to what is sent, and the probabilities follow it, so nothing is
+    biased.
     `values=fp32` sends every kept value in full: the same estimate at a higher price. `k`: a count, or a fraction of d.
     """
 

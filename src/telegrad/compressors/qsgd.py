@@ -23,8 +23,8 @@ __all__ = ["QSGD"]
 class QSGD(Compressor):
     """With y_j = s |x_j| / ‖x‖₂ for s = `levels`: C(x)_j = ‖x‖₂ sign(x_j) (⌊y_j⌋ + Bernoulli(y_j − ⌊y_j⌋)) / s (A7.1).
 
-    Unbiased; exact variance (‖x‖²/s²) Σ f_j (1 − f_j), f_j the fraction of y_j; omega = min(d/s², √d/s) (A7.2). Sent: the places of
-    the non-zero symbols, their signs, their magnitudes where one exceeds 1, and ‖x‖/s.
+    Unbiased; exact variance (‖x‖²/s²) Σ f_j (1 − f_j), f_j the fraction of y_j; omega = min(d/s², √d/s) (A7.2). Sent:
+    the places of the non-zero symbols, their signs, their magnitudes where one exceeds 1, and ‖x‖/s.
     """
 
     levels: int = 4

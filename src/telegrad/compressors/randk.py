@@ -23,7 +23,8 @@ class RandK(Compressor):
     """C(x) = (d/k) x_S on a uniformly random k-subset S, zero elsewhere: unbiased, omega = d/k − 1, for every x (A4.1).
 
     The subset's 64-bit seed is sent instead of indices. `scaled=false` leaves the factor out: then C is biased and
-    contractive with alpha = k/d in expectation (A4.2), as error feedback wants it. `values`: the coding of entries (B2.7).
+    contractive with alpha = k/d in expectation (A4.2), as error feedback wants it. `values`: the coding of entries
+    (B2.7).
     """
 
     k: Amount

@@ -36,8 +36,8 @@ def round_to_grid(v: Tensor, level: int) -> tuple[Tensor, float]:
 class RTN(Compressor):
     """C(x) = δ round(x/δ) clipped to 2^level − 1 points, δ = 2‖x‖_∞ / (2^level − 1): the mid-tread grid (A16.1).
 
-    |C(x)_j − x_j| <= min(|x_j|, δ/2); contractive with alpha = (1 − t²) / (1 + (d−1) t²), t = 1 / (2^level − 1), attained by one
-    entry c and d − 1 of magnitude c t.
+    |C(x)_j − x_j| <= min(|x_j|, δ/2); contractive with alpha = (1 − t²) / (1 + (d−1) t²), t = 1 / (2^level − 1),
+    attained by one entry c and d − 1 of magnitude c t.
     """
 
     level: int

@@ -36,7 +36,8 @@ class TopK(Compressor):
     """C(x) keeps the k entries of largest magnitude and zeroes the rest; ties go to the lowest indices.
 
     Contractive with alpha = k/d, attained where all |x_j| are equal (A2.1). `k`: a count, or a fraction of d.
-    `values`: how the kept entries are coded (B2.7); a random coding of relative variance w lowers alpha to (k/d)(1 − w).
+    `values`: how the kept entries are coded (B2.7); a random coding of relative variance w lowers alpha to (k/d)(1 −
+    w).
     """
 
     k: Amount

@@ -17,12 +17,16 @@ def power_of_two(exponent: Tensor) -> Tensor:
 
 
 def binary_exponent(v: Tensor) -> Tensor:
-    """E with 2^E <= |v| < 2^(E+1) for float64 v, exact next to powers of two; −1023 or less for zero is never returned: zeros give 0."""
+    """E with 2^E <= |v| < 2^(E+1) for float64 v, exact next to powers of two; −1023 or less for zero is never
+    returned: zeros give 0.
+    """
     return torch.where(v == 0, torch.zeros((), dtype=torch.int32), torch.frexp(v).exponent - 1)
 
 
 def round_to_integer(y: Tensor, u: Tensor) -> Tensor:
-    """Stochastic rounding of float64 y: floor(y) + 1 with probability y − floor(y), else floor(y); u uniform on [0, 1)."""
+    """Stochastic rounding of float64 y: floor(y) + 1 with probability y − floor(y), else floor(y); u uniform on [0,
+    1).
+    """
     low = y.floor()
     return low + (u < y - low)
 
@@ -33,7 +37,8 @@ def _ulp(v: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 def round_to_dtype(v: Tensor, dtype: torch.dtype, u: Tensor | None) -> Tensor:
-    """float64 v rounded stochastically (unbiased) to the grid of `dtype`, to nearest where u is None; representable values stay.
+    """float64 v rounded stochastically (unbiased) to the grid of `dtype`, to nearest where u is None; representable
+    values stay.
 
     Beyond the largest finite value the result is infinite.
     """

@@ -1,17 +1,17 @@
-"""The catalogue of specs as tables."""
+"""The catalogue of specs, for reading."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
-from rich.table import Table
+from rich.console import RenderableType
+from rich.padding import Padding
 from rich.text import Text
 
-# Reading a configuration needs every name registered; so does this.
-from telegrad.lab import config  # noqa: F401
-from telegrad.spec import Registered, build, registered
+from telegrad.catalogue import Entry, catalogue
+from telegrad.spec import build
 
-__all__ = ["catalogue_tables"]
+__all__ = ["readable_catalogue"]
 
 _KINDS = {
     "compressor": "Compressors: what a worker makes of its gradient",
@@ -21,21 +21,18 @@ _KINDS = {
 }
 
 
-def catalogue_tables() -> Iterator[Table]:
-    """A table a kind: name, what it is, an example spec, the source."""
+def readable_catalogue() -> Iterator[RenderableType]:
+    """A heading a kind; below it each entry's example spec, what it is and where it comes from."""
+    entries = catalogue()
     for kind, title in _KINDS.items():
-        table = Table(title=title, title_justify="left", title_style="bold", expand=True, pad_edge=False)
-        for heading, ratio in (("name", 2), ("what it is", 5), ("example", 4), ("source", 3)):
-            table.add_column(heading, ratio=ratio, overflow="fold")
-        for name, cls in registered(kind).items():
-            table.add_row(*(Text(text) for text in (name, _what(cls), cls.example, cls.source)))
-        yield table
+        yield Text(f"{title}\n", style="bold underline")
+        for entry in (entry for entry in entries if entry.kind == kind):
+            yield Text.assemble((entry.name, "bold"), f"  {_bias(entry)}for example ", (entry.example, "cyan"))
+            yield Padding(Text(entry.summary), (0, 0, 0, 4))
+            yield Padding(Text(entry.source, style="dim"), (0, 0, 1, 4))
 
 
-def _what(cls: type[Registered]) -> str:
-    """The first sentence of the docstring; for a compressor also whether it is unbiased."""
-    sentence = " ".join((cls.__doc__ or "").split()).partition(". ")[0].rstrip(".")
-    if cls.kind != "compressor":
-        return sentence
-    unbiased = getattr(build(cls.example, "compressor"), "unbiased", None)
-    return f"{sentence} ({'unbiased' if unbiased else 'biased'})" if unbiased is not None else sentence
+def _bias(entry: Entry) -> str:
+    if entry.kind != "compressor":
+        return ""
+    return "unbiased, " if build(entry.example, "compressor").unbiased else "biased, "

@@ -17,7 +17,7 @@ import telegrad.compressors
 import telegrad.methods
 import telegrad.mlmc
 import telegrad.workloads  # noqa: F401
-from telegrad.errors import ConfigError
+from telegrad.errors import ConfigError, SpecError
 from telegrad.spec import build
 
 __all__ = ["Experiment", "MethodEntry", "default_yaml", "digest", "load", "parse", "to_yaml"]
@@ -40,7 +40,10 @@ _HELP = {
     "seeds": ("a number of seeds from 1, or a list of distinct integers from 0, is wanted", "seeds: 3"),
     "workers": ("an integer from 1 is wanted", "workers: 8"),
     "steps": ("an integer from 1 is wanted", "steps: 300"),
-    "batch_size": ("an integer from 1 is wanted (examples a worker and step)", "batch_size: 16"),
+    "batch_size": (
+        "an integer from 1 (examples a worker and step), or null for all examples, is wanted",
+        "batch_size: 16",
+    ),
     "optimizer": ("sgd or adamw is wanted", "optimizer: sgd"),
     "momentum": ("a number in [0, 1) is wanted", "momentum: 0.9"),
     "weight_decay": ("a number from 0 is wanted", "weight_decay: 0.0005"),
@@ -127,7 +130,7 @@ class Experiment(_Model):
     seeds: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1)] = (0, 1, 2)
     workers: Count = 8
     steps: Count = 300
-    batch_size: Count = 16
+    batch_size: Count | None = 16
     optimizer: Optimizer = "sgd"
     momentum: Momentum = 0.0
     weight_decay: NotNegative = 0.0
@@ -151,7 +154,7 @@ class Experiment(_Model):
     @field_validator("seeds", mode="before")
     @classmethod
     def _count_of_seeds(cls, value: Any) -> Any:
-        return tuple(range(value)) if isinstance(value, int) and not isinstance(value, bool) else value
+        return tuple(range(value)) if type(value) is int and value > 0 else value
 
     @field_validator("seeds")
     @classmethod
@@ -184,7 +187,7 @@ class Experiment(_Model):
 
     def settings_of(self, entry: MethodEntry) -> dict[str, Any]:
         """The keyword arguments of `simulate` for a method, but for learning rate and seed."""
-        shared = ("workers", "steps", "batch_size", "dirichlet", "gradients", "chunk", "evaluate_every", "data")
+        shared = ("workers", "steps", "batch_size", "dirichlet", "gradients", "chunk", "evaluate_every")
         own = ("optimizer", "momentum", "weight_decay", "schedule", "warmup_steps", "granularity", "downlink")
         settings = {name: getattr(self, name) for name in shared + own}
         return settings | {name: getattr(entry, name) for name in own if getattr(entry, name) is not None}
@@ -203,7 +206,10 @@ def parse(values: Any, origin: str = "the configuration") -> Experiment:
     try:
         return Experiment.model_validate(values)
     except ValidationError as error:
-        lines = [_explain(fault) for fault in error.errors(include_url=False)]
+        faults = error.errors(include_url=False)
+        # A list with a fault in it is reported as too short as well.
+        inner = [f for f in faults if not any(f["loc"] == g["loc"][: len(f["loc"])] for g in faults if g is not f)]
+        lines = [_explain(fault) for fault in inner or faults]
         raise ConfigError(f"{origin}: " + "\n".join(lines)) from None
 
 
@@ -255,7 +261,7 @@ def _explain(fault: Any) -> str:
     """One line on one of pydantic's findings: the field, what was given, what is allowed, an example."""
     location = fault["loc"]
     path = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in location).lstrip(".")
-    if fault["type"] == "extra_forbidden":
+    if fault["type"] in ("extra_forbidden", "invalid_key"):
         model = MethodEntry if location[0] == "methods" else Experiment
         known = list(model.model_fields)
         close = difflib.get_close_matches(str(location[-1]), known, n=1)
@@ -270,5 +276,8 @@ def _explain(fault: Any) -> str:
     if fault["type"] == "missing":
         return f"{path} is missing; {allowed}; for example `{example}`"
     if fault["type"] == "value_error":
-        return f"{path}: {fault['ctx']['error']}; {allowed}, for example `{example}`"
+        reason = fault["ctx"]["error"]
+        # These say themselves what is allowed.
+        whole = isinstance(reason, SpecError) or name == "methods"
+        return f"{path}: {reason}" if whole else f"{path}: {reason}; {allowed}; for example `{example}`"
     return f"{path}: {fault['input']!r} was given; {allowed}; for example `{example}`"

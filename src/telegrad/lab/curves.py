@@ -29,16 +29,16 @@ AXES = {
 
 @dataclass(frozen=True)
 class Spread:
-    """A quantity over a run's evaluations: the mean, the least and the greatest over seeds; None where not measured."""
+    """A quantity over a run's evaluations: the mean, the least and the greatest over seeds; NaN where not measured."""
 
-    mean: list[float | None]
-    low: list[float | None]
-    high: list[float | None]
+    mean: list[float]
+    low: list[float]
+    high: list[float]
 
 
 @dataclass(frozen=True)
 class Curve:
-    """A method at its best learning rate: `x` holds every axis (mean over seeds), `y` test, validation and train_loss."""
+    """A method at its best rate: `x` holds every axis (mean over seeds), `y` holds test, validation and train_loss."""
 
     label: str
     style: int
@@ -72,10 +72,9 @@ def _position(record: dict[str, Any], axis: str) -> float:
 
 
 def _spread(moments: Sequence[Sequence[dict[str, Any]]], name: str) -> Spread:
-    rows = [[record.get(name) for record in moment] for moment in moments]
-    whole = [row if all(value is not None and math.isfinite(value) for value in row) else None for row in rows]
+    rows = [[math.nan if record[name] is None else float(record[name]) for record in moment] for moment in moments]
+    # min() and max() would skip a NaN or not, depending on the order.
+    rows = [row if all(map(math.isfinite, row)) else [math.nan] for row in rows]
     return Spread(
-        mean=[None if row is None else statistics.fmean(row) for row in whole],  # type: ignore[arg-type]
-        low=[None if row is None else min(row) for row in whole],  # type: ignore[type-var]
-        high=[None if row is None else max(row) for row in whole],  # type: ignore[type-var]
+        mean=[statistics.fmean(row) for row in rows], low=[min(row) for row in rows], high=[max(row) for row in rows]
     )

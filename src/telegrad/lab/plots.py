@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -64,8 +65,10 @@ def _png(summary: dict[str, Any], found: Sequence[Curve], axis: str) -> bytes:
 def _draw(axes: Axes, curve: Curve, axis: str) -> None:
     spread = curve.y["test"]
     # A logarithmic axis has no place for the start, where no bit was sent.
-    kept = [i for i, mean in enumerate(spread.mean) if mean is not None and (axis != "bits_up" or curve.x[axis][i] > 0)]
-    x, mean = [curve.x[axis][i] for i in kept], [spread.mean[i] for i in kept]
+    kept = [
+        i for i, mean in enumerate(spread.mean) if math.isfinite(mean) and (axis != "bits_up" or curve.x[axis][i] > 0)
+    ]
+    x, mean, low, high = ([values[i] for i in kept] for values in (curve.x[axis], spread.mean, spread.low, spread.high))
     colour = LIGHT[curve.style % len(LIGHT)]
     dash = _DASHES[curve.style // len(LIGHT) % len(_DASHES)]
     marker = _MARKERS[curve.style % len(_MARKERS)]
@@ -82,10 +85,8 @@ def _draw(axes: Axes, curve: Curve, axis: str) -> None:
         linewidth=1.8,
         label="\u200b" * curve.label.startswith("_") + curve.label,
     )
-    axes.fill_between(
-        x, [spread.low[i] for i in kept], [spread.high[i] for i in kept], color=colour, alpha=0.15, linewidth=0
-    )
+    axes.fill_between(x, low, high, color=colour, alpha=0.15, linewidth=0)
 
 
 def _all_positive(found: Sequence[Curve]) -> bool:
-    return all(low > 0 for curve in found for low in curve.y["test"].low if low is not None)
+    return all(low > 0 for curve in found for low in curve.y["test"].low if math.isfinite(low))

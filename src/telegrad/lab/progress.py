@@ -127,5 +127,5 @@ def describe(run: FinishedRun) -> str:
     name = f"{run.label}, lr {run.lr:g}, seed {run.seed}: "
     if run.diverged:
         return name + f"diverged after step {run.records[-1]['step'] if run.records else 0}"
-    scores = [f"{split} {metric(run.final(split), run.metric)}" for split in ("validation", "test")]
-    return name + f"{run.metric} " + ", ".join(scores) + f", {bits(run.records[-1]['bits_up_per_worker'])} up"
+    validation, test = (metric(run.final(split), run.metric) for split in ("validation", "test"))
+    return name + f"{run.metric} {validation} (test {test}), {bits(run.records[-1]['bits_up_per_worker'])} up"

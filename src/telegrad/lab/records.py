@@ -70,7 +70,7 @@ class RunDirectory:
         recorded = path / "config.yaml"
         if recorded.exists():
             _check_same(config.load(recorded), experiment, path)
-        elif path.exists() and (not path.is_dir() or any(path.iterdir())):
+        elif path.exists() and (not path.is_dir() or any(file.suffix != ".tmp" for file in path.iterdir())):
             raise ConfigError(f"{path} exists and is no run directory; name a new one with --out")
         else:
             path.mkdir(parents=True, exist_ok=True)

@@ -6,7 +6,7 @@
   const symbols = ["circle", "square", "diamond", "triangle-up", "triangle-down", "cross"];
   const dashes = ["solid", "dash", "dot", "dashdot"];
   const hidden = new Set();
-  const state = { x: "bits_up", y: "test", logX: true, logY: data.higherIsBetter === false, bands: true, fields: "share" };
+  const state = { x: "bits_up", y: "test", logX: true, logY: data.higherIsBetter === false, bands: true };
   // Each axis keeps the scale that suits it until the reader chooses otherwise.
   const logByNature = { bits_up: true, bits_total: true, step: false, epoch: false };
 
@@ -28,23 +28,29 @@
   const symbol = (style) => symbols[style % symbols.length];
   const styleOf = new Map(data.curves.map((curve) => [curve.label, curve.style]));
   const cssVariable = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
+  const family = getComputedStyle(document.body).fontFamily;
   const isNarrow = () => window.innerWidth < 640;
 
   const layout = (more) => {
     const axis = { gridcolor: cssVariable("--line"), linecolor: cssVariable("--line"), zeroline: false, automargin: true };
     const made = {
-      font: { family: "inherit", size: 13, color: cssVariable("--soft") },
+      font: { family, size: 13, color: cssVariable("--soft") },
       paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", showlegend: false, dragmode: isNarrow() ? false : "zoom",
-      margin: { l: 10, r: 10, t: 10, b: 10 },
-      hoverlabel: { bgcolor: cssVariable("--card"), bordercolor: cssVariable("--line"), font: { color: cssVariable("--ink"), family: "inherit" }, namelength: -1 },
+      margin: { l: 10, r: 10, t: 28, b: 20 },
+      modebar: { bgcolor: "rgba(0,0,0,0)", color: cssVariable("--soft"), activecolor: cssVariable("--accent") },
+      hoverlabel: { bgcolor: cssVariable("--card"), bordercolor: cssVariable("--line"), font: { color: cssVariable("--ink"), family }, namelength: -1 },
       ...more,
     };
     made.xaxis = { ...axis, ...more.xaxis };
     made.yaxis = { ...axis, ...more.yaxis };
     return made;
   };
+  // The buttons are named one by one, because Plotly's own choice would offer to upload the plot.
   const draw = (id, traces, more) =>
-    Plotly.react(id, traces, layout(more), { responsive: true, displaylogo: false, displayModeBar: isNarrow() ? false : "hover", modeBarButtonsToRemove: ["select2d", "lasso2d", "autoScale2d"] });
+    Plotly.react(id, traces, layout(more), {
+      responsive: true, displaylogo: false, showSendToCloud: false, plotlyServerURL: "", displayModeBar: isNarrow() ? false : "hover",
+      modeBarButtons: [["toImage"], ["zoom2d", "pan2d", "zoomIn2d", "zoomOut2d", "resetScale2d"]],
+    });
 
   const valuesOf = (curve) => {
     if (state.y !== "error") return curve.y[state.y];
@@ -80,31 +86,10 @@
     draw("curves", traces, {
       height: isNarrow() ? 360 : 470,
       hovermode: "closest",
-      xaxis: { title: { text: data.axes[state.x] }, type: state.logX ? "log" : "linear", exponentformat: "SI", dtick: undefined },
+      xaxis: { title: { text: data.axes[state.x] }, type: state.logX ? "log" : "linear", exponentformat: "SI" },
       yaxis: { title: { text: plain(quantities[state.y]) }, type: state.logY ? "log" : "linear", tickformat: inPercent ? "~%" : "~g" },
       shapes: lines.map((y) => ({ type: "line", xref: "paper", x0: 0, x1: 1, y0: y, y1: y, line: { color: cssVariable("--soft"), width: 1, dash: "dot" } })),
-      annotations: lines.map((y) => ({ xref: "paper", x: 1, xanchor: "right", y: state.logY ? Math.log10(y) : y, yanchor: "bottom", text: "target", showarrow: false, font: { size: 12 } })),
-    });
-  };
-
-  const fieldNames = ["value", "sign", "index", "scale", "level", "header"];
-  const drawFields = () => {
-    const rows = data.results.filter((row) => Object.keys(row.bits_up_by_field).length > 0);
-    const inUse = new Set(rows.flatMap((row) => Object.keys(row.bits_up_by_field)));
-    const names = [...fieldNames.filter((name) => inUse.has(name)), ...[...inUse].filter((name) => !fieldNames.includes(name)).sort()];
-    const total = (row) => Object.values(row.bits_up_by_field).reduce((sum, value) => sum + value, 0);
-    const share = state.fields === "share";
-    const traces = names.map((name, i) => ({
-      type: "bar", orientation: "h", name, y: rows.map((row) => plain(row.label)), marker: { color: colour(i), line: { width: 0 } },
-      x: rows.map((row) => (row.bits_up_by_field[name] || 0) / (share ? total(row) : 1)),
-      customdata: rows.map((row) => row.bits_up_by_field[name] || 0),
-      hovertemplate: `<b>%{y}</b><br>${name}: %{customdata:.4s}bit<extra></extra>`,
-    }));
-    draw("fields", traces, {
-      barmode: "stack", bargap: 0.35, height: 90 + 38 * rows.length, showlegend: true, dragmode: false,
-      legend: { orientation: "h", traceorder: "normal", x: 0, xanchor: "left", y: 1.02, yanchor: "bottom" },
-      xaxis: share ? { tickformat: ".0%", range: [0, 1] } : { exponentformat: "SI", title: { text: "uplink bits per worker" } },
-      yaxis: { autorange: "reversed", tickfont: { size: isNarrow() ? 10 : 13 } },
+      annotations: lines.map((y) => ({ xref: "paper", x: 0, xanchor: "left", y: state.logY ? Math.log10(y) : y, yanchor: "bottom", text: "target", showarrow: false, font: { size: 12 } })),
     });
   };
 
@@ -129,7 +114,7 @@
     });
   };
 
-  const drawAll = () => { drawCurves(); drawFields(); drawSearch(); };
+  const drawAll = () => { drawCurves(); drawSearch(); };
 
   const choice = (id, options, key, then) => {
     const box = document.getElementById(id);
@@ -152,7 +137,6 @@
 
   choice("choose-y", quantities, "y", () => { setScale("log-y", "logY", state.y !== "test" || data.higherIsBetter === false); drawCurves(); });
   choice("choose-x", { bits_up: "uplink bits", bits_total: "total bits", step: "steps", epoch: "epochs" }, "x", () => { setScale("log-x", "logX", logByNature[state.x]); drawCurves(); });
-  choice("choose-fields", { share: "share", bits: "bits" }, "fields", drawFields);
   toggle("log-x", "logX");
   toggle("log-y", "logY");
   toggle("bands", "bands");

@@ -41,10 +41,7 @@ def html_report(experiment: Experiment, summary: dict[str, Any], found: Sequence
         "light": LIGHT,
         "dark": DARK,
         "curves": [dataclasses.asdict(curve) for curve in found],
-        "results": [
-            {key: row[key] for key in ("label", "lr", "searched", "bits_up_by_field", "bits_up_per_worker")}
-            for row in summary["results"]
-        ],
+        "results": [{key: row[key] for key in ("label", "lr", "searched")} for row in summary["results"]],
     }
     return Template(_asset("report.html")).substitute(
         title=html.escape(f"Gradient compression on {summary['workload']}"),
@@ -52,6 +49,7 @@ def html_report(experiment: Experiment, summary: dict[str, Any], found: Sequence
         complete="" if summary["complete"] else _PARTIAL,
         highlights=_highlights(summary),
         table=_table(summary),
+        fields=_fields(summary),
         reading=_reading(experiment, summary),
         configuration=html.escape(to_yaml(experiment)),
         style=_asset("report.css"),
@@ -62,7 +60,7 @@ def html_report(experiment: Experiment, summary: dict[str, Any], found: Sequence
     )
 
 
-_PARTIAL = '<p class="warning" role="note">Not all runs are finished; repeat the command to resume, and the report is rebuilt.</p>'
+_PARTIAL = '<p class="warning" role="note">Some runs are still to do: the same command resumes them.</p>'
 
 
 def _asset(name: str) -> str:
@@ -73,7 +71,7 @@ def _setting(experiment: Experiment, summary: dict[str, Any]) -> str:
     parts = [
         f"{experiment.workers} workers",
         f"{experiment.steps} steps",
-        f"batch {experiment.batch_size} a worker",
+        f"batch {experiment.batch_size or 'of all examples'} a worker",
         f"{len(experiment.seeds)} seed{'s' * (len(experiment.seeds) != 1)}",
     ]
     if summary["parameters"]:
@@ -100,8 +98,8 @@ def _highlights(summary: dict[str, Any]) -> str:
         least = max(compressed, key=lambda row: row["compression_ratio"])
         tiles.append(("Strongest uplink compression", f"{number(least['compression_ratio'])} ×", least["label"]))
     return "".join(
-        f'<div class="tile"><dt>{html.escape(what)}</dt><dd>{html.escape(value)}<small>{html.escape(who)}</small></dd></div>'
-        for what, value, who in tiles
+        f'<div class="tile"><dt>{what}</dt><dd>{value}<small>{who}</small></dd></div>'
+        for what, value, who in (map(html.escape, tile) for tile in tiles)
     )
 
 
@@ -134,13 +132,44 @@ def _table(summary: dict[str, Any]) -> str:
     for row in summary["results"]:
         label = html.escape(row["label"])
         remarks = "".join(f"<small>{html.escape(note)}</small>" for note in notes(row))
-        spec = "" if row["label"] == row["method"] else f"<small>{html.escape(row['method'])}</small>"
+        spec = "" if row["label"] == row["method"] else f"<small>{_spec(row['method'])}</small>"
         cells = "".join(
             f'<td data-key="{key}" data-value="{"" if row[key] is None else row[key]}">{html.escape(show(row))}</td>'
             for _, key, show in columns
         )
-        body += f'<tr><th scope="row" data-value="{label}"><span>{label}</span>{spec}{remarks}</th>{cells}</tr>'
+        head_cell = f'<th scope="row" data-value="{label}"><span>{_spec(row["label"])}</span>{spec}{remarks}</th>'
+        body += f"<tr>{head_cell}{cells}</tr>"
     return f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody>"
+
+
+_FIELDS = ("value", "sign", "index", "scale", "level", "header")
+
+
+def _fields(summary: dict[str, Any]) -> str:
+    """A bar a method, divided by the fields of its messages."""
+    rows = [row for row in summary["results"] if row["bits_up_by_field"]]
+    seen = {name for row in rows for name in row["bits_up_by_field"]}
+    names = [name for name in _FIELDS if name in seen] + sorted(seen.difference(_FIELDS))
+    kinds = {name: name if name in _FIELDS else "other" for name in names}
+    keys = "".join(f'<li class="{kinds[name]}">{html.escape(name)}</li>' for name in names)
+    bars = ""
+    for row in rows:
+        by_field, total = row["bits_up_by_field"], sum(row["bits_up_by_field"].values())
+        shares = {name: 100 * by_field[name] / total for name in names if name in by_field}
+        told = html.escape(
+            ", ".join(f"{name} {share:.1f} % ({bits(by_field[name])})" for name, share in shares.items())
+        )
+        parts = "".join(f'<i class="{kinds[name]}" style="width:{share:.4f}%"></i>' for name, share in shares.items())
+        bar = f'<div class="bar" role="img" title="{told}" aria-label="{told}">{parts}</div>'
+        bars += (
+            f'<div class="row"><dt>{_spec(row["label"])}</dt><dd class="share">{bar}</dd><dd>{bits(total)}</dd></div>'
+        )
+    return f'<ul class="keys">{keys}</ul><dl class="fields">{bars}</dl>'
+
+
+def _spec(text: str) -> str:
+    """A spec or label as HTML that may break where a person would break it."""
+    return html.escape(text).replace("(", "(<wbr>")
 
 
 def _times(value: float | None) -> str:
@@ -152,13 +181,17 @@ def _reading(experiment: Experiment, summary: dict[str, Any]) -> str:
     name = summary["metric"] or "metric"
     goal = "no target" if summary["target"] is None else f"{metric(summary['target'], name)}"
     said = [
-        f"Target: {goal} ({summary['target_rule']}). Bits and steps to target are those of the first evaluation whose validation {name} "
-        "reaches it, mean over seeds; they are left out where a seed never does.",
-        f"The learning rate of each method is the one with the best final validation {name} for seed {experiment.seeds[0]}, "
-        "the smaller one of equals. The test split had no say in it.",
-        f"Test {name} is that of the last step: mean and sample standard deviation over seeds. Bands span the least and the greatest seed.",
-        "Bits are the lengths of the packed messages, header included, mean over workers. Compression is 32 bits a parameter and step over the uplink bits.",
-        "Time a step is simulated training on one machine, all workers in turn, evaluation left out: it says what encoding costs, not how fast a cluster is.",
+        f"Target: {goal} ({summary['target_rule']}). Bits and steps to target are those of the first evaluation whose "
+        f"validation {name} reaches it, mean over seeds; they are left out where a seed never does.",
+        f"The learning rate of each method is the one with the best final validation {name} for seed "
+        f"{experiment.seeds[0]}, the smaller one of equals. The test split had no say in it. "
+        "Where it lies at the edge of its grid, a wider grid may do better.",
+        f"Test {name} is that of the last step: mean and sample standard deviation over seeds. "
+        "Bands span the least and the greatest seed.",
+        "Bits are the lengths of the packed messages, header included, mean over workers. Compression is 32 bits a "
+        "parameter and step over the uplink bits.",
+        "Time a step is that of the simulation, all workers on one machine, without evaluation: it says what encoding "
+        "costs, not how fast a cluster is.",
         f"Run on: {_origin(summary)}.",
     ]
     return "".join(f"<li>{html.escape(line)}</li>" for line in said)

@@ -6,7 +6,7 @@ import math
 import os
 import platform
 import subprocess
-from functools import cache
+from functools import cache, lru_cache
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,10 @@ from telegrad.lab.config import Experiment, MethodEntry
 from telegrad.lab.progress import Watch
 from telegrad.lab.records import FinishedRun, RunDirectory
 from telegrad.lab.summary import best_lr
-from telegrad.runtime.simulate import Record, simulate
+from telegrad.random import Key
+from telegrad.runtime.simulate import simulate
+from telegrad.spec import build
+from telegrad.workloads.base import Task
 
 __all__ = ["run_experiment"]
 
@@ -65,7 +68,7 @@ def _perform(
 def _simulated(
     experiment: Experiment, entry: MethodEntry, lr: float, seed: int, phase: str, watch: Watch
 ) -> FinishedRun:
-    names = {
+    names: dict[str, Any] = {
         "label": entry.label,
         "spec": entry.spec,
         "lr": lr,
@@ -73,20 +76,14 @@ def _simulated(
         "phase": phase,
         "provenance": provenance(),
     }
-    records: list[Record] = []
-
-    def progress(record: Record) -> None:
-        records.append(record)
-        watch.record(record)
-
     try:
-        settings = experiment.settings_of(entry)
-        result = simulate(experiment.workload, entry.spec, lr=lr, seed=seed, progress=progress, **settings)
+        task, settings = _task(experiment.workload, experiment.data), experiment.settings_of(entry)
+        result = simulate(task, entry.spec, lr=lr, seed=seed, progress=watch.record, **settings)
     except DivergedError as error:
         return FinishedRun(
             **names,
             diverged=True,
-            records=getattr(error, "records", records),
+            records=error.records,
             ledger=None,
             metric=None,
             higher_is_better=None,
@@ -111,9 +108,17 @@ def _simulated(
     )
 
 
+@lru_cache(maxsize=1)
+def _task(workload: str, data: str | None) -> Task:
+    """The workload with its data, read once for all runs; every seed has the same split, as when `simulate` reads
+    it.
+    """
+    return build(workload, "workload").load(None if data is None else Path(data), Key())
+
+
 @cache
 def provenance() -> dict[str, Any]:
-    """On what this runs: processor and versions (no host name, no path), the commit of the working directory's checkout."""
+    """On what this runs: processor and versions (no host name, no path), and the working directory's commit."""
     return {
         "machine": {
             "cpu": _cpu_name(),

@@ -1,4 +1,4 @@
-"""From finished runs to one row a method: the chosen learning rate, the metric, the bits, and what it took to the target."""
+"""From finished runs to one row a method: the learning rate chosen, the metric, the bits, and what the target cost."""
 
 from __future__ import annotations
 
@@ -123,6 +123,7 @@ def _row(
             for value, run in sorted(searched.items())
         ],
         "unfinished_runs": _unfinished(experiment, len(lrs) - len(searched), lr, there),
+        "skipped_steps": sum(run.ledger["skipped_steps"] for run in good if run.ledger),
         "bits_up_by_field": _by_field(good, "up"),
         "bits_down_by_field": _by_field(good, "down"),
     }
@@ -173,7 +174,7 @@ def _compressors(part: Any) -> Iterable[Registered]:
 
 
 def _first_reaching(run: FinishedRun, target: float | None) -> dict[str, Any] | None:
-    if target is None:
+    if target is None or run.diverged:
         return None
     for record in run.records:
         value = record.get("validation")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
+from rich import box
 from rich.table import Table
 from rich.text import Text
 
@@ -39,6 +40,7 @@ def number(value: float | None, digits: int = 3) -> str:
         return NOTHING
     if value == 0:
         return "0"
+    value = float(f"{value:.{digits - 1}e}")  # first, so that 0.9997 reads 1.00 and not 1.000
     decimals = max(0, digits - 1 - math.floor(math.log10(abs(value))))
     return f"{value:.{decimals}f}" if 1e-4 <= abs(value) < 1e7 else f"{value:.{digits - 1}e}"
 
@@ -57,6 +59,9 @@ def metric_with_spread(mean: float | None, std: float | None, name: str | None) 
     return f"{100 * mean:.2f} ± {100 * std:.2f} %" if name == "accuracy" else f"{number(mean, 4)} ± {number(std, 2)}"
 
 
+_AT_EDGE = "learning rate at the edge of its grid"
+
+
 def notes(row: dict[str, Any]) -> list[str]:
     """What a reader of a row must know beside its numbers."""
     found = []
@@ -64,36 +69,44 @@ def notes(row: dict[str, Any]) -> list[str]:
         found.append("diverged at every learning rate")
     if row["diverged_seeds"]:
         found.append(f"{len(row['diverged_seeds'])} of {len(row['seeds'])} seeds diverged and are left out of the mean")
+    if row["skipped_steps"]:
+        found.append(f"{row['skipped_steps']} steps skipped for a non-finite gradient")
     if row["lr_at_edge"]:
-        found.append("best learning rate at the edge of its grid: a wider grid may do better")
+        found.append(_AT_EDGE)
     if row["unfinished_runs"]:
         found.append(f"{row['unfinished_runs']} runs still to do")
     return found
 
 
 def footnotes(summary: dict[str, Any]) -> list[str]:
-    """The notes of all rows, a line each."""
-    return [f"{row['label']}: {note}" for row in summary["results"] for note in notes(row)]
+    """The notes of all rows, a line each; the table's star is explained once."""
+    rows = summary["results"]
+    lines = [f"{row['label']}: {note}" for row in rows for note in notes(row) if note != _AT_EDGE]
+    return lines + ["* at the edge of its grid: a wider one may do better"] * any(row["lr_at_edge"] for row in rows)
 
 
-def summary_table(summary: dict[str, Any]) -> Table:
-    """The summary as a table for the terminal."""
+def summary_table(summary: dict[str, Any], width: int) -> Table:
+    """The summary as a table for a terminal of `width` characters; a narrow one gets the columns that matter most."""
     name = summary["metric"]
-    table = Table(title=f"{summary['workload']}, {summary['workers']} workers", title_justify="left", pad_edge=False)
-    table.add_column("method", overflow="fold")
-    for heading in (f"test {name or 'metric'}", "lr", "bits up", "ratio", "bits to target", "steps", "time a step"):
-        table.add_column(heading, justify="right")
+    columns: list[tuple[str, Any]] = [
+        (f"test {name or 'metric'}", lambda row: metric_with_spread(row["metric_mean"], row["metric_std"], name)),
+        ("lr", lambda row: NOTHING if row["lr"] is None else f"{row['lr']:g}" + "*" * row["lr_at_edge"]),
+        ("bits up", lambda row: bits(row["bits_up_per_worker"])),
+        ("to target", lambda row: bits(row["bits_to_target"])),
+    ]
+    if width >= 110:
+        columns[3:3] = [("ratio", lambda row: number(row["compression_ratio"]))]
+        columns += [
+            ("steps to target", lambda row: number(row["steps_to_target"])),
+            ("time a step", lambda row: seconds(row["seconds_per_step"])),
+        ]
+    title = f"{summary['workload']}, {summary['workers']} workers"
+    table = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False)
+    table.add_column("method", overflow="fold", min_width=20)
+    for heading, _ in columns:
+        table.add_column(heading, justify="right", no_wrap=True)
     for row in summary["results"]:
-        table.add_row(
-            Text(row["label"]),
-            "diverged" if row["diverged"] else metric_with_spread(row["metric_mean"], row["metric_std"], name),
-            "–" if row["lr"] is None else f"{row['lr']:g}" + ("*" if row["lr_at_edge"] else ""),
-            bits(row["bits_up_per_worker"]),
-            f"{number(row['compression_ratio'])}x" if row["compression_ratio"] else NOTHING,
-            bits(row["bits_to_target"]),
-            number(row["steps_to_target"]),
-            seconds(row["seconds_per_step"]),
-        )
+        table.add_row(Text(row["label"]), *(show(row) for _, show in columns))
     return table
 
 

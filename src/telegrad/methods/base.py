@@ -1,4 +1,6 @@
-"""The contract of a method: what a worker sends and what the server makes of it, as pure functions over explicit state."""
+"""The contract of a method: what a worker sends and what the server makes of it, as pure functions over explicit
+state.
+"""
 
 from __future__ import annotations
 
@@ -17,12 +19,14 @@ from telegrad.wire.code import Code
 __all__ = ["Method", "State", "Step", "mean_of"]
 
 State = dict[str, Tensor]
-"""What a worker or the server remembers between steps: named flat tensors. Never changed in place; steps return a new one."""
+"""What a worker or the server remembers between steps: named tensors. Never changed in place."""
 
 
 @dataclass(frozen=True)
 class Step:
-    """What both sides know of the current step: its number from 0, the learning rate, and the key of this step and piece."""
+    """What both sides know of the current step: its number from 0, the learning rate, and the key of this step and
+    piece.
+    """
 
     index: int
     lr: float
@@ -34,7 +38,8 @@ class Step:
 
 
 class Method(Registered, ABC):
-    """A distributed optimisation method over one piece of the model: a flat vector of d entries (all of it, a bucket, or a tensor).
+    """A distributed optimisation method over one piece of the model: a flat vector of d entries (all of it, a bucket,
+    or a tensor).
 
     In every step each worker turns its gradient into a code, the server turns the codes into an estimate of the mean
     gradient, and a torch optimizer takes the estimate as the gradient. One implementation serves simulator and wire.
@@ -50,7 +55,8 @@ class Method(Registered, ABC):
     def worker_step(self, gradient: Tensor, state: State, rank: int, step: Step) -> tuple[Code, State]:
         """The code that worker `rank` sends for its `gradient` (flat, shape (d,)), and its next state.
 
-        Raises `NonFiniteError` where the gradient holds NaN or infinity; the runtime then drops the step on all workers.
+        Raises `NonFiniteError` where the gradient holds NaN or infinity; the runtime then drops the step on all
+        workers.
         """
 
     @abstractmethod
@@ -59,11 +65,15 @@ class Method(Registered, ABC):
 
     @abstractmethod
     def server_step(self, codes: Sequence[Code], state: State, step: Step) -> tuple[Tensor, State]:
-        """The estimate of the mean gradient (flat, shape (d,)) from the codes in the order of ranks, and the next state."""
+        """The estimate of the mean gradient (flat, shape (d,)) from the codes in the order of ranks, and the next
+        state.
+        """
 
 
 def mean_of(codes: Sequence[Code], weight: float = 1.0) -> Tensor:
-    """weight · the mean of the codes' estimates, flat, accumulated in the order of ranks in the codes' dtype (at least float32)."""
+    """weight · the mean of the codes' estimates, flat, accumulated in the order of ranks in the codes' dtype (at
+    least float32).
+    """
     first = codes[0]
     wide = torch.float64 if first.dtype == torch.float64 else torch.float32
     out = torch.zeros(first.numel, dtype=wide)

@@ -12,7 +12,9 @@ __all__ = ["require_contractive"]
 
 
 def require_contractive(method: Registered, compressor: Compressor) -> None:
-    """Raise `SpecError` where `compressor` has no alpha > 0 for vectors of any usual size: the memory would grow without bound."""
+    """Raise `SpecError` where `compressor` has no alpha > 0 for vectors of any usual size: the memory would grow
+    without bound.
+    """
     for d in (10**exponent for exponent in range(1, 9)):
         with suppress(SpecError):  # a count k may exceed this d
             if compressor.alpha(d) > 0.0:

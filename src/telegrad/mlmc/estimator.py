@@ -38,7 +38,8 @@ class MLMC(Compressor):
     def omega(self, d: int) -> float:
         exact = self.ladder.omega(d, adaptive=self.probabilities != "fixed")
         if self.probabilities == "cost":
-            # Σ Δ√K · Σ Δ/√K <= (ΣΔ)² (κ+1)² / (4κ), κ² = K_max/K_min (Kantorovich); costs lie between a header and it plus 66 d bits.
+            # Σ Δ√K · Σ Δ/√K <= (ΣΔ)² (κ+1)² / (4κ), κ² = K_max/K_min (Kantorovich); costs lie between a header and it
+            # plus 66 d bits.
             spread = ((MESSAGE_OVERHEAD + 66 * d) / MESSAGE_OVERHEAD) ** 0.5
             exact = (1 + exact) * (spread + 1) ** 2 / (4 * spread) - 1
         if self.ladder.values == "sign":
@@ -66,7 +67,8 @@ class MLMC(Compressor):
         return Term(term.positions, term.values.rounded(dtype, key.fold(role="scale")))
 
     def enumerate_levels(self, v: Tensor) -> Iterator[tuple[float, Tensor]]:
-        """(p_l, g⁰ + r_l / p_l) for every level with p_l > 0, as float64 vectors before value coding: Σ p_l · estimate_l = v.
+        """(p_l, g⁰ + r_l / p_l) for every level with p_l > 0, as float64 vectors before value coding: Σ p_l ·
+        estimate_l = v.
 
         `v`: flat, finite, non-zero. Raises nothing of its own; meant for tests and for looking at what is drawn.
         """

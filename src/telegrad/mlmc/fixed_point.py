@@ -22,11 +22,12 @@ _LEVELS = PLANES + 1
 @register("fixed_point", example="fixed_point", source="A14, B3; Zukerman, Hamoud, Levy, ICML 2025, section 3.1")
 @dataclass(frozen=True)
 class FixedPointLadder(Ladder):
-    """r_l has the entries m · sign(v_j) · b_jl · 2^−l, b_jl the l-th bit of |v_j| / m, m = ‖v‖_∞, l = 1 … 62; the 63rd level is all the rest.
+    """r_l has the entries m · sign(v_j) · b_jl · 2^−l, b_jl the l-th bit of |v_j| / m, m = ‖v‖_∞, l = 1 … 62; the 63rd
+    level is all the rest.
 
-    Fixed probabilities p_l = 2^−l / (1 − 2^−63) give E‖C(v) − v‖² = (1 − 2^−63) m ‖v‖₁ − ‖v‖² (B3.4), entry by entry the law of
-    TernGrad (B3.5); adaptive ones p_l ∝ 2^−l √n_l, n_l the number of set bits, m² (Σ 2^−l √n_l)² − ‖v‖², which is never more
-    (B3.6). omega <= (√d − 1)/2 (A10.2).
+    Fixed probabilities p_l = 2^−l / (1 − 2^−63) give E‖C(v) − v‖² = (1 − 2^−63) m ‖v‖₁ − ‖v‖² (B3.4), entry by entry
+    the law of TernGrad (B3.5); adaptive ones p_l ∝ 2^−l √n_l, n_l the number of set bits, m² (Σ 2^−l √n_l)² − ‖v‖²,
+    which is never more (B3.6). omega <= (√d − 1)/2 (A10.2).
     """
 
     values = "fp32"

@@ -20,11 +20,13 @@ __all__ = ["FloatingPointLadder"]
 @register("floating_point", example="floating_point", source="A15, B4; Zukerman, Hamoud, Levy, ICML 2025, appendix B")
 @dataclass(frozen=True)
 class FloatingPointLadder(Ladder):
-    """g⁰_j = sign(v_j) 2^E_j, always sent; r_l has the entries sign(v_j) 2^E_j b_jl 2^−l, b_jl the l-th mantissa bit (B4.1).
+    """g⁰_j = sign(v_j) 2^E_j, always sent; r_l has the entries sign(v_j) 2^E_j b_jl 2^−l, b_jl the l-th mantissa bit
+    (B4.1).
 
-    L is the number of mantissa bits of v's dtype (23 for float32). Fixed probabilities 2^−l / (1 − 2^−L) give every entry the
-    law of natural compression, E‖C(v) − v‖² = Σ 4^E_j f_j (1 − f_j) up to 2^−L (B4.2); adaptive ones p_l ∝ 2^−l √(Σ_j 4^E_j b_jl) are no worse
-    (B4.4). omega <= 1/8. Sign, exponent and the one drawn bit of an entry travel together.
+    L is the number of mantissa bits of v's dtype (23 for float32). Fixed probabilities 2^−l / (1 − 2^−L) give every
+    entry the law of natural compression, E‖C(v) − v‖² = Σ 4^E_j f_j (1 − f_j) up to 2^−L (B4.2); adaptive ones p_l ∝
+    2^−l √(Σ_j 4^E_j b_jl) are no worse (B4.4). omega <= 1/8. Sign, exponent and the one drawn bit of an entry travel
+    together.
     """
 
     values = "fp32"

@@ -23,7 +23,8 @@ MESSAGE_OVERHEAD = 128.0
 
 
 class Levels(ABC):
-    """A ladder applied to one flat, finite, non-zero vector v of d entries: base g⁰ and residuals r_l = g^l − g^(l−1), l = 1 … L.
+    """A ladder applied to one flat, finite, non-zero vector v of d entries: base g⁰ and residuals r_l = g^l − g^(l−1),
+    l = 1 … L.
 
     g⁰ + Σ_l r_l = v exactly (to float64 rounding): the top level is v itself. Terms are exact here, in float64; the
     estimator weighs and rounds them.
@@ -42,7 +43,9 @@ class Levels(ABC):
 
     @abstractmethod
     def fixed_probabilities(self) -> Tensor:
-        """The probabilities of `probabilities=fixed`, which do not look at v; float64, shape (L,), positive, summing to 1."""
+        """The probabilities of `probabilities=fixed`, which do not look at v; float64, shape (L,), positive, summing
+        to 1.
+        """
 
     @abstractmethod
     def base(self) -> tuple[Term, ...]:
@@ -53,7 +56,9 @@ class Levels(ABC):
         """r_l exactly, 1 <= level <= L; terms may be empty."""
 
     def joined(self, level: int, weight: float) -> tuple[Term, ...] | None:
-        """g⁰ + weight · r_l in one, where that has a form shorter than base and residual apart; None (the default) where not."""
+        """g⁰ + weight · r_l in one, where that has a form shorter than base and residual apart; None (the default)
+        where not.
+        """
         return None
 
 
@@ -69,7 +74,9 @@ class Ladder(Registered, ABC):
 
     @abstractmethod
     def omega(self, d: int, adaptive: bool) -> float:
-        """A bound on E‖estimate − v‖² / ‖v‖² over all v of d entries with adaptive or fixed probabilities, exact values."""
+        """A bound on E‖estimate − v‖² / ‖v‖² over all v of d entries with adaptive or fixed probabilities, exact
+        values.
+        """
 
     @abstractmethod
     def levels(self, v: Tensor) -> Levels:

@@ -1,4 +1,6 @@
-"""With what probability each level is drawn. Any law that is positive on the non-zero levels leaves MLMC unbiased (B13.1)."""
+"""With what probability each level is drawn. Any law that is positive on the non-zero levels leaves MLMC unbiased
+(B13.1).
+"""
 
 from __future__ import annotations
 

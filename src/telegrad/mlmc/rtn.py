@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 
 import torch
@@ -22,7 +23,8 @@ __all__ = ["RTNLadder"]
 )
 @dataclass(frozen=True)
 class RTNLadder(Ladder):
-    """g^l = mid-tread rounding to nearest with l bits, l = 1 … `grids`; one more level is v itself, so that nothing is biased (B5.1).
+    """g^l = mid-tread rounding to nearest with l bits, l = 1 … `grids`; one more level is v itself, so that nothing is
+    biased (B5.1).
 
     Residuals take few distinct values, sent once in a table; the exact level costs the tensor's full precision.
     E‖C(v) − v‖² = (ΣΔ_l)² − ‖v‖² with adaptive probabilities. Level 1 is zero and never drawn.
@@ -64,7 +66,7 @@ class _Grids(Levels):
 
     def norms(self) -> Tensor:
         points = [self._point(level) for level in range(1, self.grids + 2)]
-        steps = [torch.linalg.vector_norm(fine - coarse) for coarse, fine in zip(points, points[1:], strict=False)]
+        steps = [torch.linalg.vector_norm(fine - coarse) for coarse, fine in itertools.pairwise(points)]
         return torch.stack([torch.zeros_like(steps[0]), *steps]).cpu()
 
     def costs(self) -> Tensor:

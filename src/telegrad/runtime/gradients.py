@@ -27,8 +27,8 @@ class Gradients(ABC):
     def __call__(self, batches: Sequence[Split], buffers: Buffers) -> tuple[Tensor, Tensor, Buffers]:
         """(gradients, losses, buffers) for one batch a worker.
 
-        gradients: shape (M, d), parameters flattened in the order of `model.parameters()`; losses: shape (M,); buffers: the
-        workers' own buffers (BatchNorm statistics) after the step, stacked along a first dimension of M.
+        gradients: shape (M, d), parameters flattened in the order of `model.parameters()`; losses: shape (M,);
+        buffers: the workers' own buffers (BatchNorm statistics) after the step, stacked along a first dimension of M.
         """
 
 
@@ -71,7 +71,8 @@ class _Objective(nn.Module):
 
 
 class VectorisedGradients(Gradients):
-    """All workers at once by torch.func, in chunks of `chunk` workers (by default as many as make 5·10⁷ gradient entries).
+    """All workers at once by torch.func, in chunks of `chunk` workers (by default as many as make 5·10⁷ gradient
+    entries).
 
     Where the model cannot be vectorised, or batches differ in size, falls back to the plain loop, and says so once.
     """

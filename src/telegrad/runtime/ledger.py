@@ -15,9 +15,10 @@ __all__ = ["Ledger"]
 class Ledger:
     """Counts every message of a run.
 
-    `up[i]` and `down[i]` hold worker i's bits per field (header, level, index, value, sign, scale); `paper_up[i]` follows
-    the MLMC paper's own accounting (`Code.paper_bits`) and is for comparison with its plots only. `levels` counts
-    the levels that MLMC messages carried; `skipped_steps` counts steps dropped on all workers for a non-finite gradient.
+    `up[i]` and `down[i]` hold worker i's bits per field (header, level, index, value, sign, scale); `paper_up[i]`
+    follows the MLMC paper's own accounting (`Code.paper_bits`) and is for comparison with its plots only. `levels`
+    counts the levels that MLMC messages carried; `skipped_steps` counts steps dropped on all workers for a non-finite
+    gradient.
     """
 
     workers: int

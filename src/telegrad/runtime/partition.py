@@ -21,9 +21,10 @@ def partition(
 ) -> list[Tensor]:
     """The rows of each worker: disjoint, together all of them, each at least `smallest` rows.
 
-    Homogeneous (`dirichlet=None`): a random permutation cut into shares whose sizes differ by at most one. Heterogeneous: the
-    examples of every class are shared out in proportions drawn from a symmetric Dirichlet law of that concentration (small
-    values: few classes a worker), drawn again until every share is large enough. Raises `ConfigError` where that cannot be.
+    Homogeneous (`dirichlet=None`): a random permutation cut into shares whose sizes differ by at most one.
+    Heterogeneous: the examples of every class are shared out in proportions drawn from a symmetric Dirichlet law of
+    that concentration (small values: few classes a worker), drawn again until every share is large enough. Raises
+    `ConfigError` where that cannot be.
     """
     rows = len(targets)
     if workers < 1 or rows < workers * smallest:
@@ -47,8 +48,8 @@ def partition(
         if counts.min() >= smallest:
             return [torch.from_numpy(np.flatnonzero(owner == worker)) for worker in range(workers)]
     raise ConfigError(
-        f"dirichlet={dirichlet} left some of {workers} workers with fewer than {smallest} examples in {_ATTEMPTS} draws; "
-        "raise dirichlet, or lower workers or batch_size"
+        f"dirichlet={dirichlet} left some of {workers} workers with fewer than {smallest} examples "
+        f"in {_ATTEMPTS} draws; raise dirichlet, or lower workers or batch_size"
     )
 
 
@@ -64,7 +65,8 @@ def _owners(label: np.ndarray, workers: int, concentration: float, generator: np
 
 
 def batch_rows(rows: Tensor, step: int, batch_size: int | None, key: Key) -> Tensor:
-    """The rows of a worker's batch number `step`: its `rows` in a new random order every epoch, without a break between epochs.
+    """The rows of a worker's batch number `step`: its `rows` in a new random order every epoch, without a break
+    between epochs.
 
     `key` names the worker. With batch_size None the batch is all of its rows.
     """

@@ -38,9 +38,9 @@ class Result:
     """What a run leaves.
 
     `records`: one dict an evaluation, the first at step 0 and the last at the last step, with the keys `step`, `epoch`,
-    `bits_up_per_worker`, `bits_down_per_worker`, `paper_bits_up_per_worker`, `train_loss` (mean over the steps since the last
-    evaluation; NaN at step 0), `validation`, `test` (the metric on these splits), `seconds` (training so far, without
-    evaluation), `encode_seconds` (the part of it spent in the methods' worker and server steps).
+    `bits_up_per_worker`, `bits_down_per_worker`, `paper_bits_up_per_worker`, `train_loss` (mean over the steps since
+    the last evaluation; NaN at step 0), `validation`, `test` (the metric on these splits), `seconds` (training so far,
+    without evaluation), `encode_seconds` (the part of it spent in the methods' worker and server steps).
     `ledger`: the account of bits; `parameters`: the final ones by name; `metric`, `higher_is_better`: the task's.
     """
 
@@ -78,19 +78,21 @@ def simulate(
 ) -> Result:
     """Train `workload` with `workers` workers under `method`, all in this process, and account for every bit.
 
-    Every step, each worker computes the gradient of its own batch of `batch_size` examples (None: all of its examples) and
-    sends what the method makes of it; the server's estimate goes back through the unbiased compressor `downlink` and is
-    the gradient of the torch optimizer: `optimizer` "sgd" with `momentum`, "adamw", or a function of parameters and lr.
-    `seed` decides first parameters, the split over workers (`dirichlet`: heterogeneous, see `partition`), batches and every
-    draw of the compressors; torch's global generator is neither used nor changed. The split into train, validation and
-    test is the same for all seeds. `gradients`: "vmap" computes all workers at once, in chunks of `chunk`; "loop" each one
-    as a lone process would; they differ in the last bits of gradients, never in a draw. `granularity`: what one compressor
-    call sees. `evaluate_every`: steps between evaluations, a twentieth of all by default. `progress` is called after every
-    step with the last evaluation's record, the current `step` and its `train_loss`.
+    Every step, each worker computes the gradient of its own batch of `batch_size` examples (None: all of its examples)
+    and sends what the method makes of it; the server's estimate goes back through the unbiased compressor `downlink`
+    and is the gradient of the torch optimizer: `optimizer` "sgd" with `momentum`, "adamw", or a function of parameters
+    and lr.
+    `seed` decides first parameters, the split over workers (`dirichlet`: heterogeneous, see `partition`), batches and
+    every draw of the compressors; torch's global generator is neither used nor changed. The split into train,
+    validation and test is the same for all seeds. `gradients`: "vmap" computes all workers at once, in chunks of
+    `chunk`; "loop" each one as a lone process would; they differ in the last bits of gradients, never in a draw.
+    `granularity`: what one compressor call sees. `evaluate_every`: steps between evaluations, a twentieth of all by
+    default. `progress` is called after every step with the last evaluation's record, the current `step` and its
+    `train_loss`.
 
     A step with a non-finite gradient is skipped on all workers, leaves no trace in any state, and is counted.
-    Raises `DivergedError` (with `.records`) after ten such steps in a row; `SpecError`, `ConfigError` and `DataError` before
-    the first step.
+    Raises `DivergedError` (with `.records`) after ten such steps in a row; `SpecError`, `ConfigError` and `DataError`
+    before the first step.
     """
     chosen, down = build(method, "method"), build(downlink, "compressor")
     every = max(1, steps // 20) if evaluate_every is None else evaluate_every
@@ -159,7 +161,7 @@ def simulate(
                 warnings.warn(f"step {index} is skipped on all workers: {error}", TelegradWarning, stacklevel=2)
             if skipped_in_a_row == _PATIENCE:
                 raise DivergedError(
-                    f"{chosen} with lr={lr}: the last {_PATIENCE} steps up to {index} had no finite gradient; lower the learning rate",
+                    f"{chosen} with lr={lr}: no finite gradient in the last {_PATIENCE} steps; lower the rate",
                     records,
                 ) from None
             encode_seconds += time.perf_counter() - computed
@@ -187,7 +189,7 @@ def _check(downlink: Compressor, **at_least: tuple[int | None, int]) -> None:
             raise ConfigError(f"{name}={value}: a number from {lowest} is allowed")
     if not downlink.unbiased:
         raise SpecError(
-            f"downlink={downlink} is biased, and the server has no error memory; write an unbiased one, for example downlink=identity"
+            f"downlink={downlink} is biased, and the server has no error memory; write for example downlink=identity"
         )
 
 

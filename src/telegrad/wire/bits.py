@@ -1,7 +1,9 @@
-"""Bit packing: fixed-width integers and Golomb-Rice codes, as numpy vector operations, and a reader that never runs over.
+"""Bit packing: fixed-width integers and Golomb-Rice codes, as numpy vector operations, and a reader that never runs
+over.
 
-A Rice code of parameter b splits a non-negative integer n into n >> b, in unary, and its b low bits. All unary parts come
-first and all low bits after them: the length is that of the interleaved code, and both halves decode without a loop.
+A Rice code of parameter b splits a non-negative integer n into n >> b, in unary, and its b low bits. All unary parts
+come first and all low bits after them: the length is that of the interleaved code, and both halves decode without a
+loop.
 """
 
 from __future__ import annotations
@@ -27,7 +29,7 @@ __all__ = [
 ]
 
 IntegerFormat = int
-"""One byte that names how non-negative integers are coded: 0 … 31 Rice with that parameter, 64 + w fixed width w <= 32."""
+"""How non-negative integers are coded, a byte: 0 … 31 Rice with that parameter, 64 + w fixed width w <= 32."""
 
 _FIXED = 64
 _MAX_WIDTH = 32

@@ -87,7 +87,9 @@ class Code:
 
     @property
     def paper_bits(self) -> int:
-        """Bits in the MLMC paper's accounting (64 a float and its index free; symbols as sent): to compare with its plots only."""
+        """Bits in the MLMC paper's accounting (64 a float and its index free; symbols as sent): to compare with its
+        plots only.
+        """
         return sum(term.paper_bits(self.dtype) for term in self.terms)
 
     def add_to(self, out: Tensor, weight: float = 1.0) -> None:
@@ -99,7 +101,9 @@ class Code:
             term.add_to(flat, weight)
 
     def decode(self) -> Tensor:
-        """The estimate, in the tensor's shape and dtype. A sum of several terms is formed in float64 and rounded once."""
+        """The estimate, in the tensor's shape and dtype. A sum of several terms is formed in float64 and rounded
+        once.
+        """
         out = torch.zeros(self.shape, dtype=self.dtype if len(self.terms) <= 1 else torch.float64)
         self.add_to(out)
         return out.to(self.dtype)

@@ -1,7 +1,7 @@
 """pack and unpack: a code as bytes, self-describing, versioned and checked.
 
-Layout: version and dtype (4 bits each); rank and dimensions, level, number of terms (varints); for each term a byte with
-the kinds of its positions and values, the positions, the values; CRC-32 of all before it.
+Layout: version and dtype (4 bits each); rank and dimensions, level, number of terms (varints); for each term a byte
+with the kinds of its positions and values, the positions, the values; CRC-32 of all before it.
 """
 
 from __future__ import annotations

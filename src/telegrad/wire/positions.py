@@ -1,4 +1,6 @@
-"""Where the entries of a message lie in the flat vector: everywhere, at listed indices, or on a subset drawn from a seed."""
+"""Where the entries of a message lie in the flat vector: everywhere, at listed indices, or on a subset drawn from a
+seed.
+"""
 
 from __future__ import annotations
 
@@ -85,7 +87,8 @@ class All(Positions):
 class IndexSet(Positions):
     """Listed places: their number, then Golomb-Rice coded gaps or a bitmap of d bits, whichever is shorter.
 
-    Golomb-Rice: S. W. Golomb, "Run-length encodings", 1966; mean bits a gap for random sets as in (0.1) of the reference.
+    Golomb-Rice: S. W. Golomb, "Run-length encodings", 1966; mean bits a gap for random sets as in (0.1) of the
+    reference.
     """
 
     tag: ClassVar[int] = 1
@@ -141,7 +144,9 @@ class IndexSet(Positions):
 
 @dataclass(frozen=True)
 class Subset(Positions):
-    """The uniformly random subset of `size` places that a 64-bit seed stands for: the seed is sent, the indices are not."""
+    """The uniformly random subset of `size` places that a 64-bit seed stands for: the seed is sent, the indices are
+    not.
+    """
 
     tag: ClassVar[int] = 2
     d: int

@@ -1,4 +1,5 @@
-"""What the entries of a message are, and how they are packed: floats, grid points, truncated floats, or a table's entries.
+"""What the entries of a message are, and how they are packed: floats, grid points, truncated floats, or a table's
+entries.
 
 A compressor builds these exactly, in float64; `rounded` makes them sendable without a bias: what a message carries is
 rounded stochastically to what its dtype can hold. Scales travel as float32 (float64 in messages of float64 tensors).
@@ -60,7 +61,9 @@ class Values(ABC):
 
     @abstractmethod
     def rounded(self, dtype: torch.dtype, key: Key | None) -> Values:
-        """These numbers as a message for a tensor of `dtype` can carry them: unbiased with a key, to nearest without."""
+        """These numbers as a message for a tensor of `dtype` can carry them: unbiased with a key, to nearest
+        without.
+        """
 
     @abstractmethod
     def sizes(self, dtype: torch.dtype) -> Sizes:
@@ -179,10 +182,11 @@ class Grid(Values):
 
 @dataclass(frozen=True)
 class Exponents(Values):
-    """sign · 2^exponent · (1 + weight · mantissa): floats cut to their first bits, with mantissa integers of `mantissa_bits` bits.
+    """sign · 2^exponent · (1 + weight · mantissa): floats cut to their first bits, with mantissa integers of
+    `mantissa_bits` bits.
 
-    With no mantissa bits these are signed powers of two; with weight 2^−l and l bits, truncated floats; with one bit and
-    weight 2^−l / p_l, a level of the floating-point ladder.
+    With no mantissa bits these are signed powers of two; with weight 2^−l and l bits, truncated floats; with one bit
+    and weight 2^−l / p_l, a level of the floating-point ladder.
     """
 
     tag: ClassVar[int] = 3
