@@ -6,13 +6,14 @@ Whatever needs torch is imported inside the commands, so that `telegrad --help` 
 from __future__ import annotations
 
 import sys
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from typer.core import TyperGroup
 
-from telegrad.errors import TelegradError
+from telegrad.errors import TelegradError, TelegradWarning
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -45,7 +46,14 @@ app = typer.Typer(
 
 def main() -> None:
     """The entry point `telegrad`."""
+    warnings.showwarning = _show_warning  # type: ignore[assignment]
     app(prog_name="telegrad")
+
+
+def _show_warning(message: Warning | str, category: type[Warning], *_: Any, **__: Any) -> None:
+    # Where in our source a warning arose is of no use to who reads it here.
+    name = "warning" if issubclass(category, TelegradWarning) else category.__name__
+    typer.echo(f"{name}: {message}", err=True)
 
 
 def _option(text: str, **more: Any) -> Any:

@@ -32,11 +32,11 @@
   const isNarrow = () => window.innerWidth < 640;
 
   const layout = (more) => {
-    const axis = { gridcolor: cssVariable("--line"), linecolor: cssVariable("--line"), zeroline: false, automargin: true };
+    const axis = { gridcolor: cssVariable("--line"), linecolor: cssVariable("--line"), zeroline: false };
     const made = {
       font: { family, size: 13, color: cssVariable("--soft") },
       paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", showlegend: false, dragmode: isNarrow() ? false : "zoom",
-      margin: { l: 10, r: 10, t: 28, b: 20 },
+      margin: { l: 62, r: 14, t: 28, b: 54 },
       modebar: { bgcolor: "rgba(0,0,0,0)", color: cssVariable("--soft"), activecolor: cssVariable("--accent") },
       hoverlabel: { bgcolor: cssVariable("--card"), bordercolor: cssVariable("--line"), font: { color: cssVariable("--ink"), family }, namelength: -1 },
       ...more,

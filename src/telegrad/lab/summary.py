@@ -143,19 +143,19 @@ def _target(experiment: Experiment, chosen: dict[str, list[FinishedRun]]) -> tup
     """
     if experiment.target is not None:
         return experiment.target, "as configured"
-    ends = {label: _mean(run.final("validation") for run in runs) for label, runs in chosen.items() if runs}
+    # The median, because a run that collapsed without diverging would drag a mean target within anyone's reach.
+    ends = {label: statistics.median(run.final("validation") for run in runs) for label, runs in chosen.items() if runs}
     plain = [entry.label for entry in experiment.methods if entry.label in ends and _uncompressed(experiment, entry)]
     candidates = plain or list(ends)
     if not candidates:
         return None, "none: no run has finished"
     sign = 1.0 if chosen[candidates[0]][0].higher_is_better else -1.0
-    best = max(candidates, key=lambda label: sign * (ends[label] or 0.0))
-    start = _mean(run.records[0].get("validation") for run in chosen[best])
-    end = ends[best]
-    if start is None or end is None or sign * (end - start) <= 0:
+    best = max(candidates, key=lambda label: sign * ends[label])
+    start, end = statistics.median(run.records[0]["validation"] for run in chosen[best]), ends[best]
+    if not sign * (end - start) > 0:
         return None, f"none: {best} did not improve on its start"
     which = "the uncompressed" if plain else "the best"
-    return start + 0.95 * (end - start), f"95 % of the way that the validation metric of {which} run, {best}, went"
+    return start + 0.95 * (end - start), f"95 % of the way of {which} method, {best}, median over seeds"
 
 
 def _uncompressed(experiment: Experiment, entry: MethodEntry) -> bool:
