@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from telegrad.compressors.base import Compressor, Encoded
-from telegrad.kernels.reference import rounding_variance
+from telegrad.kernels.reference import rounding_variance, sorted_descending
 from telegrad.random import Key
 from telegrad.spec import Amount, check_amount, register, resolve_amount
 from telegrad.wire.code import Term
@@ -26,7 +26,7 @@ def optimal_threshold(magnitude: Tensor, k: int) -> float:
 
     Entries of at least t are certain; with r of them, t = Σ_{j>r} |x|_(j) / (k − r) over the sorted rest.
     """
-    ordered = torch.sort(magnitude, descending=True).values
+    ordered = sorted_descending(magnitude)
     if k >= len(ordered) or float(ordered[k]) == 0.0:
         return 0.0
     # tail[r] = sum of all but the r largest; summed from the small end, which is also the accurate one.

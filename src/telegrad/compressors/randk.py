@@ -10,6 +10,7 @@ from torch import Tensor
 
 from telegrad.compressors.base import Compressor, Encoded
 from telegrad.compressors.coding import Coding, coding_omega, coding_variance, nonzero_term
+from telegrad.kernels.reference import sorted_descending
 from telegrad.random import Key
 from telegrad.spec import Amount, check_amount, register, resolve_amount
 from telegrad.wire.positions import Subset
@@ -78,7 +79,7 @@ def _expected_max_times_sum(magnitude: Tensor, k: int) -> float:
     The j-th largest is the maximum with probability P_j = C(d−j, k−1) / C(d, k); the other k − 1 are uniform below it.
     """
     d = len(magnitude)
-    ordered = torch.sort(magnitude, descending=True).values
+    ordered = sorted_descending(magnitude)
     j = torch.arange(d - k + 1, dtype=torch.float64, device=magnitude.device)
     is_maximum = k / d * torch.cumprod(torch.cat([torch.ones(1, device=j.device), 1 - (k - 1) / (d - 1 - j[:-1])]), 0)
     below = (ordered.flip(0).cumsum(0).flip(0) - ordered)[: d - k + 1]

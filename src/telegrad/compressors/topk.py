@@ -10,6 +10,7 @@ from torch import Tensor
 
 from telegrad.compressors.base import Compressor, Encoded
 from telegrad.compressors.coding import Coding, coding_omega, coding_variance, nonzero_term
+from telegrad.kernels.reference import kth_largest
 from telegrad.random import Key
 from telegrad.spec import Amount, check_amount, register, resolve_amount
 from telegrad.wire.positions import IndexSet
@@ -22,8 +23,7 @@ def largest_entries(v: Tensor, k: int) -> Tensor:
     magnitude = v.abs()
     if k >= len(v):
         return torch.arange(len(v), device=v.device)
-    # topk's choice among ties is unspecified, its k-th value is not.
-    threshold = torch.topk(magnitude, k, sorted=False).values.min()
+    threshold = kth_largest(magnitude, k)
     above = magnitude > threshold
     ties = (magnitude == threshold).nonzero().squeeze(1)[: k - int(above.sum())]
     above[ties] = True

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from telegrad.compressors.coding import Coding
+from telegrad.kernels.reference import descending_order
 from telegrad.mlmc.ladder import MESSAGE_OVERHEAD, Ladder, Levels
 from telegrad.spec import Amount, check_amount, register, resolve_amount
 from telegrad.wire.code import Term
@@ -50,11 +51,10 @@ class _Blocks(Levels):
     def __init__(self, v: Tensor, s: int, values: Coding) -> None:
         self.d, self.s, self.values = len(v), s, values
         self.count = -(-self.d // s)
-        ordered = torch.sort(v.abs(), descending=True, stable=True)
-        self.order = ordered.indices
+        self.order = descending_order(v)
         self.v = v
         padded = torch.zeros(self.count * s, dtype=torch.float64, device=v.device)
-        padded[: self.d] = ordered.values
+        padded[: self.d] = v[self.order].abs()
         self.magnitude = padded.view(self.count, s)
 
     def norms(self) -> Tensor:
