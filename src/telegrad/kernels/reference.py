@@ -27,9 +27,7 @@ def power_of_two(exponent: Tensor) -> Tensor:
 
 
 def binary_exponent(v: Tensor) -> Tensor:
-    """E with 2^E <= |v| < 2^(E+1) for float64 v, exact next to powers of two; −1023 or less for zero is never
-    returned: zeros give 0.
-    """
+    """E with 2^E <= |v| < 2^(E+1) for float64 v, int32, exact next to powers of two; 0 for zeros."""
     return torch.where(v == 0, torch.zeros((), dtype=torch.int32), torch.frexp(v).exponent - 1)
 
 
@@ -47,8 +45,7 @@ def _ulp(v: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 def round_to_dtype(v: Tensor, dtype: torch.dtype, u: Tensor | None) -> Tensor:
-    """float64 v rounded stochastically (unbiased) to the grid of `dtype`, to nearest where u is None; representable
-    values stay.
+    """float64 v on the grid of `dtype`: rounded stochastically (unbiased), to nearest where u is None.
 
     Beyond the largest finite value the result is infinite.
     """
@@ -72,8 +69,8 @@ def rounding_variance(v: Tensor, dtype: torch.dtype) -> Tensor:
 def descending_order(v: Tensor) -> Tensor:
     """The indices of v's entries by decreasing magnitude, equal magnitudes in the order of their indices; int64.
 
-    Magnitude bits above and index below make one integer an entry (for up to 32-bit floats), so that an unstable sort of
-    plain integers, which is several times faster than a stable sort of floats with indices, has no ties to decide.
+    Magnitude bits above and index below make one integer an entry (for up to 32-bit floats), so that an unstable sort
+    of plain integers, which is several times faster than a stable sort of floats with indices, has no ties to decide.
     """
     if v.dtype == torch.float64 or len(v) >= 2**31:
         return torch.sort(v.abs(), descending=True, stable=True).indices
