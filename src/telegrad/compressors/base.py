@@ -97,9 +97,17 @@ class Compressor(Registered, ABC):
         return code.decode()
 
     def variance(self, x: Tensor) -> float:
-        """E‖C(x) − x‖², exactly, for this very x (in squared units of x; from a closed form, not by sampling)."""
+        """E‖C(x) − x‖², exactly, for this very x (in squared units of x; from a closed form, not by sampling).
+
+        inf where float64 cannot hold the square.
+        """
         v, shift = _checked(x)
-        return 0.0 if v is None else math.ldexp(self._variance(v), 2 * shift)
+        if v is None:
+            return 0.0
+        try:
+            return math.ldexp(self._variance(v), 2 * shift)
+        except OverflowError:
+            return math.inf
 
 
 def _checked(x: Tensor) -> tuple[Tensor | None, int]:

@@ -70,7 +70,9 @@ class Importance(Compressor):
         if v.dtype == torch.float64 or t == 0.0:
             return t
         nearest = torch.tensor(t, dtype=torch.float32)
-        return float(nearest if float(nearest) >= t else torch.nextafter(nearest, torch.tensor(math.inf)))
+        above = float(nearest if float(nearest) >= t else torch.nextafter(nearest, torch.tensor(math.inf)))
+        # A smaller threshold than the budget asks for keeps more entries, and the estimate finite.
+        return min(above, torch.finfo(v.dtype).max)
 
     def _encode(self, v: Tensor, key: Key) -> Encoded:
         d, threshold = len(v), self._threshold(v)

@@ -62,4 +62,4 @@ class RTN(Compressor):
 
     def _variance(self, v: Tensor) -> float:
         symbol, step = round_to_grid(v, self.level)
-        return float((v.double() - symbol * step).square().sum())
+        return float((v.double() - symbol.double() * step).square().sum())

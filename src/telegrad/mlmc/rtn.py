@@ -62,7 +62,7 @@ class _Grids(Levels):
         if level > self.grids:
             return self.v.double()
         symbol, step = round_to_grid(self.v, level)
-        return symbol * step
+        return symbol.double() * step
 
     def norms(self) -> Tensor:
         points = [self._point(level) for level in range(1, self.grids + 2)]

@@ -202,7 +202,7 @@ class Exponents(Values):
 
     def numbers(self) -> Tensor:
         power = power_of_two(self.exponent)
-        value = power if self.mantissa is None else power + power * self.mantissa * self.weight
+        value = power if self.mantissa is None else power + power * (self.mantissa.double() * self.weight)
         return torch.where(self.negative, -value, value)
 
     def scaled(self, factor: float) -> Values:

@@ -1,0 +1,135 @@
+"""What the contract tests run over: every registered compressor in every variant, and the tensors that try it.
+
+Both are derived, from the registry and from dataclass fields, so that what is registered later is tested from then on.
+"""
+
+import dataclasses
+import itertools
+import math
+import typing
+
+import torch
+
+from telegrad.errors import SpecError
+from telegrad.spec import Registered, build, registered
+from telegrad.wire.values import DTYPES
+
+# T1 of the reference: v, with ‖v‖² = 21.25, ‖v‖₁ = 7.5, ‖v‖_∞ = 4.
+T1 = torch.tensor([4, 2, 1, 0.5], dtype=torch.float64)
+
+
+def ours(kind):
+    """The registered classes of a kind, without those that tests register."""
+    return [cls for cls in registered(kind).values() if cls.__module__.startswith("telegrad.")]
+
+
+def variants(kind):
+    """Every class of a kind with every choice of its words and switches, and every ladder in every MLMC."""
+    return [variant for cls in ours(kind) for variant in _variants_of(cls)]
+
+
+def _variants_of(cls):
+    example, hints = build(cls.example, cls.kind), typing.get_type_hints(cls)
+    fields = [field.name for field in dataclasses.fields(cls) if field.init]
+    choices = [_choices(hints[name], getattr(example, name), cls.kind) for name in fields]
+    found = []
+    for values in itertools.product(*choices):
+        try:
+            found.append(cls(**dict(zip(fields, values, strict=True))))
+        except SpecError:  # parts that do not fit each other
+            continue
+    return found
+
+
+def _choices(hint, value, kind):
+    if typing.get_origin(hint) is typing.Literal:
+        return typing.get_args(hint)
+    if hint is bool:
+        return (False, True)
+    if isinstance(hint, type) and issubclass(hint, Registered) and hint.kind != kind:
+        return variants(hint.kind)
+    # A share of three tenths leaves a last block that is shorter in most of the shapes below.
+    return (0.3,) if isinstance(value, float) and set(typing.get_args(hint)) == {int, float} else (value,)
+
+
+COMPRESSORS = variants("compressor")
+MLMC = [compressor for compressor in COMPRESSORS if compressor.spec_name == "mlmc"]
+RANDOM = [compressor for compressor in COMPRESSORS if compressor.random]
+
+
+def ordinary_tensors(dtype):
+    """Tensors of all shapes whose entries are far from the ends of their dtype's range, by name."""
+    g = torch.Generator().manual_seed(0)
+    normal = torch.randn(37, generator=g, dtype=torch.float64)
+    with_zeros = torch.where(torch.rand(41, generator=g) < 0.6, 0.0, torch.randn(41, generator=g, dtype=torch.float64))
+    grid = torch.randn(6, 10, generator=g, dtype=torch.float64)
+    made = {
+        "normal": normal,
+        "heavy": normal**3,
+        "constant": torch.full((16,), 0.7),
+        "tied": torch.tensor([1.0, -1.0, 1.0, 2.0, -2.0, 1.0, 0.0, 2.0, -1.0]),
+        "half steps": torch.tensor([1.0, 0.5, -0.25, 0.75, 0.125, -0.5]),
+        "zero": torch.zeros(5),
+        "with zeros": with_zeros,
+        "one entry": torch.tensor([-2.5]),
+        "one-hot": torch.tensor([0.0, 0.0, 0.0, -0.3, 0.0]),
+        "empty": torch.zeros(0),
+        "empty 2-d": torch.zeros(3, 0, 2),
+        "0-d": torch.tensor(1.7),
+        "2-d": grid,
+        "3-d": grid.reshape(3, 4, 5),
+    }
+    made = {name: tensor.to(dtype) for name, tensor in made.items()}
+    made["transposed"] = made["2-d"].t()
+    made["strided"] = made["normal"][::3]
+    return made
+
+
+def extreme_tensors(dtype):
+    """Tensors at the ends of a dtype's range, by name."""
+    info = torch.finfo(dtype)
+    pattern = torch.tensor([1.0, -0.5, 0.25, 0.75, -1.0, 0.0, 0.125], dtype=torch.float64)
+    smallest = info.smallest_normal * info.eps  # the smallest subnormal
+    exponents = torch.linspace(math.log2(smallest), math.log2(info.max) - 4, 25, dtype=torch.float64)
+    return {
+        "huge": (pattern * info.max).to(dtype),
+        "tiny": (pattern * info.smallest_normal * 16).to(dtype),
+        "subnormal": torch.tensor([1.0, -3.0, 2.0, 0.0, 100.0], dtype=torch.float64).mul(smallest).to(dtype),
+        "spread": (2.0**exponents * torch.tensor([1.0, -1.0] * 13)[:25]).to(dtype),
+    }
+
+
+def by_spec(compressors):
+    """Arguments for `pytest.mark.parametrize`: the compressors, with their specs as names."""
+    return {"argvalues": compressors, "ids": list(map(str, compressors))}
+
+
+def by_dtype():
+    """Arguments for `pytest.mark.parametrize`: every dtype that a message can carry."""
+    return {"argvalues": DTYPES, "ids": [str(dtype).removeprefix("torch.") for dtype in DTYPES]}
+
+
+class FixedKey:
+    """Stands in for a `Key` where a test wants to choose the numbers: all uniforms below a fold have one value.
+
+    `by_role` maps the role of a fold to the value used below it; `default` holds elsewhere.
+    """
+
+    def __init__(self, default, by_role=None):
+        self.value, self.by_role = default, by_role or {}
+
+    def fold(self, **what):
+        return FixedKey(self.by_role.get(what.get("role"), self.value), self.by_role)
+
+    def uniform(self, n, *, start=0, device=None):
+        return torch.full((n,), self.value, dtype=torch.float64)
+
+    def to_int(self):
+        return int(self.value)
+
+
+def numbers(code):
+    """The estimate of a code in float64, before it is rounded to the tensor's dtype."""
+    out = torch.zeros(code.shape, dtype=torch.float64)
+    code.add_to(out)
+    return out.reshape(-1)

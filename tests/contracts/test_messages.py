@@ -1,0 +1,135 @@
+"""What every compressor promises of its messages: bits are bytes, bytes are the code, the key is all the randomness."""
+
+import dataclasses
+import inspect
+
+import pytest
+import torch
+
+import telegrad as tg
+from cases import COMPRESSORS, RANDOM, by_dtype, by_spec, extreme_tensors, numbers, ordinary_tensors, ours
+from telegrad.compressors import Compressor
+from telegrad.wire.code import FIELDS
+
+KEY = tg.Key(seed=5).fold(step=2, rank=1)
+
+
+def assert_faithful(compressor, x):
+    """bits are bytes, and bytes are the code."""
+    before, layout = x.clone(), x.stride()
+    code = compressor.encode(x, KEY)
+    data = tg.pack(code)
+    assert 8 * len(data) == code.nbits == sum(code.fields.values())
+    assert set(code.fields) == set(FIELDS)
+    assert min(code.fields.values()) >= 0
+
+    received, decoded = tg.unpack(data), compressor.decode(code)
+    again = compressor.decode(received)
+    assert torch.equal(again, decoded)
+    assert again.dtype == decoded.dtype == x.dtype
+    assert again.shape == decoded.shape == x.shape
+    assert torch.equal(numbers(received), numbers(code))
+    assert tg.pack(received) == data
+    assert received.fields == code.fields
+    assert received.level == code.level
+
+    assert tg.pack(compressor.encode(x, KEY)) == data
+    assert torch.equal(x, before)
+    assert x.stride() == layout
+    return code
+
+
+@pytest.mark.parametrize("dtype", **by_dtype())
+@pytest.mark.parametrize("compressor", **by_spec(COMPRESSORS))
+def test_bits_are_bytes_and_bytes_are_the_code(compressor, dtype):
+    state = torch.get_rng_state()
+    for x in ordinary_tensors(dtype).values():
+        code = assert_faithful(compressor, x)
+        if not bool(x.any()):
+            # A25.1: C(0) = 0 for header bits only (the level's byte is always there).
+            assert not bool(numbers(code).any())
+            assert code.fields["index"] == code.fields["value"] == code.fields["sign"] == code.fields["scale"] == 0
+            assert code.fields["level"] == 8
+            assert compressor.variance(x) == 0.0
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+@pytest.mark.parametrize("dtype", **by_dtype())
+@pytest.mark.parametrize("compressor", **by_spec(COMPRESSORS))
+def test_the_ends_of_the_range_are_sent_faithfully_or_refused_as_overflow(compressor, dtype):
+    for x in extreme_tensors(dtype).values():
+        try:
+            assert_faithful(compressor, x)
+        except tg.NonFiniteError as refused:
+            # Only what is larger than the input can overflow, so truncations and selections never do.
+            assert compressor.random
+            assert float(x.abs().max()) > torch.finfo(dtype).max ** 0.9
+            assert "overflows" in str(refused)  # noqa: PT017
+        assert compressor.variance(x) >= -1e-12 * float(x.double().square().sum())
+
+
+@pytest.mark.parametrize("compressor", **by_spec(COMPRESSORS))
+def test_the_key_decides_and_nothing_else(compressor):
+    x = ordinary_tensors(torch.float32)["normal"]
+    messages = []
+    for seed in range(40):
+        torch.manual_seed(seed % 3)
+        messages.append(tg.pack(compressor.encode(x, tg.Key(seed=seed))))
+    assert (len(set(messages)) > 1) == compressor.random
+
+
+@pytest.mark.parametrize("compressor", **by_spec(RANDOM))
+def test_random_compressors_ask_for_a_key(compressor):
+    with pytest.raises(tg.InputError, match="pass a key, for example"):
+        compressor.encode(torch.ones(4))
+
+
+@pytest.mark.parametrize("compressor", **by_spec(COMPRESSORS))
+def test_memory_layout_does_not_change_the_message(compressor):
+    x = ordinary_tensors(torch.float32)["2-d"]
+    transposed = x.t()
+    assert not transposed.is_contiguous()
+    assert tg.pack(compressor.encode(transposed, KEY)) == tg.pack(compressor.encode(transposed.contiguous(), KEY))
+    assert tg.pack(compressor.encode(x.clone().requires_grad_(), KEY)) == tg.pack(compressor.encode(x, KEY))
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])
+@pytest.mark.parametrize("compressor", **by_spec(COMPRESSORS))
+def test_non_finite_input_is_refused_by_encode_and_variance(compressor, bad):
+    x = torch.tensor([[1.0, bad], [0.0, 2.0]])
+    for call in (lambda: compressor.encode(x, KEY), lambda: compressor.variance(x)):
+        with pytest.raises(tg.NonFiniteError, match=r"\(2, 2\) holds NaN or infinity"):
+            call()
+
+
+@pytest.mark.parametrize("x", [torch.arange(3), torch.zeros(2, dtype=torch.complex64), [1.0, 2.0]], ids=str)
+@pytest.mark.parametrize("cls", ours("compressor"), ids=lambda cls: cls.spec_name)
+def test_what_is_no_float_tensor_is_refused(cls, x):
+    with pytest.raises(tg.InputError, match="allowed are torch.float32"):
+        tg.compressor(cls.example).encode(x, KEY)
+
+
+@pytest.mark.parametrize("cls", ours("compressor") + ours("ladder") + ours("method"), ids=lambda cls: cls.__name__)
+def test_classes_are_final_frozen_and_cited(cls):
+    assert not inspect.isabstract(cls)
+    assert not [sub for sub in cls.__subclasses__() if sub.__module__.startswith("telegrad.")]
+    assert dataclasses.is_dataclass(cls)
+    assert cls.__dataclass_params__.frozen
+    assert cls.source
+    assert any(
+        (entry.kind, entry.name) == (cls.kind, cls.spec_name) and entry.example == cls.example
+        for entry in tg.catalogue()
+    )
+
+
+def test_the_variants_hold_every_compressor_ladder_law_and_coding():
+    """The derivation of the variants itself: it must not quietly lose one."""
+    specs = list(map(str, COMPRESSORS))
+    assert len(specs) == len(set(specs))
+    assert {type(compressor) for compressor in COMPRESSORS} == set(ours("compressor"))
+    assert all(isinstance(compressor, Compressor) for compressor in COMPRESSORS)
+    for law in ("", ", probabilities=fixed", ", probabilities=cost"):
+        for cls in ours("ladder"):
+            assert any(spec.startswith(f"mlmc({cls.spec_name}") and spec.endswith(f"{law})") for spec in specs)
+        for coding in ("bf16", "log", "sign"):
+            assert f"mlmc(stopk(s=0.3, values={coding}){law})" in specs
