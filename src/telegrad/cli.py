@@ -46,7 +46,7 @@ app = typer.Typer(
 
 def main() -> None:
     """The entry point `telegrad`."""
-    warnings.showwarning = _show_warning  # type: ignore[assignment]
+    warnings.showwarning = _show_warning
     app(prog_name="telegrad")
 
 

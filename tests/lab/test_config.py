@@ -42,6 +42,7 @@ def error_of(values):
             "learning rates above 0",
             "`lrs: [0.03, 0.1, 0.3]`",
         ),
+        ({"downlink": "topk(k=0.1)"}, "downlink: topk(k=0.1) is biased", "unbiased compressor", "`downlink: identity`"),
         ({"step": 3}, "unknown field 'step'", "did you mean 'steps'?", "`steps: 300`"),
         ({5: 3}, "unknown field", "allowed are workload, methods", "`workload: digits`"),
         (
@@ -95,6 +96,11 @@ def test_equal_labels_are_refused_also_where_they_come_from_the_spec():
 def test_no_part_is_longer_than_the_run(values):
     (name,) = values
     assert f"{name}: 301 exceeds the 300 steps" in error_of(PLAIN | values)
+
+
+def test_adamw_takes_no_momentum():
+    methods = ["sgd(identity)", {"spec": "sgd(topk(k=0.1))", "optimizer": "adamw"}]
+    assert "methods[1]: momentum: 0.5 goes with `optimizer: sgd`" in error_of({"momentum": 0.5, "methods": methods})
 
 
 def test_a_method_has_its_own_setting_where_it_names_one():

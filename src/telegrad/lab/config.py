@@ -51,7 +51,7 @@ _HELP = {
     "warmup_steps": ("an integer from 0 up to the number of steps is wanted", "warmup_steps: 20"),
     "dirichlet": ("a number above 0 (small: unlike workers), or null for equal shares, is wanted", "dirichlet: 0.5"),
     "granularity": ("model or tensor is wanted", "granularity: model"),
-    "downlink": ("the spec of a compressor is wanted", "downlink: identity"),
+    "downlink": ("the spec of an unbiased compressor is wanted", "downlink: identity"),
     "gradients": ("vmap or loop is wanted", "gradients: vmap"),
     "chunk": ("an integer from 1 (workers at a time), or null for all at once, is wanted", "chunk: 4"),
     "evaluate_every": ("an integer from 1 up to the number of steps, or null, is wanted", "evaluate_every: 10"),
@@ -82,8 +82,9 @@ class _Model(BaseModel):
     @field_validator("downlink", check_fields=False)
     @classmethod
     def _downlink_builds(cls, value: str | None) -> str | None:
-        if value is not None:
-            build(value, "compressor")
+        if value is not None and not build(value, "compressor").unbiased:
+            # The server has no error memory that would make up for it.
+            raise ValueError(f"{value} is biased; an unbiased compressor is wanted")
         return value
 
 
@@ -173,12 +174,20 @@ class Experiment(_Model):
         return value
 
     @model_validator(mode="after")
-    def _within_the_steps(self) -> Experiment:
-        warmups = {"warmup_steps": self.warmup_steps, "evaluate_every": self.evaluate_every}
-        warmups |= {f"methods[{i}].warmup_steps": entry.warmup_steps for i, entry in enumerate(self.methods)}
-        for name, value in warmups.items():
-            if value is not None and value > self.steps:
-                raise ValueError(f"{name}: {value} exceeds the {self.steps} steps")
+    def _parts_fit(self) -> Experiment:
+        if self.evaluate_every is not None and self.evaluate_every > self.steps:
+            raise ValueError(f"evaluate_every: {self.evaluate_every} exceeds the {self.steps} steps")
+        for place, entry in enumerate(self.methods):
+            settings = self.settings_of(entry)
+            if settings["warmup_steps"] > self.steps:
+                raise ValueError(
+                    f"methods[{place}]: warmup_steps: {settings['warmup_steps']} exceeds the {self.steps} steps"
+                )
+            if settings["optimizer"] == "adamw" and settings["momentum"]:
+                raise ValueError(
+                    f"methods[{place}]: momentum: {settings['momentum']} goes with `optimizer: sgd`; adamw has its own "
+                    "averages, so write `momentum: 0`"
+                )
         return self
 
     def lrs_of(self, entry: MethodEntry) -> tuple[float, ...]:

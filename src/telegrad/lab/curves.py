@@ -14,10 +14,10 @@ from telegrad.lab.summary import alive, runs_at_best
 
 __all__ = ["AXES", "DARK", "LIGHT", "Curve", "Spread", "curves"]
 
-# Okabe and Ito's colours, told apart with any colour vision, lightened where the page is dark; beyond six methods the
-# dash and the marker tell them apart.
-LIGHT = ("#0072b2", "#d55e00", "#009e73", "#b0568f", "#c98500", "#3a9bd0")
-DARK = ("#4ba3dc", "#f0803c", "#2fc79a", "#dd8fbd", "#f0b840", "#8fd0f5")
+# Okabe and Ito's colours, told apart with any colour vision, lightened where the page is dark. Grey comes first, as the
+# first method is by habit the uncompressed one. Beyond six methods the dash and the marker tell them apart.
+LIGHT = ("#4a5564", "#d55e00", "#009e73", "#b0568f", "#c98500", "#0072b2")
+DARK = ("#b4bdc9", "#f0803c", "#2fc79a", "#dd8fbd", "#f0b840", "#4ba3dc")
 
 AXES = {
     "bits_up": "uplink bits per worker",

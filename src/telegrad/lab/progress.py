@@ -47,7 +47,10 @@ class Lines:
 
     def begin(self, runs: int, done: int, steps: int) -> None:
         self.runs, self.done = runs, done
-        self._print(f"{runs - done} runs of {steps} steps to do" + (f", {done} finished earlier" if done else ""))
+        plural = "" if runs - done == 1 else "s"
+        self._print(
+            f"{runs - done} run{plural} of {steps} steps to do" + (f", {done} finished earlier" if done else "")
+        )
 
     def start(self, label: str, lr: float, seed: int) -> None: ...
 
