@@ -75,6 +75,21 @@ def test_the_options_are_the_configuration(call, tmp_path):
     assert (experiment.workers, experiment.steps, experiment.seeds, experiment.lrs) == (2, 4, (0, 1), (0.1,))
 
 
+def test_a_comparison_records_what_simulate_returns(call, tmp_path):
+    import telegrad
+
+    call("compare", *TINY, "--out", "here")
+    result = telegrad.simulate("digits", "sgd(identity)", workers=2, steps=4, lr=0.1, seed=1)
+    lines = [json.loads(line) for line in (tmp_path / "here" / "metrics.jsonl").read_text().splitlines()]
+    recorded = [line for line in lines if line["seed"] == 1]
+    assert len(recorded) == len(result.records) == 5
+    for line, record in zip(recorded, result.records, strict=True):
+        for key in set(record) - {"seconds", "encode_seconds", "train_loss"}:
+            assert line[key] == record[key]
+    ledgers = json.loads((tmp_path / "here" / "ledger.json").read_text())["runs"]
+    assert ledgers[1]["up"] == result.ledger.to_dict()["up"]
+
+
 def test_the_grid_asked_for_replaces_those_of_the_default_methods(call, tmp_path, monkeypatch):
     from telegrad.lab.config import load
 

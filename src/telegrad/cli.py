@@ -81,7 +81,7 @@ def compare(
     momentum: Annotated[float | None, _option("Its momentum [default: 0]")] = None,
     weight_decay: Annotated[float | None, _option("Its weight decay [default: 0]")] = None,
     schedule: Annotated[
-        str | None, _option("Of the learning rate: constant, linear or cosine [default: constant]")
+        str | None, _option("Of the learning rate: constant, linear, cosine [default: constant]")
     ] = None,
     warmup_steps: Annotated[int | None, _option("Steps of linear warm-up [default: 0]")] = None,
     dirichlet: Annotated[
@@ -109,7 +109,8 @@ def compare(
     """
     from telegrad.lab import config
 
-    values = config.default_yaml()
+    # Methods of the user's own are run as `telegrad.simulate` runs them, not with the packaged comparison's setting.
+    values = {} if method else config.default_yaml()
     given = {
         "workload": workload,
         "methods": method,
@@ -134,8 +135,8 @@ def compare(
     }
     if lr and not method:  # the grid asked for also replaces those that the default methods have of their own
         values["methods"] = [entry["spec"] for entry in values["methods"]]
-    if steps and not evaluate_every:
-        values["evaluate_every"] = min(steps, values["evaluate_every"])
+    if steps or workload:
+        values.pop("evaluate_every", None)
     values |= {name: value for name, value in given.items() if value is not None}
     _perform(config.parse(values, "the options"), out, threads)
 

@@ -40,7 +40,7 @@ def _png(summary: dict[str, Any], found: Sequence[Curve], axis: str) -> bytes:
     if name == "accuracy":
         axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
     axes.set_title(
-        f"{summary['workload']}, {summary['workers']} workers",
+        _title(summary),
         loc="left",
         fontsize=12,
         fontweight="bold",
@@ -60,6 +60,12 @@ def _png(summary: dict[str, Any], found: Sequence[Curve], axis: str) -> bytes:
     buffer = io.BytesIO()
     FigureCanvasAgg(figure).print_png(buffer, metadata={"Software": None})
     return buffer.getvalue()
+
+
+def _title(summary: dict[str, Any]) -> str:
+    seeds = max((len(row["seeds"]) for row in summary["results"]), default=0)
+    spread = f", mean and range of {seeds} seeds" if seeds > 1 else ""
+    return f"{summary['workload']}, {summary['workers']} workers{spread}"
 
 
 def _draw(axes: Axes, curve: Curve, axis: str) -> None:

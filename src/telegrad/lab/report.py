@@ -80,23 +80,22 @@ def _setting(experiment: Experiment, summary: dict[str, Any]) -> str:
 
 
 def _highlights(summary: dict[str, Any]) -> str:
-    """The three facts a reader comes for: the best metric, the fewest bits to the target, the strongest compression."""
+    """The facts a reader comes for: the best metric, the fewest bits to the target, and what they save."""
     name, rows = summary["metric"], [row for row in summary["results"] if row["metric_mean"] is not None]
     if not rows:
         return ""
     pick = max if summary["higher_is_better"] else min
     best = pick(rows, key=lambda row: row["metric_mean"])
     tiles = [(f"Best test {name}", metric_with_spread(best["metric_mean"], best["metric_std"], name), best["label"])]
-    reached = [row for row in rows if row["bits_to_target"] is not None]
+    reached = {row["label"]: row for row in rows if row["bits_to_target"] is not None}
     if reached:
-        least = min(reached, key=lambda row: row["bits_to_target"])
-        tiles.append(
-            (f"Fewest uplink bits to {metric(summary['target'], name)}", bits(least["bits_to_target"]), least["label"])
-        )
-    compressed = [row for row in rows if row["compression_ratio"]]
-    if compressed:
-        least = max(compressed, key=lambda row: row["compression_ratio"])
-        tiles.append(("Strongest uplink compression", f"{number(least['compression_ratio'])} ×", least["label"]))
+        least = min(reached.values(), key=lambda row: row["bits_to_target"])
+        goal = metric(summary["target"], name)
+        tiles.append((f"Fewest uplink bits to {goal}", bits(least["bits_to_target"]), least["label"]))
+        plain = reached.get(summary["baseline"])
+        if plain and least["bits_to_target"]:
+            saving = f"{number(plain['bits_to_target'] / least['bits_to_target'])} × fewer"
+            tiles.append((f"Uplink bits to {goal}, against {plain['label']}", saving, least["label"]))
     return "".join(
         f'<div class="tile"><dt>{what}</dt><dd>{value}<small>{who}</small></dd></div>'
         for what, value, who in (map(html.escape, tile) for tile in tiles)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 import statistics
 from collections import Counter
@@ -10,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from telegrad.lab.config import Experiment, MethodEntry
-from telegrad.spec import Registered, build
+from telegrad.lab.target import first_reaching, target_of
 
 if TYPE_CHECKING:
     from telegrad.lab.records import FinishedRun
@@ -47,9 +46,9 @@ def summarise(experiment: Experiment, runs: Sequence[FinishedRun]) -> dict[str, 
     Methods without a finished run are left out; `complete` says whether any run is still to do.
     """
     chosen = {entry.label: runs_at_best(experiment, entry, runs) for entry in experiment.methods}
-    target, rule = _target(experiment, {label: alive(there) for label, (_, there) in chosen.items()})
+    target = target_of(experiment, {label: alive(there) for label, (_, there) in chosen.items()})
     rows = [
-        _row(experiment, entry, [run for run in runs if run.label == entry.label], *chosen[entry.label], target)
+        _row(experiment, entry, [run for run in runs if run.label == entry.label], *chosen[entry.label], target.value)
         for entry in experiment.methods
         if any(run.label == entry.label for run in runs)
     ]
@@ -68,8 +67,9 @@ def summarise(experiment: Experiment, runs: Sequence[FinishedRun]) -> dict[str, 
         "mixed_origins": origins if len(origins) > 1 else [],
         "metric": known.metric if known else None,
         "higher_is_better": known.higher_is_better if known else None,
-        "target": target,
-        "target_rule": rule,
+        "target": target.value,
+        "target_rule": target.rule,
+        "baseline": target.baseline,
         "parameters": next((run.parameters for run in runs if run.parameters), None),
         "complete": len(rows) == len(experiment.methods) and not any(row["unfinished_runs"] for row in rows),
         "results": rows,
@@ -93,7 +93,7 @@ def _row(
     good = alive(there)
     searched = {run.lr: run for run in own if run.seed == experiment.seeds[0]}
     metrics = [run.final("test") for run in good]
-    reached = [_first_reaching(run, target) for run in there]
+    reached = [first_reaching(run, target) for run in there]
     steps = _mean(run.records[-1]["step"] for run in good)
     bits = {name: _mean(run.records[-1][name] for run in good) for name in _BITS}
     seconds, encode = _mean(run.seconds_per_step for run in good), _mean(run.encode_seconds_per_step for run in good)
@@ -133,54 +133,6 @@ def _unfinished(experiment: Experiment, to_search: int, lr: float | None, there:
     if to_search:
         return to_search + len(experiment.seeds) - 1
     return 0 if lr is None else len(experiment.seeds) - len(there)
-
-
-def _target(experiment: Experiment, chosen: dict[str, list[FinishedRun]]) -> tuple[float | None, str]:
-    """The validation metric that counts as trained, and the rule in words.
-
-    95 % of the way from the first to the last validation metric: this rule needs no sign or scale, so it serves
-    accuracies and losses alike.
-    """
-    if experiment.target is not None:
-        return experiment.target, "as configured"
-    # The median, because a run that collapsed without diverging would drag a mean target within anyone's reach.
-    ends = {label: statistics.median(run.final("validation") for run in runs) for label, runs in chosen.items() if runs}
-    plain = [entry.label for entry in experiment.methods if entry.label in ends and _uncompressed(experiment, entry)]
-    candidates = plain or list(ends)
-    if not candidates:
-        return None, "none: no run has finished"
-    sign = 1.0 if chosen[candidates[0]][0].higher_is_better else -1.0
-    best = max(candidates, key=lambda label: sign * ends[label])
-    start, end = statistics.median(run.records[0]["validation"] for run in chosen[best]), ends[best]
-    if not sign * (end - start) > 0:
-        return None, f"none: {best} did not improve on its start"
-    which = "the uncompressed" if plain else "the best"
-    return start + 0.95 * (end - start), f"95 % of the way of {which} method, {best}, median over seeds"
-
-
-def _uncompressed(experiment: Experiment, entry: MethodEntry) -> bool:
-    """Whether a method sends plain gradients: every compressor in it is the identity."""
-    parts = list(_compressors(build(entry.spec, "method")))
-    return bool(parts) and all(part.spec_name == "identity" for part in parts)
-
-
-def _compressors(part: Any) -> Iterable[Registered]:
-    for field in dataclasses.fields(part):
-        value = getattr(part, field.name)
-        if isinstance(value, Registered):
-            if value.kind == "compressor":
-                yield value
-            yield from _compressors(value)
-
-
-def _first_reaching(run: FinishedRun, target: float | None) -> dict[str, Any] | None:
-    if target is None or run.diverged:
-        return None
-    for record in run.records:
-        value = record.get("validation")
-        if value is not None and (value >= target if run.higher_is_better else value <= target):
-            return record
-    return None
 
 
 def _by_field(runs: Sequence[FinishedRun], direction: str) -> dict[str, float]:
