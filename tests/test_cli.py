@@ -4,13 +4,14 @@ import signal
 import subprocess
 import sys
 import time
+import warnings
 from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
 
 from telegrad.cli import app
-from telegrad.errors import DivergedError
+from telegrad.errors import DivergedError, TelegradWarning
 from telegrad.spec import names
 
 TINY = ["--method", "sgd(identity)", "--workers", "2", "--steps", "4", "--seeds", "2", "--lr", "0.1"]
@@ -232,3 +233,14 @@ def test_an_interrupted_process_keeps_its_runs(tmp_path):
     summary = json.loads((tmp_path / "here" / "summary.json").read_text())
     assert not summary["complete"]
     assert len(list((tmp_path / "here" / "finished").iterdir())) == len(summary["results"][0]["seeds"]) >= 1
+
+
+def test_a_warning_is_one_line_without_our_source(capsys, monkeypatch):
+    from telegrad import cli
+
+    monkeypatch.setattr(cli, "app", lambda **_: warnings.warn("step 3 is skipped", TelegradWarning, stacklevel=1))
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        monkeypatch.setattr(warnings, "showwarning", warnings.showwarning)
+        cli.main()
+    assert capsys.readouterr().err == "warning: step 3 is skipped\n"

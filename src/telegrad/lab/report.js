@@ -52,6 +52,12 @@
       modeBarButtons: [["toImage"], ["zoom2d", "pan2d", "zoomIn2d", "zoomOut2d", "resetScale2d"]],
     });
 
+  // On a logarithmic axis: 1, 2 and 5 of each decade, or the decades alone where there are many.
+  const ticks = (values) => {
+    const positive = values.filter((value) => value > 0);
+    return Math.max(...positive) / Math.min(...positive) > 1e4 ? 1 : "D2";
+  };
+
   const valuesOf = (curve) => {
     if (state.y !== "error") return curve.y[state.y];
     const flip = (values) => values.map((value) => (value === null ? null : 1 - value));
@@ -78,6 +84,8 @@
         hovertemplate: `<b>%{fullData.name}</b><br>%{y:${inPercent ? ".2%" : ".4g"}}<br>${data.axes[state.x]}: %{x:.4s}<extra></extra>`,
       });
     }
+    const drawn = { x: traces.flatMap((trace) => trace.x), y: traces.flatMap((trace) => trace.y) };
+    const logarithmic = (values) => ({ type: "log", dtick: ticks(values) });
     const lines = [];
     if (data.target !== null && state.y !== "train_loss") {
       const target = state.y === "error" ? 1 - data.target : data.target;
@@ -86,8 +94,8 @@
     draw("curves", traces, {
       height: isNarrow() ? 360 : 470,
       hovermode: "closest",
-      xaxis: { title: { text: data.axes[state.x] }, type: state.logX ? "log" : "linear", exponentformat: "SI" },
-      yaxis: { title: { text: plain(quantities[state.y]) }, type: state.logY ? "log" : "linear", tickformat: inPercent ? "~%" : "~g" },
+      xaxis: { title: { text: data.axes[state.x] }, exponentformat: "SI", ...(state.logX ? logarithmic(drawn.x) : { type: "linear" }) },
+      yaxis: { title: { text: plain(quantities[state.y]) }, tickformat: inPercent ? "~%" : "~g", ...(state.logY ? logarithmic(drawn.y) : { type: "linear" }) },
       shapes: lines.map((y) => ({ type: "line", xref: "paper", x0: 0, x1: 1, y0: y, y1: y, line: { color: cssVariable("--soft"), width: 1, dash: "dot" } })),
       annotations: lines.map((y) => ({ xref: "paper", x: 0, xanchor: "left", y: state.logY ? Math.log10(y) : y, yanchor: "bottom", text: "target", showarrow: false, font: { size: 12 } })),
     });
@@ -110,7 +118,7 @@
     draw("search", traces, {
       height: isNarrow() ? 300 : 360, hovermode: "closest",
       xaxis: { type: "log", title: { text: "learning rate" }, tickvals: tried, ticktext: tried.map(String) },
-      yaxis: { title: { text: plain("validation " + data.metric) }, tickformat: isAccuracy ? "~%" : "~g", type: data.higherIsBetter === false && positive ? "log" : "linear" },
+      yaxis: { title: { text: plain("validation " + data.metric) }, tickformat: isAccuracy ? "~%" : "~g", ...(data.higherIsBetter === false && positive ? { type: "log", dtick: ticks(values) } : { type: "linear" }) },
     });
   };
 

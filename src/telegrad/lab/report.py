@@ -94,8 +94,8 @@ def _highlights(summary: dict[str, Any]) -> str:
         tiles.append((f"Fewest uplink bits to {goal}", bits(least["bits_to_target"]), least["label"]))
         plain = reached.get(summary["baseline"])
         if plain and least["bits_to_target"]:
-            saving = f"{number(plain['bits_to_target'] / least['bits_to_target'])} × fewer"
-            tiles.append((f"Uplink bits to {goal}, against {plain['label']}", saving, least["label"]))
+            saving = f"{number(plain['bits_to_target'] / least['bits_to_target'])} ×"
+            tiles.append((f"Fewer bits than {plain['label']} by", saving, least["label"]))
     return "".join(
         f'<div class="tile"><dt>{what}</dt><dd>{value}<small>{who}</small></dd></div>'
         for what, value, who in (map(html.escape, tile) for tile in tiles)

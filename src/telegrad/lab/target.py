@@ -55,7 +55,7 @@ def target_of(experiment: Experiment, chosen: Mapping[str, Sequence[FinishedRun]
         return Target(None, f"none: {best} did not improve on its start", baseline)
     start = statistics.median(starts)
     which = "the uncompressed" if plain else "the best"
-    rule = f"{_SHARE:.0%} of the way of {which} method, {best}, median over seeds"
+    rule = f"{100 * _SHARE:.0f} % of the way of {which} method, {best}, median over seeds"
     return Target(start + _SHARE * (ends[best] - start), rule, baseline)
 
 
