@@ -16,7 +16,7 @@ from telegrad.spec import Registered
 from telegrad.wire.code import Code, Term
 from telegrad.wire.values import DTYPES
 
-__all__ = ["Compressor", "Encoded"]
+__all__ = ["Compressor", "Encoded", "checked"]
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ class Compressor(Registered, ABC):
             if self.random:
                 raise InputError(f"{self} draws random numbers: pass a key, for example encode(x, tg.Key(seed=0))")
             key = Key()
-        v, shift = _checked(x)
+        v, shift = checked(x)
         encoded = self._encode(v, key) if v is not None else Encoded(())
         terms = tuple(_shifted(term, shift) for term in encoded.terms if term.positions.n) if shift else encoded.terms
         code = Code(tuple(x.shape), x.dtype, tuple(term for term in terms if term.positions.n), encoded.level)
@@ -101,7 +101,7 @@ class Compressor(Registered, ABC):
 
         inf where float64 cannot hold the square.
         """
-        v, shift = _checked(x)
+        v, shift = checked(x)
         if v is None:
             return 0.0
         try:
@@ -110,7 +110,7 @@ class Compressor(Registered, ABC):
             return math.inf
 
 
-def _checked(x: Tensor) -> tuple[Tensor | None, int]:
+def checked(x: Tensor) -> tuple[Tensor | None, int]:
     """x flat, and the binary shift taken out of it; None for a tensor without a non-zero entry.
 
     Only float64 inputs near the ends of their range are shifted, so that squares neither overflow nor vanish.

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from telegrad.compressors.base import Compressor, Encoded
+from telegrad.compressors.base import Compressor, Encoded, checked
 from telegrad.compressors.coding import coding_omega, coding_variance, nonzero_term
 from telegrad.mlmc.ladder import MESSAGE_OVERHEAD, Ladder, Levels
 from telegrad.mlmc.probabilities import Law, draw_level, level_probabilities
@@ -70,9 +70,12 @@ class MLMC(Compressor):
         """(p_l, g⁰ + r_l / p_l) for every level with p_l > 0, as float64 vectors before value coding: Σ p_l ·
         estimate_l = v.
 
-        `v`: flat, finite, non-zero. Raises nothing of its own; meant for tests and for looking at what is drawn.
+        `v`: flat and finite; of zero there are no levels. Meant for tests and for looking at what is drawn.
         """
-        levels = self.ladder.levels(v)
+        scaled, shift = checked(v)
+        if scaled is None:
+            return
+        levels, half = self.ladder.levels(scaled), shift // 2
         p = level_probabilities(levels, self.probabilities)
         for level in (p.nonzero().squeeze(1) + 1).tolist():
             estimate = torch.zeros(len(v), dtype=torch.float64)
@@ -82,7 +85,7 @@ class MLMC(Compressor):
                 term.add_to(estimate, 1.0)
             for term in levels.residual(level) if terms is None else ():
                 term.add_to(estimate, 1 / probability)
-            yield probability, estimate
+            yield probability, estimate * 2.0**half * 2.0 ** (shift - half)
 
     def _variance(self, v: Tensor) -> float:
         levels = self.ladder.levels(v)
@@ -90,7 +93,7 @@ class MLMC(Compressor):
         rest = v.double().clone()
         for term in levels.base():
             term.add_to(rest, -1.0)
-        drawn = norms > 0
+        drawn = (norms > 0) & (p > 0)
         variance = float((norms[drawn].square() / p[drawn]).sum() - rest.square().sum())
         if self.ladder.values == "sign" or (self.ladder.values == "fp32" and v.dtype in (torch.float32, torch.float64)):
             return variance

@@ -49,9 +49,7 @@ class _MantissaPlanes(Levels):
         top = int(self.split.exponent.max())
         energy = power_of_two((self.split.exponent - top).clamp(min=-1022)).square()
         squares = torch.stack([(energy * self._bit(level)).sum() for level in range(1, self.split.bits + 1)]).cpu()
-        norms = squares.sqrt() * 2.0 ** -torch.arange(1, self.split.bits + 1, dtype=torch.float64)
-        # A vector of powers of two has no residual at all; any law will do.
-        return norms * 2.0**top if bool(norms.any()) else geometric_probabilities(self.split.bits)
+        return squares.sqrt() * 2.0 ** -torch.arange(1, self.split.bits + 1, dtype=torch.float64) * 2.0**top
 
     def costs(self) -> Tensor:
         return torch.full((self.split.bits,), MESSAGE_OVERHEAD + 5 * len(self.split.exponent), dtype=torch.float64)

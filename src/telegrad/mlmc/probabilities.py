@@ -25,7 +25,11 @@ def level_probabilities(levels: Levels, law: Law) -> Tensor:
     if law == "fixed":
         return levels.fixed_probabilities()
     norms = levels.norms()
+    if not bool(norms.any()):  # the base is all there is
+        return levels.fixed_probabilities()
     weights = norms / norms.max()
+    # Never drawn in practice, and 1/p would overflow.
+    weights[weights < 2.0**-1000] = 0.0
     if law == "cost":
         weights = weights / levels.costs().sqrt()
     return weights / weights.sum()

@@ -1,0 +1,244 @@
+"""Each ladder against the reference's closed forms and numbers."""
+
+import math
+
+import pytest
+import torch
+
+import telegrad as tg
+from cases import T1, FixedKey, numbers
+from telegrad.mlmc.probabilities import level_probabilities
+from telegrad.spec import build
+
+RNG = torch.Generator().manual_seed(7)
+VECTORS = [torch.randn(d, generator=RNG, dtype=torch.float64) ** power for d, power in [(5, 1), (24, 3), (31, 1)]]
+
+
+def law(ladder, v, name="adaptive"):
+    return level_probabilities(build(ladder, "ladder").levels(v), name)
+
+
+def omega_of(spec, v):
+    return tg.compressor(spec).variance(v) / float(v.square().sum())
+
+
+# s-Top-k
+
+
+@pytest.mark.parametrize(
+    ("s", "p", "mse"), [(1, [8 / 15, 4 / 15, 2 / 15, 1 / 15], 35.0), (2, [0.8, 0.2], 10.0)], ids=["s=1", "s=2"]
+)
+def test_stopk_numbers_of_b1_7(s, p, mse):
+    assert torch.allclose(law(f"stopk(s={s})", T1), torch.tensor(p, dtype=torch.float64), rtol=1e-12, atol=0.0)
+    assert tg.compressor(f"mlmc(stopk(s={s}))").variance(T1) == pytest.approx(mse, rel=1e-12)
+
+
+def test_with_blocks_of_one_every_message_is_one_coordinate_of_size_norm_1():
+    """B2.2 and B1.7: messages are 7.5 e_j, with the sign of the coordinate."""
+    v = T1 * torch.tensor([1.0, -1.0, 1.0, -1.0])
+    for _, estimate in tg.compressor("mlmc(stopk(s=1))").enumerate_levels(v):
+        (place,) = estimate.nonzero()
+        assert float(estimate[place]) == pytest.approx(7.5 * math.copysign(1.0, float(v[place])), rel=1e-12)
+
+
+@pytest.mark.parametrize("s", [1, 2, 3, 5])
+@pytest.mark.parametrize("v", VECTORS, ids=["d=5", "d=24", "d=31"])
+def test_stopk_variance_is_the_closed_form_in_energies_of_top_k(v, s):
+    """B2.1: ω = (Σ √(α^l − α^(l−1)))² − 1, with α^l the energy share of Top-(s l), for any d and s."""
+    ordered = v.abs().sort(descending=True).values.square()
+    shares = [float(ordered[: s * level].sum() / ordered.sum()) for level in range(-(-len(v) // s) + 1)]
+    steps = sum(math.sqrt(max(0.0, b - a)) for a, b in zip(shares, shares[1:], strict=False))
+    assert omega_of(f"mlmc(stopk(s={s}))", v) == pytest.approx(steps**2 - 1, rel=1e-9, abs=1e-9)
+
+
+@pytest.mark.parametrize(("d", "s", "r"), [(64, 4, 0.1), (1000, 50, 0.001), (40, 1, 0.5), (96, 32, 0.01)])
+def test_exponential_decay_has_the_omega_of_b2_4(d, s, r):
+    """B2.4: |v_j| = exp(−r j / 2) gives tanh(rd/4) / tanh(rs/4) − 1."""
+    v = torch.exp(-r * torch.arange(d, dtype=torch.float64) / 2)
+    assert omega_of(f"mlmc(stopk(s={s}))", v) == pytest.approx(
+        math.tanh(r * d / 4) / math.tanh(r * s / 4) - 1, rel=1e-9
+    )
+
+
+def test_the_numbers_printed_with_b2_4():
+    v = torch.exp(-0.1 * torch.arange(64, dtype=torch.float64) / 2)
+    assert omega_of("mlmc(stopk(s=4))", v) == pytest.approx(8.24739, abs=5e-6)
+
+
+@pytest.mark.parametrize(("d", "s"), [(12, 3), (7, 1), (8, 8)])
+@pytest.mark.parametrize("law_name", ["adaptive", "fixed"])
+def test_a_constant_vector_attains_the_worst_omega(d, s, law_name):
+    """B2.5: ω = ⌈d/s⌉ − 1 where s divides d."""
+    compressor = tg.compressor(f"mlmc(stopk(s={s}), probabilities={law_name})")
+    v = torch.full((d,), -1.7, dtype=torch.float64)
+    assert compressor.variance(v) / float(v.square().sum()) == pytest.approx(d / s - 1, rel=1e-9, abs=1e-9)
+    assert compressor.omega(d) == pytest.approx(d / s - 1, abs=1e-9)
+
+
+def test_sign_coded_blocks_have_the_numbers_of_b2_7():
+    """B2.7, T1 with s = 2: ω = .7647059, 1.5 expected entries, p_l ∝ √(m_l ‖v_S_l‖₁)."""
+    compressor = tg.compressor("mlmc(stopk(s=2, values=sign))")
+    assert compressor.variance(T1) / 21.25 == pytest.approx(0.7647059, abs=5e-8)
+    p = law("stopk(s=2, values=sign)", T1)
+    assert torch.allclose(p, torch.tensor([24.0, 1.5], dtype=torch.float64).sqrt() / (24**0.5 + 1.5**0.5), rtol=1e-12)
+    kept = float(p[0]) * (1 + 2 / 4) + float(p[1]) * (1 + 0.5 / 1)
+    assert kept == pytest.approx(1.5)
+    sent = [len(compressor.encode(T1, tg.Key(seed)).terms[0].values.numbers()) for seed in range(400)]
+    # Null: 1.5 entries in the mean; each message has 1 or 2, so one standard error is at most 0.5/√400, and z = 5.
+    assert sum(sent) / 400 == pytest.approx(1.5, abs=5 * 0.5 / 20)
+
+
+def test_importance_sampling_is_no_worse_than_blocks_of_equally_many_entries():
+    """B2.3, on vectors of unlike shape: at k = s expected entries, Wangni's probabilities are optimal."""
+    generator = torch.Generator().manual_seed(1)
+    for _ in range(100):
+        v = torch.randn(24, generator=generator, dtype=torch.float64) ** 3
+        for s in (1, 3, 8):
+            best = tg.compressor(f"importance(k={s})").variance(v)
+            assert best <= tg.compressor(f"mlmc(stopk(s={s}))").variance(v) * (1 + 1e-9)
+
+
+def test_blocks_are_cut_after_sorting_with_ties_in_the_order_of_indices():
+    """A3.1: d = 7, s = 3 gives blocks of 3, 3 and 1."""
+    levels = build("stopk(s=3)", "ladder").levels(torch.tensor([1.0, 2.0, -2.0, 1.0, 3.0, 1.0, 0.5]))
+    blocks = [levels.residual(level)[0].positions.indices().tolist() for level in (1, 2, 3)]
+    assert blocks == [[1, 2, 4], [0, 3, 5], [6]]
+
+
+# fixed point
+
+
+@pytest.mark.parametrize("v", VECTORS, ids=["d=5", "d=24", "d=31"])
+def test_fixed_probabilities_of_bit_planes_have_the_closed_form(v):
+    """B3.4: (1 − 2^−63) m ‖v‖₁ − ‖v‖², m = ‖v‖_∞."""
+    expected = float(v.abs().max() * v.abs().sum() - v.square().sum())
+    variance = tg.compressor("mlmc(fixed_point, probabilities=fixed)").variance(v)
+    assert variance == pytest.approx(expected, rel=1e-9)
+
+
+@pytest.mark.parametrize("v", VECTORS, ids=["d=5", "d=24", "d=31"])
+def test_adaptive_bit_planes_follow_the_number_of_set_bits(v):
+    """B3.6: A = m² (Σ 2^−l √n_l)², never above m ‖v‖₁."""
+    m, e = float(v.abs().max()), (v.abs() / v.abs().max()).tolist()
+    second_moment = 0.0
+    for level in range(1, 53):
+        # The largest entry has no finite expansion: all its bits are set (A14).
+        filled = sum(1 if x == 1.0 else int(x * 2**level) % 2 for x in e)
+        second_moment += 2.0**-level * math.sqrt(filled)
+    second_moment = (m * second_moment) ** 2
+    variance = tg.compressor("mlmc(fixed_point)").variance(v)
+    assert variance == pytest.approx(second_moment - float(v.square().sum()), rel=1e-9)
+    assert second_moment <= m * float(v.abs().sum()) * (1 + 1e-12)
+
+
+def test_bit_planes_on_the_vector_of_b3():
+    """B3's test: v = (1.5, −1, .5, 2): second moments 10 (fixed) and 9.598076 (adaptive)."""
+    v = torch.tensor([1.5, -1, 0.5, 2], dtype=torch.float64)
+    assert tg.compressor("mlmc(fixed_point, probabilities=fixed)").variance(v) + 7.5 == pytest.approx(10.0, rel=1e-9)
+    assert tg.compressor("mlmc(fixed_point)").variance(v) + 7.5 == pytest.approx(9.598076, abs=5e-7)
+    assert omega_of("mlmc(fixed_point, probabilities=fixed)", v) == pytest.approx(1 / 3, rel=1e-9)
+
+
+def test_every_level_has_terngrads_alphabet_and_law():
+    """B3.1, B3.5: with fixed probabilities an estimate's entries are 0 or ± m, an entry is there with probability |v_j|/m."""
+    v = torch.tensor([0.375, -0.3125, 0.5, 0.9375, 1.0], dtype=torch.float64)
+    there = torch.zeros(5, dtype=torch.float64)
+    for p, estimate in tg.compressor("mlmc(fixed_point, probabilities=fixed)").enumerate_levels(v):
+        if p > 1e-18:  # the 63rd level is all the rest, not a bit plane
+            assert torch.allclose(estimate.abs(), (estimate != 0).double(), rtol=1e-12)
+        assert bool((estimate * v >= 0).all())
+        there += p * (estimate != 0)
+    assert torch.allclose(there, v.abs(), rtol=1e-12)
+
+
+def test_the_worst_vector_of_terngrad_attains_omega():
+    """A10.2: v = (1, a, …, a), a = 1/(1 + √d): ω = (√d − 1)/2."""
+    for d in (4, 25, 100):
+        v = torch.full((d,), 1 / (1 + d**0.5), dtype=torch.float64)
+        v[0] = 1.0
+        compressor = tg.compressor("mlmc(fixed_point, probabilities=fixed)")
+        assert compressor.variance(v) / float(v.square().sum()) == pytest.approx(compressor.omega(d), rel=1e-9)
+        assert compressor.omega(d) == pytest.approx((d**0.5 - 1) / 2)
+
+
+# floating point
+
+
+@pytest.mark.parametrize("v", VECTORS, ids=["d=5", "d=24", "d=31"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+def test_mantissa_planes_have_the_variance_of_natural_compression(v, dtype):
+    """B4.2: Σ 4^E f (1 − f), up to 2^−L of it; adaptive probabilities are no worse (B4.4); ω ≤ 1/8."""
+    v = v.to(dtype)
+    natural = 0.0
+    for x in v.abs().tolist():
+        fraction, exponent = math.frexp(x)
+        f = 2 * fraction - 1
+        natural += 4.0 ** (exponent - 1) * f * (1 - f)
+    fixed = tg.compressor("mlmc(floating_point, probabilities=fixed)").variance(v)
+    assert fixed == pytest.approx(natural, rel=1e-9 if dtype == torch.float64 else 1e-5)
+    assert tg.compressor("mlmc(floating_point)").variance(v) <= fixed * (1 + 1e-12)
+    assert fixed <= float(v.double().square().sum()) / 8
+
+
+@pytest.mark.parametrize(
+    ("t", "probability_up", "mse"),
+    [(2.5, 0.25, 0.75), (-2.5, 0.25, 0.75), (0.1, 0.6, 4.0**-4 * 0.6 * 0.4), (1.0, 0.0, 0.0), (-3.0, 0.5, 1.0)],
+)
+def test_one_number_goes_up_or_down_to_a_power_of_two(t, probability_up, mse):
+    """B4's tests; float64, so that L = 52."""
+    v = torch.tensor([t], dtype=torch.float64)
+    compressor = tg.compressor("mlmc(floating_point, probabilities=fixed)")
+    assert compressor.variance(v) == pytest.approx(mse, rel=1e-9)
+    low = math.ldexp(0.5, math.frexp(abs(t))[1])
+    up = sum(p for p, estimate in compressor.enumerate_levels(v) if abs(float(estimate)) > 1.5 * low)
+    assert up == pytest.approx(probability_up, abs=1e-12)
+    for _, estimate in compressor.enumerate_levels(v):
+        assert min(abs(abs(float(estimate)) - low), abs(abs(float(estimate)) - 2 * low)) < 1e-9
+        assert float(estimate) * t > 0
+
+
+def test_zeros_stay_zero_and_subnormal_float32_numbers_are_renormalised():
+    """B4.5."""
+    v = torch.tensor([0.0, 5e-45, -1e-40, 0.0, 3.0])
+    outcomes = list(tg.compressor("mlmc(floating_point)").enumerate_levels(v))
+    mean = sum(p * estimate for p, estimate in outcomes)
+    assert torch.allclose(mean, v.double(), rtol=1e-12, atol=0.0)
+    assert all(bool((estimate[v == 0] == 0).all()) for _, estimate in outcomes)
+
+
+# round to nearest
+
+
+def test_rtn_on_the_vector_of_b5():
+    """B5's test: Δ = (.94281, .35635, .08729, .1118), ω = .736748 with grids of 2, 3, 4 bits and the exact level."""
+    v = torch.tensor([1, -0.5, 0.2, -0.05], dtype=torch.float64)
+    norms = build("rtn(grids=4)", "ladder").levels(v).norms()
+    assert norms.tolist() == pytest.approx([0.0, 0.94281, 0.35635, 0.08729, 0.1118], abs=5e-6)
+    assert omega_of("mlmc(rtn(grids=4))", v) == pytest.approx(0.736748, abs=5e-7)
+
+
+def test_the_exact_level_carries_what_the_grids_leave():
+    """B5.1: without it the mean is C^12(v), which is not v."""
+    v = VECTORS[0]
+    levels = build("rtn", "ladder").levels(v)
+    without = torch.zeros(len(v), dtype=torch.float64)
+    for level in range(1, 13):
+        for term in levels.residual(level):
+            term.add_to(without, 1.0)
+    assert torch.allclose(without, numbers(tg.compressor("rtn(level=12)").encode(v)), rtol=1e-12)
+    assert not torch.allclose(without, v, rtol=1e-6)
+    for term in levels.residual(13):
+        term.add_to(without, 1.0)
+    assert torch.allclose(without, v, rtol=1e-14)
+
+
+def test_residuals_of_a_grid_are_sent_as_a_table():
+    """B5.2: few distinct values, so many entries cost a few bits each, not 32."""
+    v = torch.randn(2000, generator=torch.Generator().manual_seed(0))
+    levels = build("rtn", "ladder").levels(v)
+    p = level_probabilities(levels, "adaptive")
+    middle = float(p[:2].sum() + p[2] / 2)
+    code = tg.compressor("mlmc(rtn)").encode(v, FixedKey(0.5, {"level": middle}))
+    assert code.level == 3
+    assert code.nbits < 4 * 2000
+    assert torch.equal(tg.unpack(tg.pack(code)).decode(), code.decode())
