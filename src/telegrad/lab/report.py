@@ -95,7 +95,7 @@ def _highlights(summary: dict[str, Any]) -> str:
         plain = reached.get(summary["baseline"])
         if plain and least["bits_to_target"]:
             saving = f"{number(plain['bits_to_target'] / least['bits_to_target'])} ×"
-            tiles.append((f"Fewer bits than {plain['label']} by", saving, least["label"]))
+            tiles.append((f"Fewer uplink bits than {plain['label']} by", saving, least["label"]))
     return "".join(
         f'<div class="tile"><dt>{what}</dt><dd>{value}<small>{who}</small></dd></div>'
         for what, value, who in (map(html.escape, tile) for tile in tiles)
