@@ -1,5 +1,6 @@
 """Each ladder against the reference's closed forms and numbers."""
 
+import itertools
 import math
 
 import pytest
@@ -47,7 +48,7 @@ def test_stopk_variance_is_the_closed_form_in_energies_of_top_k(v, s):
     """B2.1: ω = (Σ √(α^l − α^(l−1)))² − 1, with α^l the energy share of Top-(s l), for any d and s."""
     ordered = v.abs().sort(descending=True).values.square()
     shares = [float(ordered[: s * level].sum() / ordered.sum()) for level in range(-(-len(v) // s) + 1)]
-    steps = sum(math.sqrt(max(0.0, b - a)) for a, b in zip(shares, shares[1:], strict=False))
+    steps = sum(math.sqrt(max(0.0, b - a)) for a, b in itertools.pairwise(shares))
     assert omega_of(f"mlmc(stopk(s={s}))", v) == pytest.approx(steps**2 - 1, rel=1e-9, abs=1e-9)
 
 
@@ -140,7 +141,7 @@ def test_bit_planes_on_the_vector_of_b3():
 
 
 def test_every_level_has_terngrads_alphabet_and_law():
-    """B3.1, B3.5: with fixed probabilities an estimate's entries are 0 or ± m, an entry is there with probability |v_j|/m."""
+    """B3.1, B3.5: with fixed probabilities entries are 0 or ± m, and there with probability |v_j| / m."""
     v = torch.tensor([0.375, -0.3125, 0.5, 0.9375, 1.0], dtype=torch.float64)
     there = torch.zeros(5, dtype=torch.float64)
     for p, estimate in tg.compressor("mlmc(fixed_point, probabilities=fixed)").enumerate_levels(v):
