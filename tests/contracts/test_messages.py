@@ -2,6 +2,7 @@
 
 import dataclasses
 import inspect
+import math
 
 import pytest
 import torch
@@ -34,6 +35,7 @@ def assert_faithful(compressor, x):
     assert received.level == code.level
 
     assert tg.pack(compressor.encode(x, KEY)) == data
+    assert not math.isnan(compressor.variance(x))
     assert torch.equal(x, before)
     assert x.stride() == layout
     return code

@@ -65,7 +65,7 @@ class TopK(Compressor):
 
     def _variance(self, v: Tensor) -> float:
         index = largest_entries(v, resolve_amount(self, "k", len(v)))
-        rest = v.double()
+        rest = v.double().clone()
         kept = rest[index]
         rest[index] = 0.0
         return float(rest.square().sum()) + coding_variance(kept, self.values, v.dtype)
