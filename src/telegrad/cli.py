@@ -60,6 +60,7 @@ def _option(text: str, **more: Any) -> Any:
     return typer.Option(help=text, show_default=False, **more)
 
 
+Data = Annotated[str | None, _option("The folder of the workload's data, where it needs one")]
 Out = Annotated[Path | None, _option("The run directory [default: runs/<workload>-<hash of the configuration>]")]
 Threads = Annotated[int | None, _option("Threads that torch may use [default: torch's own choice]", min=1)]
 
@@ -96,7 +97,7 @@ def compare(
     ] = None,
     chunk: Annotated[int | None, _option("Workers at once under vmap, to save memory [default: all]")] = None,
     evaluate_every: Annotated[int | None, _option("Steps between evaluations")] = None,
-    data: Annotated[str | None, _option("The folder of the workload's data, where it needs one")] = None,
+    data: Data = None,
     target: Annotated[
         float | None, _option("The metric that counts as trained [default: by the uncompressed run]")
     ] = None,
@@ -144,13 +145,15 @@ def compare(
 @app.command()
 def run(
     configuration: Annotated[Path, typer.Argument(metavar="CONFIG.yaml", help="An experiment, as a run directory's")],
+    data: Data = None,
     out: Out = None,
     threads: Threads = None,
 ) -> None:
     """Run a whole experiment: a grid of methods, learning rates and seeds. The same command resumes it."""
     from telegrad.lab import config
 
-    _perform(config.load(configuration), out, threads)
+    experiment = config.load(configuration)
+    _perform(experiment if data is None else experiment.model_copy(update={"data": data}), out, threads)
 
 
 @app.command()
