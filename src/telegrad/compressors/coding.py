@@ -69,7 +69,8 @@ def coding_variance(v: Tensor, coding: Coding, dtype: torch.dtype) -> float:
         power = power_of_two(binary_exponent(v))
         fraction = v.abs() / power - 1
         return float((power.square() * fraction * (1 - fraction)).sum())
-    return float(v.abs().max() * v.abs().sum() - v.square().sum()) if len(v) else 0.0
+    magnitude = v.abs()
+    return float((magnitude * (magnitude.max() - magnitude)).sum()) if len(v) else 0.0
 
 
 _ROUNDING_OMEGA = {"fp32": 2.0**-48, "bf16": 2.0**-16, "log": 0.125}
