@@ -1,10 +1,12 @@
 """Interleaved rANS: an entropy coder for symbol streams with known frequencies.
 
-J. Duda, "Asymmetric numeral systems", 2013; interleaving after F. Giesen, 2014. Symbol i belongs to lane i mod W, each lane
-a 32-bit state in [2^16, 2^32) that gives and takes 16-bit words. Frequencies are integers that add up to 2^bits. All lanes share one
-stream of words, in the order in which the decoder wants them. Length: the cross entropy, plus 32 bits a lane.
+J. Duda, "Asymmetric numeral systems", 2013; interleaving after F. Giesen, 2014. Symbol i belongs to lane i mod W, each
+lane a 32-bit state in [2^16, 2^32) that gives and takes 16-bit words. Frequencies are integers that add up to 2^bits.
+All lanes share one stream of words, in the order in which the decoder wants them. Length: the cross entropy, plus 32
+bits a lane.
 
-The loops are numba's where it is installed; else the numpy form below them, vectorised over lanes, gives the same words.
+The loops are numba's where it is installed; else the numpy form below them, vectorised over lanes, gives the same
+words.
 """
 
 from __future__ import annotations
@@ -92,7 +94,8 @@ def _loops() -> tuple[Callable[..., int], Callable[..., int]]:
     try:
         import numba
     except ImportError:
-        warnings.warn("numba is not installed: entropy coding runs in numpy, many times slower", TelegradWarning, stacklevel=3)
+        text = "numba is not installed: entropy coding runs in numpy, many times slower"
+        warnings.warn(text, TelegradWarning, stacklevel=3)
         return _encode_rows, _decode_rows
     compiled = numba.njit(cache=True, nogil=True)
     return compiled(_encode_scalar), compiled(_decode_scalar)

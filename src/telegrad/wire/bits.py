@@ -13,28 +13,17 @@ import numpy as np
 from telegrad.errors import WireError
 
 __all__ = [
-    "BITMAP",
-    "IntegerFormat",
     "Reader",
-    "best_integer_format",
-    "integers_nbytes",
+    "best_rice",
     "pack_bits",
     "pack_fixed",
-    "pack_integers",
+    "pack_rice",
     "pack_varint",
     "rice_nbits",
     "unpack_fixed",
-    "unpack_integers",
+    "unpack_rice",
     "varint_nbytes",
 ]
-
-IntegerFormat = int
-"""How non-negative integers are coded, a byte: 0 … 31 Rice with that parameter, 64 + w fixed width w <= 32."""
-
-_FIXED = 64
-_MAX_WIDTH = 32
-BITMAP: IntegerFormat = 128
-"""The format byte of an index set that is sent as one bit an entry."""
 
 
 class Reader:
@@ -115,18 +104,6 @@ def best_rice(values: np.ndarray) -> tuple[int, int]:
     )
 
 
-def best_integer_format(values: np.ndarray) -> tuple[IntegerFormat, int]:
-    """The shorter of fixed-width and Rice coding of non-negative integers below 2^32: (format, length in bits)."""
-    width = int(values.max()).bit_length() if len(values) else 0
-    b, rice = best_rice(values)
-    return (b, rice) if rice < width * len(values) else (_FIXED + width, width * len(values))
-
-
-def integers_nbytes(values: np.ndarray) -> int:
-    """The length of `pack_integers(values)` in bytes, format byte included."""
-    return 1 + (best_integer_format(values)[1] + 7) // 8
-
-
 def pack_fixed(values: np.ndarray, width: int) -> bytes:
     """Non-negative integers below 2^width, `width` bits each."""
     return pack_bits(_fixed_bits(values, width))
@@ -176,21 +153,3 @@ def unpack_rice(reader: Reader, n: int, b: int) -> np.ndarray:
     bits = reader.bits(unary + n * b)
     high = np.diff(ends[:n], prepend=-1) - 1
     return high << b | _from_fixed_bits(bits[unary:], n, b)
-
-
-def pack_integers(values: np.ndarray) -> bytes:
-    """Non-negative integers in their best format: a format byte and the bits."""
-    form, _ = best_integer_format(values)
-    body = pack_fixed(values, form - _FIXED) if form >= _FIXED else pack_rice(values, form)
-    return bytes([form]) + body
-
-
-def unpack_integers(reader: Reader, n: int, form: IntegerFormat | None = None) -> np.ndarray:
-    """Read n integers that `pack_integers` wrote; `form` where the format byte has been read already."""
-    form = reader.byte() if form is None else form
-    if form < _MAX_WIDTH:
-        return unpack_rice(reader, n, form)
-    width = form - _FIXED
-    if not 0 <= width <= _MAX_WIDTH:
-        raise WireError(f"unknown integer format {form} in the message")
-    return unpack_fixed(reader, n, width)

@@ -15,16 +15,8 @@ from torch import Tensor
 
 from telegrad.errors import WireError
 from telegrad.random import Key
-from telegrad.wire.bits import (
-    BITMAP,
-    Reader,
-    best_integer_format,
-    pack_bits,
-    pack_integers,
-    pack_varint,
-    unpack_integers,
-    varint_nbytes,
-)
+from telegrad.wire.bits import Reader, pack_varint, varint_nbytes
+from telegrad.wire.integers import BITMAP, Integers, entropy_bits
 
 __all__ = ["All", "IndexSet", "Nested", "Positions", "Subset", "read_positions"]
 
@@ -85,7 +77,7 @@ class All(Positions):
 
 @dataclass(frozen=True)
 class IndexSet(Positions):
-    """Listed places: their number, then Golomb-Rice coded gaps or a bitmap of d bits, whichever is shorter.
+    """Listed places: their number, then coded gaps or a coded bitmap, whichever is shorter.
 
     Golomb-Rice: S. W. Golomb, "Run-length encodings", 1966; mean bits a gap for random sets as in (0.1) of the
     reference.
@@ -103,24 +95,26 @@ class IndexSet(Positions):
         return self.index
 
     @cached_property
-    def _gaps(self) -> np.ndarray:
-        return np.diff(self.index.cpu().numpy(), prepend=-1) - 1
+    def _gaps(self) -> Integers:
+        return Integers(np.diff(self.index.cpu().numpy(), prepend=-1) - 1)
 
     @cached_property
-    def _as_bitmap(self) -> bool:
-        return self.d < best_integer_format(self._gaps)[1]
+    def _bitmap(self) -> Integers | None:
+        """One symbol an entry, where that is shorter: for dense sets."""
+        entropy = entropy_bits(np.array([self.n, self.d - self.n]))
+        if entropy / 8 > self._gaps.nbytes or self.n == 0:
+            return None
+        marks = np.zeros(self.d, dtype=np.int64)
+        marks[self.index.cpu().numpy()] = 1
+        bitmap = Integers(marks)
+        return bitmap if 1 + bitmap.nbytes < self._gaps.nbytes else None
 
     @property
     def nbytes(self) -> int:
-        nbits = self.d if self._as_bitmap else best_integer_format(self._gaps)[1]
-        return varint_nbytes(self.n) + 1 + (nbits + 7) // 8
+        return varint_nbytes(self.n) + (1 + self._bitmap.nbytes if self._bitmap else self._gaps.nbytes)
 
     def write(self) -> bytes:
-        if not self._as_bitmap:
-            return pack_varint(self.n) + pack_integers(self._gaps)
-        bitmap = np.zeros(self.d, dtype=np.uint8)
-        bitmap[self.index.cpu().numpy()] = 1
-        return pack_varint(self.n) + bytes([BITMAP]) + pack_bits(bitmap)
+        return pack_varint(self.n) + (bytes([BITMAP]) + self._bitmap.write() if self._bitmap else self._gaps.write())
 
     def keep(self, which: Tensor) -> Positions:
         return IndexSet(self.d, self.index[which])
@@ -132,11 +126,11 @@ class IndexSet(Positions):
         if n > d:
             raise WireError(f"the message lists {n} indices for a vector of {d} entries")
         if form == BITMAP:
-            index = np.flatnonzero(reader.bits(d))
+            index = np.flatnonzero(Integers.read(reader, d))
             if len(index) != n:
                 raise WireError(f"the message announces {n} indices and marks {len(index)}")
         else:
-            index = np.cumsum(unpack_integers(reader, n, form) + 1) - 1
+            index = np.cumsum(Integers.read(reader, n, form) + 1) - 1
             if n and not (index[0] >= 0 and index[-1] < d and (index[1:] > index[:-1]).all()):
                 raise WireError(f"an index in the message lies outside the vector of {d} entries")
         return cls(d, torch.from_numpy(index))

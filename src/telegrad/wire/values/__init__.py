@@ -1,0 +1,28 @@
+"""What the entries of a message are, and how they are packed: one kind a file.
+
+A compressor builds values exactly, in float64; `rounded` makes them sendable without a bias: what a message carries is
+rounded stochastically to what its dtype can hold. Scales travel as float32 (float64 in messages of float64 tensors).
+"""
+
+from __future__ import annotations
+
+import torch
+
+from telegrad.errors import WireError
+from telegrad.wire.bits import Reader
+from telegrad.wire.values.base import DTYPES, Values
+from telegrad.wire.values.exponents import Exponents
+from telegrad.wire.values.floats import Floats
+from telegrad.wire.values.grid import Grid
+from telegrad.wire.values.table import Table
+
+__all__ = ["DTYPES", "Exponents", "Floats", "Grid", "Table", "Values", "read_values"]
+
+_KINDS: dict[int, type[Values]] = {cls.tag: cls for cls in (Floats, Grid, Exponents, Table)}
+
+
+def read_values(tag: int, reader: Reader, n: int, dtype: torch.dtype) -> Values:
+    """Read n values of kind `tag` in a message for a tensor of `dtype`."""
+    if tag not in _KINDS:
+        raise WireError(f"unknown kind of values {tag} in the message")
+    return _KINDS[tag].read(reader, n, dtype)

@@ -1,0 +1,88 @@
+"""The contract of values, and how scales travel."""
+
+from __future__ import annotations
+
+import struct
+from abc import ABC, abstractmethod
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from telegrad.kernels.reference import round_to_dtype
+from telegrad.random import Key
+from telegrad.wire.bits import Reader
+
+__all__ = ["DTYPES", "Sizes", "Values", "pack_scalar", "read_scalar", "round_scalar", "scalar_dtype", "scalar_nbytes"]
+
+DTYPES: tuple[torch.dtype, ...] = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
+"""The dtypes a message can carry; their order is their number on the wire."""
+
+Sizes = dict[str, int]
+"""Bytes by field of the ledger: header, index, value, sign, scale."""
+
+
+class Values(ABC):
+    """n numbers, in the order of their positions."""
+
+    tag: ClassVar[int]
+
+    @property
+    @abstractmethod
+    def n(self) -> int:
+        """How many numbers."""
+
+    @abstractmethod
+    def numbers(self) -> Tensor:
+        """The numbers, shape (n,): float64, or the dtype they are sent in."""
+
+    @abstractmethod
+    def scaled(self, factor: float) -> Values:
+        """All numbers times `factor`."""
+
+    @abstractmethod
+    def rounded(self, dtype: torch.dtype, key: Key | None) -> Values:
+        """These numbers as a message for a tensor of `dtype` can carry them: unbiased with a key, to nearest
+        without.
+        """
+
+    @abstractmethod
+    def sizes(self, dtype: torch.dtype) -> Sizes:
+        """Bytes of `write(dtype)` by field."""
+
+    @abstractmethod
+    def write(self, dtype: torch.dtype) -> bytes:
+        """The packed numbers; n and dtype are known from elsewhere in the message."""
+
+    @classmethod
+    @abstractmethod
+    def read(cls, reader: Reader, n: int, dtype: torch.dtype) -> Values:
+        """The inverse of `write`: n values in a message for a tensor of `dtype`. Raises `WireError`."""
+
+
+def scalar_dtype(dtype: torch.dtype) -> torch.dtype:
+    """The dtype that scales of a message for `dtype` travel in: float32, float64 for float64."""
+    return torch.float64 if dtype == torch.float64 else torch.float32
+
+
+def scalar_nbytes(dtype: torch.dtype) -> int:
+    """Bytes of one scale."""
+    return 8 if dtype == torch.float64 else 4
+
+
+def pack_scalar(value: float, dtype: torch.dtype) -> bytes:
+    """One scale."""
+    return struct.pack("<d" if dtype == torch.float64 else "<f", value)
+
+
+def read_scalar(reader: Reader, dtype: torch.dtype) -> float:
+    """The inverse of `pack_scalar`."""
+    form = "<d" if dtype == torch.float64 else "<f"
+    return float(struct.unpack(form, reader.take(scalar_nbytes(dtype)))[0])
+
+
+def round_scalar(value: float, dtype: torch.dtype, key: Key | None) -> float:
+    """A scale as a message can carry it: rounded stochastically with a key, to nearest without."""
+    return float(
+        round_to_dtype(torch.tensor([value], dtype=torch.float64), scalar_dtype(dtype), key.uniform(1) if key else None)
+    )

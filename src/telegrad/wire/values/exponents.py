@@ -1,0 +1,103 @@
+"""Floats cut to sign, exponent and a few mantissa bits."""
+
+from __future__ import annotations
+
+import math
+import struct
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from telegrad.errors import WireError
+from telegrad.kernels.reference import power_of_two
+from telegrad.random import Key
+from telegrad.wire.bits import Reader, pack_bits, pack_fixed, unpack_fixed
+from telegrad.wire.integers import Integers
+from telegrad.wire.values.base import (
+    Sizes,
+    Values,
+    pack_scalar,
+    read_scalar,
+    round_scalar,
+    scalar_nbytes,
+)
+from telegrad.wire.values.floats import Floats
+
+__all__ = ["Exponents"]
+
+
+@dataclass(frozen=True)
+class Exponents(Values):
+    """sign · 2^exponent · (1 + weight · mantissa): floats cut to their first bits, with mantissa integers of
+    `mantissa_bits` bits.
+
+    With no mantissa bits these are signed powers of two; with weight 2^−l and l bits, truncated floats; with one bit
+    and weight 2^−l / p_l, a level of the floating-point ladder.
+    """
+
+    tag: ClassVar[int] = 3
+    negative: Tensor = field(repr=False)
+    exponent: Tensor = field(repr=False)
+    mantissa: Tensor | None = field(default=None, repr=False)
+    mantissa_bits: int = 0
+    weight: float = 0.0
+
+    @property
+    def n(self) -> int:
+        return len(self.exponent)
+
+    def numbers(self) -> Tensor:
+        power = power_of_two(self.exponent)
+        value = power if self.mantissa is None else power + power * (self.mantissa.double() * self.weight)
+        return torch.where(self.negative, -value, value)
+
+    def scaled(self, factor: float) -> Values:
+        fraction, shift = math.frexp(factor)
+        exponent = self.exponent.to(torch.int64) + (shift - 1)
+        if fraction == 0.5 and bool(((exponent >= -1022) & (exponent <= 1023)).all()):
+            return replace(self, exponent=exponent)
+        return Floats(self.numbers() * factor)
+
+    def rounded(self, dtype: torch.dtype, key: Key | None) -> Exponents:
+        return replace(self, weight=round_scalar(self.weight, dtype, key)) if self.mantissa_bits else self
+
+    @cached_property
+    def _below_top(self) -> Integers:
+        return Integers(self._top - self.exponent.cpu().numpy().astype(np.int64))
+
+    @cached_property
+    def _top(self) -> int:
+        return int(self.exponent.max()) if self.n else 0
+
+    def sizes(self, dtype: torch.dtype) -> Sizes:
+        return {
+            "header": 1,
+            "scale": 2 + (scalar_nbytes(dtype) if self.mantissa_bits else 0),
+            "sign": (self.n + 7) // 8,
+            "value": self._below_top.nbytes + (self.n * self.mantissa_bits + 7) // 8,
+        }
+
+    def write(self, dtype: torch.dtype) -> bytes:
+        out = bytes([self.mantissa_bits]) + struct.pack("<h", self._top) + pack_bits(self.negative.cpu().numpy())
+        out += self._below_top.write()
+        if self.mantissa is None:
+            return out
+        mantissa = self.mantissa.cpu().numpy().astype(np.int64)
+        return out + pack_scalar(self.weight, dtype) + pack_fixed(mantissa, self.mantissa_bits)
+
+    @classmethod
+    def read(cls, reader: Reader, n: int, dtype: torch.dtype) -> Exponents:
+        """The inverse of `write`."""
+        mantissa_bits, top = reader.byte(), struct.unpack("<h", reader.take(2))[0]
+        negative = torch.from_numpy(reader.bits(n).astype(bool))
+        exponent = torch.from_numpy(top - Integers.read(reader, n))
+        if mantissa_bits > 52 or (n and not (int(exponent.min()) >= -1022 and top <= 1023)):
+            raise WireError("the message holds numbers outside the range of a float64")
+        if mantissa_bits == 0:
+            return cls(negative, exponent)
+        weight = read_scalar(reader, dtype)
+        return cls(negative, exponent, torch.from_numpy(unpack_fixed(reader, n, mantissa_bits)), mantissa_bits, weight)

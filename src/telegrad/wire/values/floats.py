@@ -1,0 +1,59 @@
+"""Floats in their own precision."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from telegrad.errors import WireError
+from telegrad.kernels.reference import round_to_dtype
+from telegrad.random import Key
+from telegrad.wire.bits import Reader
+from telegrad.wire.values.base import (
+    DTYPES,
+    Sizes,
+    Values,
+)
+
+__all__ = ["Floats"]
+
+
+@dataclass(frozen=True)
+class Floats(Values):
+    """Numbers as they are, in their own float dtype: 16, 32 or 64 bits each."""
+
+    tag: ClassVar[int] = 1
+    value: Tensor = field(repr=False)
+
+    @property
+    def n(self) -> int:
+        return len(self.value)
+
+    def numbers(self) -> Tensor:
+        return self.value
+
+    def scaled(self, factor: float) -> Floats:
+        return Floats(self.value.double() * factor)
+
+    def rounded(self, dtype: torch.dtype, key: Key | None) -> Floats:
+        uniforms = key.uniform(self.n, device=self.value.device) if key else None
+        return Floats(round_to_dtype(self.value.double(), dtype, uniforms))
+
+    def sizes(self, dtype: torch.dtype) -> Sizes:
+        return {"header": 1, "value": self.n * self.value.element_size()}
+
+    def write(self, dtype: torch.dtype) -> bytes:
+        raw = self.value.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes()
+        return bytes([DTYPES.index(self.value.dtype)]) + raw
+
+    @classmethod
+    def read(cls, reader: Reader, n: int, dtype: torch.dtype) -> Floats:
+        """The inverse of `write`."""
+        code = reader.byte()
+        if code >= len(DTYPES):
+            raise WireError(f"unknown dtype {code} in the message")
+        raw = bytearray(reader.take(n * DTYPES[code].itemsize))
+        return cls(torch.frombuffer(raw, dtype=DTYPES[code]) if n else torch.zeros(0, dtype=DTYPES[code]))

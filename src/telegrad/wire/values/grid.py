@@ -1,0 +1,68 @@
+"""Integer multiples of one scale."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from telegrad.random import Key
+from telegrad.wire.bits import Reader, pack_bits
+from telegrad.wire.integers import Integers
+from telegrad.wire.values.base import (
+    Sizes,
+    Values,
+    pack_scalar,
+    read_scalar,
+    round_scalar,
+    scalar_nbytes,
+)
+
+__all__ = ["Grid"]
+
+
+@dataclass(frozen=True)
+class Grid(Values):
+    """scale · symbol with non-zero integer symbols: a sign bit each, then magnitudes where one exceeds 1.
+
+    Zeros are left out by the positions (`Positions.keep`).
+    """
+
+    tag: ClassVar[int] = 2
+    symbol: Tensor = field(repr=False)
+    scale: float
+
+    @property
+    def n(self) -> int:
+        return len(self.symbol)
+
+    def numbers(self) -> Tensor:
+        return self.symbol.double() * self.scale
+
+    def scaled(self, factor: float) -> Grid:
+        return replace(self, scale=self.scale * factor)
+
+    def rounded(self, dtype: torch.dtype, key: Key | None) -> Grid:
+        return replace(self, scale=round_scalar(self.scale, dtype, key))
+
+    @cached_property
+    def _beyond_one(self) -> Integers:
+        return Integers(np.abs(self.symbol.cpu().numpy().astype(np.int64)) - 1)
+
+    def sizes(self, dtype: torch.dtype) -> Sizes:
+        return {"scale": scalar_nbytes(dtype), "sign": (self.n + 7) // 8, "value": self._beyond_one.nbytes}
+
+    def write(self, dtype: torch.dtype) -> bytes:
+        signs = pack_bits((self.symbol < 0).cpu().numpy())
+        return pack_scalar(self.scale, dtype) + signs + self._beyond_one.write()
+
+    @classmethod
+    def read(cls, reader: Reader, n: int, dtype: torch.dtype) -> Grid:
+        """The inverse of `write`."""
+        scale = read_scalar(reader, dtype)
+        signs = 1 - 2 * reader.bits(n).astype(np.int64)
+        return cls(torch.from_numpy(signs * (Integers.read(reader, n) + 1)), scale)

@@ -1,0 +1,76 @@
+"""Few distinct numbers, sent once, and which one each entry is."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from telegrad.errors import WireError
+from telegrad.kernels.reference import round_to_dtype
+from telegrad.random import Key
+from telegrad.wire.bits import Reader, pack_varint, varint_nbytes
+from telegrad.wire.integers import Integers
+from telegrad.wire.values.base import (
+    Sizes,
+    Values,
+    scalar_dtype,
+    scalar_nbytes,
+)
+
+__all__ = ["Table"]
+
+
+@dataclass(frozen=True)
+class Table(Values):
+    """table[symbol]: few distinct numbers, sent once, and which one each entry is."""
+
+    tag: ClassVar[int] = 4
+    symbol: Tensor = field(repr=False)
+    table: Tensor = field(repr=False)
+
+    @property
+    def n(self) -> int:
+        return len(self.symbol)
+
+    def numbers(self) -> Tensor:
+        return self.table[self.symbol]
+
+    def scaled(self, factor: float) -> Table:
+        return replace(self, table=self.table * factor)
+
+    def rounded(self, dtype: torch.dtype, key: Key | None) -> Table:
+        uniforms = key.uniform(len(self.table), device=self.table.device) if key else None
+        return replace(self, table=round_to_dtype(self.table.double(), scalar_dtype(dtype), uniforms).double())
+
+    @cached_property
+    def _symbols(self) -> Integers:
+        return Integers(self.symbol.cpu().numpy().astype(np.int64))
+
+    def sizes(self, dtype: torch.dtype) -> Sizes:
+        return {
+            "header": varint_nbytes(len(self.table)),
+            "scale": len(self.table) * scalar_nbytes(dtype),
+            "value": self._symbols.nbytes,
+        }
+
+    def write(self, dtype: torch.dtype) -> bytes:
+        table = self.table.to(scalar_dtype(dtype)).cpu().numpy().tobytes()
+        return pack_varint(len(self.table)) + table + self._symbols.write()
+
+    @classmethod
+    def read(cls, reader: Reader, n: int, dtype: torch.dtype) -> Table:
+        """The inverse of `write`."""
+        size = reader.varint()
+        raw = bytearray(reader.take(size * scalar_nbytes(dtype)))
+        table = (
+            torch.frombuffer(raw, dtype=scalar_dtype(dtype)).double() if size else torch.zeros(0, dtype=torch.float64)
+        )
+        symbol = Integers.read(reader, n)
+        if n and int(symbol.max()) >= size:
+            raise WireError(f"the message refers to entry {int(symbol.max())} of a table of {size}")
+        return cls(torch.from_numpy(symbol), table)
