@@ -16,6 +16,7 @@ from telegrad.errors import (
 from telegrad.random import Key
 from telegrad.runtime.simulate import Result, simulate
 from telegrad.wire.code import Code
+from telegrad.wire.file import load, save
 from telegrad.wire.message import pack, unpack
 
 __version__ = "0.1.0"
@@ -36,10 +37,12 @@ __all__ = [
     "catalogue",
     "compressor",
     "compressors",
+    "load",
     "method",
     "methods",
     "mlmc",
     "pack",
+    "save",
     "simulate",
     "unpack",
     "workloads",

@@ -1,0 +1,60 @@
+"""save and load: the messages of a whole step in one file."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import zlib
+from collections.abc import Mapping
+from pathlib import Path
+
+from telegrad.errors import WireError
+from telegrad.wire.bits import Reader, pack_varint
+from telegrad.wire.code import CHECKSUM_NBYTES, Code
+from telegrad.wire.message import pack, unpack
+
+__all__ = ["load", "save"]
+
+_MAGIC = b"telegrad\x01"
+
+
+def save(path: str | os.PathLike[str], codes: Mapping[str, Code]) -> int:
+    """Write named codes, for example a step's messages by parameter name, and return the file's length in bytes.
+
+    Layout: `telegrad` and a version byte; the number of messages; for each its name, its length and the message as
+    `pack` makes it; CRC-32 of all before it. The file appears whole or not at all.
+    """
+    out = bytearray(_MAGIC + pack_varint(len(codes)))
+    for name, code in codes.items():
+        for part in (name.encode(), pack(code)):
+            out += pack_varint(len(part)) + part
+    out += zlib.crc32(out).to_bytes(CHECKSUM_NBYTES, "little")
+    target = Path(path)
+    with tempfile.NamedTemporaryFile(dir=target.parent, prefix=f".{target.name}.", delete=False) as file:
+        file.write(out)
+    os.replace(file.name, target)
+    return len(out)
+
+
+def load(path: str | os.PathLike[str]) -> dict[str, Code]:
+    """The codes of a file that `save` wrote, in the order they were given. Raises `WireError` on any other content."""
+    data = Path(path).read_bytes()
+    body, check = memoryview(data)[:-CHECKSUM_NBYTES], data[-CHECKSUM_NBYTES:]
+    if not data.startswith(_MAGIC):
+        raise WireError(f"{path} is not a telegrad file of version {_MAGIC[-1]}; such a file is written by tg.save")
+    if zlib.crc32(body) != int.from_bytes(check, "little"):
+        raise WireError(f"{path} is damaged: its checksum does not fit")
+    reader = Reader(body)
+    reader.take(len(_MAGIC))
+    codes: dict[str, Code] = {}
+    for _ in range(reader.varint()):
+        try:
+            name = bytes(reader.take(reader.varint())).decode()
+        except UnicodeDecodeError:
+            raise WireError(f"{path} holds a name that is not text") from None
+        if name in codes:
+            raise WireError(f"{path} holds two messages named {name!r}")
+        codes[name] = unpack(reader.take(reader.varint()))
+    if reader.left:
+        raise WireError(f"{path}: {reader.left} bytes follow the last message")
+    return codes
