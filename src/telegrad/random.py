@@ -27,8 +27,8 @@ _MIX_2 = np.uint64(0x94D049BB133111EB)
 class Key:
     """A source of reproducible randomness.
 
-    `Key(seed=0).fold(step=3, rank=1, name="layer1.weight")` names one stream. Folding the same values in another order
-    of keyword arguments gives the same stream; folding in two calls gives another one than folding in one.
+    `Key(seed=0).fold(step=3, rank=1, name="layer1.weight")` names one stream. Within a call the order of the keyword
+    arguments does not matter; folding call after call, the order of the calls does.
 
     The generator is SplitMix64's finaliser over a counter, with 128 bits of key: one word offsets the counter, the
     other enters between the two multiplications, so that no two keys walk the same sequence. The key words are the
