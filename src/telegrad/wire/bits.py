@@ -98,7 +98,7 @@ def best_rice(values: np.ndarray) -> tuple[int, int]:
     if len(values) == 0:
         return 0, 0
     # The length is convex in b near log2 of the mean, so the neighbours of that guess decide.
-    guess = int(np.log2(max(1.0, float(values.mean()))))
+    guess = min(31, int(np.log2(max(1.0, float(values.mean())))))
     return min(
         ((b, rice_nbits(values, b)) for b in range(max(0, guess - 1), min(31, guess + 1) + 1)), key=lambda pair: pair[1]
     )

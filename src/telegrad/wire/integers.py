@@ -21,8 +21,9 @@ from telegrad.wire.bits import (
 
 __all__ = ["BITMAP", "ENTROPY", "Integers", "entropy_bits"]
 
+_RICE_PARAMETERS = 32
 _FIXED = 64
-_MAX_WIDTH = 32
+_MAX_WIDTH = 62
 ENTROPY = 128
 """The format byte of an entropy-coded stream."""
 BITMAP = 129
@@ -41,9 +42,9 @@ def entropy_bits(counts: np.ndarray) -> float:
 
 @dataclass(frozen=True)
 class Integers:
-    """n integers from 0 to 2^32 − 1, int64, in a format byte and what follows it.
+    """n integers from 0 to 2^62 − 1, int64, in a format byte and what follows it.
 
-    0 … 31: Golomb-Rice with that parameter; 64 + w: w <= 32 bits each; 128: interleaved rANS with its frequencies. The
+    0 … 31: Golomb-Rice with that parameter; 64 + w: w <= 62 bits each; 128: interleaved rANS with its frequencies. The
     last is taken where the stream has at least 512 integers below 4096 and it is shorter.
     """
 
@@ -88,7 +89,7 @@ class Integers:
         form = reader.byte() if form is None else form
         if form == ENTROPY:
             return _unpack_entropy(reader, n)
-        if form < _MAX_WIDTH:
+        if form < _RICE_PARAMETERS:
             return unpack_rice(reader, n, form)
         width = form - _FIXED
         if not 0 <= width <= _MAX_WIDTH:

@@ -101,8 +101,9 @@ class IndexSet(Positions):
     @cached_property
     def _bitmap(self) -> Integers | None:
         """One symbol an entry, where that is shorter: for dense sets."""
-        entropy = entropy_bits(np.array([self.n, self.d - self.n]))
-        if entropy / 8 > self._gaps.nbytes or self.n == 0:
+        # An entropy-coded stream takes 16 bytes and more beyond its entropy: few places need no dense attempt.
+        least = min(self.d, entropy_bits(np.array([self.n, self.d - self.n])) + 128)
+        if least / 8 > self._gaps.nbytes or self.n == 0:
             return None
         marks = np.zeros(self.d, dtype=np.int64)
         marks[self.index.cpu().numpy()] = 1

@@ -1,0 +1,118 @@
+"""Integer streams: round trips in every format, the shortest format taken, damage refused."""
+
+import hypothesis.strategies as st
+import numpy as np
+import pytest
+from hypothesis import given, settings
+
+from telegrad import WireError
+from telegrad.kernels import rans
+from telegrad.wire.bits import Reader, rice_nbits
+from telegrad.wire.integers import ENTROPY, Integers, entropy_bits
+
+SHORT = st.lists(st.one_of(st.integers(0, 3), st.integers(0, 300), st.integers(0, 2**40)), max_size=60)
+
+
+@st.composite
+def skewed_streams(draw):
+    """Long enough and narrow enough for entropy coding; from one symbol to thousands, from flat to one-sided."""
+    n = draw(st.sampled_from([1, 511, 512, 513, 2000, 65_535, 65_536, 65_539]))
+    alphabet = draw(st.sampled_from([1, 2, 3, 17, 256, 4095, 4096, 5000]))
+    skew = draw(st.sampled_from([0.0, 1.0, 4.0, 20.0]))
+    rng = np.random.default_rng(draw(st.integers(0, 99)))
+    return (rng.random(n) ** (1 + skew) * alphabet).astype(np.int64)
+
+
+def reread(values):
+    data = Integers(values).write()
+    assert len(data) == Integers(values).nbytes
+    reader = Reader(data + b"\xff")
+    again = Integers.read(reader, len(values))
+    assert reader.left == 1
+    return data[0], again
+
+
+@given(SHORT.map(lambda values: np.array(values, dtype=np.int64)))
+def test_short_streams_come_back(values):
+    _, again = reread(values)
+    assert again.tolist() == values.tolist()
+
+
+@settings(max_examples=40)
+@given(skewed_streams())
+def test_long_streams_come_back_at_no_more_than_their_entropy_and_a_table(values):
+    form, again = reread(values)
+    assert np.array_equal(again, values)
+    counts = np.bincount(values)
+    nbytes = Integers(values).nbytes - 1
+    assert nbytes >= entropy_bits(counts) / 8 - 40  # the states of the lanes hold some words
+    if form == ENTROPY:
+        assert nbytes <= 1.02 * entropy_bits(counts) / 8 + 3 * len(counts) + 80
+
+
+@given(SHORT.map(lambda values: np.array(values, dtype=np.int64)), st.integers(0, 31))
+def test_no_other_format_is_shorter(values, b):
+    width = int(values.max()).bit_length() if len(values) else 0
+    assert Integers(values).nbytes <= 1 + (min(rice_nbits(values, b), width * len(values)) + 7) // 8
+
+
+@pytest.mark.parametrize("alphabet", [2, 3, 40])
+def test_a_skewed_stream_is_coded_near_its_entropy(alphabet):
+    """20,000 symbols, geometric: within 2 % of n · H and 60 bytes for frequencies and states."""
+    values = np.minimum(np.random.default_rng(1).geometric(0.7, 20_000) - 1, alphabet - 1)
+    form, again = reread(values)
+    assert form == ENTROPY
+    assert np.array_equal(again, values)
+    assert Integers(values).nbytes <= 1.02 * entropy_bits(np.bincount(values)) / 8 + 60
+
+
+@pytest.mark.parametrize("values", [[7], [2**31] * 3, [2**31, 0, 2**40 - 1], [2**61]])
+def test_wide_integers_come_back(values):
+    """Gaps in vectors of more than 2^32 entries."""
+    _, again = reread(np.array(values, dtype=np.int64))
+    assert again.tolist() == values
+
+
+@pytest.mark.parametrize("n", [1, 3, 4, 5, 700])
+@pytest.mark.parametrize("lanes", [1, 4, 16])
+def test_the_loops_of_numba_and_of_numpy_give_the_same_words(n, lanes, monkeypatch):
+    frequency = np.array([700, 200, 0, 100, 24])
+    symbols = np.random.default_rng(n).choice(5, n, p=frequency / 1024)
+    compiled = rans.rans_encode(symbols, frequency, 10, lanes)
+    monkeypatch.setattr(rans, "_loops", lambda: (rans._encode_rows, rans._decode_rows))
+    plain = rans.rans_encode(symbols, frequency, 10, lanes)
+    assert all(np.array_equal(a, b) for a, b in zip(compiled, plain, strict=True))
+    states, words = plain
+    assert np.array_equal(rans.rans_decode(words, states, n, frequency, 10), symbols)
+    monkeypatch.undo()
+    assert np.array_equal(rans.rans_decode(words, states, n, frequency, 10), symbols)
+
+
+@pytest.mark.parametrize(
+    ("data", "said"),
+    [
+        (bytes([200]), "unknown integer format 200"),
+        (bytes([40]), "unknown integer format 40"),
+        (bytes([64 + 63]), "unknown integer format 127"),
+        (bytes([ENTROPY, 16, 2]), "2 symbols with 16-bit frequencies is not ours"),
+        (bytes([ENTROPY, 0, 2]), "2 symbols with 0-bit frequencies is not ours"),
+        (bytes([ENTROPY, 10, 0x81, 0x20]), "4097 symbols"),
+        (bytes([ENTROPY, 10, 0]), "frequencies of an entropy-coded stream do not add up"),
+        (bytes([ENTROPY, 1, 2, 0b00001000, 0b01000000, 1, 1]), "16 more bytes are announced"),
+        (bytes([ENTROPY, 1, 2, 0b00001000, 0b01000000]) + bytes(16) + bytes([0]), "does not end where it should"),
+        (bytes([ENTROPY, 1, 2, 0b00001000, 0b01000000]) + bytes(16) + bytes([9, 0]), "18 more bytes are announced"),
+    ],
+)
+def test_impossible_streams_are_refused(data, said):
+    with pytest.raises(WireError, match=said):
+        Integers.read(Reader(data), 5)
+
+
+def test_a_word_too_many_or_too_few_is_refused():
+    values = (np.random.default_rng(0).random(2000) ** 6 * 20).astype(np.int64)
+    data = Integers(values).write()
+    assert data[0] == ENTROPY
+    with pytest.raises(WireError, match="does not end where it should"):
+        Integers.read(Reader(data), 1999)
+    with pytest.raises(WireError, match="does not end where it should"):
+        Integers.read(Reader(data), 2001)

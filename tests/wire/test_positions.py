@@ -1,0 +1,105 @@
+"""Where entries lie: round trips, the shorter of gaps and bitmap, and how near index sets come to their entropy."""
+
+import math
+
+import hypothesis.strategies as st
+import pytest
+import torch
+from hypothesis import given
+
+import telegrad as tg
+from telegrad.wire.bits import Reader, varint_nbytes
+from telegrad.wire.integers import BITMAP, Integers
+from telegrad.wire.positions import All, IndexSet, Nested, Subset, read_positions
+
+
+def reread(positions):
+    data = positions.write()
+    assert len(data) == positions.nbytes
+    reader = Reader(data)
+    again = read_positions(positions.tag, reader, positions.d)
+    assert reader.left == 0
+    return again
+
+
+@st.composite
+def index_sets(draw):
+    d = draw(st.integers(1, 400))
+    places = draw(st.sets(st.integers(0, d - 1), max_size=d))
+    return IndexSet(d, torch.tensor(sorted(places), dtype=torch.int64))
+
+
+@given(index_sets())
+def test_index_sets_come_back(positions):
+    again = reread(positions)
+    assert again.n == positions.n
+    assert torch.equal(again.indices(), positions.index)
+
+
+@pytest.mark.parametrize("d", [100, 4096])
+@pytest.mark.parametrize("share", [0.0, 0.001, 0.01, 0.1, 0.3, 0.5, 0.9, 1.0])
+def test_a_set_is_sent_as_gaps_or_as_a_bitmap_whichever_is_shorter(share, d):
+    positions = IndexSet(d, tg.Key(1).subset(d, round(share * d)))
+    gaps = positions.index.numpy() - [-1, *positions.index[:-1].tolist()][: positions.n] - 1
+    marks = torch.zeros(d, dtype=torch.int64).index_fill(0, positions.index, 1).numpy()
+    count = varint_nbytes(positions.n)
+    as_gaps, as_bitmap = count + Integers(gaps).nbytes, count + 1 + Integers(marks).nbytes
+    assert positions.nbytes == min(as_gaps, as_bitmap) <= count + 2 + (d + 7) // 8
+    assert (positions.write()[count] == BITMAP) == (as_bitmap < as_gaps)
+    assert torch.equal(reread(positions).indices(), positions.index)
+
+
+@pytest.mark.parametrize(("d", "k"), [(100_000, 1000), (100_000, 100), (20_000, 4000), (1_000_000, 1000)])
+def test_random_sets_cost_within_two_percent_of_their_entropy(d, k):
+    """0.3: log2 C(d, k) bits are the least for a uniformly random k-subset; a count and a format byte come on top."""
+    entropy = (math.lgamma(d + 1) - math.lgamma(k + 1) - math.lgamma(d - k + 1)) / math.log(2)
+    spent = 8 * IndexSet(d, tg.Key(2).subset(d, k)).nbytes
+    assert entropy < spent <= 1.02 * entropy + 8 * (varint_nbytes(k) + 2)
+
+
+@pytest.mark.parametrize("d", [2**31 + 7, 2**33, 2**40])
+def test_places_in_vectors_of_more_than_32_bits_come_back(d):
+    for places in ([d - 1], [0, 5, d - 1], [d // 2, d // 2 + 1]):
+        assert reread(IndexSet(d, torch.tensor(places))).indices().tolist() == places
+
+
+@given(st.integers(1, 300), st.integers(0, 2**64 - 1), st.data())
+def test_subsets_come_back_from_their_seed(d, seed, data):
+    size = data.draw(st.integers(0, d))
+    positions = Subset(d, size, seed)
+    again = reread(positions)
+    assert torch.equal(again.indices(), positions.indices())
+    assert len(set(again.indices().tolist())) == again.n == size
+
+    which = torch.tensor(
+        sorted(data.draw(st.sets(st.integers(0, size - 1)) if size else st.just(set()))), dtype=torch.int64
+    )
+    nested = positions.keep(which)
+    assert isinstance(nested, Nested)
+    assert torch.equal(reread(nested).indices(), positions.indices()[which])
+    assert torch.equal(nested.keep(which[:0]).indices(), which[:0])
+
+
+def test_keeping_some_of_all_places_lists_them():
+    kept = All(9).keep(torch.tensor([2, 5, 8]))
+    assert kept.indices().tolist() == [2, 5, 8]
+    assert kept.keep(torch.tensor([0, 2])).indices().tolist() == [2, 8]
+    assert All(9).write() == b""
+
+
+@pytest.mark.parametrize(
+    ("tag", "data", "said"),
+    [
+        (1, bytes([9, 64]), "lists 9 indices for a vector of 8"),
+        (1, bytes([2, BITMAP, 65, 0b11100000]), "announces 2 indices and marks 3"),
+        (1, bytes([1, 64 + 8, 8]), "outside the vector of 8"),
+        (1, bytes([2, 64 + 8, 7, 0]), "outside the vector of 8"),
+        (2, bytes([9]) + bytes(8), "a subset of 9 among 8"),
+        (2, bytes([3]) + bytes(7), "8 more bytes are announced, 7 are left"),
+        (3, bytes([5]) + bytes(8) + bytes([6, 64]), "lists 6 indices for a vector of 5"),
+        (7, b"", "unknown kind of positions 7"),
+    ],
+)
+def test_impossible_places_are_refused(tag, data, said):
+    with pytest.raises(tg.WireError, match=said):
+        read_positions(tag, Reader(data), 8)
