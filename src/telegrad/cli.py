@@ -1,4 +1,4 @@
-"""The command line: `telegrad compare`, `run`, `report` and `list`.
+"""The command line: `telegrad compare`, `run`, `report`, `variance` and `list`.
 
 Whatever needs torch is imported inside the commands, so that `telegrad --help` answers at once.
 """
@@ -164,6 +164,43 @@ def report(directory: Annotated[Path, typer.Argument(metavar="DIR", help="A run 
 
     run_directory = RunDirectory.load(directory)
     _show(write_report(run_directory), directory)
+
+
+@app.command()
+def variance(
+    spec: Annotated[list[str] | None, _option("A compressor's spec; may be repeated [default: a catalogue]")] = None,
+    source: Annotated[
+        Path | None, typer.Option("--input", help="A .npy, .safetensors, .pt or .pth file", show_default=False)
+    ] = None,
+    tensor: Annotated[str | None, _option("Which tensor of the file [default: all, joined]")] = None,
+    distribution: Annotated[
+        str, typer.Option(help="Without --input: gauss, laplace, t3, lognormal or expdecay")
+    ] = "gauss",
+    size: Annotated[int, typer.Option(help="Entries of that vector", min=1)] = 100_000,
+    repeats: Annotated[int, typer.Option(help="Messages a random compressor", min=2)] = 20,
+    seed: Annotated[int, typer.Option(help="Decides every draw")] = 0,
+    plot: Annotated[Path | None, _option("Draw omega against bits into this PNG")] = None,
+    json_file: Annotated[Path | None, typer.Option("--json", help="Write the figures here", show_default=False)] = None,
+) -> None:
+    """Measure error and bits of compressors on a tensor, from messages really packed."""
+    import json
+
+    from telegrad.lab import variance as measuring
+    from telegrad.lab.tables import variance_table
+    from telegrad.lab.vectors import load_tensor, quantile_vector
+    from telegrad.random import Key
+
+    key = Key(seed)
+    x = quantile_vector(distribution, size, key) if source is None else load_tensor(source, tensor)
+    name = f"{distribution}, {size} entries" if source is None else f"{source.name}, {x.numel()} entries"
+    found = measuring.measure_all(spec or measuring.DEFAULT_SPECS, x, key, repeats)
+    _console().print(variance_table(found, name))
+    if plot is not None:
+        measuring.plot(found, name, plot)
+        typer.echo(f"plot:   {plot}")
+    if json_file is not None:
+        json_file.write_text(json.dumps(measuring.as_json(found, name, x.numel()), indent=2) + "\n", encoding="utf-8")
+        typer.echo(f"json:   {json_file}")
 
 
 @app.command("list")

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 from rich import box
 from rich.table import Table
 from rich.text import Text
+
+from telegrad.lab.variance import Measurement
 
 __all__ = [
     "NOTHING",
@@ -19,6 +22,7 @@ __all__ = [
     "number",
     "seconds",
     "summary_table",
+    "variance_table",
 ]
 
 NOTHING = "–"
@@ -116,3 +120,16 @@ def _prefixed(value: float | None, units: tuple[tuple[str, float], ...]) -> str:
     # The threshold lets 999.7 k read as 1.00 M, not as 1000 k.
     unit, size = next((unit for unit in units if abs(value) >= 0.9995 * unit[1]), units[-1])
     return f"{number(value / size)} {unit}"
+
+
+def variance_table(measurements: Sequence[Measurement], vector: str) -> Table:
+    """The table of `telegrad variance`: a line a compressor, in the order of bits."""
+    table = Table(box=box.SIMPLE, title=vector, title_justify="left", title_style="bold")
+    table.add_column("compressor", overflow="fold")
+    for heading in ("bits", "a coordinate", "omega", "± error", "predicted", "worst case"):
+        table.add_column(heading, justify="right")
+    for one in measurements:
+        name = Text(one.spec) if one.unbiased else Text.assemble(one.spec, (" biased", "dim"))
+        figures = (one.bits_per_coordinate, one.omega, one.error, one.predicted, one.bound)
+        table.add_row(name, bits(one.bits), *(number(figure) for figure in figures))
+    return table
