@@ -9,6 +9,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+from telegrad.errors import WireError
 from telegrad.wire.bits import varint_nbytes
 from telegrad.wire.positions import Positions
 from telegrad.wire.values import Floats, Values
@@ -102,8 +103,11 @@ class Code:
 
     def decode(self) -> Tensor:
         """The estimate, in the tensor's shape and dtype. A sum of several terms is formed in float64 and rounded
-        once.
+        once. Raises `WireError` where a message announced more entries than the memory holds.
         """
-        out = torch.zeros(self.shape, dtype=self.dtype if len(self.terms) <= 1 else torch.float64)
+        try:
+            out = torch.zeros(self.shape, dtype=self.dtype if len(self.terms) <= 1 else torch.float64)
+        except RuntimeError:
+            raise WireError(f"a tensor of shape {self.shape} does not fit into memory") from None
         self.add_to(out)
         return out.to(self.dtype)

@@ -56,7 +56,10 @@ def unpack(data: bytes | bytearray | memoryview) -> Code:
     numel, level, n_terms = math.prod(shape), reader.varint(), reader.varint()
     if numel > _MAX_NUMEL:
         raise WireError(f"the message announces {numel} entries; up to {_MAX_NUMEL} are allowed")
-    terms = tuple(_read_term(reader, numel, dtype_code) for _ in range(min(n_terms, reader.left + 1)))
+    try:
+        terms = tuple(_read_term(reader, numel, dtype_code) for _ in range(min(n_terms, reader.left + 1)))
+    except MemoryError:
+        raise WireError(f"the message announces {numel} entries, more than the memory holds") from None
     if reader.left:
         raise WireError(f"{reader.left} bytes follow the end of the message")
     return Code(shape, DTYPES[dtype_code], terms, level)

@@ -173,7 +173,7 @@ class Subset(Positions):
     def read(cls, reader: Reader, d: int) -> Subset:
         """The inverse of `write`."""
         size, seed = reader.varint(), int.from_bytes(reader.take(8), "little")
-        if size > d:
+        if size > d or d >= 2**31:
             raise WireError(f"the message announces a subset of {size} among {d} entries")
         return cls(d, size, seed)
 
