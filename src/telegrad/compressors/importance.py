@@ -20,19 +20,20 @@ from telegrad.wire.values import Floats, Grid
 __all__ = ["Importance", "optimal_threshold"]
 
 
-def optimal_threshold(magnitude: Tensor, k: int) -> float:
+def optimal_threshold(magnitude: Tensor, k: float) -> float:
     """The t with Σ_j min(1, magnitude_j / t) = k (A5.2), for float64 magnitudes with more than k non-zero ones; 0
     otherwise.
 
     Entries of at least t are certain; with r of them, t = Σ_{j>r} |x|_(j) / (k − r) over the sorted rest.
     """
     ordered = sorted_descending(magnitude)
-    if k >= len(ordered) or float(ordered[k]) == 0.0:
+    if k >= len(ordered) or float(ordered[int(k)]) == 0.0:
         return 0.0
+    most = math.ceil(k)
     # tail[r] = sum of all but the r largest; summed from the small end, which is also the accurate one.
-    tail = ordered.flip(0).cumsum(0).flip(0)[:k]
-    thresholds = tail / (k - torch.arange(k, device=ordered.device))
-    saturated = int((ordered[:k] <= thresholds).nonzero()[0])
+    tail = ordered.flip(0).cumsum(0).flip(0)[:most]
+    thresholds = tail / (k - torch.arange(most, device=ordered.device))
+    saturated = int((ordered[:most] <= thresholds).nonzero()[0])
     return float(thresholds[saturated])
 
 
