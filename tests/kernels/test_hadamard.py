@@ -1,0 +1,63 @@
+"""The random rotations of A21: transform, blocks, inverse, and how uniform they are."""
+
+import math
+
+import pytest
+import torch
+
+from telegrad.kernels.hadamard import block_sizes, hadamard, rotate, rotate_back
+
+
+def sylvester(n):
+    matrix = torch.ones(1, 1, dtype=torch.float64)
+    while len(matrix) < n:
+        matrix = torch.cat([torch.cat([matrix, matrix], 1), torch.cat([matrix, -matrix], 1)])
+    return matrix / math.sqrt(n)
+
+
+@pytest.mark.parametrize("n", [1, 2, 4, 8, 64, 128])
+def test_the_transform_is_sylvesters_matrix_and_its_own_inverse(n):
+    x = torch.randn(3, n, generator=torch.Generator().manual_seed(n), dtype=torch.float64)
+    assert torch.allclose(hadamard(x), x @ sylvester(n), atol=1e-13)
+    assert torch.allclose(hadamard(hadamard(x)), x, atol=1e-13)
+
+
+def test_blocks_are_the_binary_expansion_and_one_short_end():
+    assert block_sizes(100_000) == [65536, 32768, 1024, 512, 128, 32]  # A21
+    assert block_sizes(200_000) == [65536] * 3 + [2048, 1024, 256, 64]
+    assert block_sizes(63) == [63]
+    assert block_sizes(0) == []
+    assert all(sum(block_sizes(n)) == n for n in range(3000))
+
+
+@pytest.mark.parametrize("n", [0, 1, 2, 3, 63, 64, 65, 1000, 5001, 131_072 + 77])
+def test_rotations_keep_lengths_and_are_undone(n):
+    v = torch.randn(n, generator=torch.Generator().manual_seed(n), dtype=torch.float64)
+    y = rotate(v, 2**64 - 1)
+    assert float(y.norm()) == pytest.approx(float(v.norm()), rel=1e-12)
+    assert torch.allclose(rotate_back(y, 2**64 - 1), v, atol=1e-12)
+    if n > 1:
+        assert not torch.allclose(y, rotate(v, 5))
+
+
+@pytest.mark.parametrize("n", [2, 6])
+def test_short_rotations_are_uniform(n):
+    """Every entry of Q has mean 0, second moment 1/n and fourth 3/(n(n+2)); 2000 draws, z = 5 (level 6e-7 each)."""
+    columns = torch.eye(n, dtype=torch.float64)
+    draws = torch.stack([torch.stack([rotate(column, seed) for column in columns]) for seed in range(2000)])
+    for power, moment in ((1, 0.0), (2, 1 / n), (4, 3 / (n * (n + 2)))):
+        sample = draws**power
+        assert bool(((sample.mean(0) - moment).abs() <= 5 * sample.std(0) / math.sqrt(2000)).all())
+    # A rotation without reflections would fix the direction of nothing in two dimensions.
+    assert 0.4 < float((torch.linalg.det(draws) > 0).double().mean()) < 0.6
+
+
+@pytest.mark.parametrize("n", [64, 4096])
+def test_a_rotated_unit_vector_looks_gaussian(n):
+    """The kurtosis of √n · y is that of the sphere, 3n/(n+2), for one-hot and two-hot vectors; 5 standard errors."""
+    for entries in ((1.0,), (1.01, 1.0)):
+        v = torch.zeros(n, dtype=torch.float64)
+        v[: len(entries)] = torch.tensor(entries)
+        v /= v.norm()
+        fourth = torch.stack([(rotate(v, seed).double() ** 4).sum() * n for seed in range(400)])
+        assert abs(float(fourth.mean()) - 3 * n / (n + 2)) <= 5 * float(fourth.std()) / 20
