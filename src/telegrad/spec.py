@@ -95,6 +95,7 @@ def build(spec: Any, kind: str) -> Any:
         raise SpecError(f"a {kind} is given by a spec string such as `{_any_example(kind)}`, not by {spec!r}")
     try:
         tree = ast.parse(spec.strip(), mode="eval").body
+        ast.unparse(tree)  # what cannot be printed, by its depth or a number's length, cannot be explained below
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         raise SpecError(f"cannot read the spec `{spec}`; write for example `{_any_example(kind)}`") from None
     return _build_node(tree, kind, spec)
@@ -127,7 +128,7 @@ def _build_node(node: ast.AST, kind: str, spec: str) -> Any:
     for keyword in call.keywords if call else []:
         if keyword.arg not in fields:
             raise SpecError(
-                _unknown(f"argument {keyword.arg!r} of {cls.spec_name}", keyword.arg or "**", list(fields))
+                _unknown(f"argument {keyword.arg or '**'!r} of {cls.spec_name}", keyword.arg or "**", list(fields))
                 + f"; for example `{cls.example}`"
             )
         if keyword.arg in given:

@@ -1,0 +1,223 @@
+"""The grammar of specs: canonical text, and refusals that name the culprit and show what to write."""
+
+import dataclasses
+import warnings
+
+import hypothesis.strategies as st
+import pytest
+from hypothesis import given, settings
+
+import telegrad as tg
+from cases import ours, variants
+from telegrad.spec import Registered, build, names, register, registered, resolve_amount
+
+KINDS = ("compressor", "ladder", "method", "workload")
+CLASSES = [cls for kind in KINDS for cls in ours(kind)]
+
+
+@pytest.mark.parametrize("cls", CLASSES, ids=lambda cls: f"{cls.kind}-{cls.spec_name}")
+def test_examples_are_built_by_their_class_and_survive_a_round_trip(cls):
+    made = build(cls.example, cls.kind)
+    assert type(made) is cls
+    assert build(str(made), cls.kind) == made
+    assert str(build(str(made), cls.kind)) == str(made)
+    assert build(made, cls.kind) is made
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_variant_survives_a_round_trip_and_no_two_share_a_text(kind):
+    made = variants(kind)
+    assert [build(str(variant), kind) for variant in made] == made
+    assert len(set(map(str, made))) == len(made)
+
+
+@pytest.mark.parametrize(
+    ("text", "canonical"),
+    [
+        ("topk(0.01)", "topk(k=0.01)"),
+        ("  mlmc( stopk( s = 0.01 ) )  ", "mlmc(stopk(s=0.01))"),
+        ("mlmc(ladder=stopk(s=3), probabilities=adaptive)", "mlmc(stopk(s=3))"),
+        (
+            "mlmc(stopk(values='sign', s=3), probabilities=\"cost\")",
+            "mlmc(stopk(s=3, values=sign), probabilities=cost)",
+        ),
+        ("mlmc(fixed_point())", "mlmc(fixed_point)"),
+        ("randk(k=5, scaled=false)", "randk(k=5, scaled=False)"),
+        ("randk(k=5, scaled=True)", "randk(k=5)"),
+        ("qsgd(4)", "qsgd"),
+        ("ef21_sgdm(topk(k=1), momentum=1)", "ef21_sgdm(topk(k=1), momentum=1.0)"),
+        ("importance(k=1e-3)", "importance(k=0.001)"),
+        ("mlmc(stopk(s=0.01),\n  probabilities=fixed)", "mlmc(stopk(s=0.01), probabilities=fixed)"),
+    ],
+)
+def test_texts_have_one_canonical_form(text, canonical):
+    kind = "method" if text.startswith("ef") else "compressor"
+    assert str(build(text, kind)) == canonical
+
+
+REFUSED = {
+    # unknown names, with the nearest valid one
+    "tpk(k=1)": ["unknown compressor 'tpk'", "did you mean 'topk'?", "`topk(k=0.01)`"],
+    "mlmx(stopk(s=1))": ["unknown compressor 'mlmx'", "did you mean 'mlmc'?"],
+    "mlmc(rnt)": ["unknown ladder 'rnt'", "did you mean 'rtn'?", "`rtn(grids=12)`"],
+    "mlmc(topk(k=1))": ["unknown ladder 'topk'", "did you mean 'stopk'?"],
+    "zzz": ["unknown compressor 'zzz'", "valid: ", "identity", "topk"],
+    # another kind
+    "sgd(identity)": ["unknown compressor 'sgd'", "for example"],
+    # arguments
+    "topk(q=1)": ["unknown argument 'q' of topk", "valid: k, values", "`topk(k=0.01)`"],
+    "topk(k=1, valuse=sign)": ["unknown argument 'valuse'", "did you mean 'values'?"],
+    "topk(k=1, **{'values': 'sign'})": ["unknown argument", "'**'"],
+    "topk(k=1, k=2)": ["'k'", "twice", "`topk(k=0.01)`"],
+    "topk(1, k=2)": ["'k'", "twice", "`topk(k=0.01)`"],
+    "topk": ["topk needs k", "`topk(k=0.01)`"],
+    "topk()": ["topk needs k"],
+    "mlmc": ["mlmc needs ladder", "`mlmc(stopk(s=0.01))`"],
+    "qsgd(4, 5)": ["qsgd takes 1 arguments", "`qsgd(levels=4)`"],
+    # values
+    "topk(k=0)": ["topk(k=0)", "a count (an integer from 1) or a fraction", "`topk(k=0.01)`"],
+    "topk(k=-3)": ["topk(k=-3)", "an integer from 1"],
+    "topk(k=0.0)": ["topk(k=0.0)", "(0, 1]"],
+    "topk(k=1.5)": ["topk(k=1.5)", "(0, 1]"],
+    "topk(k=-0.1)": ["topk(k=-0.1)"],
+    "topk(k=nan)": ["topk(k=nan)", "int or float is wanted"],
+    "topk(k=1e999)": ["topk(k=", "finite"],
+    "topk(k=true)": ["topk(k=true)", "int or float is wanted"],
+    "topk(k=none)": ["topk(k=none)"],
+    "topk(k='3')": ["topk(k='3')", "int or float"],
+    "topk(k=1+1)": ["topk(k=1 + 1)", "a number or a word"],
+    "topk(k=1j)": ["topk(k=1j)"],
+    "topk(k=[1])": ["topk(k=[1])"],
+    "topk(*k)": ["topk(k=*k)"],
+    "topk(k=1, values=fp16)": ["topk(values=fp16)", "allowed are fp32, bf16, log, sign"],
+    "topk(k=1, values=3)": ["topk(values=3)", "allowed are fp32"],
+    "mlmc(stopk(s=1), probabilities=best)": ["mlmc(probabilities=best)", "adaptive, fixed, cost"],
+    "mlmc(3)": ["`3`", "is not a ladder", "write for example"],
+    "mlmc('stopk')": ["'stopk'", "is not a ladder"],
+    "qsgd(levels=2.5)": ["qsgd(levels=2.5)", "int is wanted"],
+    "qsgd(levels=0)": ["qsgd(levels=0)", "from 1"],
+    "rtn(level=31)": ["rtn(level=31)", "from 1 to 30"],
+    "fixed_point(level=0)": ["fixed_point(level=0)", "from 1 to 30"],
+    "floating_point(level=53)": ["floating_point(level=53)", "from 0 to 52"],
+    "mlmc(rtn(grids=1))": ["rtn(grids=1)", "from 2 to 20"],
+    "stopk(s=1, keep=0)": ["stopk(keep=0)", "from 1"],
+    "randk(k=1, scaled=1)": ["randk(scaled=1)", "bool is wanted"],
+    # no spec at all
+    "": ["cannot read the spec ``", "for example"],
+    "topk(k=1": ["cannot read the spec `topk(k=1`"],
+    "topk k=1": ["cannot read the spec"],
+    "topk(k=1); import os": ["cannot read the spec"],
+    "topk(k=__import__('os'))": ["topk(k=__import__('os'))", "a number or a word"],
+    "tg.topk(k=1)": ["tg.topk", "is not a compressor"],
+    "lambda: 0": ["lambda", "is not a compressor"],
+    "(topk)(k=1)(k=2)": ["is not a compressor"],
+    "3": ["`3`", "is not a compressor"],
+    "top\0k": ["cannot read the spec"],
+    "topk(k=" + "9" * 5000 + ")": ["cannot read the spec"],
+    "topk(k=0x" + "f" * 5000 + ")": ["cannot read the spec"],
+    "mlmc(" * 300 + ")" * 300: ["cannot read the spec"],
+    "topk(k=" + "-" * 400 + "1)": ["topk(k="],
+    "topk(k=" + "-" * 20000 + "1)": ["cannot read the spec"],
+}
+
+
+@pytest.mark.parametrize("spec", REFUSED, ids=lambda spec: repr(spec[:40]))
+def test_a_refusal_names_the_culprit_and_shows_an_example(spec):
+    with pytest.raises(tg.SpecError) as refused:
+        tg.compressor(spec)
+    for part in REFUSED[spec]:
+        assert part in str(refused.value)
+    assert "xample" in str(refused.value)
+
+
+@pytest.mark.parametrize("given_", [3, None, 0.1, ["topk(k=1)"], b"topk(k=1)", tg.Key(0)], ids=repr)
+def test_what_is_neither_text_nor_object_is_refused(given_):
+    with pytest.raises(tg.SpecError, match="a compressor is given by a spec string such as `"):
+        tg.compressor(given_)
+
+
+def test_an_object_of_another_kind_is_refused():
+    for wrong, kind in [(tg.method("sgd(identity)"), "compressor"), (tg.compressor("identity"), "method")]:
+        with pytest.raises(tg.SpecError) as refused:
+            build(wrong, kind)
+        assert f"`{wrong}` is a {wrong.kind}; a {kind} is wanted here, for example `" in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("spec", "parts"),
+    [
+        ("ef21(sgd(identity))", ["unknown compressor 'sgd'"]),
+        ("topk(k=1)", ["unknown method 'topk'", "valid: ", "ef21"]),
+        ("ef12(topk(k=1))", ["unknown method 'ef12'", "did you mean 'ef"]),
+        ("ef21_sgdm(topk(k=1), momentum=0)", ["ef21_sgdm(momentum=0.0)", "(0, 1]"]),
+        ("ef21_sgdm(topk(k=1), momentum=1.1)", ["ef21_sgdm(momentum=1.1)"]),
+        ("ef21(topk(k=0))", ["topk(k=0)"]),
+    ],
+)
+def test_methods_are_refused_in_the_same_words(spec, parts):
+    with pytest.raises(tg.SpecError) as refused:
+        tg.method(spec)
+    for part in [*parts, "for example `"]:
+        assert part in str(refused.value)
+
+
+@settings(max_examples=400)
+@given(
+    st.one_of(
+        st.text(max_size=30),
+        st.text("topkmlcs(),=.0123456789-*'[]{}:eE_ \n", max_size=40),
+        st.lists(
+            st.sampled_from(["mlmc", "(", ")", "stopk", "s", "=", "0.1", ",", "k", "topk", "sign", "values", "-", "1"]),
+            max_size=12,
+        ).map("".join),
+    )
+)
+def test_any_text_is_a_compressor_or_a_spec_error(text):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", SyntaxWarning)
+        try:
+            made = tg.compressor(text)
+        except tg.SpecError:
+            return
+    assert tg.compressor(str(made)) == made
+
+
+@pytest.mark.parametrize(
+    ("amount", "d", "entries"),
+    [(0.01, 1000, 10), (0.01, 10, 1), (0.01, 1, 1), (0.5, 5, 2), (1.0, 7, 7), (3, 3, 3), (1, 1, 1), (0.999, 3, 3)],
+)
+def test_an_amount_is_a_count_or_a_share(amount, d, entries):
+    assert resolve_amount(tg.compressor(f"topk(k={amount})"), "k", d) == entries
+
+
+def test_a_count_above_d_is_refused_with_both_numbers():
+    with pytest.raises(tg.SpecError) as refused:
+        resolve_amount(tg.compressor("topk(k=11)"), "k", 10)
+    for part in ("topk(k=11)", "d = 10", "write a count up to 10, or a fraction such as k=0.01"):
+        assert part in str(refused.value)
+
+
+def test_a_class_registers_itself_under_one_name_only():
+    class Thing(Registered):
+        kind = "thing of a test"
+
+    @register("one", example="one(size=2)", source="here")
+    @dataclasses.dataclass(frozen=True)
+    class One(Thing):
+        size: int
+        mode: str = "plain"
+
+    assert names("thing of a test") == ["one"]
+    assert registered("thing of a test") == {"one": One}
+    assert str(build("one(2, mode=odd)", "thing of a test")) == "one(size=2, mode=odd)"
+    with pytest.raises(tg.SpecError, match="'one' is registered twice"):
+        register("one", example="one", source="here")(One)
+
+
+def test_the_catalogue_lists_everything_once_with_a_summary():
+    entries = tg.catalogue()
+    assert len({(entry.kind, entry.name) for entry in entries}) == len(entries)
+    for cls in CLASSES:
+        (entry,) = [entry for entry in entries if (entry.kind, entry.name) == (cls.kind, cls.spec_name)]
+        assert (entry.example, entry.source) == (cls.example, cls.source)
+        assert len(entry.summary) > 20
