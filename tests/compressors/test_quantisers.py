@@ -80,13 +80,14 @@ def test_qsgd_variance_of_20000_equal_pieces():
     assert bool((bias <= 5 * estimates.std(0) / copies**0.5).all())
 
 
-def test_the_bound_of_qsgd_is_nearly_attained_by_half_steps():
-    """A7.2: for s = 1 and d equal entries f = 1/√d, so ω = √d − 1, below the declared min(d/s², √d/s) by one."""
+def test_the_bound_of_qsgd_is_attained_by_equal_entries():
+    """Within A7.2's min(d/s², √d/s): for s = 1 and d equal entries f = 1/√d, so the variance is √d − 1; d/(4s²) else."""
     x = torch.ones(100)
     assert relative_variance("qsgd(levels=1)", x) == pytest.approx(9.0, rel=1e-9)
-    assert tg.compressor("qsgd(levels=1)").omega(100) == 10.0
-    assert tg.compressor("qsgd(levels=20)").omega(100) == 0.25
+    assert tg.compressor("qsgd(levels=1)").omega(100) == 9.0
+    assert tg.compressor("qsgd(levels=20)").omega(100) == 1 / 16
     # f = 1/2 everywhere: d/(4 s²), the most that d rounding errors can be.
+    assert tg.compressor("qsgd(levels=105)").omega(100) == pytest.approx(100 / (4 * 105**2), rel=1e-12)
     assert relative_variance("qsgd(levels=105)", x) == pytest.approx(100 / (4 * 105**2), rel=1e-9)
 
 

@@ -1,27 +1,35 @@
 """The catalogue of compressors, one a file."""
 
 from telegrad.compressors.base import Compressor
+from telegrad.compressors.dithering import Dithering
 from telegrad.compressors.fixed_point import FixedPoint
 from telegrad.compressors.floating_point import FloatingPoint
 from telegrad.compressors.identity import Identity
 from telegrad.compressors.importance import Importance
+from telegrad.compressors.natural import Natural
+from telegrad.compressors.natural_dithering import NaturalDithering
 from telegrad.compressors.qsgd import QSGD
 from telegrad.compressors.randk import RandK
 from telegrad.compressors.rtn import RTN
 from telegrad.compressors.sign import Sign
 from telegrad.compressors.stopk import SegmentedTopK
+from telegrad.compressors.terngrad import TernGrad
 from telegrad.compressors.topk import TopK
 
 __all__ = [
     "QSGD",
     "RTN",
     "Compressor",
+    "Dithering",
     "FixedPoint",
     "FloatingPoint",
     "Identity",
     "Importance",
+    "Natural",
+    "NaturalDithering",
     "RandK",
     "SegmentedTopK",
     "Sign",
+    "TernGrad",
     "TopK",
 ]

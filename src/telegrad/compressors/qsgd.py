@@ -1,19 +1,21 @@
-"""QSGD: stochastic rounding to s levels of the norm."""
+"""QSGD: stochastic rounding to s levels of the norm, of the whole vector or of each bucket."""
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
 
 from telegrad.compressors.base import Compressor, Encoded
-from telegrad.kernels.reference import round_to_integer
+from telegrad.compressors.dithering import dithered, dithering_omega, dithering_variance, stochastic_symbols
 from telegrad.random import Key
 from telegrad.spec import check_that, register
 from telegrad.wire.code import Term
 from telegrad.wire.positions import All
-from telegrad.wire.values import Grid
+from telegrad.wire.values import Bucketed
 
 __all__ = ["QSGD"]
 
@@ -21,37 +23,58 @@ __all__ = ["QSGD"]
 @register("qsgd", example="qsgd(levels=4)", source="A7; Alistarh et al. 2017")
 @dataclass(frozen=True)
 class QSGD(Compressor):
-    """With y_j = s |x_j| / ‖x‖₂ for s = `levels`: C(x)_j = ‖x‖₂ sign(x_j) (⌊y_j⌋ + Bernoulli(y_j − ⌊y_j⌋)) / s (A7.1).
+    """With y_j = s |x_j| / ‖x‖ for s = `levels`: C(x)_j = ‖x‖ sign(x_j) (⌊y_j⌋ + Bernoulli(y_j − ⌊y_j⌋)) / s (A7.1).
 
-    Unbiased; exact variance (‖x‖²/s²) Σ f_j (1 − f_j), f_j the fraction of y_j; omega = min(d/s², √d/s) (A7.2). Sent:
-    the places of the non-zero symbols, their signs, their magnitudes where one exceeds 1, and ‖x‖/s.
+    Unbiased; exact variance (‖x‖²/s²) Σ f_j (1 − f_j), f_j the fraction of y_j. For `norm=l2` omega = √d/s − 1,
+    attained by equal magnitudes, where √d >= 2s, else d/(4s²): within (A7.2); for `norm=inf` see `dithering_omega`.
+    Sent: the places of the non-zero symbols, their signs, their magnitudes where one exceeds 1, and ‖x‖/s.
+
+    `bucket`: so many neighbouring entries share a norm (512 in the paper); then omega is that of one bucket, every
+    symbol is sent, and a scale for each bucket.
     """
 
     levels: int = 4
+    norm: Literal["l2", "inf"] = "l2"
+    bucket: int | None = None
 
     unbiased = True
     random = True
 
     def __post_init__(self) -> None:
         check_that(1 <= self.levels < 2**31, self, "levels", "a number of levels from 1 is allowed")
+        check_that(self.bucket is None or self.bucket >= 1, self, "bucket", "a number of entries from 1 is allowed")
+
+    @property
+    def _p(self) -> float:
+        return 2.0 if self.norm == "l2" else math.inf
 
     def omega(self, d: int) -> float:
-        return min(d / self.levels**2, d**0.5 / self.levels)
+        return dithering_omega(min(d, self.bucket or d), self.levels, self._p)
 
     def alpha(self, d: int) -> float:
         return max(0.0, 1 - self.omega(d))
 
+    def _steps(self, x: Tensor) -> Tensor:
+        """The step of every bucket, float64."""
+        bucket = min(self.bucket or len(x), len(x))
+        rows = torch.nn.functional.pad(x, (0, -len(x) % bucket)).view(-1, bucket)
+        largest = rows.abs().amax(1)
+        relative = rows / torch.where(largest > 0, largest, 1.0).unsqueeze(1)
+        return largest * torch.linalg.vector_norm(relative, ord=self._p, dim=1) / self.levels
+
+    def _of_entries(self, steps: Tensor, d: int) -> Tensor:
+        """For each entry the step of its bucket. A bucket of zeros has any step: its symbols are zero."""
+        return torch.where(steps > 0, steps, 1.0).repeat_interleave(min(self.bucket or d, d))[:d]
+
     def _encode(self, v: Tensor, key: Key) -> Encoded:
         x = v.double()
-        step = float(torch.linalg.vector_norm(x)) / self.levels
-        magnitude = round_to_integer(x.abs() / step, key.uniform(len(v), device=v.device)).to(torch.int64)
-        which = magnitude.nonzero().squeeze(1)
-        grid = Grid(magnitude[which] * v[which].sign().to(torch.int64), step).rounded(v.dtype, key.fold(role="scale"))
-        return Encoded((Term(All(len(v)).keep(which), grid),))
+        steps = self._steps(x)
+        if self.bucket is None:
+            return Encoded((dithered(v, x, float(steps[0]), key),))
+        symbol = stochastic_symbols(x, self._of_entries(steps, len(x)), key)
+        values = Bucketed(symbol, steps, self.bucket).rounded(v.dtype, key.fold(role="scale"))
+        return Encoded((Term(All(len(v)), values),))
 
     def _variance(self, v: Tensor) -> float:
         x = v.double()
-        step = float(torch.linalg.vector_norm(x)) / self.levels
-        y = x.abs() / step
-        fraction = y - y.floor()
-        return step**2 * float((fraction * (1 - fraction)).sum())
+        return dithering_variance(x, self._of_entries(self._steps(x), len(x)))

@@ -11,14 +11,15 @@ import torch
 from telegrad.errors import WireError
 from telegrad.wire.bits import Reader
 from telegrad.wire.values.base import DTYPES, Values
+from telegrad.wire.values.bucketed import Bucketed
 from telegrad.wire.values.exponents import Exponents
 from telegrad.wire.values.floats import Floats
 from telegrad.wire.values.grid import Grid
 from telegrad.wire.values.table import Table
 
-__all__ = ["DTYPES", "Exponents", "Floats", "Grid", "Table", "Values", "read_values"]
+__all__ = ["DTYPES", "Bucketed", "Exponents", "Floats", "Grid", "Table", "Values", "read_values"]
 
-_KINDS: dict[int, type[Values]] = {cls.tag: cls for cls in (Floats, Grid, Exponents, Table)}
+_KINDS: dict[int, type[Values]] = {cls.tag: cls for cls in (Floats, Grid, Exponents, Table, Bucketed)}
 
 
 def read_values(tag: int, reader: Reader, n: int, dtype: torch.dtype) -> Values:

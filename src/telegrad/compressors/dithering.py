@@ -1,0 +1,104 @@
+"""Standard dithering: stochastic rounding to s equal levels of a p-norm; and the arithmetic that QSGD and TernGrad
+share.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from telegrad.compressors.base import Compressor, Encoded
+from telegrad.kernels.reference import round_to_integer
+from telegrad.random import Key
+from telegrad.spec import check_that, register
+from telegrad.wire.code import Term
+from telegrad.wire.positions import All
+from telegrad.wire.values import Grid
+
+__all__ = ["Dithering", "dithered", "dithering_omega", "dithering_variance", "p_norm", "stochastic_symbols"]
+
+
+def p_norm(x: Tensor, p: float) -> float:
+    """‖x‖_p of a non-zero float64 vector; no power overflows or vanishes on the way."""
+    largest = float(x.abs().max())
+    return largest * float(torch.linalg.vector_norm(x / largest, ord=p))
+
+
+def stochastic_symbols(x: Tensor, step: float | Tensor, key: Key) -> Tensor:
+    """float64 x in steps of `step` (one for all, or one an entry), rounded stochastically; int64, shape (d,)."""
+    magnitude = round_to_integer(x.abs() / step, key.uniform(len(x), device=x.device)).to(torch.int64)
+    return torch.where(x < 0, -magnitude, magnitude)
+
+
+def dithered(v: Tensor, x: Tensor, step: float, key: Key) -> Term:
+    """The term for float64 `x`, rounded stochastically to multiples of `step`, in a message for a tensor like `v`."""
+    symbol = stochastic_symbols(x, step, key)
+    which = symbol.nonzero().squeeze(1)
+    return Term(All(len(v)).keep(which), Grid(symbol[which], step).rounded(v.dtype, key.fold(role="scale")))
+
+
+def dithering_variance(x: Tensor, step: float | Tensor) -> float:
+    """Σ step² f (1 − f), f the fraction of |x_j| / step (A9.1)."""
+    y = x.abs() / step
+    fraction = y - y.floor()
+    return float((fraction * (1 - fraction) * step * step).sum())
+
+
+def dithering_omega(d: int, levels: int, p: float) -> float:
+    """The constant of s levels of the p-norm; with R = d^(2/min(p,2)) / s²: √R − 1 for R >= 4, else R/4.
+
+    For every μ >= 0, f (1 − f) <= μ y² + 1/(4 (1 + μ)); the sum over entries with Σ y² >= d/R, least over μ, is the
+    bound. Equal entries attain √R − 1 for p <= 2. For p = ∞ the largest entry lies on the grid: then
+    (√(1 + (d−1)/s²) − 1) / 2, attained by one entry 1 and d − 1 of 1/(s + √(s² + d − 1)); s = 1 is (A10.2).
+    """
+    if d <= 1:
+        return 0.0
+    if math.isinf(p):
+        return (math.sqrt(1 + (d - 1) / levels**2) - 1) / 2
+    ratio = d ** (2 / min(p, 2.0)) / levels**2
+    return math.sqrt(ratio) - 1 if ratio >= 4 else ratio / 4
+
+
+@register(
+    "dithering", example="dithering(norm=inf, levels=4)", source="A9; Goodall 1951; Roberts 1962; Horváth et al. 2019"
+)
+@dataclass(frozen=True)
+class Dithering(Compressor):
+    """With y_j = s |x_j| / ‖x‖_p for s = `levels`: C(x)_j = ‖x‖_p sign(x_j) (⌊y_j⌋ + Bernoulli(y_j − ⌊y_j⌋)) / s
+    (A9.1).
+
+    Unbiased; exact variance (‖x‖_p²/s²) Σ f_j (1 − f_j), f_j the fraction of y_j; `dithering_omega` derives omega and
+    says where it is attained. norm=2 is QSGD, norm=inf with one level is TernGrad.
+    """
+
+    levels: int = 4
+    norm: float | Literal["inf"] = "inf"
+
+    unbiased = True
+    random = True
+
+    def __post_init__(self) -> None:
+        check_that(1 <= self.levels < 2**31, self, "levels", "a number of levels from 1 is allowed")
+        check_that(self.norm == "inf" or self.norm >= 1, self, "norm", "inf or a number from 1 is allowed")
+
+    @property
+    def _p(self) -> float:
+        return float(self.norm)
+
+    def omega(self, d: int) -> float:
+        return dithering_omega(d, self.levels, self._p)
+
+    def alpha(self, d: int) -> float:
+        return max(0.0, 1 - self.omega(d))
+
+    def _encode(self, v: Tensor, key: Key) -> Encoded:
+        x = v.double()
+        return Encoded((dithered(v, x, p_norm(x, self._p) / self.levels, key),))
+
+    def _variance(self, v: Tensor) -> float:
+        x = v.double()
+        return dithering_variance(x, p_norm(x, self._p) / self.levels)

@@ -1,0 +1,57 @@
+"""Natural compression: every entry becomes a power of two."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from telegrad.compressors.base import Compressor, Encoded
+from telegrad.compressors.coding import code_values, coding_variance
+from telegrad.random import Key
+from telegrad.spec import register
+from telegrad.wire.code import Term
+from telegrad.wire.positions import All, IndexSet
+from telegrad.wire.values import Floats
+
+__all__ = ["Natural"]
+
+
+@register("natural", example="natural", source="A11; Horváth et al. 2019")
+@dataclass(frozen=True)
+class Natural(Compressor):
+    """|x_j| = 2^E (1 + f) goes to 2^(E+1) with probability f, else to 2^E; signs and zeros stay (A11.1).
+
+    Unbiased; variance Σ 4^E f (1 − f); omega = 1/8, attained at f = 1/3 (A11.2). Exact next to powers of two and for
+    subnormal numbers, for E and f are read off the float. Entries of the dtype's top binade, which could only go up to
+    infinity, are sent as they are (in float64 this is refused as overflow, and numbers
+    below 2^−1022 count as zero). Sent: a sign an entry, and its exponent,
+    coded.
+    """
+
+    unbiased = True
+    random = True
+
+    def omega(self, d: int) -> float:
+        return 0.125
+
+    def alpha(self, d: int) -> float:
+        return 0.875
+
+    def _parts(self, v: Tensor) -> tuple[Tensor, Tensor]:
+        """The places of the top binade, and all the other non-zero ones."""
+        # A float64 tensor near the top comes scaled down to 1; its overflow shows only when it is scaled back.
+        top = v.abs().double() > torch.finfo(v.dtype).max / 2
+        normal = v.abs().double() >= 2.0**-1022
+        return top.nonzero().squeeze(1), (normal & ~top).nonzero().squeeze(1)
+
+    def _encode(self, v: Tensor, key: Key) -> Encoded:
+        d = len(v)
+        top, rest = self._parts(v)
+        positions = All(d) if len(rest) == d else IndexSet(d, rest)
+        coded = code_values(positions, v[rest].double(), "log", v.dtype, key)
+        return Encoded((coded, Term(IndexSet(d, top), Floats(v[top]))) if len(top) else (coded,))
+
+    def _variance(self, v: Tensor) -> float:
+        return coding_variance(v[self._parts(v)[1]].double(), "log", v.dtype)

@@ -1,0 +1,87 @@
+"""Natural dithering: stochastic rounding to levels of the norm that double."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from telegrad.compressors.base import Compressor, Encoded
+from telegrad.compressors.dithering import dithering_omega, p_norm
+from telegrad.kernels.reference import binary_exponent, power_of_two
+from telegrad.random import Key
+from telegrad.spec import check_that, register
+from telegrad.wire.code import Term
+from telegrad.wire.positions import All
+from telegrad.wire.values import Table
+
+__all__ = ["NaturalDithering"]
+
+
+@register("natural_dithering", example="natural_dithering(levels=8, norm=2)", source="A12; Horváth et al. 2019")
+@dataclass(frozen=True)
+class NaturalDithering(Compressor):
+    """y_j = |x_j| / ‖x‖_p is rounded, without a bias, to a neighbour among 0, 2^(1−s), …, 1/2, 1, s = `levels` (A12.1).
+
+    With b = 2^(1−s) and R = d^(2/min(p,2)) b²: omega = √R − 1 where √R >= 9/4, attained by equal entries for p <= 2,
+    else 1/8 + 2R/9; within (A12.2). For p = ∞ it is the larger of 1/8 and (√(1 + (d−1) b²) − 1)/2. One level is
+    `dithering`.
+    """
+
+    levels: int = 8
+    norm: float | Literal["inf"] = 2.0
+
+    unbiased = True
+    random = True
+
+    def __post_init__(self) -> None:
+        check_that(1 <= self.levels <= 30, self, "levels", "a number of levels from 1 to 30 is allowed")
+        check_that(self.norm == "inf" or self.norm >= 1, self, "norm", "inf or a number from 1 is allowed")
+
+    def omega(self, d: int) -> float:
+        # The variance of y is at most y²/8 above b (A11.2) and y (b − y) below, which is at most μ y² + b²/(4 (1 + μ))
+        # for every μ >= 1/8; least over μ as in `dithering_omega`.
+        p, bottom = float(self.norm), 2.0 ** (1 - self.levels)
+        if self.levels == 1 or d <= 1:
+            return dithering_omega(d, 1, p)
+        if math.isinf(p):
+            return max(0.125, (math.sqrt(1 + (d - 1) * bottom**2) - 1) / 2)
+        ratio = d ** (2 / min(p, 2.0)) * bottom**2
+        return math.sqrt(ratio) - 1 if ratio >= 81 / 16 else 0.125 + 2 * ratio / 9
+
+    def alpha(self, d: int) -> float:
+        return max(0.0, 1 - self.omega(d))
+
+    def _levels_below(self, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """The level below each y (0 for zero, l for 2^(l−s)), its value, and how far on the way to the next y is."""
+        exponent = binary_exponent(torch.where(y > 0, y, 2.0**-60)).clamp(max=0).to(torch.int64)
+        level = (exponent + self.levels).clamp(min=0)
+        value = self._points[level]
+        above = self._points[(level + 1).clamp(max=self.levels)]
+        return level, value, torch.where(above > value, (y - value) / (above - value), 0.0)
+
+    @property
+    def _points(self) -> Tensor:
+        exponents = torch.arange(1 - self.levels, 1)
+        return torch.cat([torch.zeros(1, dtype=torch.float64), power_of_two(exponents)])
+
+    def _encode(self, v: Tensor, key: Key) -> Encoded:
+        x = v.double()
+        norm = p_norm(x, float(self.norm))
+        level, _, share = self._levels_below((x.abs() / norm).clamp(max=1.0))
+        level = level + (key.uniform(len(v), device=v.device) < share)
+        which = level.nonzero().squeeze(1)
+        signed = torch.where(v < 0, -level, level)[which]
+        present, symbol = torch.unique(signed, return_inverse=True)
+        table = Table(symbol, present.sign() * self._points[present.abs()] * norm)
+        return Encoded((Term(All(len(v)).keep(which), table.rounded(v.dtype, key.fold(role="scale"))),))
+
+    def _variance(self, v: Tensor) -> float:
+        x = v.double()
+        norm = p_norm(x, float(self.norm))
+        level, value, share = self._levels_below((x.abs() / norm).clamp(max=1.0))
+        step = torch.where(level == 0, self._points[1], value)
+        return norm**2 * float((step.square() * share * (1 - share)).sum())
