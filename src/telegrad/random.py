@@ -3,7 +3,8 @@
 Element i of the stream of a key is a pure function of (key, i): there is no generator whose state moves on, so the same
 numbers appear on every rank, thread count and device, in the simulator and on the wire. A key is a seed and a path of
 named folds; ranks that fold the same path share a stream (Rand-k's subset, a common coin), ranks that fold their own
-rank do not.
+rank do not. Who receives a key can look up what was folded (`find`) and step back to the shared stream (`without`):
+PermK finds its rank so, and the permutation that all ranks share.
 """
 
 from __future__ import annotations
@@ -48,6 +49,14 @@ class Key:
             if isinstance(value, bool) or not isinstance(value, int | str):
                 raise TypeError(f"Key.fold({name}={value!r}): only integers and strings name a stream")
         return Key(self.seed, (*self.path, *sorted(what.items())))
+
+    def find(self, name: str) -> int | str | None:
+        """The last value folded under `name`, e.g. the rank of the worker this key is for; None where there is none."""
+        return next((value for key, value in reversed(self.path) if key == name), None)
+
+    def without(self, name: str) -> Key:
+        """The key as if `name` had never been folded: `key.without("rank")` is a stream that all ranks share."""
+        return Key(self.seed, tuple((key, value) for key, value in self.path if key != name))
 
     @cached_property
     def _words(self) -> tuple[int, int]:

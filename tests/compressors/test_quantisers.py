@@ -81,7 +81,7 @@ def test_qsgd_variance_of_20000_equal_pieces():
 
 
 def test_the_bound_of_qsgd_is_attained_by_equal_entries():
-    """Within A7.2's min(d/s², √d/s): for s = 1 and d equal entries f = 1/√d, so the variance is √d − 1; d/(4s²) else."""
+    """Within A7.2's min(d/s², √d/s): for s = 1 and d equal entries f = 1/√d: ω = √d − 1; d/(4s²) else."""
     x = torch.ones(100)
     assert relative_variance("qsgd(levels=1)", x) == pytest.approx(9.0, rel=1e-9)
     assert tg.compressor("qsgd(levels=1)").omega(100) == 9.0

@@ -1,13 +1,16 @@
 """The catalogue of compressors, one a file."""
 
 from telegrad.compressors.base import Compressor
+from telegrad.compressors.comp import Comp
 from telegrad.compressors.dithering import Dithering
 from telegrad.compressors.fixed_point import FixedPoint
 from telegrad.compressors.floating_point import FloatingPoint
 from telegrad.compressors.identity import Identity
 from telegrad.compressors.importance import Importance
+from telegrad.compressors.mix import Mix
 from telegrad.compressors.natural import Natural
 from telegrad.compressors.natural_dithering import NaturalDithering
+from telegrad.compressors.permk import PermK
 from telegrad.compressors.qsgd import QSGD
 from telegrad.compressors.randk import RandK
 from telegrad.compressors.rtn import RTN
@@ -19,14 +22,17 @@ from telegrad.compressors.topk import TopK
 __all__ = [
     "QSGD",
     "RTN",
+    "Comp",
     "Compressor",
     "Dithering",
     "FixedPoint",
     "FloatingPoint",
     "Identity",
     "Importance",
+    "Mix",
     "Natural",
     "NaturalDithering",
+    "PermK",
     "RandK",
     "SegmentedTopK",
     "Sign",

@@ -16,7 +16,7 @@ from telegrad.spec import Registered
 from telegrad.wire.code import Code, Term
 from telegrad.wire.values import DTYPES
 
-__all__ = ["Compressor", "Encoded", "checked"]
+__all__ = ["Compressor", "Encoded", "checked", "decoded", "overflows"]
 
 
 @dataclass(frozen=True)
@@ -59,6 +59,22 @@ class Compressor(Registered, ABC):
     def alpha(self, d: int) -> float:
         """The largest known constant with E‖C(x) − x‖² <= (1 − alpha) ‖x‖² for all x; 0 where it is not contractive."""
 
+    def eta(self, d: int) -> float:
+        """A constant with ‖E C(x) − x‖ <= eta ‖x‖ for all x of d entries (0.5); inf where none is known."""
+        if self.unbiased:
+            return 0.0
+        alpha = self.alpha(d)
+        return math.sqrt(1 - alpha) if alpha > 0 else math.inf
+
+    def spread(self, d: int) -> float:
+        """A constant with E‖C(x) − E C(x)‖² <= spread ‖x‖² (the ω of (0.5)); `omega` where C is unbiased."""
+        if self.unbiased:
+            return self.omega(d)
+        if not self.random:
+            return 0.0
+        alpha = self.alpha(d)
+        return 1 - alpha if alpha > 0 else math.inf
+
     @abstractmethod
     def _encode(self, v: Tensor, key: Key) -> Encoded:
         """The terms for flat, contiguous, finite, non-zero `v` of shape (d,)."""
@@ -66,6 +82,14 @@ class Compressor(Registered, ABC):
     @abstractmethod
     def _variance(self, v: Tensor) -> float:
         """E‖C(v) − v‖² for such a `v`."""
+
+    def _mean(self, v: Tensor) -> Tensor:
+        """E C(v) for such a `v`, float64. To be written where C is both biased and random."""
+        if self.unbiased:
+            return v.double()
+        if self.random:
+            raise NotImplementedError(f"{type(self).__name__} does not say what its mean is")
+        return decoded(self._encode(v, Key()), v)
 
     def encode(self, x: Tensor, key: Key | None = None) -> Code:
         """Compress `x` (any shape; float32, float64, bfloat16 or float16) with the randomness of `key`.
@@ -78,17 +102,26 @@ class Compressor(Registered, ABC):
             if self.random:
                 raise InputError(f"{self} draws random numbers: pass a key, for example encode(x, tg.Key(seed=0))")
             key = Key()
-        v, shift = checked(x)
-        encoded = self._encode(v, key) if v is not None else Encoded(())
-        terms = tuple(_shifted(term, shift) for term in encoded.terms if term.positions.n) if shift else encoded.terms
-        code = Code(tuple(x.shape), x.dtype, tuple(term for term in terms if term.positions.n), encoded.level)
-        largest = torch.finfo(x.dtype).max
+        encoded = self.encoded(x, key)
+        code = Code(tuple(x.shape), x.dtype, encoded.terms, encoded.level)
+        largest, total = torch.finfo(x.dtype).max, 0.0
         for term in code.terms:
-            if not bool((term.values.numbers().abs() <= largest).all()):
-                raise NonFiniteError(
-                    f"what {self} would send overflows {x.dtype} (largest {largest:.3g}): scale the tensor down"
-                )
+            peak = float(term.values.numbers().abs().max())
+            total += peak
+            if not peak <= largest:
+                raise overflows(self, x.dtype)
+        if len(code.terms) > 1 and total > largest and not bool(code.decode().isfinite().all()):
+            raise overflows(self, x.dtype)
         return code
+
+    def encoded(self, x: Tensor, key: Key) -> Encoded:
+        """What `encode` sends for `x`, not yet checked for overflow: for compressors that are made of others."""
+        v, shift = checked(x)
+        if v is None:
+            return Encoded(())
+        encoded = self._encode(v, key)
+        terms = tuple(term for term in encoded.terms if term.positions.n)
+        return Encoded(tuple(_shifted(term, shift) for term in terms) if shift else terms, encoded.level)
 
     def decode(self, code: Code) -> Tensor:
         """The estimate that `code` stands for, in x's shape and dtype; `code.add_to` accumulates without a dense
@@ -135,6 +168,22 @@ def checked(x: Tensor) -> tuple[Tensor | None, int]:
         half = -shift // 2
         return v * 2.0**half * 2.0 ** (-shift - half), shift
     return v, 0
+
+
+def decoded(encoded: Encoded, like: Tensor) -> Tensor:
+    """The sum of the terms as they are sent, float64, in the shape of the flat `like`."""
+    out = torch.zeros(len(like), dtype=torch.float64, device=like.device)
+    for term in encoded.terms:
+        term.add_to(out, 1.0)
+    return out
+
+
+def overflows(compressor: Compressor, dtype: torch.dtype) -> NonFiniteError:
+    """The error for an estimate that `dtype` cannot hold."""
+    largest = torch.finfo(dtype).max
+    return NonFiniteError(
+        f"what {compressor} would send overflows {dtype} (largest {largest:.3g}): scale the tensor down"
+    )
 
 
 def _shifted(term: Term, shift: int) -> Term:

@@ -62,6 +62,9 @@ class RandK(Compressor):
             chosen = chosen * (d / k)
         return Encoded((nonzero_term(positions, chosen, self.values, v.dtype, key),))
 
+    def _mean(self, v: Tensor) -> Tensor:
+        return v.double() * (1.0 if self.scaled else resolve_amount(self, "k", len(v)) / len(v))
+
     def _variance(self, v: Tensor) -> float:
         d = len(v)
         k = resolve_amount(self, "k", d)

@@ -50,5 +50,8 @@ class SegmentedTopK(Compressor):
     def _encode(self, v: Tensor, key: Key) -> Encoded:
         return self._topk(len(v))._encode(v, key)
 
+    def _mean(self, v: Tensor) -> Tensor:
+        return self._topk(len(v))._mean(v)
+
     def _variance(self, v: Tensor) -> float:
         return self._topk(len(v))._variance(v)

@@ -63,6 +63,10 @@ class TopK(Compressor):
         index = largest_entries(v, resolve_amount(self, "k", len(v)))
         return Encoded((nonzero_term(IndexSet(len(v), index), v[index].double(), self.values, v.dtype, key),))
 
+    def _mean(self, v: Tensor) -> Tensor:
+        index = largest_entries(v, resolve_amount(self, "k", len(v)))
+        return torch.zeros(len(v), dtype=torch.float64, device=v.device).index_copy(0, index, v[index].double())
+
     def _variance(self, v: Tensor) -> float:
         index = largest_entries(v, resolve_amount(self, "k", len(v)))
         rest = v.double().clone()

@@ -1,5 +1,5 @@
-"""Where the entries of a message lie in the flat vector: everywhere, at listed indices, or on a subset drawn from a
-seed.
+"""Where the entries of a message lie in the flat vector: everywhere, at listed indices, or on a subset or share
+drawn from a seed.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from telegrad.random import Key
 from telegrad.wire.bits import Reader, pack_varint, varint_nbytes
 from telegrad.wire.integers import BITMAP, Integers, entropy_bits
 
-__all__ = ["All", "IndexSet", "Nested", "Positions", "Subset", "read_positions"]
+__all__ = ["All", "IndexSet", "Nested", "Positions", "Share", "Subset", "read_positions"]
 
 
 class Positions(ABC):
@@ -214,6 +214,49 @@ class Nested(Positions):
         return cls(outer, IndexSet.read(reader, outer.size))
 
 
+@dataclass(frozen=True)
+class Share(Positions):
+    """Part number `part` of the `parts` that a random permutation, drawn from a 64-bit seed, deals the d places out to.
+
+    Place number p of the permutation goes to part p mod `parts`, so sizes differ by one at most.
+    """
+
+    tag: ClassVar[int] = 4
+    d: int
+    parts: int
+    part: int
+    seed: int
+
+    @property
+    def n(self) -> int:
+        return (self.d - self.part - 1) // self.parts + 1
+
+    def indices(self) -> Tensor:
+        return self._indices
+
+    @cached_property
+    def _indices(self) -> Tensor:
+        return Key(self.seed).permutation(self.d)[self.part :: self.parts].sort().values
+
+    @property
+    def nbytes(self) -> int:
+        return varint_nbytes(self.parts) + varint_nbytes(self.part) + 8
+
+    def write(self) -> bytes:
+        return pack_varint(self.parts) + pack_varint(self.part) + self.seed.to_bytes(8, "little")
+
+    def keep(self, which: Tensor) -> Positions:
+        return IndexSet(self.d, self._indices[which])
+
+    @classmethod
+    def read(cls, reader: Reader, d: int) -> Share:
+        """The inverse of `write`."""
+        parts, part, seed = reader.varint(), reader.varint(), int.from_bytes(reader.take(8), "little")
+        if not part < parts <= d:
+            raise WireError(f"the message announces part {part} of {parts} of a vector of {d} entries")
+        return cls(d, parts, part, seed)
+
+
 def read_positions(tag: int, reader: Reader, d: int) -> Positions:
     """Read the positions of kind `tag` for a vector of d entries."""
     if tag == All.tag:
@@ -224,4 +267,6 @@ def read_positions(tag: int, reader: Reader, d: int) -> Positions:
         return Subset.read(reader, d)
     if tag == Nested.tag:
         return Nested.read(reader, d)
+    if tag == Share.tag:
+        return Share.read(reader, d)
     raise WireError(f"unknown kind of positions {tag} in the message")

@@ -1,0 +1,76 @@
+"""comp-(k, k′): random ones of the largest entries."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from telegrad.compressors.base import Compressor, Encoded
+from telegrad.compressors.topk import TopK, largest_entries
+from telegrad.kernels.reference import rounding_variance
+from telegrad.random import Key
+from telegrad.spec import Amount, check_amount, register, resolve_amount
+from telegrad.wire.code import Term
+from telegrad.wire.positions import IndexSet
+from telegrad.wire.values import Floats
+
+__all__ = ["Comp"]
+
+
+@register("comp", example="comp(k=0.01, k2=0.5)", source="A19; Condat, Yi, Richtárik, NeurIPS 2022 (EF-BV)")
+@dataclass(frozen=True)
+class Comp(Compressor):
+    """C(x) = (k′/k) x_S, S a uniformly random k-subset of the k′ = `k2` entries of largest magnitude.
+
+    Biased: its mean is Top-k′. Relative bias eta = √((d−k′)/d), attained at equal magnitudes; variance about the mean
+    spread = (k′−k)/k, attained where k′ entries at most are non-zero (A19.2). Contractive only for k′ < 2k, with
+    alpha = (k′/d)(2 − k′/k), attained at equal magnitudes; else `scaled(comp(…))` is. `k2=none` is k′ = 2k; k′ is k
+    at least.
+    """
+
+    k: Amount
+    k2: Amount | None = None
+
+    unbiased = False
+    random = True
+
+    def __post_init__(self) -> None:
+        check_amount(self, "k")
+        if self.k2 is not None:
+            check_amount(self, "k2")
+
+    def _counts(self, d: int) -> tuple[int, int]:
+        k = resolve_amount(self, "k", d)
+        return k, min(d, 2 * k) if self.k2 is None else max(k, resolve_amount(self, "k2", d))
+
+    def omega(self, d: int) -> float:
+        return math.inf
+
+    def alpha(self, d: int) -> float:
+        k, among = self._counts(d)
+        return max(0.0, among / d * (2 - among / k))
+
+    def eta(self, d: int) -> float:
+        return math.sqrt(1 - self._counts(d)[1] / d)
+
+    def spread(self, d: int) -> float:
+        k, among = self._counts(d)
+        return (among - k) / k
+
+    def _encode(self, v: Tensor, key: Key) -> Encoded:
+        k, among = self._counts(len(v))
+        index = largest_entries(v, among)[key.fold(role="subset").subset(among, k).to(v.device)]
+        values = Floats(v[index].double() * (among / k)).rounded(v.dtype, key.fold(role="values"))
+        return Encoded((Term(IndexSet(len(v), index), values),))
+
+    def _mean(self, v: Tensor) -> Tensor:
+        return TopK(self._counts(len(v))[1])._mean(v)
+
+    def _variance(self, v: Tensor) -> float:
+        k, among = self._counts(len(v))
+        mean = self._mean(v)
+        rounding = k / among * float(rounding_variance(mean * (among / k), v.dtype).sum())
+        missing = float((v.double() - mean).square().sum())
+        return missing + (among / k - 1) * float(mean.square().sum()) + rounding

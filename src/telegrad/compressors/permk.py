@@ -1,0 +1,69 @@
+"""PermK: the workers deal the entries out among themselves, by a permutation that all of them share."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from telegrad.compressors.base import Compressor, Encoded
+from telegrad.errors import InputError
+from telegrad.kernels.reference import rounding_variance
+from telegrad.random import Key
+from telegrad.spec import check_that, register
+from telegrad.wire.code import Term
+from telegrad.wire.positions import Share
+from telegrad.wire.values import Floats
+
+__all__ = ["PermK"]
+
+
+@register("permk", example="permk(workers=4)", source="A20; Szlendak, Tyurin, Richtárik 2021")
+@dataclass(frozen=True)
+class PermK(Compressor):
+    """Worker i of n = `workers` sends m x on its share of the d entries, m = min(n, d), zero elsewhere.
+
+    Each worker's C is unbiased with omega = m − 1, for every x. Together they do better: for d >= n the shares divide
+    the entries up, and E‖mean of C_i(a_i) − mean a_i‖² = mean ‖a_i‖² − ‖mean a_i‖² (A20.1, A = B = 1 with equality);
+    for n > d an entry is sent by n/d workers, and the right-hand side is times (d−1)/(n−1) where d divides n (A20.2).
+    Equal inputs give no error at all. Where d and n do not divide each other, who has one entry (one sender) more is
+    random.
+
+    All workers use one compressor: the rank is what the key was folded with (`Step.uplink` does so; a key without a
+    rank is rank 0's), and the shared permutation comes from the key without its rank. Its seed is sent, no indices.
+    """
+
+    workers: int
+
+    unbiased = True
+    random = True
+
+    def __post_init__(self) -> None:
+        check_that(self.workers >= 1, self, "workers", "a number of workers from 1 is allowed")
+
+    def _parts(self, d: int) -> int:
+        return min(self.workers, d)
+
+    def omega(self, d: int) -> float:
+        return self._parts(d) - 1.0
+
+    def alpha(self, d: int) -> float:
+        return max(0.0, 1 - self.omega(d))
+
+    def _encode(self, v: Tensor, key: Key) -> Encoded:
+        d, rank = len(v), key.find("rank") or 0
+        if not isinstance(rank, int) or not 0 <= rank < self.workers:
+            raise InputError(f"{self} got a key of rank {rank}: ranks are 0 … {self.workers - 1}; write workers=M")
+        shared = key.without("rank")
+        # The shares differ by an entry, or the entries by a sender, at most: who has more must be random, too.
+        place = int(shared.fold(role="workers").permutation(self.workers)[rank])
+        parts = self._parts(d)
+        positions = Share(d, parts, place % parts, shared.fold(role="entries").to_int())
+        chosen = v[positions.indices().to(v.device)].double() * parts
+        return Encoded((Term(positions, Floats(chosen).rounded(v.dtype, key.fold(role="values"))),))
+
+    def _variance(self, v: Tensor) -> float:
+        parts = self._parts(len(v))
+        x = v.double()
+        rounding = float(rounding_variance(x * parts, v.dtype).sum()) / parts
+        return (parts - 1) * float(x.square().sum()) + rounding
