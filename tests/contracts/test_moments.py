@@ -40,7 +40,7 @@ def test_few_draws_of_every_variant_have_the_declared_moments(compressor):
 
 @pytest.mark.parametrize("compressor", **by_spec(ONE_OF_EACH_CLASS))
 def test_many_draws_of_every_class_have_the_declared_moments(compressor):
-    check_moments(compressor, X, draws=20_000)
+    check_moments(compressor, X, draws=20_000 if compressor.exact else 4_000)
 
 
 @pytest.mark.parametrize("compressor", **by_spec([compressor for compressor in RANDOM if not compressor.exact]))
@@ -49,7 +49,7 @@ def test_laws_of_large_dimension_hold_at_a_thousand_entries(compressor):
     energy, key, draws = float(x.square().sum()), tg.Key(seed=12), 400
     errors = torch.stack([numbers(compressor.encode(x, key.fold(draw=draw))) for draw in range(draws)]) - x
     relative = float(errors.square().sum()) / draws / energy
-    assert relative == pytest.approx(compressor.variance(x) / energy, rel=0.2)
+    assert relative == pytest.approx(compressor.variance(x) / energy, rel=0.35)
     # The mean of the draws has the squared error of one draw, divided; 1e-3 is the allowance for the bias.
     bias = float(errors.mean(0).square().sum()) / energy
     assert not compressor.unbiased or bias <= 1.3 * relative / draws + 1e-3

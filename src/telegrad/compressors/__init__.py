@@ -3,6 +3,7 @@
 from telegrad.compressors.base import Compressor
 from telegrad.compressors.comp import Comp
 from telegrad.compressors.dithering import Dithering
+from telegrad.compressors.eden import Eden
 from telegrad.compressors.fixed_point import FixedPoint
 from telegrad.compressors.floating_point import FloatingPoint
 from telegrad.compressors.identity import Identity
@@ -25,6 +26,7 @@ __all__ = [
     "Comp",
     "Compressor",
     "Dithering",
+    "Eden",
     "FixedPoint",
     "FloatingPoint",
     "Identity",

@@ -38,6 +38,10 @@ class Compressor(Registered, ABC):
     """
 
     kind: ClassVar[str] = "compressor"
+    exact: ClassVar[bool] = True
+    """Whether the declared law holds exactly at every d. False where it is that of large d, as for random rotations:
+    then E C(x) = x up to a small share of ‖x‖, and `variance` and `omega` are predictions.
+    """
 
     @property
     @abstractmethod

@@ -1,13 +1,16 @@
 """Random rotations that both ends rebuild from a seed: randomised Hadamard transforms, uniform rotations where small.
 
 n entries are cut into blocks of 65536, then one block for each binary digit of what is left, down to 64 (A21): no
-padding. A block of m >= 64 is rotated by rounds of H · diag(signs): two, and three below 4096 entries, where the bias
+padding. Which entries share a block is settled by a fixed stride near the golden section of n: neighbours part, so that
+no short block gets the largest entries of a sorted vector. A block of m >= 64 is rotated by rounds of H · diag(signs): two, and three below 4096 entries, where the bias
 that a rotation of so few random signs leaves to quantisers is largest. The fewer than 64 entries at the end form one
 block under a uniformly distributed orthogonal matrix (Diaconis and Shahshahani 1987), so that small tensors suffer no
 bias at all. All in float64, by additions and subtractions in a fixed order.
 """
 
 from __future__ import annotations
+
+import math
 
 import numpy as np
 import torch
@@ -75,6 +78,9 @@ def rotate_back(y: Tensor, seed: int) -> Tensor:
 
 def _each_block(v: Tensor, seed: int, inverse: bool) -> Tensor:
     n, key, parts = len(v), Key(seed), []
+    spread = _spread(n).to(v.device) if len(block_sizes(n)) > 1 else None
+    if spread is not None and not inverse:
+        v = v[spread]
     whole = n // LARGEST * LARGEST
     if whole:
         parts.append(_mixed(v[:whole].view(-1, LARGEST), key.fold(block=0), inverse).reshape(-1))
@@ -86,7 +92,18 @@ def _each_block(v: Tensor, seed: int, inverse: bool) -> Tensor:
         else:
             parts.append(_mixed(block[None], block_key.fold(size=size), inverse)[0])
         at += size
-    return torch.cat(parts) if parts else v.clone()
+    out = torch.cat(parts) if parts else v.clone()
+    if spread is not None and inverse:
+        return torch.empty_like(out).index_copy_(0, spread, out)
+    return out
+
+
+def _spread(n: int) -> Tensor:
+    """A permutation of 0 … n−1: multiples, modulo n, of the first integer from 0.618 n on that is coprime to n."""
+    stride = int(0.6180339887498949 * n)
+    while math.gcd(stride, n) != 1:
+        stride += 1
+    return torch.arange(n, dtype=torch.int64).mul_(stride).remainder_(n)
 
 
 def _mixed(x: Tensor, key: Key, inverse: bool) -> Tensor:
@@ -122,7 +139,8 @@ def _uniformly(v: Tensor, key: Key, inverse: bool) -> Tensor:
         mirror[0] -= 1.0
         length = np.square(mirror).sum()
         if length > 0.0:
-            x[i:] -= mirror * (2.0 * (mirror * x[i:]).sum() / length)
+            with np.errstate(invalid="ignore", over="ignore"):  # infinite entries are refused by whoever asked
+                x[i:] -= mirror * (2.0 * (mirror * x[i:]).sum() / length)
     if inverse:
         x[-1] *= flip
     return torch.from_numpy(x).to(v.device)

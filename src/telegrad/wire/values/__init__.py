@@ -12,18 +12,40 @@ from telegrad.errors import WireError
 from telegrad.wire.bits import Reader
 from telegrad.wire.values.base import DTYPES, Values
 from telegrad.wire.values.bucketed import Bucketed
+from telegrad.wire.values.cells import DeadZoneCells, LloydMaxCells
 from telegrad.wire.values.exponents import Exponents
 from telegrad.wire.values.floats import Floats
 from telegrad.wire.values.grid import Grid
+from telegrad.wire.values.rotated import Rotated
 from telegrad.wire.values.table import Table
 
-__all__ = ["DTYPES", "Bucketed", "Exponents", "Floats", "Grid", "Table", "Values", "read_values"]
+__all__ = [
+    "DTYPES",
+    "Bucketed",
+    "DeadZoneCells",
+    "Exponents",
+    "Floats",
+    "Grid",
+    "LloydMaxCells",
+    "Rotated",
+    "Table",
+    "Values",
+    "kind_of",
+    "read_values",
+]
 
-_KINDS: dict[int, type[Values]] = {cls.tag: cls for cls in (Floats, Grid, Exponents, Table, Bucketed)}
+_KINDS: dict[int, type[Values]] = {
+    cls.tag: cls for cls in (Floats, Grid, Exponents, Table, Bucketed, Rotated, LloydMaxCells, DeadZoneCells)
+}
+
+
+def kind_of(tag: int) -> type[Values]:
+    """The kind of values with that tag. Raises `WireError` where there is none."""
+    if tag not in _KINDS:
+        raise WireError(f"unknown kind of values {tag} in the message")
+    return _KINDS[tag]
 
 
 def read_values(tag: int, reader: Reader, n: int, dtype: torch.dtype) -> Values:
     """Read n values of kind `tag` in a message for a tensor of `dtype`."""
-    if tag not in _KINDS:
-        raise WireError(f"unknown kind of values {tag} in the message")
-    return _KINDS[tag].read(reader, n, dtype)
+    return kind_of(tag).read(reader, n, dtype)

@@ -1,0 +1,132 @@
+"""Values in a rotated domain: an inner message of places and values, turned back by whoever decodes it."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections import Counter
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from telegrad.errors import WireError
+from telegrad.kernels.hadamard import block_sizes, rotate_back
+from telegrad.kernels.reference import round_to_dtype
+from telegrad.random import Key
+from telegrad.wire.bits import Reader
+from telegrad.wire.positions import Positions, read_positions
+from telegrad.wire.values.base import Sizes, Values, scalar_dtype, scalar_nbytes
+
+__all__ = ["Inner", "Rotated", "read_inner"]
+
+
+@dataclass(frozen=True)
+class Inner(Values):
+    """Values at positions of a vector of n entries in another basis; zero elsewhere. Subclasses know the way back."""
+
+    positions: Positions
+    values: Values
+
+    @property
+    def n(self) -> int:
+        return self.positions.d
+
+    @abstractmethod
+    def _back(self, y: Tensor) -> Tensor:
+        """The float64 vector y of n entries in the basis of the message."""
+
+    def numbers(self) -> Tensor:
+        inner, index = self.values.numbers().double(), self.positions.indices()
+        if index is None:
+            return self._back(inner)
+        return self._back(inner.new_zeros(self.n).index_add_(0, index.to(inner.device), inner))
+
+    def scaled(self, factor: float) -> Any:
+        return replace(self, values=self.values.scaled(factor))
+
+    def rounded(self, dtype: torch.dtype, key: Key | None) -> Any:
+        return replace(self, values=self.values.rounded(dtype, key.fold(role="inner") if key else None))
+
+    def sizes(self, dtype: torch.dtype) -> Sizes:
+        account = Counter(self.values.sizes(dtype))
+        account["header"] += 1
+        account["index"] += self.positions.nbytes
+        return dict(account)
+
+    def write(self, dtype: torch.dtype) -> bytes:
+        kinds = self.positions.tag << 4 | self.values.tag
+        return bytes([kinds]) + self.positions.write() + self.values.write(dtype)
+
+
+def read_inner(reader: Reader, n: int, dtype: torch.dtype) -> tuple[Positions, Values]:
+    """The inverse of `Inner.write`."""
+    # The table of kinds holds what is defined in this file.
+    from telegrad.wire.values import kind_of, read_values
+
+    kinds = reader.byte()
+    if issubclass(kind_of(kinds & 0xF), Inner):
+        # Nesting has no use, and without end it would exhaust the stack.
+        raise WireError("the message nests one change of basis in another")
+    positions = read_positions(kinds >> 4, reader, n)
+    return positions, read_values(kinds & 0xF, reader, positions.n, dtype)
+
+
+@dataclass(frozen=True)
+class Rotated(Inner):
+    """The inner vector, each block of the rotation times its scale (where there are scales), rotated back.
+
+    A 64-bit seed stands for the rotation (see `telegrad.kernels.hadamard`).
+    """
+
+    tag: ClassVar[int] = 7
+    seed: int
+    scales: Tensor | None = field(default=None, repr=False)
+
+    def _back(self, y: Tensor) -> Tensor:
+        if self.scales is not None:
+            y = y * self.scales.to(y.device).repeat_interleave(self._sizes.to(y.device))
+        return rotate_back(y, self.seed)
+
+    @cached_property
+    def _sizes(self) -> Tensor:
+        return torch.tensor(block_sizes(self.n), dtype=torch.int64)
+
+    def scaled(self, factor: float) -> Rotated:
+        return super().scaled(factor) if self.scales is None else replace(self, scales=self.scales * factor)
+
+    def rounded(self, dtype: torch.dtype, key: Key | None) -> Rotated:
+        inner: Rotated = super().rounded(dtype, key)
+        if self.scales is None:
+            return inner
+        uniforms = key.fold(role="scales").uniform(len(self.scales), device=self.scales.device) if key else None
+        return replace(inner, scales=round_to_dtype(self.scales, scalar_dtype(dtype), uniforms).double())
+
+    def sizes(self, dtype: torch.dtype) -> Sizes:
+        account = Counter(super().sizes(dtype))
+        account["header"] += 9
+        account["scale"] += 0 if self.scales is None else len(self.scales) * scalar_nbytes(dtype)
+        return dict(account)
+
+    def write(self, dtype: torch.dtype) -> bytes:
+        head = self.seed.to_bytes(8, "little") + bytes([self.scales is not None])
+        if self.scales is not None:
+            head += self.scales.to(scalar_dtype(dtype)).cpu().numpy().tobytes()
+        return head + super().write(dtype)
+
+    @classmethod
+    def read(cls, reader: Reader, n: int, dtype: torch.dtype) -> Rotated:
+        """The inverse of `write`."""
+        seed, scaled = int.from_bytes(reader.take(8), "little"), reader.byte()
+        if scaled > 1:
+            raise WireError(f"a rotation of format {scaled} is not ours")
+        scales = None
+        # Every block but the short ones has 65536 entries: so many scales must be there before they are counted out.
+        if scaled and n // 65536 * scalar_nbytes(dtype) > reader.left:
+            raise WireError(f"truncated message: the scales of {n} entries are announced, {reader.left} bytes are left")
+        if scaled:
+            raw = bytearray(reader.take(len(block_sizes(n)) * scalar_nbytes(dtype)))
+            scales = torch.frombuffer(raw, dtype=scalar_dtype(dtype)).double() if n else torch.zeros(0).double()
+        positions, values = read_inner(reader, n, dtype)
+        return cls(positions, values, seed, scales)

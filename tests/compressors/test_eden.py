@@ -1,0 +1,102 @@
+"""DRIVE and EDEN: the identity of every draw, the constants of A21, and bits as asked for."""
+
+import pytest
+import torch
+
+import telegrad as tg
+from cases import numbers
+from quantile_vectors import quantile_vectors
+
+KEY = tg.Key(seed=21)
+
+
+def spiky(d, seed=0):
+    return torch.randn(d, generator=torch.Generator().manual_seed(seed), dtype=torch.float64) ** 3
+
+
+def relative_error(compressor, x, key=KEY):
+    code = compressor.encode(x, key)
+    return float((numbers(code) - x.double()).square().sum() / x.double().square().sum()), code
+
+
+@pytest.mark.parametrize("spec", ["eden", "eden(bits=1.7)", "eden(bits=4)", "eden(bits=0.3, coder=entropy)"])
+@pytest.mark.parametrize("d", [1, 2, 7, 64, 333, 5001])
+def test_every_estimate_has_the_projection_of_the_vector(spec, d):
+    """(A21.3): ⟨C(v), v⟩ = ‖v‖² for every draw, not on average."""
+    v = spiky(d)
+    for seed in range(5):
+        estimate = numbers(tg.compressor(spec).encode(v, KEY.fold(draw=seed)))
+        assert float(estimate @ v) == pytest.approx(float(v @ v), rel=1e-6)
+
+
+@pytest.mark.parametrize(("bits", "omega"), [(1, 0.570796), (2, 0.133121), (3, 0.035784), (4, 0.009592)])
+def test_fixed_bits_have_the_declared_error_at_large_d(bits, omega):
+    compressor = tg.compressor(f"eden(bits={bits})")
+    assert compressor.omega(10**5) == pytest.approx(omega, abs=1e-6)
+    error, code = relative_error(compressor, quantile_vectors()["lognormal"])
+    assert error == pytest.approx(omega, rel=0.02)
+    assert code.nbits == pytest.approx(bits * 1e5, rel=0.01)
+
+
+def test_one_bit_at_64_entries():
+    """A21: a Monte-Carlo omega of about .563 at d = 64; 1000 draws, 5 standard errors and the rounding of .563."""
+    v, compressor = spiky(64), tg.compressor("eden")
+    errors = torch.tensor([relative_error(compressor, v, KEY.fold(draw=n))[0] for n in range(1000)])
+    assert abs(float(errors.mean()) - 0.563) <= 5 * float(errors.std()) / 1000**0.5 + 0.003
+
+
+@pytest.mark.parametrize("bits", [0.02, 0.09, 0.25, 0.49, 1, 2, 3, 5.5, 8])
+def test_an_entropy_coded_message_has_as_many_bits_as_asked_for(bits):
+    compressor = tg.compressor(f"eden(bits={bits}, coder=entropy)")
+    error, code = relative_error(compressor, quantile_vectors()["laplace"])
+    assert 8 * len(tg.pack(code)) == pytest.approx(bits * 1e5, rel=0.02)
+    assert error == pytest.approx(compressor.omega(10**5), rel=0.03 if 0.1 < bits < 5 else 0.12)
+
+
+@pytest.mark.parametrize("coder", ["fixed", "entropy"])
+@pytest.mark.parametrize("entries", [(2.0, 1.0), (1.01, 1.0), (1.0,)])
+def test_the_mean_of_sparse_vectors(coder, entries):
+    """One Hadamard round has ‖bias‖²/‖v‖² of .25 to nearly 1 here, two still .02 (A21); 400 draws can tell."""
+    v, draws = torch.zeros(64, dtype=torch.float64), 400
+    v[: len(entries)] = torch.tensor(entries)
+    compressor = tg.compressor(f"eden(bits=8, coder={coder})")
+    errors = torch.stack([numbers(compressor.encode(v, KEY.fold(draw=n))) for n in range(draws)]) - v
+    one, mean = float(errors.square().sum(1).mean()), float(errors.mean(0).square().sum())
+    assert mean <= (1.3 * one / draws) + 4e-3 * float(v @ v)
+
+
+@pytest.mark.parametrize("coder", ["fixed", "entropy"])
+@pytest.mark.parametrize("d", [6, 40])
+def test_short_vectors_are_unbiased(coder, d):
+    """A uniform rotation leaves no bias: z-test of every entry, 1500 draws, z = 5 (level 6e-7 each)."""
+    v = torch.zeros(d, dtype=torch.float64)
+    v[:3] = torch.tensor([1.01, 1.0, -0.2])
+    compressor = tg.compressor(f"eden(coder={coder})")
+    estimates = torch.stack([numbers(compressor.encode(v, KEY.fold(draw=n))) for n in range(1500)])
+    assert bool(((estimates.mean(0) - v).abs() <= 5 * estimates.std(0) / 1500**0.5 + 1e-9).all())
+
+
+def test_blocks_of_zeros_and_lonely_entries():
+    v = torch.zeros(65536 + 64 + 5)
+    v[12345] = 3.0
+    for spec in ("eden(bits=0.001, coder=entropy)", "eden(bits=3)"):
+        estimate = tg.compressor(spec).encode(v, KEY).decode()
+        # Blocks without a non-zero entry stay zero: their entries are at least the 69 of the short ones.
+        assert int((estimate == 0).sum()) >= 69
+        assert float(estimate @ v) == pytest.approx(9.0, rel=1e-6)
+
+
+def test_unfit_bits_are_refused():
+    for spec in ("eden(bits=0)", "eden(bits=9)", "eden(bits=13, coder=entropy)"):
+        with pytest.raises(tg.SpecError, match="bits a coordinate above 0"):
+            tg.compressor(spec)
+
+
+@pytest.mark.parametrize(("budget", "row"), [(49_000, 1.66), (200_070, 0.098)])
+def test_the_rows_of_the_equal_bit_table(budget, row):
+    """B14, at measured packed bits, within 10 %."""
+    compressor = tg.compressor(f"eden(bits={budget / 1e5}, coder=entropy)")
+    for x in quantile_vectors().values():
+        error, code = relative_error(compressor, x)
+        assert 8 * len(tg.pack(code)) <= 1.002 * budget
+        assert error == pytest.approx(row, rel=0.1)
