@@ -32,7 +32,7 @@ def optimal_threshold(magnitude: Tensor, k: float) -> float:
     most = math.ceil(k)
     # tail[r] = sum of all but the r largest; summed from the small end, which is also the accurate one.
     tail = ordered.flip(0).cumsum(0).flip(0)[:most]
-    thresholds = tail / (k - torch.arange(most, device=ordered.device))
+    thresholds = tail / (k - torch.arange(most, dtype=torch.float64, device=ordered.device))
     saturated = int((ordered[:most] <= thresholds).nonzero()[0])
     return float(thresholds[saturated])
 

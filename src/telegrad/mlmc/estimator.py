@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -9,12 +10,15 @@ import torch
 from torch import Tensor
 
 from telegrad.compressors.base import Compressor, Encoded, checked
-from telegrad.compressors.coding import coding_omega, coding_variance, nonzero_term
+from telegrad.compressors.coding import coding_omega, nonzero_term
 from telegrad.mlmc.ladder import MESSAGE_OVERHEAD, Ladder, Levels
-from telegrad.mlmc.probabilities import Law, draw_level, level_probabilities
+from telegrad.mlmc.probabilities import Law, level_probabilities
+from telegrad.mlmc.sampling import Sampling, draw_counts, inclusions
+from telegrad.mlmc.variance import Design, estimator_variance
 from telegrad.random import Key
-from telegrad.spec import register
+from telegrad.spec import check_that, register
 from telegrad.wire.code import Term
+from telegrad.wire.positions import IndexSet
 from telegrad.wire.values import Floats
 
 __all__ = ["MLMC"]
@@ -27,39 +31,82 @@ class MLMC(Compressor):
 
     E‖C(v) − v‖² = Σ_l Δ_l² / p_l − ‖v − g⁰‖² (B1.4), least at p_l = Δ_l / ΣΔ, where it is (ΣΔ_l)² − ‖v − g⁰‖².
     `ladder`: what comes in levels; `probabilities`: adaptive (the paper's Algorithm 3), fixed (Algorithm 2), or cost.
+    `base`: so many first levels are always sent, as g⁰ (B11.1). `draws`: the expected number of other levels in a
+    message;
+    `sampling`: how they are drawn (B11.2, B11.3): independent draws, averaged (a whole number of them); poisson or
+    systematic, without replacement, where a heavy level is certain; or coupled: all levels up to a random one.
     """
 
     ladder: Ladder
     probabilities: Law = "adaptive"
+    base: int = 0
+    draws: float = 1.0
+    sampling: Sampling = "independent"
 
     unbiased = True
     random = True
 
+    def __post_init__(self) -> None:
+        check_that(self.base >= 0, self, "base", "a number of levels from 0 is allowed")
+        if self.sampling == "independent":
+            check_that(self.draws >= 1 and self.draws == round(self.draws), self, "draws", "a whole number is allowed")
+        elif self.sampling == "coupled":
+            check_that(
+                self.draws > 1, self, "draws", "coupled levels start with the first: a number above 1 is allowed"
+            )
+        else:
+            check_that(self.draws > 0, self, "draws", "a number of levels above 0 is allowed")
+
     def omega(self, d: int) -> float:
+        if self.sampling == "coupled":
+            return math.inf  # finite for every vector, but not known to be bounded
         exact = self.ladder.omega(d, adaptive=self.probabilities != "fixed")
         if self.probabilities == "cost":
             # Σ Δ√K · Σ Δ/√K <= (ΣΔ)² (κ+1)² / (4κ), κ² = K_max/K_min (Kantorovich); costs lie between a header and it
             # plus 66 d bits.
             spread = ((MESSAGE_OVERHEAD + 66 * d) / MESSAGE_OVERHEAD) ** 0.5
             exact = (1 + exact) * (spread + 1) ** 2 / (4 * spread) - 1
-        if self.ladder.values == "sign":
-            return exact
-        return (1 + coding_omega(d, self.ladder.values)) * (1 + exact) - 1
+        if self.ladder.values != "sign":
+            exact = (1 + coding_omega(d, self.ladder.values)) * (1 + exact) - 1
+        if self.sampling == "independent":
+            return exact / self.draws
+        # E‖C(v) − v‖² <= Σ Δ_l²/π_l, times the number of levels in a systematic draw where residuals are not
+        # orthogonal.
+        together = math.ceil(self.draws) if self.sampling == "systematic" else 1
+        return together * (1 + exact) / min(1.0, self.draws)
 
     def alpha(self, d: int) -> float:
         return max(0.0, 1 - self.omega(d))
 
+    def _inclusions(self, levels: Levels) -> Tensor:
+        """π_l of all levels; 1 for those of the base."""
+        weights = level_probabilities(levels, self.probabilities)
+        pi = torch.ones_like(weights)
+        rest = weights[self.base :]
+        if len(rest):
+            costs = levels.costs() if self.probabilities == "cost" else torch.ones_like(weights)
+            some = bool(rest.any())
+            pi[self.base :] = inclusions(rest, self.sampling, self.draws, costs[self.base :]) if some else 0.0
+        return pi
+
     def _encode(self, v: Tensor, key: Key) -> Encoded:
         levels = self.ladder.levels(v)
-        p = level_probabilities(levels, self.probabilities)
-        level = draw_level(p, float(key.fold(role="level").uniform(1)))
-        return Encoded(self._estimate(levels, level, 1 / float(p[level - 1]), v.dtype, key), level)
-
-    def _estimate(self, levels: Levels, level: int, weight: float, dtype: torch.dtype, key: Key) -> tuple[Term, ...]:
-        terms = levels.joined(level, weight)
+        pi = self._inclusions(levels)
+        counts = torch.ones(len(pi), dtype=torch.int64)
+        if bool(pi[self.base :].any()):
+            counts[self.base :] = draw_counts(pi[self.base :], self.sampling, self.draws, key.fold(role="level"))
+        else:
+            counts[self.base :] = 0
+        drawn = (counts.nonzero().squeeze(1) + 1).tolist()
+        weights = [float(counts[level - 1]) / float(pi[level - 1]) for level in drawn]
+        terms = levels.joined(drawn[0], weights[0]) if len(drawn) == 1 else None
         if terms is None:
-            terms = (*levels.base(), *(term.scaled(weight) for term in levels.residual(level)))
-        return tuple(self._sendable(term, dtype, key.fold(term=number)) for number, term in enumerate(terms))
+            residuals = [t.scaled(w) for level, w in zip(drawn, weights, strict=True) for t in levels.residual(level)]
+            # Sign coding goes block by block, each with its own largest entry.
+            together = residuals if self.ladder.values == "sign" else _merged(residuals)
+            terms = (*levels.base(), *together)
+        sendable = (self._sendable(term, v.dtype, key.fold(term=number)) for number, term in enumerate(terms))
+        return Encoded(tuple(sendable), max(drawn, default=0))
 
     def _sendable(self, term: Term, dtype: torch.dtype, key: Key) -> Term:
         if isinstance(term.values, Floats):
@@ -67,41 +114,48 @@ class MLMC(Compressor):
         return Term(term.positions, term.values.rounded(dtype, key.fold(role="scale")))
 
     def enumerate_levels(self, v: Tensor) -> Iterator[tuple[float, Tensor]]:
-        """(p_l, g⁰ + r_l / p_l) for every level with p_l > 0, as float64 vectors before value coding: Σ p_l ·
-        estimate_l = v.
+        """(p_l, g⁰ + r_l / p_l) for every level with p_l > 0, as float64 vectors before value coding.
 
-        `v`: flat and finite; of zero there are no levels. Meant for tests and for looking at what is drawn.
+        Σ p_l · estimate_l = v. With several draws p_l is π_l / Σπ and r_l keeps the weight it has in a message, times
+        Σπ: the same sum, since E N_l = π_l. `v`: flat and finite; of zero there are no levels. Meant for tests and for
+        looking on.
         """
         scaled, shift = checked(v)
         if scaled is None:
             return
         levels, half = self.ladder.levels(scaled), shift // 2
-        p = level_probabilities(levels, self.probabilities)
-        for level in (p.nonzero().squeeze(1) + 1).tolist():
-            estimate = torch.zeros(len(v), dtype=torch.float64)
-            probability = float(p[level - 1])
-            terms = levels.joined(level, 1 / probability)
-            for term in levels.base() if terms is None else terms:
-                term.add_to(estimate, 1.0)
-            for term in levels.residual(level) if terms is None else ():
-                term.add_to(estimate, 1 / probability)
-            yield probability, estimate * 2.0**half * 2.0 ** (shift - half)
+        pi = self._inclusions(levels)
+        base = torch.zeros(len(v), dtype=torch.float64)
+        for term in levels.base():
+            term.add_to(base, 1.0)
+        for level in range(1, min(self.base, len(pi)) + 1):
+            for term in levels.residual(level):
+                term.add_to(base, 1.0)
+        total = float(pi[self.base :].sum())
+        chosen = (pi[self.base :].nonzero().squeeze(1) + self.base + 1).tolist()
+        for level in chosen:
+            estimate, weight = base.clone(), total / float(pi[level - 1])
+            for term in levels.residual(level):
+                term.add_to(estimate, weight)
+            yield float(pi[level - 1]) / total, estimate * 2.0**half * 2.0 ** (shift - half)
+        if not chosen:
+            yield 1.0, base * 2.0**half * 2.0 ** (shift - half)
 
     def _variance(self, v: Tensor) -> float:
         levels = self.ladder.levels(v)
-        p, norms = level_probabilities(levels, self.probabilities), levels.norms()
-        rest = v.double().clone()
-        for term in levels.base():
-            term.add_to(rest, -1.0)
-        drawn = (norms > 0) & (p > 0)
-        variance = float((norms[drawn].square() / p[drawn]).sum() - rest.square().sum())
-        if self.ladder.values == "sign" or (self.ladder.values == "fp32" and v.dtype in (torch.float32, torch.float64)):
-            return variance
-        return variance + sum(
-            self._coding_variance(levels, level, float(p[level - 1]), v.dtype)
-            for level in (drawn.nonzero() + 1).flatten().tolist()
-        )
+        design = Design(self._inclusions(levels), self.base, self.draws, self.sampling)
+        return estimator_variance(v, levels, design, self.ladder.values)
 
-    def _coding_variance(self, levels: Levels, level: int, p: float, dtype: torch.dtype) -> float:
-        floats = [term.values.value.double() for term in levels.residual(level) if isinstance(term.values, Floats)]
-        return p * sum(coding_variance(value / p, self.ladder.values, dtype) for value in floats)
+
+def _merged(terms: list[Term]) -> list[Term]:
+    """Terms of floats at listed places as one: a set of indices costs less than its parts."""
+    parts = [(t.positions, t.values.value) for t in terms if isinstance(t.values, Floats)]
+    listed = [(positions.index, value) for positions, value in parts if isinstance(positions, IndexSet)]
+    if len(terms) < 2 or len(listed) < len(terms):
+        return terms
+    index = torch.cat([index for index, _ in listed])
+    if len(index.unique()) < len(index):  # residuals that overlap stay apart
+        return terms
+    order = index.argsort()
+    value = torch.cat([value for _, value in listed])
+    return [Term(IndexSet(terms[0].positions.d, index[order]), Floats(value[order]))]

@@ -28,7 +28,12 @@ class Levels(ABC):
 
     g⁰ + Σ_l r_l = v exactly (to float64 rounding): the top level is v itself. Terms are exact here, in float64; the
     estimator weighs and rounds them.
+
+    `orthogonal`: whether ⟨r_l, r_m⟩ = 0 for l ≠ m, which spares the variance its cross terms; False unless a ladder
+    says so.
     """
+
+    orthogonal: ClassVar[bool] = False
 
     @abstractmethod
     def norms(self) -> Tensor:

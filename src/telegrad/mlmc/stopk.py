@@ -48,6 +48,8 @@ class SegmentedTopKLadder(Ladder):
 
 
 class _Blocks(Levels):
+    orthogonal = True
+
     def __init__(self, v: Tensor, s: int, values: Coding) -> None:
         self.d, self.s, self.values = len(v), s, values
         self.count = -(-self.d // s)

@@ -1,0 +1,97 @@
+"""Which levels a message carries, and how often: one or several draws, with or without replacement, or coupled (B11).
+
+A design has inclusions π_l = E N_l, the expected number of times that level l is drawn. The estimator weighs a drawn
+level by 1/π_l, so any design with π_l > 0 on the non-zero levels is unbiased; designs differ in the moments of the N_l.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from telegrad.compressors.importance import optimal_threshold
+from telegrad.mlmc.probabilities import draw_level
+from telegrad.random import Key
+
+__all__ = ["Sampling", "draw_counts", "inclusions", "joint_moment", "second_moments"]
+
+Sampling = Literal["independent", "poisson", "systematic", "coupled"]
+
+
+def inclusions(weights: Tensor, sampling: Sampling, draws: float, costs: Tensor) -> Tensor:
+    """π_l for levels of the given weights (>= 0, not all zero), float64, shape (L,); they add up to `draws` where they
+    can.
+
+    independent: draws · p. poisson, systematic: min(1, w_l / t), so that heavy levels are certain (B11.2).
+    coupled: F_l = P(N >= l), 1 for the first level and non-increasing; adjacent levels are pooled until w²/cost falls
+    (B11.3).
+    """
+    if sampling == "independent":
+        return draws * weights / weights.sum()
+    if sampling == "coupled":
+        return _coupled(weights.square(), draws, costs)
+    threshold = optimal_threshold(weights, draws)
+    return (weights / threshold).clamp(max=1.0) if threshold else (weights > 0).double()
+
+
+def _coupled(squares: Tensor, draws: float, costs: Tensor) -> Tensor:
+    pools: list[tuple[float, float, int]] = []
+    last = int(squares.nonzero()[-1])
+    for level in range(1, last + 1):
+        pool = (float(squares[level]), float(costs[level]), 1)
+        while pools and pool[0] * pools[-1][1] >= pools[-1][0] * pool[1]:
+            before = pools.pop()
+            pool = (before[0] + pool[0], before[1] + pool[1], before[2] + pool[2])
+        pools.append(pool)
+    rates = torch.tensor([math.sqrt(energy / cost) for energy, cost, size in pools for _ in range(size)]).double()
+    reach = torch.zeros_like(squares)
+    reach[0] = 1.0
+    if last:
+        threshold = optimal_threshold(rates, draws - 1)
+        reach[1 : last + 1] = (rates / threshold).clamp(max=1.0) if threshold else 1.0
+    return reach
+
+
+def draw_counts(pi: Tensor, sampling: Sampling, draws: float, key: Key) -> Tensor:
+    """N_l, int64, shape (L,), with E N_l = π_l."""
+    counts = torch.zeros(len(pi), dtype=torch.int64)
+    if sampling == "independent":
+        for u in key.uniform(round(draws)).tolist():
+            counts[draw_level(pi, u) - 1] += 1
+    elif sampling == "poisson":
+        counts += key.uniform(len(pi)) < pi
+    elif sampling == "systematic":
+        # Level l is drawn for every integer in (C_{l−1} − u, C_l − u].
+        edges = torch.cat([torch.zeros(1), pi.cumsum(0)]).double() - float(key.uniform(1))
+        counts += (edges[1:].floor() - edges[:-1].floor()).to(torch.int64)
+    else:
+        counts += float(key.uniform(1)) < pi
+    return counts
+
+
+def second_moments(pi: Tensor, sampling: Sampling, draws: float) -> Tensor:
+    """E N_l² / π_l², float64, shape (L,); 0 where π_l is."""
+    inverse = torch.where(pi > 0, 1 / pi, 0.0)
+    return inverse + (1 - 1 / draws) * (pi > 0) if sampling == "independent" else inverse
+
+
+def joint_moment(pi: Tensor, sampling: Sampling, draws: float, first: int, second: int) -> float:
+    """E N_l N_m / (π_l π_m) for two different levels of positive inclusion, counted from 0."""
+    if sampling == "independent":
+        return 1 - 1 / draws
+    if sampling == "poisson":
+        return 1.0
+    if sampling == "coupled":
+        return 1 / float(pi[min(first, second)])
+    ends = pi.cumsum(0)
+    arcs = [(float(ends[level] - pi[level]) % 1.0, float(pi[level])) for level in (first, second)]
+    return _overlap(*arcs) / (arcs[0][1] * arcs[1][1])
+
+
+def _overlap(one: tuple[float, float], other: tuple[float, float]) -> float:
+    """The length that two arcs (start in [0, 1), length <= 1) of a circle of length 1 share."""
+    (a, length_a), (b, length_b) = one, other
+    return sum(max(0.0, min(a + length_a, b + turn + length_b) - max(a, b + turn)) for turn in (-1, 0, 1))
