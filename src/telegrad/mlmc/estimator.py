@@ -13,7 +13,7 @@ from telegrad.compressors.base import Compressor, Encoded, checked
 from telegrad.compressors.coding import coding_omega, nonzero_term
 from telegrad.mlmc.ladder import MESSAGE_OVERHEAD, Ladder, Levels
 from telegrad.mlmc.probabilities import Law, level_probabilities
-from telegrad.mlmc.sampling import Sampling, draw_counts, inclusions
+from telegrad.mlmc.sampling import Sampling, draw_counts, inclusions, level_uniforms
 from telegrad.mlmc.variance import Design, estimator_variance
 from telegrad.random import Key
 from telegrad.spec import check_that, register
@@ -35,6 +35,8 @@ class MLMC(Compressor):
     message;
     `sampling`: how they are drawn (B11.2, B11.3): independent draws, averaged (a whole number of them); poisson or
     systematic, without replacement, where a heavy level is certain; or coupled: all levels up to a random one.
+    `workers`: above 1, that many workers spread their levels evenly by a stream they share (B12.1): each one's law is
+    unchanged, but their errors are no longer independent, and the mean's can be far smaller where gradients are alike.
     """
 
     ladder: Ladder
@@ -42,11 +44,13 @@ class MLMC(Compressor):
     base: int = 0
     draws: float = 1.0
     sampling: Sampling = "independent"
+    workers: int = 1
 
     unbiased = True
     random = True
 
     def __post_init__(self) -> None:
+        check_that(self.workers >= 1, self, "workers", "a number of workers from 1 is allowed")
         check_that(self.base >= 0, self, "base", "a number of levels from 0 is allowed")
         if self.sampling == "independent":
             check_that(self.draws >= 1 and self.draws == round(self.draws), self, "draws", "a whole number is allowed")
@@ -94,7 +98,9 @@ class MLMC(Compressor):
         pi = self._inclusions(levels)
         counts = torch.ones(len(pi), dtype=torch.int64)
         if bool(pi[self.base :].any()):
-            counts[self.base :] = draw_counts(pi[self.base :], self.sampling, self.draws, key.fold(role="level"))
+            count = len(pi) - self.base
+            uniforms = level_uniforms(self.sampling, self.draws, count, key.fold(role="level"), self.workers)
+            counts[self.base :] = draw_counts(pi[self.base :], self.sampling, uniforms)
         else:
             counts[self.base :] = 0
         drawn = (counts.nonzero().squeeze(1) + 1).tolist()

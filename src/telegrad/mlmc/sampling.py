@@ -13,10 +13,11 @@ import torch
 from torch import Tensor
 
 from telegrad.compressors.importance import optimal_threshold
+from telegrad.errors import InputError
 from telegrad.mlmc.probabilities import draw_level
 from telegrad.random import Key
 
-__all__ = ["Sampling", "draw_counts", "inclusions", "joint_moment", "second_moments"]
+__all__ = ["Sampling", "draw_counts", "inclusions", "joint_moment", "level_uniforms", "second_moments"]
 
 Sampling = Literal["independent", "poisson", "systematic", "coupled"]
 
@@ -55,20 +56,38 @@ def _coupled(squares: Tensor, draws: float, costs: Tensor) -> Tensor:
     return reach
 
 
-def draw_counts(pi: Tensor, sampling: Sampling, draws: float, key: Key) -> Tensor:
-    """N_l, int64, shape (L,), with E N_l = π_l."""
+def level_uniforms(sampling: Sampling, draws: float, count: int, key: Key, workers: int) -> Tensor:
+    """The uniforms on [0, 1) that `draw_counts` wants for `count` levels: one a draw, one a level (poisson), or one.
+
+    For one worker they come from `key`. For `workers` > 1 they are coordinated: in every draw, worker i of M has
+    (π(i) + U) / M with a permutation π and a U that all share (the key without its rank): the workers' levels are
+    spread evenly and each worker's alone is uniform (B12.1). The rank is what the key was folded with, 0 without one.
+    """
+    needed = {"independent": round(draws), "poisson": count}.get(sampling, 1)
+    if workers == 1:
+        return key.uniform(needed)
+    rank = key.find("rank") or 0
+    if not isinstance(rank, int) or not 0 <= rank < workers:
+        raise InputError(f"levels are coordinated over {workers} workers, and this key is of rank {rank}")
+    shared = key.without("rank")
+    places = torch.stack([shared.fold(draw=draw).permutation(workers)[rank] for draw in range(needed)])
+    return (places + shared.uniform(needed)) / workers
+
+
+def draw_counts(pi: Tensor, sampling: Sampling, uniforms: Tensor) -> Tensor:
+    """N_l, int64, shape (L,), with E N_l = π_l over the `uniforms` of `level_uniforms`."""
     counts = torch.zeros(len(pi), dtype=torch.int64)
     if sampling == "independent":
-        for u in key.uniform(round(draws)).tolist():
+        for u in uniforms.tolist():
             counts[draw_level(pi, u) - 1] += 1
     elif sampling == "poisson":
-        counts += key.uniform(len(pi)) < pi
+        counts += uniforms < pi
     elif sampling == "systematic":
         # Level l is drawn for every integer in (C_{l−1} − u, C_l − u].
-        edges = torch.cat([torch.zeros(1), pi.cumsum(0)]).double() - float(key.uniform(1))
+        edges = torch.cat([torch.zeros(1), pi.cumsum(0)]).double() - float(uniforms)
         counts += (edges[1:].floor() - edges[:-1].floor()).to(torch.int64)
     else:
-        counts += float(key.uniform(1)) < pi
+        counts += float(uniforms) < pi
     return counts
 
 
