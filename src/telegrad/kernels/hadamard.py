@@ -1,11 +1,12 @@
 """Random rotations that both ends rebuild from a seed: randomised Hadamard transforms, uniform rotations where small.
 
 n entries are cut into blocks of 65536, then one block for each binary digit of what is left, down to 64 (A21): no
-padding. Which entries share a block is settled by a fixed stride near the golden section of n: neighbours part, so that
-no short block gets the largest entries of a sorted vector. A block of m >= 64 is rotated by rounds of H · diag(signs): two, and three below 4096 entries, where the bias
-that a rotation of so few random signs leaves to quantisers is largest. The fewer than 64 entries at the end form one
-block under a uniformly distributed orthogonal matrix (Diaconis and Shahshahani 1987), so that small tensors suffer no
-bias at all. All in float64, by additions and subtractions in a fixed order.
+padding. Which entries share a block is settled by a fixed stride near the golden section of n: neighbours part, so
+that no short block gets the largest entries of a sorted vector. A block of m >= 64 is rotated by rounds of
+H · diag(signs): two, and three below 4096 entries, where the bias that a rotation of so few random signs leaves to
+quantisers is largest. The fewer than 64 entries at the end form one block under a uniformly distributed orthogonal
+matrix (Diaconis and Shahshahani 1987), so that small tensors suffer no bias at all. All in float64, by additions and
+subtractions in a fixed order.
 """
 
 from __future__ import annotations
