@@ -243,3 +243,54 @@ def test_residuals_of_a_grid_are_sent_as_a_table():
     assert code.level == 3
     assert code.nbits < 4 * 2000
     assert torch.equal(tg.unpack(tg.pack(code)).decode(), code.decode())
+
+
+@pytest.mark.parametrize(
+    ("vector", "linear", "doubling", "doubling_adaptive", "slow"),
+    [
+        ("gauss", 63_696, 66_692, 102_520, 64_111),
+        ("t3", 42_159, 43_102, 90_764, 41_492),
+        ("lognormal", 3_789, 2_514, 9_917, 2_408),
+        ("expdecay", 4_083, 4_307, 6_719, 4_022),
+    ],
+)
+def test_geometric_blocks_against_the_reference_table(vector, linear, doubling, doubling_adaptive, slow):
+    """B10.2: second moment × expected entries / ‖v‖² at d = 1e5, s = 1 growing, and s = 1000 linear."""
+    from telegrad.lab.vectors import quantile_vector
+    from telegrad.mlmc.stopk import block_sizes
+
+    v = quantile_vector(vector, 100_000, tg.Key(0)).double()
+
+    def product(s, growth, by_cost):
+        sizes = block_sizes(len(v), s, growth).double()
+        norms = build(f"stopk(s={s}, growth={growth})", "ladder").levels(v).norms()
+        p = norms / sizes.sqrt() if by_cost else norms
+        p = p / p.sum()
+        return float((norms.square() / p.where(p > 0, 1.0)).sum() * (p * sizes).sum() / v.square().sum())
+
+    assert product(1000, 1.0, False) == pytest.approx(linear, rel=2e-3)
+    # The reference does not say how a real block size is rounded: 2 %.
+    assert product(1, 2.0, True) == pytest.approx(doubling, rel=0.02)
+    assert product(1, 2.0, False) == pytest.approx(doubling_adaptive, rel=0.02)
+    assert product(1, 1.2, True) == pytest.approx(slow, rel=0.02)
+
+
+def test_growing_blocks_cover_everything_once_and_are_unbiased():
+    v = tg.Key(2).normal(100) ** 3
+    compressor = tg.compressor("mlmc(stopk(s=1, growth=1.5), probabilities=cost)")
+    levels = compressor.ladder.levels(v)
+    covered = torch.cat(
+        [term.positions.index for level in range(1, len(levels.sizes) + 1) for term in levels.residual(level)]
+    )
+    assert torch.equal(covered.sort().values, torch.arange(100))
+    assert len(levels.sizes) < 12
+    mean = sum(p * estimate for p, estimate in compressor.enumerate_levels(v))
+    assert torch.allclose(mean, v, rtol=0, atol=1e-12 * float(v.norm()))
+
+
+def test_growth_with_fixed_probabilities_declares_its_worst_case():
+    """All energy in one block attains inflation / p_l − 1 (the first block, drawn least)."""
+    compressor = tg.compressor("mlmc(stopk(s=1, growth=2.0), probabilities=fixed)")
+    one_hot = torch.zeros(63, dtype=torch.float64)
+    one_hot[5] = 3.0
+    assert compressor.variance(one_hot) / 9 == pytest.approx(compressor.omega(63), rel=1e-9)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from telegrad.compressors.coding import Coding
 from telegrad.kernels.reference import descending_order
 from telegrad.mlmc.ladder import MESSAGE_OVERHEAD, Ladder, Levels
-from telegrad.spec import Amount, check_amount, register, resolve_amount
+from telegrad.spec import Amount, check_amount, check_that, register, resolve_amount
 from telegrad.wire.code import Term
 from telegrad.wire.positions import IndexSet
 from telegrad.wire.values import Floats
@@ -20,7 +21,7 @@ __all__ = ["SegmentedTopKLadder"]
 _VALUE_BITS = {"fp32": 32, "bf16": 16, "log": 2, "sign": 1}
 
 
-@register("stopk", example="stopk(s=0.01)", source="A3, B2; Zukerman, Hamoud, Levy, ICML 2025, section 3.2")
+@register("stopk", example="stopk(s=0.01)", source="A3, B2, B10; Zukerman, Hamoud, Levy, ICML 2025, section 3.2")
 @dataclass(frozen=True)
 class SegmentedTopKLadder(Ladder):
     """r_l = v on block S_l = the ((l−1)s+1)-th to the (ls)-th largest entries, L = ⌈d/s⌉; residuals are orthogonal.
@@ -28,62 +29,79 @@ class SegmentedTopKLadder(Ladder):
     omega(v) = (Σ_l ‖v_S_l‖)² / ‖v‖² − 1 <= ⌈d/s⌉ − 1 (B2.1, B2.5). With `values=sign` entry j of the block is kept with
     probability |v_j| / m_l and sent as a sign, m_l = max over the block: ‖v_S_l‖² becomes m_l ‖v_S_l‖₁ (B2.7).
     Blocks are cut after sorting, equal magnitudes in the order of their indices; the last block may be shorter.
+    `growth`: each block is so many times as long as the one before: logarithmically many levels, which want
+    `probabilities=cost` (B10.2: at growth 1.2 the price is 1 %, with adaptive ones far more).
     """
 
     s: Amount
     values: Coding = "fp32"
+    growth: float = 1.0
 
     def __post_init__(self) -> None:
         check_amount(self, "s")
+        check_that(1.0 <= self.growth <= 16.0, self, "growth", "a factor from 1 to 16 is allowed")
 
     def omega(self, d: int, adaptive: bool) -> float:
-        s = resolve_amount(self, "s", d)
-        count = -(-d // s)
+        sizes = block_sizes(d, resolve_amount(self, "s", d), self.growth)
         # A block's m ‖v‖₁ exceeds ‖v‖² by at most (√s + 1) / 2 (A10.2).
-        inflation = (s**0.5 + 1) / 2 if self.values == "sign" else 1.0
-        return count * inflation - 1
+        inflation = (float(sizes.max()) ** 0.5 + 1) / 2 if self.values == "sign" else 1.0
+        if adaptive or self.growth == 1.0:
+            return len(sizes) * inflation - 1
+        # Σ Δ_l² / p_l is linear in the Δ_l², so the worst case lies in the block that is drawn least for its energy.
+        return inflation / float(fixed_law(sizes).min()) - 1
 
     def levels(self, v: Tensor) -> Levels:
-        return _Blocks(v, resolve_amount(self, "s", len(v)), self.values)
+        return _Blocks(v, block_sizes(len(v), resolve_amount(self, "s", len(v)), self.growth), self.values)
+
+
+def block_sizes(d: int, s: int, growth: float) -> Tensor:
+    """The sizes of the blocks, int64: ⌊s · growth^l⌋ for l = 0, 1, …, and what is left."""
+    sizes, left, size = [], d, float(s)
+    while left:
+        sizes.append(min(left, int(size)))
+        left -= sizes[-1]
+        size = min(size * growth, float(d))
+    return torch.tensor(sizes)
+
+
+def fixed_law(sizes: Tensor) -> Tensor:
+    """p ∝ √size: the minimax law for blocks of equal entries, uniform where s divides d."""
+    roots = sizes.double().sqrt()
+    return roots / roots.sum()
 
 
 class _Blocks(Levels):
     orthogonal = True
 
-    def __init__(self, v: Tensor, s: int, values: Coding) -> None:
-        self.d, self.s, self.values = len(v), s, values
-        self.count = -(-self.d // s)
+    def __init__(self, v: Tensor, sizes: Tensor, values: Coding) -> None:
+        self.v, self.sizes, self.values = v, sizes, values
+        self.stops = sizes.cumsum(0)
         self.order = descending_order(v)
-        self.v = v
-        padded = torch.zeros(self.count * s, dtype=torch.float64, device=v.device)
-        padded[: self.d] = v[self.order].abs()
-        self.magnitude = padded.view(self.count, s)
+        self.magnitude = v[self.order].abs().double()
+        self.largest = self.magnitude[self.stops - sizes]
+
+    def _relative_sums(self, power: int) -> Tensor:
+        """Σ (|v_j| / m_l)^power over each block; relative to its largest entry, so that tiny blocks do not vanish."""
+        scale = torch.where(self.largest > 0, self.largest, 1.0).repeat_interleave(self.sizes)
+        relative = (self.magnitude / scale).pow(power).cpu().numpy()
+        return torch.from_numpy(np.add.reduceat(relative, (self.stops - self.sizes).numpy()))
 
     def norms(self) -> Tensor:
-        largest = self.magnitude[:, 0]
-        if self.values == "sign":
-            return (largest * self.magnitude.sum(1)).sqrt()
-        # Relative to the block's largest entry, so that squares of tiny blocks do not vanish.
-        relative = self.magnitude / torch.where(largest > 0, largest, 1.0)[:, None]
-        return largest * relative.square().sum(1).sqrt()
+        # With signs the second moment is m ‖v_S‖₁ = m² Σ |v_j| / m (B2.7).
+        return self.largest.cpu() * self._relative_sums(1 if self.values == "sign" else 2).sqrt()
 
     def costs(self) -> Tensor:
-        index = max(1.0, (torch.tensor(self.d / self.s).log2() + 1.44).item())
-        entries = torch.full((self.count,), float(self.s), dtype=torch.float64)
-        entries[-1] = self.d - self.s * (self.count - 1)
-        if self.values == "sign":
-            entries = self.magnitude.sum(1) / torch.where(self.magnitude[:, 0] > 0, self.magnitude[:, 0], 1.0)
-        return MESSAGE_OVERHEAD + entries * (index + _VALUE_BITS[self.values])
+        entries = self._relative_sums(1) if self.values == "sign" else self.sizes.double()
+        index = torch.log2(len(self.v) / self.sizes.double()) + 1.44
+        return MESSAGE_OVERHEAD + entries * (index.clamp(min=1.0) + _VALUE_BITS[self.values])
 
     def fixed_probabilities(self) -> Tensor:
-        sizes = torch.full((self.count,), float(self.s), dtype=torch.float64)
-        sizes[-1] = self.d - self.s * (self.count - 1)
-        # Proportional to √size: the minimax law for blocks of equal entries; uniform where s divides d.
-        return sizes.sqrt() / sizes.sqrt().sum()
+        return fixed_law(self.sizes)
 
     def base(self) -> tuple[Term, ...]:
         return ()
 
     def residual(self, level: int) -> tuple[Term, ...]:
-        index = self.order[(level - 1) * self.s : level * self.s].sort().values
-        return (Term(IndexSet(self.d, index), Floats(self.v[index].double())),)
+        stop, size = int(self.stops[level - 1]), int(self.sizes[level - 1])
+        index = self.order[stop - size : stop].sort().values
+        return (Term(IndexSet(len(self.v), index), Floats(self.v[index].double())),)
