@@ -15,6 +15,7 @@ import math
 import types
 import typing
 from collections.abc import Callable
+from keyword import iskeyword
 from typing import Any, ClassVar, Literal, TypeVar
 
 from telegrad.errors import SpecError
@@ -50,7 +51,7 @@ class Registered:
             if isinstance(value, Registered) and field.default is dataclasses.MISSING:
                 parts.append(str(value))
             elif value != field.default:
-                parts.append(f"{field.name}={value}")
+                parts.append(f"{field.name}={_text(value)}")
         return f"{self.spec_name}({', '.join(parts)})" if parts else self.spec_name
 
 
@@ -178,6 +179,12 @@ def _convert(node: ast.AST, hint: Any, where: str, spec: str, example: str) -> A
 
 
 _WORDS = {"true": True, "false": False, "none": None}
+
+
+def _text(value: Any) -> str:
+    """How a value is written in a spec: a string that is no word of the grammar in quotes."""
+    plain = not isinstance(value, str) or (value.isidentifier() and not iskeyword(value))
+    return str(value) if plain and value not in _WORDS else repr(value)
 
 
 def _literal(node: ast.AST, where: str, example: str) -> Any:

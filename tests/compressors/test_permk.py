@@ -98,7 +98,7 @@ def test_no_index_is_sent_and_a_key_without_rank_is_that_of_rank_0():
     code = c.encode(x, tg.Key(0).fold(step=1))
     assert code.fields["value"] == 32 * 100
     assert code.fields["index"] == 8 * (8 + 2) if code.terms[0].positions.part < 128 else 8 * (8 + 3)
-    assert tg.pack(code) == tg.pack(c.encode(x, tg.Key(0).fold(step=1).fold(rank=0)))
+    assert code.terms[0].positions == c.encode(x, tg.Key(0).fold(step=1).fold(rank=0)).terms[0].positions
 
 
 @pytest.mark.parametrize("rank", [4, -1, "a"])

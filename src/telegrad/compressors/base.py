@@ -11,12 +11,13 @@ import torch
 from torch import Tensor
 
 from telegrad.errors import InputError, NonFiniteError
+from telegrad.kernels.reference import round_to_dtype
 from telegrad.random import Key
 from telegrad.spec import Registered
 from telegrad.wire.code import Code, Term
 from telegrad.wire.values import DTYPES
 
-__all__ = ["Compressor", "Encoded", "checked", "decoded", "overflows"]
+__all__ = ["Compressor", "Encoded", "checked", "decoded", "overflows", "representable"]
 
 
 @dataclass(frozen=True)
@@ -188,6 +189,14 @@ def overflows(compressor: Compressor, dtype: torch.dtype) -> NonFiniteError:
     return NonFiniteError(
         f"what {compressor} would send overflows {dtype} (largest {largest:.3g}): scale the tensor down"
     )
+
+
+def representable(x: Tensor, dtype: torch.dtype, key: Key, owner: Compressor) -> Tensor:
+    """float64 `x` as a tensor of `dtype`, rounded stochastically, for `owner` to compress once more."""
+    rounded = round_to_dtype(x, dtype, key.uniform(len(x), device=x.device))
+    if not bool(rounded.isfinite().all()):
+        raise overflows(owner, dtype)
+    return rounded
 
 
 def _shifted(term: Term, shift: int) -> Term:
