@@ -1,10 +1,8 @@
 """The catalogue of compressors, one a file."""
 
 from telegrad.compressors.base import Compressor
-from telegrad.compressors.choice import Policy, Warmup, Warmup
 from telegrad.compressors.choice import Policy, Warmup
 from telegrad.compressors.comp import Comp
-from telegrad.compressors.compose import Compose
 from telegrad.compressors.compose import Compose
 from telegrad.compressors.dithering import Dithering
 from telegrad.compressors.eden import Eden
@@ -14,7 +12,6 @@ from telegrad.compressors.head_tail import HeadTail
 from telegrad.compressors.identity import Identity
 from telegrad.compressors.importance import Importance
 from telegrad.compressors.induced import Induced
-from telegrad.compressors.induced import Induced
 from telegrad.compressors.mix import Mix
 from telegrad.compressors.natural import Natural
 from telegrad.compressors.natural_dithering import NaturalDithering
@@ -22,7 +19,6 @@ from telegrad.compressors.permk import PermK
 from telegrad.compressors.qsgd import QSGD
 from telegrad.compressors.randk import RandK
 from telegrad.compressors.rtn import RTN
-from telegrad.compressors.scaled import Scaled
 from telegrad.compressors.scaled import Scaled
 from telegrad.compressors.sign import Sign
 from telegrad.compressors.stopk import SegmentedTopK
@@ -34,7 +30,6 @@ __all__ = [
     "RTN",
     "Comp",
     "Compose",
-    "Compose",
     "Compressor",
     "Dithering",
     "Eden",
@@ -44,20 +39,16 @@ __all__ = [
     "Identity",
     "Importance",
     "Induced",
-    "Induced",
     "Mix",
     "Natural",
     "NaturalDithering",
     "PermK",
     "Policy",
-    "Policy",
     "RandK",
-    "Scaled",
     "Scaled",
     "SegmentedTopK",
     "Sign",
     "TernGrad",
     "TopK",
-    "Warmup",
     "Warmup",
 ]
