@@ -73,7 +73,7 @@ REFUSED = {
     "topk": ["topk needs k", "`topk(k=0.01)`"],
     "topk()": ["topk needs k"],
     "mlmc": ["mlmc needs ladder", "`mlmc(stopk(s=0.01))`"],
-    "qsgd(4, 5)": ["qsgd takes 1 arguments", "`qsgd(levels=4)`"],
+    "sign(4, 5)": ["sign takes 0 arguments", "`sign`"],
     # values
     "topk(k=0)": ["topk(k=0)", "a count (an integer from 1) or a fraction", "`topk(k=0.01)`"],
     "topk(k=-3)": ["topk(k=-3)", "an integer from 1"],

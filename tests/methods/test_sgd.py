@@ -37,10 +37,12 @@ def test_the_estimate_is_the_mean_of_what_was_sent_and_ranks_draw_apart(compress
     mean = sum(code.decode() for code in run.codes) / 3
     assert torch.allclose(estimate, mean, rtol=1e-12, atol=1e-14)
 
-    same = drive(str(SGD(compressor)), lambda x: [torch.linspace(-2, 3, 30, dtype=torch.float64)] * 12, 30)
+    same = drive(str(SGD(compressor)), lambda x: [torch.linspace(-2, 3, 30, dtype=torch.float64)] * 4, 30)
     same.step()
     messages = {tg.pack(code) for code in same.codes}
-    assert (len(messages) > 1) == compressor.random
+    # A random compressor that sends everything exactly, as in a warm-up, has nothing to draw.
+    sent_exactly = torch.equal(same.codes[0].decode(), same.gradients(same.x)[0])
+    assert (len(messages) > 1) == (compressor.random and not sent_exactly)
 
 
 def test_steps_draw_apart_and_seeds_decide(drive, noisy_gradients):
