@@ -4,6 +4,7 @@ from telegrad.compressors.base import Compressor
 from telegrad.compressors.choice import Policy, Warmup
 from telegrad.compressors.comp import Comp
 from telegrad.compressors.compose import Compose
+from telegrad.compressors.dct import DCT
 from telegrad.compressors.dithering import Dithering
 from telegrad.compressors.eden import Eden
 from telegrad.compressors.fixed_point import FixedPoint
@@ -21,13 +22,16 @@ from telegrad.compressors.randk import RandK
 from telegrad.compressors.rtn import RTN
 from telegrad.compressors.scaled import Scaled
 from telegrad.compressors.sign import Sign
+from telegrad.compressors.srht import SRHT
 from telegrad.compressors.stopk import SegmentedTopK
 from telegrad.compressors.terngrad import TernGrad
 from telegrad.compressors.topk import TopK
 
 __all__ = [
+    "DCT",
     "QSGD",
     "RTN",
+    "SRHT",
     "Comp",
     "Compose",
     "Compressor",

@@ -13,6 +13,7 @@ from telegrad.wire.bits import Reader
 from telegrad.wire.values.base import DTYPES, Values
 from telegrad.wire.values.bucketed import Bucketed
 from telegrad.wire.values.cells import DeadZoneCells, LloydMaxCells
+from telegrad.wire.values.cosine import Cosine
 from telegrad.wire.values.exponents import Exponents
 from telegrad.wire.values.floats import Floats
 from telegrad.wire.values.grid import Grid
@@ -22,6 +23,7 @@ from telegrad.wire.values.table import Table
 __all__ = [
     "DTYPES",
     "Bucketed",
+    "Cosine",
     "DeadZoneCells",
     "Exponents",
     "Floats",
@@ -35,7 +37,7 @@ __all__ = [
 ]
 
 _KINDS: dict[int, type[Values]] = {
-    cls.tag: cls for cls in (Floats, Grid, Exponents, Table, Bucketed, Rotated, LloydMaxCells, DeadZoneCells)
+    cls.tag: cls for cls in (Floats, Grid, Exponents, Table, Bucketed, Rotated, LloydMaxCells, DeadZoneCells, Cosine)
 }
 
 

@@ -1,0 +1,66 @@
+"""DeMo's compressor: the largest cosine coefficients of every chunk."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from telegrad.compressors.base import Compressor, Encoded
+from telegrad.random import Key
+from telegrad.spec import check_that, register
+from telegrad.wire.code import Term
+from telegrad.wire.positions import All, IndexSet
+from telegrad.wire.values import Cosine, Floats
+from telegrad.wire.values.cosine import LONGEST_CHUNK, cosines
+
+__all__ = ["DCT"]
+
+
+@register("dct", example="dct(chunk=64, k=32)", source="A22; Peng, Quesnelle and Kingma 2024 (DeMo)")
+@dataclass(frozen=True)
+class DCT(Compressor):
+    """C(x): in the orthonormal DCT-II of each `chunk` of adjacent entries, the `k` largest coefficients; ties go to the
+    lowest.
+
+    Contractive with alpha = k/chunk (A22). The chunks are those of the flat tensor, whatever its shape, and the last
+    one is shorter where d is no multiple: the two-dimensional transform of matrices is left out. Sent: the places of
+    the non-zero coefficients and these in the tensor's precision (float32 for 16-bit tensors, whose range a sum of
+    entries would leave).
+    """
+
+    chunk: int = 64
+    k: int = 32
+
+    unbiased = False
+    random = False
+
+    def __post_init__(self) -> None:
+        check_that(1 <= self.chunk <= LONGEST_CHUNK, self, "chunk", f"1 to {LONGEST_CHUNK} entries are allowed")
+        check_that(1 <= self.k <= self.chunk, self, "k", "1 to `chunk` coefficients are allowed")
+
+    def omega(self, d: int) -> float:
+        return math.inf
+
+    def alpha(self, d: int) -> float:
+        longest = min(self.chunk, d)
+        return min(self.k, longest) / longest if d else 1.0
+
+    def _values(self, v: Tensor) -> Cosine:
+        d, y = len(v), cosines(v.double(), self.chunk)
+        whole = d // self.chunk * self.chunk
+        kept = torch.zeros(d, dtype=torch.bool, device=v.device)
+        for start, rows in ((0, y[:whole].view(-1, self.chunk)), (whole, y[whole:].view(1, -1))):
+            order = rows.abs().sort(dim=1, descending=True, stable=True).indices[:, : self.k]
+            kept[start + (torch.arange(len(rows), device=v.device)[:, None] * self.chunk + order).reshape(-1)] = True
+        index = (kept & (y != 0)).nonzero().squeeze(1)
+        dtype = torch.float64 if v.dtype == torch.float64 else torch.float32
+        return Cosine(IndexSet(d, index), Floats(y[index]).rounded(dtype, None), self.chunk)
+
+    def _encode(self, v: Tensor, key: Key) -> Encoded:
+        return Encoded((Term(All(len(v)), self._values(v)),))
+
+    def _variance(self, v: Tensor) -> float:
+        return float((self._values(v).numbers() - v.double()).square().sum())

@@ -1,0 +1,54 @@
+"""SRHT: random coordinates of the randomly rotated vector."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from telegrad.compressors.base import Compressor, Encoded
+from telegrad.kernels.hadamard import rotate
+from telegrad.random import Key
+from telegrad.spec import Amount, check_amount, register, resolve_amount
+from telegrad.wire.code import Term
+from telegrad.wire.positions import All, Subset
+from telegrad.wire.values import Floats, Rotated
+
+__all__ = ["SRHT"]
+
+
+@register("srht", example="srht(k=0.01)", source="A21; Ailon and Chazelle 2009; Tropp 2011")
+@dataclass(frozen=True)
+class SRHT(Compressor):
+    """C(x) = (d/k) Rᵀ P_S R x: k random coordinates S of the rotated vector, times d/k, rotated back.
+
+    Unbiased, omega = d/k − 1, and the variance is (d/k − 1) ‖x‖² for every x: a rotation does not change Rand-k's
+    (A21). It spreads the error evenly. Two seeds are sent instead of indices, values in the tensor's precision, rounded
+    stochastically (for 16-bit tensors that adds up to 2^−16 of the second moment). `k`: a count, or a fraction of d.
+    """
+
+    k: Amount
+
+    unbiased = True
+    random = True
+
+    def __post_init__(self) -> None:
+        check_amount(self, "k")
+
+    def omega(self, d: int) -> float:
+        return d / resolve_amount(self, "k", d) - 1
+
+    def alpha(self, d: int) -> float:
+        return max(0.0, 1 - self.omega(d))
+
+    def _encode(self, v: Tensor, key: Key) -> Encoded:
+        d = len(v)
+        k = resolve_amount(self, "k", d)
+        seed = key.fold(role="rotation").to_int()
+        positions = Subset(d, k, key.fold(role="subset").to_int())
+        chosen = rotate(v.double(), seed)[positions.indices().to(v.device)] * (d / k)
+        values = Rotated(positions, Floats(chosen), seed).rounded(v.dtype, key)
+        return Encoded((Term(All(d), values),))
+
+    def _variance(self, v: Tensor) -> float:
+        return self.omega(len(v)) * float(v.double().square().sum())
