@@ -1,6 +1,7 @@
 """The catalogue of compressors, one a file."""
 
 from telegrad.compressors.base import Compressor
+from telegrad.compressors.bucketed_importance import BucketedImportance
 from telegrad.compressors.choice import Policy, Warmup
 from telegrad.compressors.comp import Comp
 from telegrad.compressors.compose import Compose
@@ -32,6 +33,7 @@ __all__ = [
     "QSGD",
     "RTN",
     "SRHT",
+    "BucketedImportance",
     "Comp",
     "Compose",
     "Compressor",

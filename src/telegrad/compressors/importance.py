@@ -47,10 +47,14 @@ class Importance(Compressor):
     certain entries are sent in full. t is rounded up to what is sent, and the probabilities follow it, so nothing is
     biased.
     `values=fp32` sends every kept value in full: the same estimate at a higher price. `k`: a count, or a fraction of d.
+
+    `design=systematic` draws the uncertain entries by a comb through the sums of π in random order, instead of one by
+    one (A5.6): their number is then fixed, up to one by the rounding of t; π, and so the variance, stays (A5.1).
     """
 
     k: Amount
     values: Literal["sign", "fp32"] = "sign"
+    design: Literal["bernoulli", "systematic"] = "bernoulli"
 
     unbiased = True
     random = True
@@ -75,11 +79,22 @@ class Importance(Compressor):
         # A smaller threshold than the budget asks for keeps more entries, and the estimate finite.
         return min(above, torch.finfo(v.dtype).max)
 
+    def _drawn(self, magnitude: Tensor, threshold: float, key: Key) -> Tensor:
+        """Which entries are drawn, each with probability magnitude / threshold < 1."""
+        d = len(magnitude)
+        if self.design == "bernoulli" or not bool(magnitude.any()):
+            return key.uniform(d, device=magnitude.device) * threshold < magnitude
+        order = key.fold(role="order").permutation(d).to(magnitude.device)
+        ticks = ((magnitude[order] / threshold).cumsum(0) - float(key.fold(role="comb").uniform(1))).ceil()
+        drawn = torch.zeros(d, dtype=torch.bool, device=magnitude.device)
+        drawn[order] = ticks > torch.nn.functional.pad(ticks[:-1], (1, 0))
+        return drawn
+
     def _encode(self, v: Tensor, key: Key) -> Encoded:
         d, threshold = len(v), self._threshold(v)
         magnitude = v.double().abs()
         certain = (magnitude >= threshold) & (magnitude > 0)
-        drawn = ~certain & (key.uniform(d, device=v.device) * threshold < magnitude)
+        drawn = self._drawn(torch.where(certain, 0.0, magnitude), threshold, key)
         if self.values == "fp32":
             which = (certain | drawn).nonzero().squeeze(1)
             sent = torch.where(certain, v.double(), v.double().sign() * threshold)[which]
