@@ -142,3 +142,10 @@ def test_entries_of_very_different_size_keep_a_positive_probability():
     pi = probabilities("bucketed_importance(k=2)", x)
     assert bool((pi[[0, 1, 2, 4]] > 0).all())
     assert math.isfinite(tg.compressor("bucketed_importance(k=2)").variance(x))
+
+
+def test_zeros_among_tiny_entries_stay_zero():
+    x = torch.tensor([3.0, -2.0, 1.0, 0.0], dtype=torch.float64) * 2.0**-20
+    pi = probabilities("bucketed_importance(k=2)", x)
+    assert torch.equal(pi, probabilities("bucketed_importance(k=2)", x * 2.0**20))
+    assert pi[3] == 0

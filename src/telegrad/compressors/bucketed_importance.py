@@ -62,7 +62,7 @@ class BucketedImportance(Compressor):
         factor = left / (count * size).flip(0).cumsum(0).flip(0)
         fits = (left > 0) & (factor * size <= 1) & (count > 0)
         chosen = factor[int(fits.nonzero()[0])]
-        return torch.where(present, (chosen * size).clamp(max=1.0)[bucket.clamp(max=len(count) - 1)], 0.0)
+        return torch.where(present, (chosen * size).clamp(max=1.0)[bucket.clamp(0, len(count) - 1)], 0.0)
 
     def _encode(self, v: Tensor, key: Key) -> Encoded:
         x = v.double()
