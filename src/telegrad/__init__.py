@@ -1,6 +1,6 @@
 """telegrad: gradients as telegrams: short, exactly metered, unbiased."""
 
-from telegrad import compressors, methods, mlmc, workloads
+from telegrad import compressors, methods, mlmc, portfolio, workloads
 from telegrad.catalogue import catalogue, compressor, method
 from telegrad.errors import (
     ConfigError,
@@ -42,6 +42,7 @@ __all__ = [
     "methods",
     "mlmc",
     "pack",
+    "portfolio",
     "save",
     "simulate",
     "unpack",

@@ -51,7 +51,7 @@ class Registered:
             if isinstance(value, Registered) and field.default is dataclasses.MISSING:
                 parts.append(str(value))
             elif value != field.default:
-                parts.append(f"{field.name}={_text(value)}")
+                parts.append(f"{_word(field)}={_text(value)}")
         return f"{self.spec_name}({', '.join(parts)})" if parts else self.spec_name
 
 
@@ -118,7 +118,7 @@ def _build_node(node: ast.AST, kind: str, spec: str) -> Any:
             _unknown(f"{kind} {head.id!r}", head.id, names(kind)) + f"; for example `{_example_like(head.id, kind)}`"
         )
     hints = typing.get_type_hints(cls)
-    fields = {field.name: field for field in dataclasses.fields(cls) if field.init}  # type: ignore[arg-type]
+    fields = {_word(field): field for field in dataclasses.fields(cls) if field.init}  # type: ignore[arg-type]
     given: dict[str, ast.AST] = {}
     positional = call.args if call else []
     if len(positional) > len(fields):
@@ -139,10 +139,17 @@ def _build_node(node: ast.AST, kind: str, spec: str) -> Any:
     if missing:
         raise SpecError(f"{cls.spec_name} needs {', '.join(missing)}; for example `{cls.example}`")
     values = {
-        name: _convert(value, hints[name], f"{cls.spec_name}({name}={ast.unparse(value)})", spec, cls.example)
-        for name, value in given.items()
+        fields[word].name: _convert(
+            value, hints[fields[word].name], f"{cls.spec_name}({word}={ast.unparse(value)})", spec, cls.example
+        )
+        for word, value in given.items()
     }
     return cls(**values)
+
+
+def _word(field: dataclasses.Field[Any]) -> str:
+    """What a spec calls a field: its name, unless the field's metadata give another ("spec")."""
+    return str(field.metadata.get("spec", field.name))
 
 
 def _example_like(name: str, kind: str) -> str:

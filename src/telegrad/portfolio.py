@@ -1,0 +1,193 @@
+"""auto: for each tensor, the unbiased compressor of a portfolio with the least predicted error at the bits allowed."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from telegrad.compressors.base import Compressor, Encoded
+from telegrad.compressors.eden import Eden
+from telegrad.compressors.head_tail import HeadTail
+from telegrad.compressors.importance import Importance
+from telegrad.compressors.qsgd import QSGD
+from telegrad.random import Key
+from telegrad.spec import check_that, register
+
+__all__ = ["Auto", "Choice", "Magnitudes", "portfolio"]
+
+_STEPS_AN_OCTAVE = 64
+_OVERHEAD = 200.0
+_CODER = 1.015
+_LEAST_BITS, _MOST_BITS = 2.0**-12, 12.0
+
+
+@dataclass(frozen=True)
+class Magnitudes:
+    """A vector's non-zero magnitudes in bins of 1/64 octave, largest first: how many, their sums and sums of squares.
+
+    One pass over the vector gives it; all predictions are made from it.
+    """
+
+    d: int
+    count: np.ndarray
+    total: np.ndarray
+    square: np.ndarray
+
+    @staticmethod
+    def of(v: Tensor) -> Magnitudes:
+        """The histogram of a flat, non-zero vector; float64, relative to its largest entry's binary exponent."""
+        magnitude = v.double().abs().cpu()
+        # A float32's exponent and first six mantissa bits number the bins; smaller entries than it holds count as zero.
+        relative = magnitude / float(magnitude.max())
+        step = (relative.float().view(torch.int32) >> 17).numpy()
+        bins = int(step.max()) + 1
+        count = np.bincount(step, minlength=bins)[:0:-1]
+        total = np.bincount(step, magnitude.numpy(), bins)[:0:-1]
+        square = np.bincount(step, magnitude.square().numpy(), bins)[:0:-1]
+        kept = count > 0
+        return Magnitudes(len(v), count[kept].astype(np.float64), total[kept], square[kept])
+
+    @property
+    def mean(self) -> np.ndarray:
+        """The mean magnitude of each bin."""
+        return self.total / self.count
+
+    @property
+    def energy(self) -> float:
+        """‖v‖²."""
+        return float(self.square.sum())
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A compressor of the portfolio with its predicted price in bits and squared error for one vector."""
+
+    compressor: Compressor
+    bits: float
+    error: float
+
+
+def _binary_entropy(share: float) -> float:
+    return 0.0 if not 0.0 < share < 1.0 else -share * math.log2(share) - (1 - share) * math.log2(1 - share)
+
+
+def _importance(statistics: Magnitudes, k: int) -> Choice:
+    """Importance sampling of k entries: places at their entropy, a sign each, certain entries in full (A5)."""
+    mean, d = statistics.mean, statistics.d
+    inside = np.cumsum(statistics.count)
+    # With the bins above `cut` certain, t = Σ rest / (k − r); the first cut at which the next bin is below t (A5.2).
+    beyond = np.append(statistics.total.sum() - np.cumsum(statistics.total), 0.0)
+    certain = np.append(0.0, inside)
+    thresholds = np.append(statistics.total.sum(), beyond[:-1]) / np.maximum(k - certain, 1e-9)
+    fits = (k > certain) & (np.append(mean, 0.0) <= thresholds)
+    cut = int(fits.argmax()) if fits.any() else len(mean)
+    head, t = float(certain[cut]), float(thresholds[cut])
+    error = max(0.0, float(t * statistics.total[cut:].sum() - statistics.square[cut:].sum()))
+    drawn = max(0.0, k - head)
+    places = d * (_binary_entropy(drawn / d) + _binary_entropy(head / d))
+    return Choice(Importance(k), _OVERHEAD + _CODER * places + drawn + 32 * head, error)
+
+
+def _rounding(statistics: Magnitudes, levels: int) -> Choice:
+    """Stochastic rounding to ‖v‖/levels: symbols at the entropy of their expected frequencies, exact to a bin (A7)."""
+    step = math.sqrt(statistics.energy) / levels
+    y, n = statistics.mean / step, statistics.count
+    low = np.floor(y)
+    fraction = y - low
+    # A bin wider than the step holds many symbols: about uniform within it.
+    wide = np.maximum(1.0, y / _STEPS_AN_OCTAVE * math.log(2.0))
+    error = step**2 * float((n * np.where(wide > 1.0, 1 / 6, fraction * (1 - fraction))).sum())
+    symbols = np.concatenate([low, low + 1]).astype(np.int64)
+    weights = np.concatenate([n * (1 - fraction), n * fraction])
+    _, place = np.unique(symbols, return_inverse=True)
+    frequency = np.bincount(place, weights)
+    zero = float(weights[symbols == 0].sum()) + statistics.d - float(n.sum())
+    alphabet = frequency[1:] if symbols.min() == 0 else frequency
+    nonzero = statistics.d - zero
+    share = alphabet[alphabet > 0] / max(nonzero, 1e-9)
+    magnitudes = nonzero * float(-(share * np.log2(share)).sum()) + float((n * np.log2(wide)).sum())
+    bits = statistics.d * _binary_entropy(zero / statistics.d) + nonzero + magnitudes
+    return Choice(QSGD(levels), _OVERHEAD + 8 * len(alphabet) + _CODER * bits, error)
+
+
+def _dearest_within(make: Callable[[int], Choice], most: int, budget: float) -> Choice | None:
+    """The choice with the largest whole parameter whose predicted bits stay within the budget; bits grow with it."""
+    low, high = 1, most
+    if make(low).bits > budget:
+        return None
+    while low < high:
+        middle = (low + high + 1) // 2
+        low, high = (middle, high) if make(middle).bits <= budget else (low, middle - 1)
+    return make(low)
+
+
+def portfolio(v: Tensor, bits: float) -> list[Choice]:
+    """What each family can do for the flat, non-zero v at `bits` a coordinate, the least predicted error first.
+
+    Families: a kept head with a rotated tail (A27, entropy-coded EDEN where no head pays), importance sampling (A5.5),
+    stochastic rounding (A7). The first is always there.
+    """
+    statistics, budget = Magnitudes.of(v), bits * len(v)
+    rotated = HeadTail(min(bits, _MOST_BITS))
+    found = [Choice(rotated, budget, rotated._variance(v))]
+    nonzero = int(statistics.count.sum())
+    for family, most in ((_importance, nonzero), (_rounding, 1 << 24)):
+        choice = _dearest_within(lambda size, family=family: family(statistics, size), most, budget)  # type: ignore[misc]
+        if choice is not None:
+            found.append(choice)
+    return sorted(found, key=lambda choice: choice.error)
+
+
+@register("auto", example="auto(bits=0.5)", source="the portfolio of B14's strongest unbiased rows: A5, A7, A21.5, A27")
+@dataclass(frozen=True)
+class Auto(Compressor):
+    """For each vector, the unbiased compressor with the least predicted error at `bits` a coordinate; or, with `omega`
+    instead, the fewest bits at which a predicted E‖C(x) − x‖² <= omega ‖x‖².
+
+    It chooses among a kept head with a rotated tail, importance sampling and stochastic rounding, from one histogram of
+    magnitudes. The message describes itself, so the choice needs no bit of its own. `omega(d)` is the rotation's
+    constant, which bounds every choice's prediction; `variance` is the prediction for what is chosen. Unbiased as far
+    as what it chooses is: exactly, but where rotations are taken (see eden).
+    """
+
+    bits: float | None = None
+    target: float | None = field(default=None, metadata={"spec": "omega"})
+
+    unbiased = True
+    random = True
+    exact = False
+
+    def __post_init__(self) -> None:
+        check_that((self.bits is None) != (self.target is None), self, "bits", "either bits or omega is wanted")
+        if self.bits is not None:
+            check_that(0 < self.bits <= _MOST_BITS, self, "bits", "bits a coordinate above 0 and up to 12 are allowed")
+        if self.target is not None:
+            check_that(self.target > 0, self, "target", "an omega above 0 is allowed")
+
+    def choose(self, v: Tensor) -> Choice:
+        """The choice for a flat, finite, non-zero vector."""
+        if self.bits is not None:
+            return portfolio(v, self.bits)[0]
+        goal = float(self.target or 0.0) * float(v.double().square().sum())
+        low, high = math.log2(_LEAST_BITS), math.log2(_MOST_BITS)
+        for _ in range(12):
+            middle = (low + high) / 2
+            low, high = (low, middle) if portfolio(v, 2.0**middle)[0].error <= goal else (middle, high)
+        return portfolio(v, 2.0**high)[0]
+
+    def omega(self, d: int) -> float:
+        return float(self.target) if self.target is not None else Eden(float(self.bits or 0), "entropy").omega(d)
+
+    def alpha(self, d: int) -> float:
+        return max(0.0, 1 - self.omega(d))
+
+    def _encode(self, v: Tensor, key: Key) -> Encoded:
+        return self.choose(v).compressor._encode(v, key)
+
+    def _variance(self, v: Tensor) -> float:
+        return self.choose(v).compressor._variance(v)
