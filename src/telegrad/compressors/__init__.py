@@ -7,6 +7,7 @@ from telegrad.compressors.comp import Comp
 from telegrad.compressors.compose import Compose
 from telegrad.compressors.dct import DCT
 from telegrad.compressors.dithering import Dithering
+from telegrad.compressors.ecuq import ECUQ
 from telegrad.compressors.eden import Eden
 from telegrad.compressors.fixed_point import FixedPoint
 from telegrad.compressors.floating_point import FloatingPoint
@@ -30,6 +31,7 @@ from telegrad.compressors.topk import TopK
 
 __all__ = [
     "DCT",
+    "ECUQ",
     "QSGD",
     "RTN",
     "SRHT",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -15,16 +16,23 @@ from telegrad.wire.code import Term
 from telegrad.wire.positions import All
 from telegrad.wire.values import Grid
 
-__all__ = ["RTN", "round_to_grid"]
+__all__ = ["RTN", "GridKind", "round_to_grid"]
 
 
-def round_to_grid(v: Tensor, level: int) -> tuple[Tensor, float]:
-    """(q, δ): the nearest points δ q of the mid-tread grid of `level` bits over [−c, c], c = ‖v‖_∞ (A16.1).
+GridKind = Literal["mid_tread", "mid_rise"]
 
-    δ = 2c / (2^level − 1), |q| <= 2^(level−1) − 1; halves go to the even point. Level 1 has the one point 0.
+
+def round_to_grid(v: Tensor, level: int, grid: GridKind = "mid_tread") -> tuple[Tensor, float]:
+    """(q, s): the nearest points s q of the grid of `level` bits over [−c, c], c = ‖v‖_∞, with δ = 2c / (2^level − 1).
+
+    Mid-tread (A16.1): s = δ, |q| <= 2^(level−1) − 1, halves go to the even point; level 1 has the one point 0. Mid-rise
+    (A16.2): s = δ/2 and q odd, |q| <= 2^level − 1, halves go up; level 1 is c sign(v) with sign(0) = +1.
     """
     x = v.double()
     step = 2 * float(x.abs().max()) / (2**level - 1)
+    if grid == "mid_rise":
+        cell = (x / step + 2 ** (level - 1)).floor().clamp(0, 2**level - 1).to(torch.int64)
+        return 2 * cell - (2**level - 1), step / 2
     top = 2 ** (level - 1) - 1
     return (x / step).round().clamp(-top, top).to(torch.int64), step
 
@@ -34,13 +42,15 @@ def round_to_grid(v: Tensor, level: int) -> tuple[Tensor, float]:
 )
 @dataclass(frozen=True)
 class RTN(Compressor):
-    """C(x) = δ round(x/δ) clipped to 2^level − 1 points, δ = 2‖x‖_∞ / (2^level − 1): the mid-tread grid (A16.1).
+    """C(x) = the nearest of 2^level − 1 points δ q around 0, δ = 2‖x‖_∞ / (2^level − 1): the mid-tread grid (A16.1).
 
     |C(x)_j − x_j| <= min(|x_j|, δ/2); contractive with alpha = (1 − t²) / (1 + (d−1) t²), t = 1 / (2^level − 1),
-    attained by one entry c and d − 1 of magnitude c t.
+    attained by one entry c and d − 1 of magnitude c t. `grid=mid_rise`: the 2^level points −c, −c + δ, …, c, without 0
+    (A16.2); |C(x)_j − x_j| <= δ/2, and alpha = 1 − (d−1) t² where that is positive, attained by one non-zero entry.
     """
 
     level: int
+    grid: GridKind = "mid_tread"
 
     unbiased = False
     random = False
@@ -53,13 +63,20 @@ class RTN(Compressor):
 
     def alpha(self, d: int) -> float:
         t = (2**self.level - 1) ** -2
+        if self.grid == "mid_rise":
+            return max(0.0, 1 - (d - 1) * t)
         return (1 - t) / (1 + (d - 1) * t)
 
     def _encode(self, v: Tensor, key: Key) -> Encoded:
-        symbol, step = round_to_grid(v, self.level)
+        symbol, step = round_to_grid(v, self.level, self.grid)
         which = symbol.nonzero().squeeze(1)
-        return Encoded((Term(All(len(v)).keep(which), Grid(symbol[which], step).rounded(v.dtype, None)),))
+        sent = Grid(symbol[which], step).rounded(v.dtype, None)
+        if self.grid == "mid_rise" and sent.scale * (2**self.level - 1) > float(v.double().abs().max()):
+            # The outermost point is c itself, and must not be rounded to beyond it, where it could overflow.
+            wide = torch.tensor(sent.scale, dtype=torch.float64 if v.dtype == torch.float64 else torch.float32)
+            sent = Grid(sent.symbol, float(torch.nextafter(wide, torch.zeros_like(wide))))
+        return Encoded((Term(All(len(v)) if len(which) == len(v) else All(len(v)).keep(which), sent),))
 
     def _variance(self, v: Tensor) -> float:
-        symbol, step = round_to_grid(v, self.level)
+        symbol, step = round_to_grid(v, self.level, self.grid)
         return float((v.double() - symbol.double() * step).square().sum())

@@ -1,9 +1,10 @@
-"""Scaled sign: one bit an entry and one scale."""
+"""Scaled sign: one bit an entry, and one scale or two."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -13,18 +14,22 @@ from telegrad.random import Key
 from telegrad.spec import register
 from telegrad.wire.code import Term
 from telegrad.wire.positions import All
-from telegrad.wire.values import Grid
+from telegrad.wire.values import Grid, Table, Values
 
 __all__ = ["Sign"]
 
 
-@register("sign", example="sign", source="A13; Bernstein et al. 2018; Karimireddy et al. 2019")
+@register("sign", example="sign", source="A13; Seide et al. 2014; Bernstein et al. 2018; Karimireddy et al. 2019")
 @dataclass(frozen=True)
 class Sign(Compressor):
-    """C(x) = (‖x‖₁ / d) sign(x) with sign(0) = +1: contractive, error ‖x‖² − ‖x‖₁²/d, alpha >= 1/d (A13.1).
+    """C(x) = (‖x‖₁ / d) sign(x) with sign(0) = +1: contractive, error ‖x‖² − ‖x‖₁²/d, alpha = 1/d (A13.1).
 
-    The scale is the mean magnitude, rounded to float32 (float64 for float64 input).
+    `scale=two_means`: entries of at least 0 become their mean, those below 0 theirs; the error is the sum of squares
+    within both groups, never above the former (A13.2). One non-zero entry attains alpha either way. Scales are rounded
+    to float32 (float64 for float64 input).
     """
+
+    scale: Literal["mean", "two_means"] = "mean"
 
     unbiased = False
     random = False
@@ -36,10 +41,21 @@ class Sign(Compressor):
         return 1 / d
 
     def _encode(self, v: Tensor, key: Key) -> Encoded:
-        signs = torch.where(v < 0, -1, 1)
-        grid = Grid(signs, float(v.double().abs().mean())).rounded(v.dtype, None)
-        return Encoded((Term(All(len(v)), grid),))
+        values: Values
+        if self.scale == "mean":
+            values = Grid(torch.where(v < 0, -1, 1), float(v.double().abs().mean()))
+        else:
+            values = Table((v >= 0).to(torch.int64), _two_means(v.double()))
+        return Encoded((Term(All(len(v)), values.rounded(v.dtype, None)),))
 
     def _variance(self, v: Tensor) -> float:
         x = v.double()
-        return float(x.square().sum() - x.abs().sum() ** 2 / len(x))
+        if self.scale == "mean":
+            return float(x.square().sum() - x.abs().sum() ** 2 / len(x))
+        return float((x - _two_means(x)[(x >= 0).to(torch.int64)]).square().sum())
+
+
+def _two_means(x: Tensor) -> Tensor:
+    """The means of the entries below 0 and of the others; 0 for an empty group."""
+    groups = [x[x < 0], x[x >= 0]]
+    return torch.stack([group.mean() if len(group) else torch.zeros((), dtype=x.dtype) for group in groups])

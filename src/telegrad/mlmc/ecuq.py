@@ -1,0 +1,49 @@
+"""The ECUQ ladder: level l has an entropy budget of l bits an entry."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache
+
+import torch
+from torch import Tensor
+
+from telegrad.compressors.ecuq import levels_within, uniform_bins
+from telegrad.mlmc.ladder import Ladder, Levels, geometric_probabilities
+from telegrad.mlmc.points import PointLevels
+from telegrad.spec import check_that, register
+
+__all__ = ["ECUQLadder"]
+
+
+@register("ecuq", example="ecuq(budgets=6)", source="A17, B1; the quantiser is DoCoFL's")
+@dataclass(frozen=True)
+class ECUQLadder(Ladder):
+    """g^l = ECUQ with l bits an entry, l = 1 … `budgets`; one more level is v itself, so that nothing is biased.
+
+    E‖C(v) − v‖² = (ΣΔ_l)² − ‖v‖² with adaptive probabilities.
+    """
+
+    budgets: int = 6
+
+    values = "fp32"
+
+    def __post_init__(self) -> None:
+        check_that(1 <= self.budgets <= 12, self, "budgets", "a number of budgets from 1 to 12 is allowed")
+
+    def omega(self, d: int, adaptive: bool) -> float:
+        # ‖g^l − v‖ <= √d Δ/2 with Δ <= range / 2^l and range <= √2 ‖v‖; Δ_l by the triangle inequality.
+        bounds = [1.0] + [(d / 2) ** 0.5 / 2**level for level in range(1, self.budgets + 1)] + [0.0]
+        error = torch.tensor(bounds, dtype=torch.float64)
+        norms = error[1:] + error[:-1]
+        if adaptive:
+            return float(norms.sum()) ** 2 - 1
+        return float((norms.square() / geometric_probabilities(self.budgets + 1)).sum()) - 1
+
+    def levels(self, v: Tensor) -> Levels:
+        @cache
+        def points(level: int) -> Tensor:
+            cell, first, width = uniform_bins(v, levels_within(v, level))
+            return first + cell.double() * width
+
+        return PointLevels(v, points, self.budgets, geometric_probabilities(self.budgets + 1))
