@@ -8,4 +8,13 @@ from telegrad.mlmc.ladder import Ladder, Levels
 from telegrad.mlmc.rtn import RTNLadder
 from telegrad.mlmc.stopk import SegmentedTopKLadder
 
-__all__ = ["MLMC", "ECUQLadder", "FixedPointLadder", "FloatingPointLadder", "Ladder", "Levels", "RTNLadder", "SegmentedTopKLadder"]
+__all__ = [
+    "MLMC",
+    "ECUQLadder",
+    "FixedPointLadder",
+    "FloatingPointLadder",
+    "Ladder",
+    "Levels",
+    "RTNLadder",
+    "SegmentedTopKLadder",
+]
