@@ -14,6 +14,7 @@ from telegrad.wire.values.base import DTYPES, Values
 from telegrad.wire.values.bucketed import Bucketed
 from telegrad.wire.values.cells import DeadZoneCells, LloydMaxCells
 from telegrad.wire.values.cosine import Cosine
+from telegrad.wire.values.dithered import Dithered
 from telegrad.wire.values.exponents import Exponents
 from telegrad.wire.values.floats import Floats
 from telegrad.wire.values.grid import Grid
@@ -25,6 +26,7 @@ __all__ = [
     "Bucketed",
     "Cosine",
     "DeadZoneCells",
+    "Dithered",
     "Exponents",
     "Floats",
     "Grid",
@@ -37,7 +39,8 @@ __all__ = [
 ]
 
 _KINDS: dict[int, type[Values]] = {
-    cls.tag: cls for cls in (Floats, Grid, Exponents, Table, Bucketed, Rotated, LloydMaxCells, DeadZoneCells, Cosine)
+    cls.tag: cls
+    for cls in (Floats, Grid, Exponents, Table, Bucketed, Rotated, LloydMaxCells, DeadZoneCells, Cosine, Dithered)
 }
 
 

@@ -1,0 +1,124 @@
+"""Subtractive dithering, entropy coded given the dither."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from telegrad.compressors.base import Compressor, Encoded
+from telegrad.kernels.dithering import FURTHEST, bucket_of, counted, expected_bits, shortest_bits
+from telegrad.random import Key
+from telegrad.spec import check_that, register
+from telegrad.wire.code import Term
+from telegrad.wire.integers import Integers
+from telegrad.wire.positions import All
+from telegrad.wire.values import Dithered
+from telegrad.wire.values.base import round_scalar, scalar_nbytes
+from telegrad.wire.values.dithered import dither_of, lanes
+
+__all__ = ["ECDQ"]
+
+_FINE = 800
+
+
+@register("ecdq", example="ecdq(bits=2)", source="A26; Ziv 1985; Zamir and Feder 1992; Shlezinger et al. 2021")
+@dataclass(frozen=True)
+class ECDQ(Compressor):
+    """C(x)_j = Δ (q_j − u_j), q_j = ⌊x_j/Δ + u_j + ½⌋, with the dither u_j uniform on [−½, ½) from a seed (A26.1).
+
+    The error is uniform on [−Δ/2, Δ/2] and independent of x: unbiased, variance d Δ²/12 exactly, for every x (A26.2). q
+    is coded with its probability given u under a coarse law of the entries that the message carries. Δ is chosen from x
+    alone so that the message has about `bits` a coordinate, but never so large that ω exceeds 1.15 / (12 (4^R / 2πe −
+    1/12)), R = .97 bits, or 1/R² where that is less: `omega` is this bound, beyond what entries of the laws of B14 need
+    at so many bits; what needs more gets more. Nor so small that the largest entry is more than 2^19 steps from zero:
+    then there are fewer bits. Below half a bit other compressors are better (B14), and entries that are zero become
+    noise.
+    """
+
+    bits: float
+
+    unbiased = True
+    random = True
+
+    def __post_init__(self) -> None:
+        check_that(0 < self.bits <= 12, self, "bits", "bits a coordinate above 0 and up to 12 are allowed")
+
+    def omega(self, d: int) -> float:
+        rate = 0.97 * self.bits
+        excess = 4.0**rate / (2 * math.pi * math.e) - 1 / 12
+        return min(1.15 / (12 * excess) if excess > 0 else math.inf, 1 / rate**2)
+
+    def alpha(self, d: int) -> float:
+        return max(0.0, 1 - self.omega(d))
+
+    def _encode(self, v: Tensor, key: Key) -> Encoded:
+        law = _Law(v)
+        step = self._step(v, law)
+        ratio, counts = law.in_steps(step)
+        seed = key.fold(role="dither").to_int()
+        dither = torch.from_numpy(dither_of(seed, len(v))).to(v.device)
+        symbol = (v.double() / step + dither + 0.5).floor().to(torch.int64)
+        return Encoded((Term(All(len(v)), Dithered(symbol, seed, step, ratio, counts)),))
+
+    def _variance(self, v: Tensor) -> float:
+        return len(v) * self._step(v, _Law(v)) ** 2 / 12
+
+    def _step(self, v: Tensor, law: _Law) -> float:
+        """Δ as the message carries it."""
+        d = len(v)
+        root = math.sqrt(float(v.double().square().sum()) / d)
+        # A step rounded up must not exceed the bound.
+        largest = root * math.sqrt(12 * self.omega(d)) * (1 - 2.0**-23)
+        low, high = math.log(law.top / FURTHEST * 2), math.log(largest)
+        target = self.bits * d - 8 * (12 + 13 + scalar_nbytes(v.dtype)) - 24 * lanes(d)
+        if target <= 0:  # the header alone is longer: no step makes the message short enough
+            return round_scalar(largest, v.dtype, None) or 2.0**-149
+        middle = _solve(lambda at: law.nbits(math.exp(at)) < target, low, high, 18)
+        # The law is coarse: what it says of itself is corrected by what it costs the entries, near the solution.
+        goal = target - law.nbits(math.exp(middle), true=True) + law.nbits(math.exp(middle))
+        near = max(low, middle - 0.3), min(high, middle + 0.3)
+        middle = _solve(lambda at: law.nbits(math.exp(at)) < goal, *near, 12)
+        return round_scalar(math.exp(middle), v.dtype, None) or 2.0**-149
+
+
+def _solve(short: Callable[[float], bool], low: float, high: float, halvings: int) -> float:
+    """Where a message begins to be too short."""
+    for _ in range(halvings):
+        middle = (low + high) / 2
+        low, high = (low, middle) if short(middle) else (middle, high)
+    return (low + high) / 2
+
+
+class _Law:
+    """How many entries lie between edges that fall from the largest, by 2^−1/16 (`fine`) and 2^−1/4 (`counts`)."""
+
+    def __init__(self, v: Tensor) -> None:
+        magnitude = v.double().abs()
+        self.d, self.top = len(v), float(magnitude.max())
+        octaves = torch.log2(magnitude / self.top)
+        place = (-16 * octaves).floor().clamp(min=0, max=_FINE - 1).to(torch.int64)
+        self.fine = torch.bincount(place, minlength=_FINE).cpu().numpy()
+        self.counts = self.fine.reshape(-1, 4).sum(1)
+
+    def in_steps(self, step: float) -> tuple[float, np.ndarray]:
+        """(the largest magnitude in steps, rounded up to float32; the counts, to four bits).
+
+        Below 1/256 of a step, and where less than a sixteenth of the entries is left, there is but one count.
+        """
+        ratio = float(np.nextafter(np.float32(self.top / step), np.float32(np.inf)))
+        fine = 4 * math.log2(max(256 * ratio, 1.0)) + 1
+        bulk = int(np.searchsorted(self.counts.cumsum(), self.d - self.d // 16)) + 2
+        size = int(min(100.0, fine, bulk))
+        counts = np.append(self.counts[: size - 1], self.counts[size - 1 :].sum())
+        return ratio, counted(bucket_of(counts))
+
+    def nbits(self, step: float, true: bool = False) -> float:
+        """The expected length of the symbols and of the law."""
+        ratio, counts = self.in_steps(step)
+        each = expected_bits(ratio, counts, shortest_bits(self.d), self.fine if true else None)
+        return self.d * each + 8 * Integers(bucket_of(counts)).nbytes

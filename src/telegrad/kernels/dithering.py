@@ -1,0 +1,146 @@
+"""What a coarse law of the entries says about dithered symbols: their frequencies, given the dither (A26.3).
+
+The law: the shares of |x| between edges that fall by 2^−¼ from the largest, uniform between edges, both signs alike.
+Everything is in units of the step. Only additions, multiplications, divisions and comparisons in a fixed order, so
+that both ends find the same integers.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+__all__ = [
+    "CONTEXTS",
+    "FURTHEST",
+    "bucket_of",
+    "contexts_of",
+    "counted",
+    "expected_bits",
+    "frequencies",
+    "shortest_bits",
+    "symbol_of",
+    "tail_width",
+]
+
+CONTEXTS = 64
+"""The dither's magnitude is told apart in so many cells; its sign is taken out of the symbol.
+
+At low rates everything depends on how near the dither is to an edge of its range: near it the cells shrink with the
+distance, four an octave; further than 1/16 they are 1/64 wide.
+"""
+
+FURTHEST = 1 << 20
+"""Entries up to so many steps from zero are coded."""
+
+_SINGLE = 16
+_QUARTER_OCTAVE = 0.8408964152537145  # 2^(−1/4), multiplied up so that no library's pow matters
+# Distances from the edge, increasing, between which the cells lie.
+_DISTANCES = np.concatenate(
+    [
+        [0.0],
+        np.cumprod(np.append(1 / 16, np.full(35, _QUARTER_OCTAVE)))[::-1],
+        1 / 16 + np.arange(1, 29) / 64,
+    ]
+)
+_INSIDE = (1 / 12, 1 / 4, 5 / 12, 7 / 12, 3 / 4, 11 / 12)
+
+
+def bucket_of(magnitude: np.ndarray) -> np.ndarray:
+    """Magnitudes below 16 one by one, larger ones in eight buckets an octave; what is below a bucket is sent raw."""
+    width = tail_width_of(magnitude)
+    return np.where(magnitude < _SINGLE, magnitude, _SINGLE + (width - 1) * 8 + ((magnitude >> width) & 7))
+
+
+def tail_width_of(magnitude: np.ndarray) -> np.ndarray:
+    """Raw bits of each magnitude: its length less four."""
+    length = np.frexp(np.maximum(magnitude, 1).astype(np.float64))[1].astype(np.int64)
+    return np.maximum(length - 4, 0)
+
+
+def tail_width(bucket: np.ndarray) -> np.ndarray:
+    """Raw bits below each bucket."""
+    return np.where(bucket < _SINGLE, 0, (bucket - _SINGLE) // 8 + 1)
+
+
+def symbol_of(bucket: np.ndarray) -> np.ndarray:
+    """The smallest magnitude in each bucket."""
+    return np.where(bucket < _SINGLE, bucket, (8 + (bucket - _SINGLE) % 8) << tail_width(bucket))
+
+
+def counted(bucket: np.ndarray) -> np.ndarray:
+    """The count that stands for all of each bucket, its middle."""
+    return symbol_of(bucket) + ((1 << tail_width(bucket)) >> 1)
+
+
+def contexts_of(dither: np.ndarray) -> np.ndarray:
+    """The cell of each dither in [−½, ½)."""
+    return np.clip(np.searchsorted(_DISTANCES, 0.5 - np.abs(dither), side="right") - 1, 0, CONTEXTS - 1)
+
+
+def shortest_bits(n: int) -> int:
+    """Bits of the frequencies for n symbols."""
+    return 15 if n >= 1 << 14 else 12
+
+
+def _shares(ratio: float, counts: np.ndarray, fall: float = _QUARTER_OCTAVE) -> tuple[np.ndarray, np.ndarray]:
+    """P(symbol | cell of the dither), and the number of raw bits below each symbol.
+
+    `ratio`: the largest magnitude; `counts`: entries from the top edge down, the last from zero. Columns: 0, then +b
+    and −b for the buckets b = 1, 2, …; a symbol is that of a positive dither.
+    """
+    edges = np.append(ratio * np.cumprod(np.append(1.0, np.full(len(counts) - 1, fall))), 0.0)[::-1]
+    reached = np.append(0.0, np.cumsum(counts[::-1].astype(np.float64))) / float(counts.sum())
+    top = int(bucket_of(np.array([int(ratio + 1.0) + 1]))[0])
+    low = symbol_of(np.arange(top + 2)).astype(np.float64) - 0.5
+    # For each cell of the dither, at points inside it and on its ends.
+    inside = np.array((0.0, *_INSIDE, 1.0))
+    dither = (0.5 - (_DISTANCES[:-1, None] + np.diff(_DISTANCES)[:, None] * inside)).reshape(-1)
+    weight = np.array((1e-3, *([1.0] * len(_INSIDE)), 1e-3))
+    weight /= weight.sum()
+    above = 0.5 - 0.5 * _law(low[1:] - dither[:, None], edges, reached)
+    below = 0.5 - 0.5 * _law(low[1:] + dither[:, None], edges, reached)
+    zero = 1.0 - above[:, :1] - below[:, :1]
+    sides = np.stack([above[:, :-1] - above[:, 1:], below[:, :-1] - below[:, 1:]], axis=2).reshape(len(dither), -1)
+    shares = np.concatenate([zero, sides], axis=1).reshape(CONTEXTS, len(inside), -1)
+    mean = np.zeros((CONTEXTS, shares.shape[2]))
+    for point in range(len(inside)):
+        mean += weight[point] * shares[:, point]
+    return np.maximum(mean, 0.0), np.append(0, np.repeat(tail_width(np.arange(1, top + 1)), 2))
+
+
+def _law(x: np.ndarray, edges: np.ndarray, reached: np.ndarray) -> np.ndarray:
+    """sign(x) P(|entry| <= |x|), linear between the edges."""
+    magnitude = np.minimum(np.abs(x), edges[-1])
+    at = np.clip(np.searchsorted(edges, magnitude, side="right") - 1, 0, len(edges) - 2)
+    slope = (reached[at + 1] - reached[at]) / (edges[at + 1] - edges[at])
+    return np.sign(x) * (reached[at] + (magnitude - edges[at]) * slope)
+
+
+def frequencies(ratio: float, counts: np.ndarray, bits: int) -> np.ndarray:
+    """Integer frequencies, int64, shape (CONTEXTS, K), at least 1, every row adding up to 2^bits."""
+    shares, _ = _shares(ratio, counts)
+    return _integers(shares, bits)
+
+
+def _integers(shares: np.ndarray, bits: int) -> np.ndarray:
+    room = (1 << bits) - shares.shape[1]
+    total = np.zeros(len(shares))
+    for column in shares.T:  # one after another: the order of a vectorised sum is not fixed
+        total += column
+    # At least one each: where the law is coarse, entries may be what it excludes.
+    frequency = 1 + np.floor(shares / total[:, None] * (room - 1)).astype(np.int64)
+    frequency[np.arange(len(shares)), shares.argmax(1)] += (1 << bits) - frequency.sum(1)
+    return frequency
+
+
+def expected_bits(ratio: float, counts: np.ndarray, bits: int, true: np.ndarray | None = None) -> float:
+    """Bits a symbol over a uniform dither, where the law of `counts` sets the frequencies.
+
+    `true`: the entries' counts between edges that fall by 2^−1/16; without it the law is taken for true.
+    """
+    shares, raw = _shares(ratio, counts)
+    frequency = _integers(shares, bits)
+    if true is not None:
+        shares, _ = _shares(ratio, true, _QUARTER_OCTAVE**0.25)
+    shares = shares / shares.sum(1, keepdims=True)
+    return float((shares * (bits - np.log2(frequency) + raw)).sum(1) @ (2 * np.diff(_DISTANCES)))

@@ -1,0 +1,137 @@
+"""Dithered symbols: both ends know the dither, and the symbols are coded given it (A26)."""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from telegrad.errors import WireError
+from telegrad.kernels.dithering import (
+    FURTHEST,
+    bucket_of,
+    contexts_of,
+    counted,
+    frequencies,
+    shortest_bits,
+    symbol_of,
+    tail_width,
+    tail_width_of,
+)
+from telegrad.kernels.rans import rans_decode, rans_encode
+from telegrad.random import Key
+from telegrad.wire.bits import Reader, pack_bits, pack_varint
+from telegrad.wire.integers import Integers
+from telegrad.wire.values.base import Sizes, Values, pack_scalar, read_scalar, round_scalar, scalar_nbytes
+
+__all__ = ["Dithered", "dither_of", "lanes"]
+
+_MOST_COUNTS = 120
+_LARGEST_BUCKET = 320
+
+
+def dither_of(seed: int, n: int) -> np.ndarray:
+    """n numbers in [−½, ½), in steps."""
+    return Key(seed).uniform(n).numpy() - 0.5
+
+
+@dataclass(frozen=True)
+class Dithered(Values):
+    """step · (symbol − dither). `seed`: of the dither. `ratio` and `counts`: the law of the entries, see kernels."""
+
+    tag: ClassVar[int] = 8
+    symbol: Tensor = field(repr=False)
+    seed: int
+    step: float
+    ratio: float
+    counts: np.ndarray = field(repr=False)
+
+    @property
+    def n(self) -> int:
+        return len(self.symbol)
+
+    def numbers(self) -> Tensor:
+        return (
+            self.symbol.double() - torch.from_numpy(dither_of(self.seed, self.n)).to(self.symbol.device)
+        ) * self.step
+
+    def scaled(self, factor: float) -> Dithered:
+        return replace(self, step=self.step * factor)
+
+    def rounded(self, dtype: torch.dtype, key: Key | None) -> Dithered:
+        return replace(self, step=round_scalar(self.step, dtype, key))
+
+    @cached_property
+    def _stream(self) -> bytes:
+        symbol, dither = self.symbol.cpu().numpy().astype(np.int64), dither_of(self.seed, self.n)
+        folded, bits = np.where(dither < 0, -symbol, symbol), shortest_bits(self.n)
+        magnitude = np.abs(folded)
+        bucket = bucket_of(magnitude)
+        column = np.where(bucket == 0, 0, 2 * bucket - (folded > 0))
+        frequency = frequencies(self.ratio, self.counts, bits)
+        states, words = rans_encode(column, frequency, bits, lanes(self.n), contexts_of(dither))
+        out = states.astype("<u4").tobytes() + pack_varint(len(words)) + words.astype("<u2").tobytes()
+        return out + _pack_tails(magnitude, tail_width_of(magnitude))
+
+    @cached_property
+    def _law(self) -> bytes:
+        return struct.pack("<fB", self.ratio, len(self.counts)) + Integers(bucket_of(self.counts)).write()
+
+    def sizes(self, dtype: torch.dtype) -> Sizes:
+        return {"header": 8 + len(self._law), "scale": scalar_nbytes(dtype), "value": len(self._stream)}
+
+    def write(self, dtype: torch.dtype) -> bytes:
+        return pack_scalar(self.step, dtype) + self.seed.to_bytes(8, "little") + self._law + self._stream
+
+    @classmethod
+    def read(cls, reader: Reader, n: int, dtype: torch.dtype) -> Dithered:
+        """The inverse of `write`."""
+        step, seed = read_scalar(reader, dtype), int.from_bytes(reader.take(8), "little")
+        ratio, size = struct.unpack("<fB", reader.take(5))
+        buckets = Integers.read(reader, size)
+        counts = counted(np.minimum(buckets, _LARGEST_BUCKET))
+        if (
+            not (0 < ratio <= FURTHEST and 1 <= size <= _MOST_COUNTS)
+            or counts.sum() == 0
+            or max(buckets) > _LARGEST_BUCKET
+        ):
+            raise WireError(f"{size} shares of entries up to {ratio} steps are no law of ours")
+        states = np.frombuffer(reader.take(4 * lanes(n)), "<u4")
+        words = np.frombuffer(reader.take(2 * reader.varint()), "<u2")
+        # A symbol takes a word from the stream only now and then, but without end only if it is certain: none is.
+        if n > 1 << 20 and n > (1 << 15) * 16 * (len(words) + 2 * len(states)):
+            raise WireError(f"{n} symbols are announced, and {len(words)} words are not enough for them")
+        dither, bits = dither_of(seed, n), shortest_bits(n)
+        column = rans_decode(words, states, n, frequencies(ratio, counts, bits), bits, contexts_of(dither))
+        if column is None:
+            raise WireError("an entropy-coded stream does not end where it should")
+        bucket = (column + 1) // 2
+        width = tail_width(bucket)
+        magnitude = symbol_of(bucket) + _read_tails(reader, width)
+        folded = np.where(column % 2 == 1, magnitude, -magnitude)
+        return cls(torch.from_numpy(np.where(dither < 0, -folded, folded)), seed, step, ratio, counts)
+
+
+def lanes(n: int) -> int:
+    """How many interleaved streams: each costs about 24 bits."""
+    return 4 if n < 1 << 18 else 16
+
+
+def _pack_tails(magnitude: np.ndarray, width: np.ndarray) -> bytes:
+    """The lowest `width` bits of each magnitude, first those of all with the most."""
+    planes = [(magnitude[width > place] >> place) & 1 for place in range(int(width.max(initial=0)) - 1, -1, -1)]
+    return pack_bits(np.concatenate(planes).astype(np.uint8)) if planes else b""
+
+
+def _read_tails(reader: Reader, width: np.ndarray) -> np.ndarray:
+    bits, tail, at = reader.bits(int(width.sum())), np.zeros(len(width), dtype=np.int64), 0
+    for place in range(int(width.max(initial=0)) - 1, -1, -1):
+        which = np.flatnonzero(width > place)
+        tail[which] |= bits[at : at + len(which)].astype(np.int64) << place
+        at += len(which)
+    return tail
