@@ -7,8 +7,8 @@ from telegrad.compressors.comp import Comp
 from telegrad.compressors.compose import Compose
 from telegrad.compressors.dct import DCT
 from telegrad.compressors.dithering import Dithering
-from telegrad.compressors.ecuq import ECUQ
 from telegrad.compressors.ecdq import ECDQ
+from telegrad.compressors.ecuq import ECUQ
 from telegrad.compressors.eden import Eden
 from telegrad.compressors.fixed_point import FixedPoint
 from telegrad.compressors.floating_point import FloatingPoint
@@ -32,8 +32,8 @@ from telegrad.compressors.topk import TopK
 
 __all__ = [
     "DCT",
-    "ECUQ",
     "ECDQ",
+    "ECUQ",
     "QSGD",
     "RTN",
     "SRHT",
