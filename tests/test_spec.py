@@ -73,7 +73,7 @@ REFUSED = {
     "topk": ["topk needs k", "`topk(k=0.01)`"],
     "topk()": ["topk needs k"],
     "mlmc": ["mlmc needs ladder", "`mlmc(stopk(s=0.01))`"],
-    "sign(4, 5)": ["sign takes 0 arguments", "`sign`"],
+    "identity(4, 5)": ["identity takes 0 arguments", "`identity`"],
     # values
     "topk(k=0)": ["topk(k=0)", "a count (an integer from 1) or a fraction", "`topk(k=0.01)`"],
     "topk(k=-3)": ["topk(k=-3)", "an integer from 1"],
