@@ -29,7 +29,9 @@ def test_links_to_files_lead_somewhere(page):
 
 def test_the_readme_names_the_whole_catalogue():
     import telegrad as tg
+    from telegrad.spec import registered
 
     text = (ROOT / "README.md").read_text(encoding="utf-8")
-    missing = [entry.name for entry in tg.catalogue() if f"`{entry.name}" not in text and f"`{entry.name}(" not in text]
-    assert not missing
+    # An example of the docs may have registered a class of its own.
+    ours = [e.name for e in tg.catalogue() if registered(e.kind)[e.name].__module__.startswith("telegrad.")]
+    assert not [name for name in ours if f"`{name}" not in text and f"`{name}(" not in text]
