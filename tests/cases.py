@@ -4,7 +4,6 @@ Both are derived, from the registry and from dataclass fields, so that what is r
 """
 
 import dataclasses
-import itertools
 import math
 import typing
 
@@ -24,21 +23,33 @@ def ours(kind):
 
 
 def variants(kind):
-    """Every class of a kind with every choice of its words and switches, and every ladder in every MLMC."""
+    """Every class of a kind with every choice of each of its words and switches, and MLMC over every ladder."""
     return [variant for cls in ours(kind) for variant in _variants_of(cls)]
 
 
 def _variants_of(cls):
+    """The example, and the example with one field at a time at each of its other choices.
+
+    All combinations would be hundreds for MLMC alone; what fields do together is tested where they live.
+    """
     example, hints = build(cls.example, cls.kind), typing.get_type_hints(cls)
     fields = [field.name for field in dataclasses.fields(cls) if field.init]
-    choices = [_choices(hints[name], getattr(example, name), cls.kind) for name in fields]
+    choices = {name: _choices(hints[name], getattr(example, name), cls.kind) for name in fields}
+    start = {name: _like(getattr(example, name), options) for name, options in choices.items()}
     found = []
-    for values in itertools.product(*choices):
+    for changes in [{}, *({name: option} for name, options in choices.items() for option in options)]:
         try:
-            found.append(cls(**dict(zip(fields, values, strict=True))))
+            variant = cls(**{**start, **changes})
         except SpecError:  # parts that do not fit each other
             continue
+        if variant not in found:
+            found.append(variant)
     return found
+
+
+def _like(value, options):
+    """The option that stands for the example's value: itself, or the first of its class."""
+    return value if value in options else next((x for x in options if type(x) is type(value)), options[0])
 
 
 def _choices(hint, value, kind):
@@ -53,6 +64,11 @@ def _choices(hint, value, kind):
 
 
 COMPRESSORS = variants("compressor")
+EVERY_LAW = [  # each ladder in each coding under each law of its levels
+    build(f"mlmc({ladder}, probabilities={law})", "compressor")
+    for ladder in variants("ladder")
+    for law in typing.get_args(typing.get_type_hints(registered("compressor")["mlmc"])["probabilities"])
+]
 MLMC = [compressor for compressor in COMPRESSORS if compressor.spec_name == "mlmc"]
 RANDOM = [compressor for compressor in COMPRESSORS if compressor.random]
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import telegrad as tg
-from cases import MLMC, T1, FixedKey, by_dtype, by_spec, extreme_tensors, numbers, ordinary_tensors, variants
+from cases import EVERY_LAW, MLMC, T1, FixedKey, by_dtype, by_spec, extreme_tensors, numbers, ordinary_tensors, variants
 from telegrad.mlmc import ladder as contract
 from telegrad.mlmc.probabilities import draw_level, level_probabilities
 from telegrad.spec import build
@@ -40,7 +40,7 @@ def assert_equal_in_norm(actual, expected, tolerance=1e-12):
 
 
 @pytest.mark.parametrize("x", NON_ZERO.values(), ids=NON_ZERO)
-@pytest.mark.parametrize("compressor", **by_spec(MLMC))
+@pytest.mark.parametrize("compressor", **by_spec(EVERY_LAW + MLMC))
 def test_the_levels_average_to_the_vector(compressor, x):
     """B1.3, by enumeration."""
     assert_equal_in_norm(enumerated_mean(compressor, x), x)
@@ -99,7 +99,7 @@ def test_what_is_sent_for_a_level_is_unbiased_and_its_variance_exact(compressor,
     assert compressor.variance(x) == pytest.approx(squared_error, rel=1e-9, abs=1e-12)
 
 
-@pytest.mark.parametrize("compressor", [c for c in SINGLE if c.ladder.values == "fp32"], ids=str)
+@pytest.mark.parametrize("compressor", [c for c in EVERY_LAW if c.ladder.values == "fp32"], ids=str)
 @pytest.mark.parametrize("name", ["normal", "heavy", "tied", "constant", "with zeros", "half steps"])
 def test_variance_is_the_mean_squared_error_over_the_levels(compressor, name):
     """B1.4 against enumeration, where values are sent exactly."""
