@@ -76,6 +76,12 @@ def test_a_constant_vector_attains_the_worst_omega(d, s, law_name):
     assert compressor.omega(d) == pytest.approx(d / s - 1, abs=1e-9)
 
 
+@pytest.mark.parametrize(("d", "s", "omega"), [(10**9, 1, 10**9 - 1), (10**9, 7, 142_857_142), (9, 2, 4)])
+def test_omega_is_known_without_listing_the_blocks(d, s, omega):
+    """B2.5: ⌈d/s⌉ − 1, for a d at which a list of blocks would not fit anywhere."""
+    assert tg.compressor(f"mlmc(stopk(s={s}))").omega(d) == pytest.approx(omega, rel=1e-12)
+
+
 def test_sign_coded_blocks_have_the_numbers_of_b2_7():
     """B2.7, T1 with s = 2: ω = .7647059, 1.5 expected entries, p_l ∝ √(m_l ‖v_S_l‖₁)."""
     compressor = tg.compressor("mlmc(stopk(s=2, values=sign))")

@@ -42,10 +42,13 @@ class SegmentedTopKLadder(Ladder):
         check_that(1.0 <= self.growth <= 16.0, self, "growth", "a factor from 1 to 16 is allowed")
 
     def omega(self, d: int, adaptive: bool) -> float:
-        sizes = block_sizes(d, resolve_amount(self, "s", d), self.growth)
+        s = resolve_amount(self, "s", d)
         # A block's m ‖v‖₁ exceeds ‖v‖² by at most (√s + 1) / 2 (A10.2).
+        if self.growth == 1.0:
+            return -(-d // s) * ((s**0.5 + 1) / 2 if self.values == "sign" else 1.0) - 1
+        sizes = block_sizes(d, s, self.growth)
         inflation = (float(sizes.max()) ** 0.5 + 1) / 2 if self.values == "sign" else 1.0
-        if adaptive or self.growth == 1.0:
+        if adaptive:
             return len(sizes) * inflation - 1
         # Σ Δ_l² / p_l is linear in the Δ_l², so the worst case lies in the block that is drawn least for its energy.
         return inflation / float(fixed_law(sizes).min()) - 1
@@ -56,6 +59,10 @@ class SegmentedTopKLadder(Ladder):
 
 def block_sizes(d: int, s: int, growth: float) -> Tensor:
     """The sizes of the blocks, int64: ⌊s · growth^l⌋ for l = 0, 1, …, and what is left."""
+    if growth == 1.0:
+        equal = torch.full((-(-d // s),), s)
+        equal[-1] = (d - 1) % s + 1
+        return equal
     sizes, left, size = [], d, float(s)
     while left:
         sizes.append(min(left, int(size)))
