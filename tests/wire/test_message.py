@@ -260,6 +260,21 @@ def test_any_bytes_like_object_is_read(kind):
     assert torch.equal(tg.unpack(kind(messages()[0])).decode(), tg.unpack(messages()[0]).decode())
 
 
+@pytest.mark.parametrize(
+    ("term", "said"),
+    [
+        (bytes([0x01, 4]), "unknown dtype 4"),
+        (bytes([0x04, 1]) + bytes(4) + bytes([64 + 1, 0b01000000]), "entry 1 of a table of 1"),
+        (bytes([0x04, 0, 64]), "entry 0 of a table of 0"),
+        (bytes([0x0F]), "unknown kind of values 15"),
+        (bytes([0xF1]), "unknown kind of positions 15"),
+    ],
+)
+def test_values_that_refer_to_nothing_are_refused(term, said):
+    with pytest.raises(tg.WireError, match=said):
+        tg.unpack(sealed(body((2,), term)))
+
+
 def test_entries_of_a_foreign_message_stay_in_the_range_of_float64():
     for top, below in ((1024, 0), (1000, 4000)):
         term = bytes([0x03, 0]) + struct.pack("<h", top) + bytes([0]) + bytes([64 + 12, below >> 4, below % 16 << 4])
