@@ -1,5 +1,14 @@
+import pytest
 from hypothesis import settings
+
+from telegrad.kernels import compiled
 
 # The same examples on every run and machine, and no stopwatch: a test fails because of what it shows, or not at all.
 settings.register_profile("telegrad", derandomize=True, deadline=None, max_examples=60, database=None)
 settings.load_profile("telegrad")
+
+
+@pytest.fixture
+def disable_numba(monkeypatch):
+    """A call after which the loops run in the torch and numpy forms that define them."""
+    return lambda: monkeypatch.setattr(compiled, "_numba", lambda: None)

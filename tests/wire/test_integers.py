@@ -75,17 +75,17 @@ def test_wide_integers_come_back(values):
 
 @pytest.mark.parametrize("n", [1, 3, 4, 5, 700])
 @pytest.mark.parametrize("lanes", [1, 4, 16])
-def test_the_loops_of_numba_and_of_numpy_give_the_same_words(n, lanes, monkeypatch):
+def test_the_loops_of_numba_and_of_numpy_give_the_same_words(n, lanes, disable_numba):
     frequency = np.array([700, 200, 0, 100, 24])
     symbols = np.random.default_rng(n).choice(5, n, p=frequency / 1024)
     compiled = rans.rans_encode(symbols, frequency, 10, lanes)
-    monkeypatch.setattr(rans, "_loops", lambda: (rans._encode_rows, rans._decode_rows))
+    compiled_back = rans.rans_decode(*reversed(compiled), n, frequency, 10)
+    disable_numba()
     plain = rans.rans_encode(symbols, frequency, 10, lanes)
     assert all(np.array_equal(a, b) for a, b in zip(compiled, plain, strict=True))
     states, words = plain
     assert np.array_equal(rans.rans_decode(words, states, n, frequency, 10), symbols)
-    monkeypatch.undo()
-    assert np.array_equal(rans.rans_decode(words, states, n, frequency, 10), symbols)
+    assert np.array_equal(compiled_back, symbols)
 
 
 @pytest.mark.parametrize(

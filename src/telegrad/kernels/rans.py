@@ -12,14 +12,11 @@ words.
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Callable
-from functools import cache
 from typing import Any
 
 import numpy as np
 
-from telegrad.errors import TelegradWarning
+from telegrad.kernels.compiled import Loop
 
 __all__ = ["LOWEST", "rans_decode", "rans_encode"]
 
@@ -94,16 +91,8 @@ def _decode_rows(
     return at
 
 
-@cache
-def _loops() -> tuple[Callable[..., int], Callable[..., int]]:
-    try:
-        import numba
-    except ImportError:
-        text = "numba is not installed: entropy coding runs in numpy, many times slower"
-        warnings.warn(text, TelegradWarning, stacklevel=3)
-        return _encode_rows, _decode_rows
-    compiled = numba.njit(cache=True, nogil=True)
-    return compiled(_encode_scalar), compiled(_decode_scalar)
+_encode = Loop(_encode_scalar, _encode_rows)
+_decode = Loop(_decode_scalar, _decode_rows)
 
 
 def _starts(frequency: np.ndarray) -> np.ndarray:
@@ -122,7 +111,7 @@ def rans_encode(
         symbols = contexts * frequency.shape[-1] + symbols
     states = np.full(lanes, LOWEST, dtype=np.uint64)
     words = np.empty(len(symbols), dtype=np.uint16)
-    at = _loops()[0](symbols, frequency.astype(np.uint64).reshape(-1), _starts(frequency), bits, states, words)
+    at = _encode(symbols, frequency.astype(np.uint64).reshape(-1), _starts(frequency), bits, states, words)
     return states.astype(np.uint32), words[at:]
 
 
@@ -139,7 +128,7 @@ def rans_decode(
     lookup = np.repeat(np.arange(len(flat)), flat).reshape(-1, 1 << bits)
     row = np.broadcast_to(np.int64(0), n) if contexts is None else contexts
     symbols, x = np.empty(n, dtype=np.int64), states.astype(np.uint64)
-    at = _loops()[1](words, x, flat.astype(np.uint64), _starts(frequency), lookup, row, bits, symbols)
+    at = _decode(words, x, flat.astype(np.uint64), _starts(frequency), lookup, row, bits, symbols)
     if contexts is not None:
         symbols -= contexts * frequency.shape[-1]
     return symbols if at == len(words) and bool((x == LOWEST).all()) else None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import math
+import textwrap
 from collections.abc import Sequence
 from typing import Any
 
@@ -18,6 +19,7 @@ __all__ = ["plots"]
 
 _FILES = {"metric-vs-bits.png": "bits_up", "metric-vs-steps.png": "step", "metric-vs-epochs.png": "epoch"}
 _MARKERS, _DASHES = "osD^vP", ("-", "--", ":", "-.")
+_TITLE_WIDTH = 80  # characters of the title's size across the plot
 _GREY = "#5a6472"
 
 
@@ -39,13 +41,8 @@ def _png(summary: dict[str, Any], found: Sequence[Curve], axis: str) -> bytes:
         axes.set_yscale("log")
     if name == "accuracy":
         axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
-    axes.set_title(
-        _title(summary),
-        loc="left",
-        fontsize=12,
-        fontweight="bold",
-        parse_math=False,
-    )
+    title = "\n".join(textwrap.wrap(_title(summary), _TITLE_WIDTH))
+    axes.set_title(title, loc="left", fontsize=12, fontweight="bold", parse_math=False)
     axes.set_xlabel(AXES[axis], color=_GREY)
     axes.set_ylabel(f"test {name}", color=_GREY, parse_math=False)
     axes.grid(color="#e4e7eb", linewidth=0.8)

@@ -1,0 +1,93 @@
+"""Loops for the CPU: compiled by numba on first use, shared out over threads.
+
+A loop is written as plain Python over arrays and wrapped by `Loop`, beside a form in torch or numpy that defines what
+it computes. Where numba is missing the defining form runs, and that is said once. Loops release the interpreter's lock,
+so `in_chunks` runs them on ordinary threads, as many as torch is told to use: safe within backward passes and
+communication threads, where numba's own threading layers are not.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import warnings
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+from typing import Any
+
+import torch
+
+from telegrad.errors import TelegradWarning
+
+__all__ = ["Loop", "chunks", "in_chunks"]
+
+_SMALLEST_CHUNK = 65536
+
+
+class Loop:
+    """`scalar` compiled, or `reference` where numba is missing; both take the same arguments and do the same.
+
+    Compiled code is cached on disk beside the module; the first call in a process loads or compiles it.
+    """
+
+    def __init__(self, scalar: Callable[..., Any], reference: Callable[..., Any]) -> None:
+        self.scalar, self.reference = scalar, reference
+        self._compiled: Callable[..., Any] | None = None
+
+    def __call__(self, *arguments: Any) -> Any:
+        numba = _numba()
+        if numba is None:
+            return self.reference(*arguments)
+        if self._compiled is None:
+            self._compiled = numba.njit(cache=True, nogil=True)(self.scalar)
+        return self._compiled(*arguments)
+
+
+@cache
+def _numba() -> Any:
+    try:
+        import numba
+    except ImportError:
+        text = "numba is not installed: telegrad's loops run in torch and numpy, many times slower"
+        warnings.warn(text, TelegradWarning, stacklevel=4)
+        return None
+    return numba
+
+
+def chunks(n: int, multiple: int = 1) -> list[tuple[int, int]]:
+    """0 … n−1 cut into as many runs of adjacent elements as torch may use threads, each but the last a `multiple` long.
+
+    Small n stay whole: handing over a chunk costs about as much as a pass over some ten thousand elements.
+    """
+    parts = max(1, min(torch.get_num_threads(), n // _SMALLEST_CHUNK))
+    size = -(-n // parts)
+    size = -(-size // multiple) * multiple
+    return [(start, min(n, start + size)) for start in range(0, n, size)] if n else []
+
+
+def in_chunks(work: Callable[[int, int, int], Any], n: int, multiple: int = 1) -> list[Any]:
+    """[work(number, start, stop) for every chunk of 0 … n−1], side by side; the results in the order of the chunks.
+
+    What is computed must not depend on how n is cut: sums of integers, or writes to places of its own. `work` must not
+    call `in_chunks` itself.
+    """
+    cut = chunks(n, multiple)
+    if len(cut) <= 1:
+        return [work(0, start, stop) for start, stop in cut]
+    rest = [_pool(os.getpid()).submit(work, number, *cut[number]) for number in range(1, len(cut))]
+    first = work(0, *cut[0])
+    return [first, *(one.result() for one in rest)]
+
+
+_lock = threading.Lock()
+_pools: dict[int, ThreadPoolExecutor] = {}
+
+
+def _pool(process: int) -> ThreadPoolExecutor:
+    """The threads of this process: those of a parent do not survive a fork."""
+    with _lock:
+        if process not in _pools:
+            _pools.clear()
+            _pools[process] = ThreadPoolExecutor(os.cpu_count() or 1, thread_name_prefix="telegrad")
+        return _pools[process]

@@ -1,0 +1,63 @@
+"""Sharing loops out over threads."""
+
+import os
+import threading
+
+import pytest
+import torch
+
+from telegrad.errors import TelegradWarning
+from telegrad.kernels import compiled
+from telegrad.kernels.compiled import Loop, chunks, in_chunks
+
+
+@pytest.fixture
+def threads():
+    before = torch.get_num_threads()
+    yield torch.set_num_threads
+    torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("n", [0, 1, 65535, 131072, 1_000_003])
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_chunks_cover_everything_once_and_obey_torchs_number_of_threads(n, count, threads):
+    threads(count)
+    cut = chunks(n, multiple=64)
+    assert [i for start, stop in cut for i in (start, stop)] == sorted(i for pair in cut for i in pair)
+    assert sum(stop - start for start, stop in cut) == n
+    assert len(cut) <= count
+    assert all(start % 64 == 0 for start, _ in cut)
+    assert len(chunks(65535)) == 1, "small arrays stay whole"
+
+
+def test_results_come_in_the_order_of_the_chunks_and_errors_come_out(threads):
+    threads(2)
+    assert in_chunks(lambda number, start, stop: (number, start, stop), 1 << 20) == [
+        (0, 0, 1 << 19),
+        (1, 1 << 19, 1 << 20),
+    ]
+    barrier = threading.Barrier(2, timeout=20)  # passes only if both chunks run side by side
+    in_chunks(lambda *_: barrier.wait(), 1 << 20)
+    with pytest.raises(ZeroDivisionError):
+        in_chunks(lambda number, *_: 1 // (1 - number), 1 << 20)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+def test_a_forked_process_makes_threads_of_its_own(threads):
+    threads(2)
+    in_chunks(lambda *_: None, 1 << 20)
+    child = os.fork()
+    if child == 0:
+        done = in_chunks(lambda number, *_: number, 1 << 20) == [0, 1]
+        os._exit(0 if done else 1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+
+def test_without_numba_the_reference_runs_and_that_is_said(monkeypatch):
+    monkeypatch.setitem(__import__("sys").modules, "numba", None)
+    compiled._numba.cache_clear()
+    try:
+        with pytest.warns(TelegradWarning, match="numba is not installed"):
+            assert Loop(lambda: "compiled", lambda: "reference")() == "reference"
+    finally:
+        compiled._numba.cache_clear()
