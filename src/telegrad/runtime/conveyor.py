@@ -5,29 +5,30 @@ from __future__ import annotations
 import contextlib
 import queue
 import threading
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor
-
-from telegrad.runtime.pieces import Part
+from torch.autograd import Variable
 
 __all__ = ["Conveyor", "Load", "Shipper"]
 
 
 @dataclass
 class Load:
-    """A bucket of gradients: a flat buffer that the estimate will overwrite, and the parameters that lie in it.
+    """A bucket of gradients: a flat buffer, which the estimate will overwrite, and its views by parameter.
 
     `future` is fulfilled with the buffer once the whole step is through, since only then it is known that no gradient
     of it was bad.
     """
 
     buffer: Tensor
-    parts: tuple[Part, ...]
+    views: Mapping[str, Tensor]
     last: bool
     future: torch.futures.Future[Tensor] = field(init=False)
+    through: threading.Event = field(init=False, default_factory=threading.Event)
     ready: Any = field(init=False, default=None)
 
     def __post_init__(self) -> None:
@@ -56,33 +57,42 @@ class Conveyor:
         self._shipper = shipper
         self._queue: queue.SimpleQueue[Load] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
+        self._error: BaseException | None = None
 
     def put(self, load: Load) -> None:
         """Queue a load."""
         if self._thread is None:
             self._thread = threading.Thread(target=self._run, name="telegrad-exchange", daemon=True)
             self._thread.start()
+        if load.last:
+            # A future hands its error on as a bare RuntimeError; a callback at the end of backward raises it as it is.
+            with contextlib.suppress(RuntimeError):  # outside of a backward pass, as for ranks that have joined
+                Variable._execution_engine.queue_callback(lambda: self._raise_after(load))
         self._queue.put(load)
 
+    def _raise_after(self, load: Load) -> None:
+        load.through.wait()
+        if self._error is not None:
+            raise self._error
+
     def _run(self) -> None:
-        error: BaseException | None = None
         loads: list[Load] = []
         while True:
             load = self._queue.get()
             loads.append(load)
             with _stream_after(load):
-                if error is None:
+                if self._error is None:
                     try:
                         self._shipper.ship(loads, len(loads) == 1)
-                    except BaseException as caught:
-                        error = caught
-                if error is not None:
-                    for failed in loads:
-                        failed.future.set_exception(error)  # type: ignore[arg-type]
-                    loads = []
-                elif load.last:
-                    for done in loads:
-                        done.future.set_result(done.buffer)
+                    except BaseException as error:
+                        self._error = error
+                if load.last or self._error is not None:
+                    for one in loads:
+                        if self._error is None:
+                            one.future.set_result(one.buffer)
+                        else:
+                            one.future.set_exception(self._error)  # type: ignore[arg-type]
+                        one.through.set()
                     loads = []
 
 

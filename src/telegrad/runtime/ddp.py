@@ -1,9 +1,9 @@
 """DistributedDataParallel in one line: `telegrad.ddp.register(model, "mlmc(stopk(s=0.01))")`."""
 
-from __future__ import annotations
+# Annotations must be real types here: DDP looks at those of its hook.
 
 import warnings
-from typing import Any, Literal
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -19,13 +19,11 @@ from telegrad.runtime.agreement import check_alike, check_no_drift, own_group
 from telegrad.runtime.conveyor import Conveyor, Load
 from telegrad.runtime.exchange import Exchange, exchange_of, method_of
 from telegrad.runtime.ledger import Ledger
-from telegrad.runtime.pieces import Part, Piece
+from telegrad.runtime.pieces import Granularity, Part, Piece, pieces_of
 from telegrad.runtime.topologies import Topology
 from telegrad.runtime.transport import GroupTransport
 
 __all__ = ["Handle", "register"]
-
-Granularity = Literal["bucket", "tensor", "model"]
 
 
 def register(
@@ -40,12 +38,12 @@ def register(
     grad_scaler: torch.amp.GradScaler | None = None,
     seed: int = 0,
     check_every: int = 0,
-) -> Handle:
+) -> "Handle":
     """Let `model` exchange its gradients compressed, from now on; every rank must make the same call.
 
     `spec`: a method, or a compressor, which stands for sgd(compressor). `topology`, `downlink`: how messages travel
     ("allgather", "two_phase", "server", "hierarchical(node=8)"). `granularity`: what one compressor call sees: a bucket
-    of DDP's, each parameter, or the whole model (then nothing overlaps with the backward pass).
+    of up to DDP's `bucket_cap_mb`, each parameter, or the whole model (then nothing overlaps with the backward pass).
     `process_group`: whose ranks take part (the model's own by default); a new group of the same ranks is made, since
     exchanges run beside whatever else is communicated. `optimizer`: whose learning rate methods like ef14 put inside
     their memory (its first parameter group's; 1 without one). `grad_scaler`: given one, what is compressed and
@@ -62,20 +60,15 @@ def register(
             f"a {type(model).__name__} has no gradient exchange to replace: write "
             "telegrad.ddp.register(DistributedDataParallel(model), …); for fully_shard see telegrad.fsdp.register"
         )
-    if granularity not in ("bucket", "tensor", "model"):
-        raise ConfigError(f"granularity={granularity!r}: bucket, tensor or model is allowed")
     transport = GroupTransport(own_group(process_group or model.process_group))
     exchange = exchange_of(method_of(spec), topology, downlink, transport, Key(seed))
-    dtypes = {parameter.dtype for parameter in model.parameters() if parameter.requires_grad}
-    if granularity == "model" and len(dtypes) > 1:
-        raise ConfigError(f"granularity=model joins all gradients, and these are of {len(dtypes)} dtypes; write bucket")
     handle = Handle(model, exchange, granularity, optimizer, grad_scaler, check_every)
     check_alike(transport, {**handle.configuration(), "seed": seed, "check_every": check_every})
     model.register_comm_hook(handle, _hook)
     return handle
 
 
-def _hook(handle: Handle, bucket: dist.GradBucket) -> torch.futures.Future[Tensor]:
+def _hook(handle: "Handle", bucket: dist.GradBucket) -> torch.futures.Future[Tensor]:
     return handle._take(bucket)
 
 
@@ -101,9 +94,12 @@ class Handle:
             for name, parameter in model.module.named_parameters()
             if parameter.requires_grad
         }
+        self.pieces = pieces_of(self.parameters, granularity, model.bucket_bytes_cap)
+        self._model = model
         self._names = {parameter: name for name, parameter in self.parameters.items()}
         self._conveyor = Conveyor(self)
         self._loads: list[Load] = []
+        self._waiting: list[Piece] = []
         self._step, self._bad_step, self._taken, self._warned = 0, False, True, False
         self._optimizer_hook = register_optimizer_step_pre_hook(self._before_step)
 
@@ -128,6 +124,7 @@ class Handle:
             "topology": str(self.exchange.topology),
             "downlink": str(self.exchange.downlink),
             "granularity": self.granularity,
+            "pieces": [piece.name for piece in self.pieces],
             "parameters": [(name, tuple(p.shape), str(p.dtype)) for name, p in self.parameters.items()],
         }
 
@@ -136,7 +133,8 @@ class Handle:
         buffer = bucket.buffer()
         if buffer.layout != torch.strided:
             raise InputError("sparse gradients cannot be compressed; build the embedding with sparse=False")
-        if not self._loads and not self._taken and not self._warned:
+        joined = self._model._join_config.enable  # ranks that ran out of inputs exchange without steps
+        if not self._loads and not self._taken and not self._warned and not joined:
             self._warned = True
             warnings.warn(
                 "two backward passes exchanged gradients with no optimizer step between them: what was exchanged is "
@@ -144,8 +142,10 @@ class Handle:
                 TelegradWarning,
                 stacklevel=2,
             )
-        parts = tuple(Part(self._names[p], 0, p.numel()) for p in bucket.parameters())
-        load = Load(buffer, parts, bucket.is_last())
+        parameters = bucket.parameters()
+        flat = buffer.split([p.numel() for p in parameters])
+        views = {self._names[p]: view for p, view in zip(parameters, flat, strict=True)}
+        load = Load(buffer, views, bucket.is_last())
         self._loads.append(load)
         if load.last:
             self._taken = False
@@ -154,35 +154,34 @@ class Handle:
         return load.future
 
     def ship(self, loads: list[Load], start: bool) -> None:
-        """On the conveyor's thread: exchange what has arrived of a step. `loads`: all of the step so far."""
-        load = loads[-1]
+        """On the conveyor's thread: exchange what has become complete. `loads`: all of the step so far."""
         if start:
-            self._bad_step = False
+            self._bad_step, self._waiting = False, list(self.pieces)
             if self.check_every and self._step % self.check_every == 0:
                 check_no_drift(self.exchange.transport, self.parameters, self._step)
             self.exchange.begin(self._step, self.optimizer.param_groups[0]["lr"] if self.optimizer else 1.0)
-        scale = float(self.grad_scaler.get_scale()) if self.grad_scaler is not None else 1.0
-        if not self._bad_step and (load.last or self.granularity != "model"):
-            now = loads if self.granularity == "model" else [load]
+        views = {name: view for load in loads for name, view in load.views.items()}
+        ready = [piece for piece in self._waiting if all(part.name in views for part in piece.parts)]
+        self._waiting = [piece for piece in self._waiting if piece not in ready]
+        if ready and not self._bad_step:
             try:
-                self._exchange(now, scale)
+                self._exchange(ready, [[views[part.name] for part in piece.parts] for piece in ready])
             except NonFiniteError as error:
                 self._bad_step = True
                 if not self.ledger.skipped_steps:
                     text = f"step {self._step} is skipped on all ranks: {error}"
                     warnings.warn(text, TelegradWarning, stacklevel=2)
-        if load.last:
+        if loads[-1].last:
             self._finish(loads)
 
-    def _exchange(self, loads: list[Load], scale: float) -> None:
-        work = _cut(loads, self.granularity, list(self.parameters))
-        vectors = [(views[0] if len(views) == 1 else torch.cat(views)).cpu() for _, views in work]
-        if scale != 1.0:
-            vectors = [vector / scale for vector in vectors]
-        estimates = self.exchange.run([piece for piece, _ in work], [vectors])
-        for (_, views), estimate in zip(work, estimates, strict=True):
+    def _exchange(self, pieces: list[Piece], views: list[list[Tensor]]) -> None:
+        """Overwrite the gradients of these pieces, given as views by part, with the estimates of their means."""
+        scale = float(self.grad_scaler.get_scale()) if self.grad_scaler is not None else 1.0
+        vectors = [(own[0] if len(own) == 1 else torch.cat(own)).cpu() for own in views]
+        estimates = self.exchange.run(pieces, [vectors if scale == 1.0 else [vector / scale for vector in vectors]])
+        for own, piece, estimate in zip(views, pieces, estimates, strict=True):
             scaled = estimate if scale == 1.0 else estimate * scale
-            for view, part in zip(views, scaled.split([view.numel() for view in views]), strict=True):
+            for view, part in zip(own, scaled.split(piece.sizes), strict=True):
                 view.copy_(part)
 
     def _finish(self, loads: list[Load]) -> None:
@@ -253,23 +252,3 @@ class Handle:
                 TelegradWarning,
                 stacklevel=2,
             )
-
-
-def _cut(loads: list[Load], granularity: Granularity, order: list[str]) -> list[tuple[Piece, list[Tensor]]]:
-    """What compressor calls see of these buckets: pieces, each with the views of buffers that make up its vector."""
-    if granularity == "bucket":
-        return [(Piece(_span(load.parts), load.parts), [load.buffer]) for load in loads]
-    found = {
-        part.name: (part, view)
-        for load in loads
-        for part, view in zip(load.parts, load.buffer.split([p.stop for p in load.parts]), strict=True)
-    }
-    if granularity == "tensor":
-        return [(Piece(name, (part,)), [view]) for name, (part, view) in found.items()]
-    present = [name for name in order if name in found]
-    return [(Piece("model", tuple(found[name][0] for name in present)), [found[name][1] for name in present])]
-
-
-def _span(parts: tuple[Part, ...]) -> str:
-    """A bucket's name, from the parameters at its ends."""
-    return "..".join(dict.fromkeys((parts[0].name, parts[-1].name)))

@@ -2,20 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from itertools import accumulate
 from typing import Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from telegrad.errors import ConfigError
 
-__all__ = ["Granularity", "Part", "Piece", "joined_shards", "named_sizes", "pieces_of", "shard_of", "shards_of"]
+__all__ = [
+    "BUCKET_BYTES",
+    "Granularity",
+    "Part",
+    "Piece",
+    "by_parameter",
+    "joined_shards",
+    "pieces_of",
+    "shard_of",
+    "shards_of",
+    "split_up",
+]
 
-Granularity = Literal["model", "tensor"]
+Granularity = Literal["model", "bucket", "tensor"]
+BUCKET_BYTES = 25 * 2**20
+"""How large a bucket may grow; DDP's own default."""
 
 
 @dataclass(frozen=True)
@@ -45,20 +58,63 @@ class Piece:
         return sum(self.sizes)
 
 
-def pieces_of(sizes: Sequence[tuple[str, int]], granularity: Granularity) -> list[Piece]:
-    """Parameters, given by name and number of entries, as one piece, or a piece for each."""
-    parts = [Part(name, 0, size) for name, size in sizes]
+def pieces_of(
+    parameters: Mapping[str, Tensor], granularity: Granularity, bucket_bytes: int = BUCKET_BYTES
+) -> list[Piece]:
+    """The parameters as one piece ("model"), a piece for each ("tensor"), or in buckets.
+
+    A bucket takes parameters of one dtype, from the last one on, since their gradients come first, until the next would
+    make it larger than `bucket_bytes`. DDP's own buckets move after its first step; these never do, so that runs can be
+    resumed and repeated. Raises `ConfigError` where a model of several dtypes is to be one piece.
+    """
+    parts = [Part(name, 0, p.numel()) for name, p in parameters.items()]
     if granularity == "tensor":
         return [Piece(part.name, (part,)) for part in parts]
-    return [Piece("model", tuple(parts))]
+    dtypes = list(dict.fromkeys(p.dtype for p in parameters.values()))
+    if granularity == "model":
+        if len(dtypes) > 1:
+            raise ConfigError(
+                f"granularity=model makes one vector of parameters of {len(dtypes)} dtypes; write granularity=bucket"
+            )
+        return [Piece("model", tuple(parts))]
+    if granularity != "bucket":
+        raise ConfigError(f"granularity={granularity!r}: model, bucket or tensor is allowed")
+    return [
+        piece
+        for dtype in dtypes
+        for piece in _buckets([part for part in parts if parameters[part.name].dtype == dtype], dtype, bucket_bytes)
+    ]
 
 
-def named_sizes(model: nn.Module) -> list[tuple[str, int]]:
-    """Name and number of entries of the model's parameters, which must be of one dtype."""
-    dtypes = {parameter.dtype for parameter in model.parameters()}
-    if len(dtypes) != 1:
-        raise ConfigError(f"the model has parameters of {len(dtypes)} dtypes; one is allowed here")
-    return [(name, parameter.numel()) for name, parameter in model.named_parameters()]
+def _buckets(parts: Sequence[Part], dtype: torch.dtype, bucket_bytes: int) -> list[Piece]:
+    buckets: list[list[Part]] = []
+    filled = 0
+    for part in reversed(parts):
+        size = part.stop * dtype.itemsize
+        if not buckets or filled + size > bucket_bytes:
+            buckets.append([])
+            filled = 0
+        buckets[-1].append(part)
+        filled += size
+    return [Piece("..".join(dict.fromkeys((one[0].name, one[-1].name))), tuple(one)) for one in buckets]
+
+
+def split_up(flat: Tensor, parameters: Mapping[str, Tensor], pieces: Sequence[Piece]) -> list[Tensor]:
+    """The pieces' vectors, from one of all parameters in their order."""
+    views = dict(zip(parameters, flat.split([p.numel() for p in parameters.values()]), strict=True))
+    if len(pieces) == 1 and [part.name for part in pieces[0].parts] == list(views):
+        return [flat]
+    own = [[views[part.name] for part in piece.parts] for piece in pieces]
+    return [one[0] if len(one) == 1 else torch.cat(one) for one in own]
+
+
+def by_parameter(vectors: Sequence[Tensor], pieces: Sequence[Piece]) -> dict[str, Tensor]:
+    """Flat views of the pieces' vectors by parameter."""
+    return {
+        part.name: view
+        for piece, vector in zip(pieces, vectors, strict=True)
+        for part, view in zip(piece.parts, vector.split(piece.sizes), strict=True)
+    }
 
 
 @lru_cache(maxsize=4096)

@@ -21,7 +21,7 @@ from telegrad.runtime.exchange import exchange_of
 from telegrad.runtime.gradients import LoopGradients, VectorisedGradients, load_mean_buffers, stacked_buffers
 from telegrad.runtime.ledger import Ledger
 from telegrad.runtime.partition import batch_rows, partition
-from telegrad.runtime.pieces import Granularity, named_sizes, pieces_of
+from telegrad.runtime.pieces import Granularity, by_parameter, pieces_of, split_up
 from telegrad.runtime.schedule import Schedule, learning_rate
 from telegrad.runtime.topologies import Topology
 from telegrad.runtime.transport import Transport
@@ -121,7 +121,8 @@ def train(workload: str | Workload | Task, method: str | Method, transport: Tran
         LoopGradients(task, model) if setting.gradients == "loop" else VectorisedGradients(task, model, setting.chunk)
     )
     buffers = stacked_buffers(model, len(transport.ranks))
-    pieces = pieces_of(named_sizes(model), setting.granularity)
+    parameters = dict(model.named_parameters())
+    pieces = pieces_of(parameters, setting.granularity)
     ledger, descent = exchange.ledger, _optimizer(setting, model)
     examples_a_step = sum(len(share) for share in shares) if batch_size is None else workers * batch_size
     seconds = encode_seconds = 0.0
@@ -162,8 +163,8 @@ def train(workload: str | Workload | Task, method: str | Method, transport: Tran
         computed = time.perf_counter()
         try:
             exchange.begin(index, rate)
-            gradients = [gradient.split([piece.numel for piece in pieces]) for gradient in per_worker]
-            estimate = torch.cat(exchange.run(pieces, gradients))
+            gradients = [split_up(gradient, parameters, pieces) for gradient in per_worker]
+            estimates = by_parameter(exchange.run(pieces, gradients), pieces)
             exchange.commit()
         except NonFiniteError as error:
             skipped_in_a_row += 1
@@ -179,7 +180,7 @@ def train(workload: str | Workload | Task, method: str | Method, transport: Tran
         else:
             encode_seconds += time.perf_counter() - computed
             skipped_in_a_row, buffers = 0, new_buffers
-            _descend(descent, model, estimate, rate)
+            _descend(descent, parameters, estimates, rate)
             losses.append(float(transport.gathered(batch_losses).mean()))
         ledger.steps += 1
         seconds += time.perf_counter() - began
@@ -187,12 +188,12 @@ def train(workload: str | Workload | Task, method: str | Method, transport: Tran
             evaluate(index + 1)
         if setting.progress is not None:
             setting.progress({**records[-1], "step": index + 1, "train_loss": float(batch_losses.mean())})
-    parameters = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
+    final = {name: parameter.detach().clone() for name, parameter in parameters.items()}
     count = max(1, steps)
     return Result(
         records,
         ledger_of_all(),
-        parameters,
+        final,
         task.metric,
         task.higher_is_better,
         seconds / count,
@@ -229,11 +230,11 @@ def _optimizer(setting: Setting, model: nn.Module) -> torch.optim.Optimizer:
     raise ConfigError(f"optimizer={choice!r}: sgd, adamw, or a function of (parameters, lr) is allowed")
 
 
-def _descend(optimizer: torch.optim.Optimizer, model: nn.Module, estimate: Tensor, lr: float) -> None:
-    start = 0
-    for parameter in model.parameters():
-        parameter.grad = estimate[start : start + parameter.numel()].view_as(parameter).to(parameter.dtype)
-        start += parameter.numel()
+def _descend(
+    optimizer: torch.optim.Optimizer, parameters: dict[str, nn.Parameter], estimates: dict[str, Tensor], lr: float
+) -> None:
+    for name, parameter in parameters.items():
+        parameter.grad = estimates[name].view_as(parameter).to(parameter.dtype)
     for group in optimizer.param_groups:
         group["lr"] = lr
     optimizer.step()
