@@ -16,7 +16,7 @@ from telegrad.errors import (
     WireError,
 )
 from telegrad.random import Key
-from telegrad.runtime import ddp
+from telegrad.runtime import ddp, fsdp
 from telegrad.runtime.simulate import simulate
 from telegrad.runtime.training import Result
 from telegrad.wire.code import Code
@@ -44,6 +44,7 @@ __all__ = [
     "compressor",
     "compressors",
     "ddp",
+    "fsdp",
     "load",
     "method",
     "methods",

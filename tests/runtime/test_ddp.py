@@ -1,5 +1,6 @@
-"""DDP over gloo: the situations of ddp_scenarios.py, lost workers, and the examples."""
+"""DDP and FSDP2 over gloo: the situations of *_scenarios.py, lost workers, and the examples."""
 
+import functools
 import json
 import os
 import re
@@ -8,6 +9,7 @@ import sys
 from pathlib import Path
 
 import ddp_scenarios
+import fsdp_scenarios
 import pytest
 import torch
 from launch import launch, outputs
@@ -18,16 +20,24 @@ pytestmark = pytest.mark.xdist_group("ddp")
 
 @pytest.fixture(scope="module")
 def told():
-    """What two ranks say of every situation."""
-    ended = launch("ddp_scenarios.py", 2)
-    lines = [[line for line in one.output.splitlines() if line.startswith('{"scenario"')] for one in ended]
-    found = [{said["scenario"]: said["failure"] for said in map(json.loads, rank)} for rank in lines]
-    return found, outputs(ended)
+    """What two ranks say of every situation of a script."""
+
+    @functools.cache
+    def run(script):
+        ended = launch(script, 2)
+        lines = [[line for line in one.output.splitlines() if line.startswith('{"scenario"')] for one in ended]
+        return [{said["scenario"]: said["failure"] for said in map(json.loads, rank)} for rank in lines], outputs(ended)
+
+    return run
 
 
-@pytest.mark.parametrize("scenario", ddp_scenarios.SCENARIOS)
-def test_scenario(scenario, told):
-    found, everything = told
+@pytest.mark.parametrize(
+    ("script", "scenario"),
+    [("ddp_scenarios.py", name) for name in ddp_scenarios.SCENARIOS]
+    + [("fsdp_scenarios.py", name) for name in fsdp_scenarios.SCENARIOS],
+)
+def test_scenario(script, scenario, told):
+    found, everything = told(script)
     for rank in range(2):
         assert scenario in found[rank], f"rank {rank} never came to it\n{everything}"
         assert not found[rank][scenario], found[rank][scenario]

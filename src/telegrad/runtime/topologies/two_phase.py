@@ -9,8 +9,9 @@ from torch import Tensor
 
 from telegrad.compressors.base import Compressor
 from telegrad.runtime.member import Member
-from telegrad.runtime.pieces import Piece, joined_shards, shard_of, shards_of
+from telegrad.runtime.pieces import Piece, joined_shards, shards_of
 from telegrad.runtime.topologies.base import Phase, Round, Topology
+from telegrad.runtime.topologies.scatter import scattered
 from telegrad.spec import register
 
 __all__ = ["TwoPhase"]
@@ -41,13 +42,7 @@ class TwoPhase(Topology):
 
     def round(self, member: Member, pieces: Sequence[Piece], gradients: Sequence[Tensor]) -> Round:
         count, dtype = member.workers, gradients[0].dtype
-        up = []
-        for i in range(count):
-            shards = [shard_of(g, piece, i, count) for piece, g in zip(pieces, gradients, strict=True)]
-            up.append(member.encode([self.as_worker(piece, member)[i] for piece in pieces], shards))
-        failed = next((parcel for parcel in up if parcel.failure), None)
-        inbox = yield Phase({i: failed or parcel for i, parcel in enumerate(up)}, "up")
-        served = [shard for piece in pieces for shard in self.as_server(piece, member)]
+        served, inbox = yield from scattered(member, pieces, gradients)
         down = member.serve_down(served, inbox, dtype)
         inbox = yield Phase(dict.fromkeys(range(count), down), "down")
         # The first failure in the order of ranks, so that all ranks tell the same.
