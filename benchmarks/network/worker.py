@@ -1,0 +1,142 @@
+"""One worker of the network benchmark: trains by DDP with the exchange it is told, and times its steps."""
+
+# Annotations must be real types here: DDP looks at those of its hooks.
+
+import argparse
+import itertools
+import json
+import statistics
+import time
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+from torch import nn
+from torch.distributed.algorithms.ddp_comm_hooks import default_hooks, powerSGD_hook
+from torch.nn.parallel import DistributedDataParallel
+
+import telegrad
+
+COUNTERS = Path("/sys/class/net/eth0/statistics")
+
+
+def network(name: str) -> nn.Module:
+    """`wide`: 11.55 million parameters in four layers, quick to compute and slow to send."""
+    torch.manual_seed(0)
+    if name == "wide":
+        sizes = [1024, 2048, 2048, 2048, 512]
+        layers: list[nn.Module] = []
+        for inputs, outputs in itertools.pairwise(sizes):
+            layers += [nn.Linear(inputs, outputs), nn.ReLU()]
+        return nn.Sequential(*layers[:-1])
+    return nn.Sequential(  # digits: a small network that is trained to an accuracy
+        nn.Conv2d(1, 32, 3, padding=1), nn.ReLU(), nn.Conv2d(32, 64, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2),
+        nn.Flatten(), nn.Linear(1024, 512), nn.ReLU(), nn.Linear(512, 10),
+    )  # fmt: skip
+
+
+def exchange(model: DistributedDataParallel, name: str) -> telegrad.ddp.Handle | None:
+    """Register what the benchmark calls `name`: ddp, fp16, powersgd(1), none, or a telegrad spec."""
+    if name == "ddp":
+        return None
+    if name == "none":
+
+        def local(_: None, bucket: dist.GradBucket) -> torch.futures.Future[torch.Tensor]:
+            future: torch.futures.Future[torch.Tensor] = torch.futures.Future()
+            future.set_result(bucket.buffer())
+            return future
+
+        model.register_comm_hook(None, local)
+    elif name == "fp16":
+        model.register_comm_hook(dist.group.WORLD, default_hooks.fp16_compress_hook)
+    elif name.startswith("powersgd"):
+        rank = int(name[len("powersgd(") : -1])
+        state = powerSGD_hook.PowerSGDState(dist.group.WORLD, matrix_approximation_rank=rank, start_powerSGD_iter=2)
+        model.register_comm_hook(state, powerSGD_hook.powerSGD_hook)
+    else:
+        spec, _, topology = name.partition("@")
+        return telegrad.ddp.register(model, spec, topology=topology or "allgather")
+    return None
+
+
+def sent() -> int:
+    """Bytes that the kernel counts as sent by this worker's interface."""
+    return int((COUNTERS / "tx_bytes").read_text())
+
+
+def time_steps(model: DistributedDataParallel, handle: telegrad.ddp.Handle | None, steps: int) -> dict[str, float]:
+    optimizer = torch.optim.SGD(model.parameters(), lr=1e-3)
+    generator = torch.Generator().manual_seed(dist.get_rank())
+    inputs = torch.randn(16, 1024, generator=generator)
+    targets = torch.randn(16, 512, generator=generator)
+    seconds, warm = [], 3
+    for step in range(steps + warm):
+        if step == warm:
+            dist.barrier()
+            bytes_before, booked = sent(), handle.ledger.sent[dist.get_rank()] if handle else 0
+        began = time.perf_counter()
+        optimizer.zero_grad()
+        nn.functional.mse_loss(model(inputs), targets).backward()
+        optimizer.step()
+        seconds.append(time.perf_counter() - began)
+    measured = {
+        "seconds_a_step": statistics.median(seconds[warm:]),
+        "slowest_step": max(seconds[warm:]),
+        "interface_bytes_a_step": (sent() - bytes_before) / steps,
+    }
+    if handle is not None:
+        measured["ledger_bytes_a_step"] = (handle.ledger.sent[dist.get_rank()] - booked) / 8 / steps
+    return measured
+
+
+def time_to_accuracy(model: DistributedDataParallel, target: float, lr: float, limit: int) -> dict[str, float | None]:
+    from telegrad.random import Key
+    from telegrad.spec import build
+
+    task = build("digits", "workload").load(None, Key())
+    rank, world = dist.get_rank(), dist.get_world_size()
+    optimizer = torch.optim.SGD(model.parameters(), lr=lr)
+    rows = torch.arange(len(task.train))[rank::world]
+    generator = torch.Generator().manual_seed(rank)
+    spent = 0.0
+    for step in range(1, limit + 1):
+        picked = rows[torch.randint(len(rows), (16,), generator=generator)]
+        began = time.perf_counter()
+        optimizer.zero_grad()
+        nn.functional.cross_entropy(model(task.train.inputs[picked]), task.train.targets[picked]).backward()
+        optimizer.step()
+        spent += time.perf_counter() - began
+        if step % 10 == 0:
+            with torch.no_grad():
+                right = model.module(task.validation.inputs).argmax(1) == task.validation.targets
+            if right.float().mean() >= target:
+                return {"seconds_to_target": spent, "steps_to_target": step, "seconds_a_step": spent / step}
+    return {"seconds_to_target": None, "steps_to_target": None, "seconds_a_step": spent / limit}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("task", choices=["wide", "digits"])
+    parser.add_argument("exchange")
+    parser.add_argument("--steps", type=int, default=10)
+    parser.add_argument("--lr", type=float, default=0.1)
+    parser.add_argument("--target", type=float, default=0.95)
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo")
+    model = network(options.task)
+    # One bucket: PyTorch's PowerSGD hook stood still with several on gloo.
+    model = DistributedDataParallel(model, bucket_cap_mb=100)
+    handle = exchange(model, options.exchange)
+    if options.task == "wide":
+        found: dict[str, float | None] = dict(time_steps(model, handle, options.steps))
+    else:
+        found = time_to_accuracy(model, options.target, options.lr, options.steps)
+    if dist.get_rank() == 0:
+        print(json.dumps({"parameters": sum(p.numel() for p in model.parameters()), **found}), flush=True)
+    dist.barrier()
+    dist.destroy_process_group()
+
+
+if __name__ == "__main__":
+    main()
