@@ -9,7 +9,6 @@ from torch import Tensor
 __all__ = [
     "binary_exponent",
     "descending_order",
-    "kth_largest",
     "power_of_two",
     "round_to_dtype",
     "round_to_integer",
@@ -85,14 +84,6 @@ def sorted_descending(values: Tensor) -> Tensor:
     if values.is_cuda:
         return values.sort(descending=True).values
     return torch.from_numpy(np.sort(_plain(values))).to(values.dtype).flip(0)
-
-
-def kth_largest(values: Tensor, k: int) -> Tensor:
-    """The k-th largest of the values (1 <= k <= n), 0-d, by selection without a sort."""
-    if values.is_cuda:
-        return torch.topk(values, k, sorted=False).values.min()
-    at = len(values) - k
-    return torch.from_numpy(np.partition(_plain(values), at)[at : at + 1]).to(values.dtype)[0]
 
 
 def _plain(values: Tensor) -> np.ndarray:

@@ -1,8 +1,8 @@
 """Selection by magnitude without a sort: a histogram in one pass, and in a second the entries that are wanted.
 
 Without its sign bit a float is an integer that grows with its magnitude, its *key*. A histogram counts the keys by
-their first 13 bits; from it the bins in which given ranks lie are known, the entries of these and of the bins between
-are collected, and only within the two outer bins keys are compared one by one. Ranks go by decreasing magnitude, equal
+their first bits; from it the bins in which given ranks lie are known, the entries of these and of the bins between are
+collected, and only within the two outer bins keys are compared one by one. Ranks go by decreasing magnitude, equal
 magnitudes in the order of their indices. Counts are integers, so every number of threads finds the same.
 """
 
@@ -23,45 +23,40 @@ __all__ = ["SMALL", "MagnitudeHistogram", "largest_entries"]
 SMALL = 4096
 """Vectors with fewer entries are sorted: that is as quick."""
 
-_BINS = 1 << 13
-_INTEGERS = {torch.float32: torch.int32, torch.float64: torch.int64, torch.bfloat16: torch.int16}
-_INTEGERS[torch.float16] = torch.int16
+_INTEGERS = {torch.float32: torch.int32, torch.float64: torch.int64}
+_INTEGERS |= {torch.bfloat16: torch.int16, torch.float16: torch.int16}
+_BITS = 13  # of a key that tell its bin; all 15 of a 16-bit float
 _BLOCK = 256
 
 
 class MagnitudeHistogram:
     """How many entries of the flat, contiguous `v` lie in each bin of magnitudes; any float dtype, any device.
 
-    `counts`: int64 numpy array of shape (bins,), from zero upwards. `edges`: float64, shape (bins + 1,): bin b holds
-    the magnitudes from edges[b] to below edges[b + 1], a 32nd of an octave in float32 and bfloat16 (float16: a 256th,
-    float64: a quarter). `offsets`, where asked for: int64, the sum of `key − first key of its bin` over each bin.
+    `counts`: int64 numpy array of shape (bins,), from zero upwards. Bin b holds the magnitudes from smallest[b] to
+    largest[b], float64: one value in 16-bit dtypes, a 32nd of an octave in float32 (of zero and the subnormals: an
+    equal share), a quarter in float64. `with_sums`: also what `sums` needs, float64 dtypes excluded.
     """
 
-    def __init__(self, v: Tensor, offsets: bool = False) -> None:
+    def __init__(self, v: Tensor, with_sums: bool = False) -> None:
         self.n, self._keys = len(v), _Keys(v)
         self._finer: dict[tuple[int, int], np.ndarray] = {}
-        self.counts: np.ndarray
-        self.offsets: np.ndarray | None = None
-        if offsets:
+        self._offsets: np.ndarray | int = 0
+        if with_sums and self._keys.shift:
             both = self._keys.counted_with_offsets()
-            self.counts, self.offsets = both[:, 0], both[:, 1]
+            self.counts, self._offsets = both[:, 0], both[:, 1]
         else:
-            self.counts = self._keys.counted(0, self._keys.bits - 13)
-
-    @property
-    def edges(self) -> np.ndarray:
-        """The magnitudes between which the bins lie, float64, shape (bins + 1,)."""
-        return _edges(self._keys.dtype)
+            self.counts = self._keys.counted(0, self._keys.shift)
+        self.smallest, self.largest = _ends(v.dtype)
 
     def sums(self) -> np.ndarray:
-        """Σ |v_j| over each bin, float64, exact up to its rounding; needs `offsets`."""
-        assert self.offsets is not None
-        width = np.diff(self.edges) * 2.0 ** (13 - self._keys.bits)
-        return self.counts * self.edges[:-1] + self.offsets * width
+        """Σ |v_j| over each bin, float64: exact up to the rounding of one sum."""
+        # Within a bin magnitudes are linear in the key: an integer sum of keys gives theirs.
+        step = (self.largest - self.smallest) / max(1, (1 << self._keys.shift) - 1)
+        return self.counts * self.smallest + self._offsets * step
 
     def entries(self, first: int, last: int) -> Tensor:
         """The indices of all entries in the bins first … last, increasing, int64."""
-        shift = self._keys.bits - 13
+        shift = self._keys.shift
         count = int(self.counts[first : last + 1].sum())
         return torch.from_numpy(self._keys.collected(first << shift, ((last + 1) << shift) - 1, count)[0])
 
@@ -98,13 +93,13 @@ class MagnitudeHistogram:
         while True:
             above = np.cumsum(counts[::-1])
             place = int(np.searchsorted(above, rank - cut.above, side="right"))
-            number, shift = len(counts) - 1 - place, max(0, cut.shift - 13)
+            number, shift = len(counts) - 1 - place, max(0, cut.shift - self._keys.width)
             count = int(counts[number])
             cut = _Cut(cut.low | number << shift, shift, cut.above + int(above[place]) - count, count)
             if shift == 0 or count <= max(self.n >> 3, SMALL):
                 return cut
             if (cut.low, shift) not in self._finer:
-                self._finer[cut.low, shift] = keys.counted(cut.low, max(0, shift - 13), shift)
+                self._finer[cut.low, shift] = keys.counted(cut.low, max(0, shift - keys.width), shift)
             counts = self._finer[cut.low, shift]
 
 
@@ -138,8 +133,10 @@ class _Keys:
     def __init__(self, v: Tensor) -> None:
         self.dtype, plain = v.dtype, v.detach().view(_INTEGERS[v.dtype])
         self.bits = 8 * v.element_size() - 1
-        self._on_device = plain if plain.is_cuda else None
-        self._plain: Any = None if plain.is_cuda else plain.numpy()
+        self.width = self.bits if self.bits == 15 else _BITS
+        self.shift = self.bits - self.width
+        self._on_device: Tensor | None = plain if plain.is_cuda else None
+        self._plain: Any = None if plain.is_cuda else np.asarray(plain)
         self._mask: Any = None if plain.is_cuda else self._plain.dtype.type((1 << self.bits) - 1)
         self._n = len(plain)
 
@@ -148,7 +145,7 @@ class _Keys:
         bins = 1 << ((self.bits if within is None else within) - shift)
         if self._on_device is not None:
             return _torch_counts(self._on_device, self.bits, low, shift, within, bins)
-        rows = 1 if self._n < 1 << 16 else 4
+        rows = 4 if self._n >= 1 << 16 else 1
 
         def work(_: int, start: int, stop: int) -> np.ndarray:
             counts = np.zeros((rows, bins), dtype=np.int64)
@@ -161,17 +158,17 @@ class _Keys:
         return _summed(in_chunks(work, self._n))
 
     def counted_with_offsets(self) -> np.ndarray:
-        """The counts of the first 13 bits and the sums of what is below them, int64, shape (bins, 2)."""
-        shift = self.bits - 13
+        """The counts of the keys' first bits and the sums of what is below these, int64, shape (bins, 2)."""
+        shift, bins = self.shift, 1 << self.width
         if self._on_device is not None:
             keys = (self._on_device & ((1 << self.bits) - 1)).to(torch.int64)
-            counts = torch.bincount(keys >> shift, minlength=_BINS)
+            counts = torch.bincount(keys >> shift, minlength=bins)
             sums = torch.zeros_like(counts).index_add_(0, keys >> shift, keys & ((1 << shift) - 1))
             return torch.stack([counts, sums], 1).cpu().numpy()
-        rows = 1 if self._n < 1 << 16 else 2
+        rows = 2 if self._n >= 1 << 16 else 1
 
         def work(_: int, start: int, stop: int) -> np.ndarray:
-            totals = np.zeros((rows, _BINS, 2), dtype=np.int64)
+            totals = np.zeros((rows, bins, 2), dtype=np.int64)
             _count_with_offsets(self._plain[start:stop], self._mask, shift, totals)
             return totals.sum(0) if rows > 1 else totals[0]
 
@@ -195,7 +192,6 @@ class _Keys:
             return parts[0]
         return np.concatenate([part[0] for part in parts]), np.concatenate([part[1] for part in parts])
 
-
     def ties(self, key: int, first: int, last: int) -> np.ndarray:
         """The indices of the entries with that very key, from the `first` to before the `last` of them."""
         if self._on_device is not None:
@@ -214,16 +210,15 @@ def _summed(parts: list[np.ndarray]) -> np.ndarray:
 
 
 @cache
-def _edges(dtype: torch.dtype) -> np.ndarray:
+def _ends(dtype: torch.dtype) -> tuple[np.ndarray, np.ndarray]:
+    """The smallest and the largest magnitude of every bin; those of infinity and NaN stay empty, and end in numbers."""
     integer = _INTEGERS[dtype]
-    shift = torch.iinfo(integer).bits - 14
-    firsts = torch.arange(_BINS, dtype=torch.int64) << shift
-    edges = firsts.to(integer).view(dtype).double().numpy()
-    finite = int(np.isfinite(edges).sum())
-    out = np.append(edges, np.inf)
-    if dtype != torch.float64:  # the end of the last finite bin; beyond it lie only infinity and NaN
-        out[finite:] = 2 * out[finite - 1] - out[finite - 2]
-    return out
+    bits = torch.iinfo(integer).bits - 1
+    shift = bits - (bits if bits == 15 else _BITS)
+    first = torch.arange(1 << (bits - shift), dtype=torch.int64) << shift
+    ends = (keys.to(integer).view(dtype).double().numpy() for keys in (first, first + ((1 << shift) - 1)))
+    smallest, largest = (np.where(np.isfinite(end), end, torch.finfo(dtype).max) for end in ends)
+    return smallest, largest
 
 
 def largest_entries(v: Tensor, k: int) -> Tensor:
@@ -299,7 +294,7 @@ def _count_with_offsets_scalar(keys, mask, shift, totals):  # type: ignore[no-un
 def _count_with_offsets_reference(keys: np.ndarray, mask: Any, shift: int, totals: np.ndarray) -> None:
     plain = (keys & mask).astype(np.int64)
     bins, below = plain >> shift, plain & ((1 << shift) - 1)
-    totals[0, :, 0] += np.bincount(bins, minlength=_BINS)
+    totals[0, :, 0] += np.bincount(bins, minlength=totals.shape[1])
     np.add.at(totals[0, :, 1], bins, below)
 
 
