@@ -136,8 +136,7 @@ class _Keys:
         self.width = self.bits if self.bits == 15 else _BITS
         self.shift = self.bits - self.width
         self._on_device: Tensor | None = plain if plain.is_cuda else None
-        self._plain: Any = None if plain.is_cuda else np.asarray(plain)
-        self._mask: Any = None if plain.is_cuda else self._plain.dtype.type((1 << self.bits) - 1)
+        self._plain, self._mask = _integers(plain, self.bits)
         self._n = len(plain)
 
     def counted(self, low: int, shift: int, within: int | None = None) -> np.ndarray:
@@ -200,6 +199,14 @@ class _Keys:
         where = np.empty(last - first, dtype=np.int64)
         _collect_ties(self._plain, self._mask, key, first, where)
         return where
+
+
+def _integers(plain: Tensor, bits: int) -> tuple[Any, Any]:
+    """What loops on the CPU run over: the integers, and the mask that takes their sign bit out."""
+    if plain.is_cuda:
+        return None, None
+    array = plain.numpy()
+    return array, array.dtype.type((1 << bits) - 1)
 
 
 def _summed(parts: list[np.ndarray]) -> np.ndarray:

@@ -14,7 +14,10 @@ from torch import Tensor
 from telegrad.kernels.compiled import Loop, in_chunks
 from telegrad.random import Key
 
-__all__ = ["UNIT", "uniform_bits", "uniforms", "words"]
+__all__ = ["UNIT", "drawn_in_proportion", "uniform_bits", "uniforms", "words"]
+
+_PIECE = 1 << 18
+_BLOCK = 256
 
 UNIT = 2.0**-53
 """What the integers of `uniform_bits` are multiplied by to lie in [0, 1); the product is exact."""
@@ -50,6 +53,54 @@ def uniforms(key: Key, n: int, start: int = 0) -> Tensor:
     return out
 
 
+def drawn_in_proportion(v: Tensor, threshold: float, key: Key) -> Tensor:
+    """The indices j with u_j · threshold < |v_j|, u = `key.uniform(d)`: each with probability |v_j| / threshold, at
+    most 1; increasing, int64, shape (n,). `v`: flat and contiguous, any float dtype. No array of size d is made.
+    """
+    if v.is_cuda:
+        uniforms = key.uniform(len(v), device=v.device)
+        return (uniforms * threshold < v.double().abs()).nonzero().squeeze(1)
+    offset, inner = words(key)
+
+    def work(_: int, start: int, stop: int) -> list[np.ndarray]:
+        buffer, found = np.empty(min(_PIECE, stop - start) + 1, dtype=np.int64), []
+        for low in range(start, stop, _PIECE):
+            piece = v[low : min(stop, low + _PIECE)]
+            plain = (piece if piece.dtype in (torch.float32, torch.float64) else piece.float()).numpy()
+            found.append(buffer[: _draw(plain, threshold, offset, inner, low, buffer)].copy())
+        return found
+
+    parts = [found for part in in_chunks(work, len(v)) for found in part]
+    return torch.from_numpy(np.concatenate(parts)) if parts else torch.zeros(0, dtype=torch.int64)
+
+
+def _draw_scalar(values, threshold, offset, inner, start, where):  # type: ignore[no-untyped-def]
+    """Mark a block without a branch, then look at its marks eight at a time: most entries are not drawn."""
+    marks = np.zeros(_BLOCK, dtype=np.uint8)
+    eights, at = marks.view(np.uint64), 0
+    for begin in range(0, len(values), _BLOCK):
+        block = values[begin : begin + _BLOCK]
+        for j in range(len(block)):
+            u = np.float64(uniform_bits(offset, inner, start + begin + j)) * UNIT
+            marks[j] = u * threshold < abs(np.float64(block[j]))
+        for eight in range((len(block) + 7) // 8):
+            if eights[eight]:
+                for j in range(8 * eight, min(8 * eight + 8, len(block))):
+                    where[at] = start + begin + j
+                    at += marks[j]
+    return at
+
+
+def _draw_reference(
+    values: np.ndarray, threshold: float, offset: np.uint64, inner: np.uint64, start: int, where: np.ndarray
+) -> int:
+    u = np.empty(len(values))
+    _fill_reference(u, offset, inner, start)
+    chosen = np.flatnonzero(u * threshold < np.abs(values.astype(np.float64)))
+    where[: len(chosen)] = chosen + start
+    return len(chosen)
+
+
 def _fill_scalar(out, offset, inner, start):  # type: ignore[no-untyped-def]
     for i in range(len(out)):
         out[i] = np.float64(uniform_bits(offset, inner, start + i)) * UNIT
@@ -61,3 +112,4 @@ def _fill_reference(out: np.ndarray, offset: np.uint64, inner: np.uint64, start:
 
 
 _fill = Loop(_fill_scalar, _fill_reference, uses=[uniform_bits])
+_draw = Loop(_draw_scalar, _draw_reference, uses=[uniform_bits])
