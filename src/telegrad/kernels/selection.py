@@ -18,7 +18,7 @@ from torch import Tensor
 from telegrad.kernels.compiled import Loop, in_chunks
 from telegrad.kernels.reference import descending_order
 
-__all__ = ["SMALL", "MagnitudeHistogram", "largest_entries"]
+__all__ = ["SMALL", "MagnitudeHistogram", "largest_entries", "largest_magnitude"]
 
 SMALL = 4096
 """Vectors with fewer entries are sorted: that is as quick."""
@@ -228,6 +228,16 @@ def _ends(dtype: torch.dtype) -> tuple[np.ndarray, np.ndarray]:
     return smallest, largest
 
 
+def largest_magnitude(v: Tensor) -> float:
+    """max |v_j| of a flat, contiguous v that is not empty; infinite or NaN where an entry is."""
+    plain = v.view(_INTEGERS[v.dtype])
+    keys, mask = _integers(plain, 8 * v.element_size() - 1)
+    if keys is None:
+        return float(torch.linalg.vector_norm(v, ord=torch.inf))
+    largest = max(in_chunks(lambda _, start, stop: _largest(keys[start:stop], mask), len(v)))
+    return float(torch.tensor([largest], dtype=plain.dtype).view(v.dtype))
+
+
 def largest_entries(v: Tensor, k: int) -> Tensor:
     """The indices of the k entries of largest magnitude, increasing; among equal magnitudes the lowest indices win."""
     if k >= len(v):
@@ -305,6 +315,17 @@ def _count_with_offsets_reference(keys: np.ndarray, mask: Any, shift: int, total
     np.add.at(totals[0, :, 1], bins, below)
 
 
+def _largest_scalar(keys, mask):  # type: ignore[no-untyped-def]
+    largest = keys[0] & mask
+    for i in range(len(keys)):
+        largest = max(largest, keys[i] & mask)
+    return largest
+
+
+def _largest_reference(keys: np.ndarray, mask: Any) -> int:
+    return int((keys & mask).max())
+
+
 def _collect_scalar(keys, mask, low, high, start, where, found):  # type: ignore[no-untyped-def]
     """Mark a block without a branch, then look at its marks eight at a time: most entries are not wanted."""
     marks = np.zeros(_BLOCK, dtype=np.uint8)
@@ -356,6 +377,7 @@ def _collect_ties_reference(keys: np.ndarray, mask: Any, key: int, first: int, w
     where[:] = np.flatnonzero((keys & mask) == key)[first : first + len(where)]
 
 
+_largest = Loop(_largest_scalar, _largest_reference)
 _count = Loop(_count_scalar, _count_reference)
 _count_within = Loop(_count_within_scalar, _count_within_reference)
 _count_with_offsets = Loop(_count_with_offsets_scalar, _count_with_offsets_reference)

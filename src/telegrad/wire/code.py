@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from telegrad.errors import WireError
+from telegrad.kernels.scatter import add_at
 from telegrad.wire.bits import varint_nbytes
 from telegrad.wire.positions import Positions
 from telegrad.wire.values import Floats, Values
@@ -46,7 +47,7 @@ class Term:
         if index is None:
             out.add_(numbers, alpha=weight)
         else:
-            out.index_add_(0, index.to(out.device), numbers, alpha=weight)
+            add_at(out, index.to(out.device), numbers, weight)
 
 
 @dataclass(frozen=True)

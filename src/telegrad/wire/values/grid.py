@@ -43,6 +43,10 @@ class Grid(Values):
     def numbers(self) -> Tensor:
         return self.symbol.double() * self.scale
 
+    def largest(self) -> float:
+        lowest, highest = self.symbol.aminmax()
+        return float(max(-int(lowest), int(highest)) * abs(self.scale))
+
     def scaled(self, factor: float) -> Grid:
         return replace(self, scale=self.scale * factor)
 
