@@ -12,6 +12,7 @@ from torch import Tensor
 
 from telegrad.compressors.base import Compressor, Encoded
 from telegrad.kernels.reference import rounding_variance, sorted_descending
+from telegrad.kernels.scatter import plain, taken
 from telegrad.kernels.selection import SMALL, MagnitudeHistogram
 from telegrad.kernels.uniforms import drawn_in_proportion
 from telegrad.random import Key
@@ -136,18 +137,18 @@ class Importance(Compressor):
     def _encode(self, v: Tensor, key: Key) -> Encoded:
         d, threshold = len(v), self._threshold(v)
         which = self._kept(v, threshold, key)
-        value = v[which].double()
-        certain = value.abs() >= threshold
+        value = plain(taken(v, which))
+        certain = np.abs(value) >= threshold
         if self.values == "fp32":
-            sent = torch.where(certain, value, value.sign() * threshold)
+            sent = torch.from_numpy(np.where(certain, value, np.sign(value) * threshold))
             return Encoded((Term(IndexSet(d, which), Floats(sent).rounded(v.dtype, key.fold(role="values"))),))
-        if not bool(certain.any()):
-            return Encoded((_signs(d, which, value, threshold),))
-        head, tail = certain.nonzero().squeeze(1), (~certain).nonzero().squeeze(1)
+        positions, head = IndexSet(d, which), torch.from_numpy(np.flatnonzero(certain))
+        drawn = positions.keep(torch.from_numpy(np.flatnonzero(~certain))) if len(head) else positions
+        signs = torch.from_numpy(np.sign(value[~certain]).astype(np.int64))
         return Encoded(
             (
-                Term(IndexSet(d, which[head]), Floats(value[head].to(v.dtype))),
-                _signs(d, which[tail], value[tail], threshold),
+                Term(positions.keep(head), Floats(torch.from_numpy(value[certain]).to(v.dtype))),
+                Term(drawn, Grid(signs, threshold)),
             )
         )
 
@@ -160,7 +161,3 @@ class Importance(Compressor):
             else 0.0
         )
         return float((rest * (threshold - rest)).sum()) + rounding
-
-
-def _signs(d: int, index: Tensor, value: Tensor, threshold: float) -> Term:
-    return Term(IndexSet(d, index), Grid(value.sign().to(torch.int64), threshold))

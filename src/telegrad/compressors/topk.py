@@ -10,6 +10,7 @@ from torch import Tensor
 
 from telegrad.compressors.base import Compressor, Encoded
 from telegrad.compressors.coding import Coding, coding_omega, coding_variance, nonzero_term
+from telegrad.kernels.scatter import taken
 from telegrad.kernels.selection import largest_entries
 from telegrad.random import Key
 from telegrad.spec import Amount, check_amount, register, resolve_amount
@@ -49,7 +50,8 @@ class TopK(Compressor):
 
     def _encode(self, v: Tensor, key: Key) -> Encoded:
         index = largest_entries(v, resolve_amount(self, "k", len(v)))
-        return Encoded((nonzero_term(IndexSet(len(v), index), v[index].double(), self.values, v.dtype, key),))
+        kept = taken(v, index, widened=self.values != "fp32")
+        return Encoded((nonzero_term(IndexSet(len(v), index), kept, self.values, v.dtype, key),))
 
     def _mean(self, v: Tensor) -> Tensor:
         index = largest_entries(v, resolve_amount(self, "k", len(v)))

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from telegrad.compressors.coding import Coding
 from telegrad.kernels.reference import descending_order
+from telegrad.kernels.scatter import plain, taken
 from telegrad.kernels.selection import SMALL, MagnitudeHistogram
 from telegrad.mlmc.ladder import MESSAGE_OVERHEAD, Ladder, Levels
 from telegrad.spec import Amount, check_amount, check_that, register, resolve_amount
@@ -116,7 +117,8 @@ class _Blocks(Levels):
 
     def norms(self) -> Tensor:
         # With signs the second moment is m ‖v_S‖₁ = m² Σ |v_j| / m (B2.7).
-        return self.largest * self._relative_sums(1 if self.values == "sign" else 2).sqrt()
+        sums = self._relative_sums(1 if self.values == "sign" else 2)
+        return self.largest * torch.from_numpy(np.sqrt(sums.numpy()))
 
     def costs(self) -> Tensor:
         entries = self._relative_sums(1) if self.values == "sign" else self.sizes.double()
@@ -131,8 +133,8 @@ class _Blocks(Levels):
 
     def residual(self, level: int) -> tuple[Term, ...]:
         stop, size = int(self.stops[level - 1]), int(self.sizes[level - 1])
-        index = self._indices(stop - size, stop).to(self.v.device)
-        return (Term(IndexSet(len(self.v), index), Floats(self.v[index].double())),)
+        index = self._indices(stop - size, stop)
+        return (Term(IndexSet(len(self.v), index), Floats(taken(self.v, index))),)
 
 
 class _SortedBlocks(_Blocks):
@@ -150,7 +152,7 @@ class _SortedBlocks(_Blocks):
         return torch.from_numpy(np.add.reduceat(relative, (self.stops - self.sizes).numpy()))
 
     def _indices(self, start: int, stop: int) -> Tensor:
-        return self.order[start:stop].sort().values
+        return torch.from_numpy(np.sort(plain(self.order[start:stop])))
 
 
 class _CountedBlocks(_Blocks):

@@ -42,12 +42,11 @@ class Term:
 
     def add_to(self, out: Tensor, weight: float) -> None:
         """out += weight · this term, in place; costs the number of entries, not d. `out` is flat."""
-        numbers = self.values.numbers().to(device=out.device, dtype=out.dtype)
-        index = self.positions.indices()
+        numbers, index = self.values.numbers(), self.positions.indices()
         if index is None:
-            out.add_(numbers, alpha=weight)
+            out.add_(numbers.to(device=out.device, dtype=out.dtype), alpha=weight)
         else:
-            add_at(out, index.to(out.device), numbers, weight)
+            add_at(out, index, numbers, weight)
 
 
 @dataclass(frozen=True)

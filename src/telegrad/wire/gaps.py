@@ -76,7 +76,7 @@ class Gaps:
 
     @staticmethod
     def read(reader: Reader, n: int, form: int) -> np.ndarray:
-        """Read n places that `write` wrote, after the format byte `form`; whether they fit the vector is not checked."""
+        """Read n places that `write` wrote, after the format byte `form`; if they fit the vector is not checked."""
         if form < SPLIT:
             return np.cumsum(Integers.read(reader, n, form) + 1) - 1
         lowest = form - SPLIT

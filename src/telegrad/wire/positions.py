@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from telegrad.errors import WireError
+from telegrad.kernels.scatter import plain
 from telegrad.random import Key
 from telegrad.wire.bits import Reader, pack_varint, varint_nbytes
 from telegrad.wire.gaps import Gaps
@@ -120,7 +121,7 @@ class IndexSet(Positions):
         return pack_varint(self.n) + (bytes([BITMAP]) + self._bitmap.write() if self._bitmap else self._gaps.write())
 
     def keep(self, which: Tensor) -> Positions:
-        return IndexSet(self.d, self.index[which])
+        return IndexSet(self.d, torch.from_numpy(plain(self.index)[plain(which)]))
 
     @classmethod
     def read(cls, reader: Reader, d: int) -> IndexSet:
