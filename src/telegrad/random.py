@@ -22,6 +22,7 @@ __all__ = ["Key"]
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 _MIX_1 = np.uint64(0xBF58476D1CE4E5B9)
 _MIX_2 = np.uint64(0x94D049BB133111EB)
+_WORD = (1 << 64) - 1
 
 
 @dataclass(frozen=True)
@@ -70,6 +71,8 @@ class Key:
         return self.words[0]
 
     def _raw(self, n: int, start: int) -> np.ndarray:
+        if n == 1:
+            return np.array([self._element(start)], dtype=np.uint64)
         offset, inner = (np.uint64(word) for word in self.words)
         with np.errstate(over="ignore"):
             z = np.arange(start + 1, start + n + 1, dtype=np.uint64)
@@ -82,6 +85,14 @@ class Key:
             z *= _MIX_2
             z ^= z >> np.uint64(31)
         return z
+
+    def _element(self, i: int) -> int:
+        """One element of the stream, in plain integers: for single draws, where arrays cost more than the arithmetic."""
+        offset, inner = self.words
+        z = ((i + 1) * int(_GOLDEN) + offset) & _WORD
+        z = (((z ^ z >> 30) * int(_MIX_1)) & _WORD) ^ inner
+        z = ((z ^ z >> 27) * int(_MIX_2)) & _WORD
+        return z ^ z >> 31
 
     def uniform(self, n: int, *, start: int = 0, device: torch.device | str | None = None) -> Tensor:
         """Elements start … start+n−1 of the stream as float64 in [0, 1), multiples of 2^−53."""

@@ -1,4 +1,4 @@
-"""Bits into bytes and back, most significant first: integers of fixed width, and in unary."""
+"""Bits into bytes and back, most significant first: integers of fixed or varying width, and in unary."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import numpy as np
 
 from telegrad.kernels.compiled import Loop
 
-__all__ = ["get_fixed", "get_unary", "put_fixed", "put_unary"]
+__all__ = ["get_fixed", "get_unary", "get_varied", "put_fixed", "put_unary", "put_varied"]
 
 
 def _put_fixed_scalar(values, width, first, out):  # type: ignore[no-untyped-def]
@@ -71,6 +71,48 @@ def _get_fixed_reference(data: np.ndarray, first: int, width: int, out: np.ndarr
         out[:] = out << 1 | column
 
 
+def _put_varied_scalar(values, widths, out):  # type: ignore[no-untyped-def]
+    """Each integer with its own width <= 56, to the zero bytes `out`."""
+    at, fill, waiting = 0, 0, np.int64(0)
+    for i in range(len(values)):
+        waiting = (waiting << widths[i]) | values[i]
+        fill += widths[i]
+        while fill >= 8:
+            fill -= 8
+            out[at] = (waiting >> fill) & 255
+            at += 1
+        waiting &= (1 << fill) - 1
+    if fill:
+        out[at] = (waiting << (8 - fill)) & 255
+
+
+def _put_varied_reference(values: np.ndarray, widths: np.ndarray, out: np.ndarray) -> None:
+    # Bit number j of all bits belongs to value `owner[j]`, `below` places above that value's lowest.
+    owner = np.repeat(np.arange(len(values)), widths)
+    below = np.cumsum(widths)[owner] - 1 - np.arange(len(owner))
+    out[:] = np.packbits(((values[owner] >> below) & 1).astype(np.uint8))
+
+
+def _get_varied_scalar(data, widths, out):  # type: ignore[no-untyped-def]
+    """The inverse: `out` (int64), one integer for each of `widths`."""
+    at, fill, waiting = 0, 0, np.int64(0)
+    for i in range(len(out)):
+        while fill < widths[i]:
+            waiting = (waiting << 8) | np.int64(data[at])
+            at += 1
+            fill += 8
+        fill -= widths[i]
+        out[i] = waiting >> fill
+        waiting &= (1 << fill) - 1
+
+
+def _get_varied_reference(data: np.ndarray, widths: np.ndarray, out: np.ndarray) -> None:
+    owner = np.repeat(np.arange(len(out)), widths)
+    below = np.cumsum(widths)[owner] - 1 - np.arange(len(owner))
+    out[:] = 0
+    np.add.at(out, owner, np.unpackbits(data)[: len(owner)].astype(np.int64) << below)
+
+
 def _put_unary_scalar(values, out):  # type: ignore[no-untyped-def]
     """Each integer as so many zeros and a one, to the zero bytes `out`."""
     at = 0
@@ -127,3 +169,5 @@ put_fixed = Loop(_put_fixed_scalar, _put_fixed_reference)
 get_fixed = Loop(_get_fixed_scalar, _get_fixed_reference)
 put_unary = Loop(_put_unary_scalar, _put_unary_reference)
 get_unary = Loop(_get_unary_scalar, _get_unary_reference)
+put_varied = Loop(_put_varied_scalar, _put_varied_reference)
+get_varied = Loop(_get_varied_scalar, _get_varied_reference)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from telegrad.errors import WireError
-from telegrad.kernels.bit_streams import get_fixed, get_unary, put_fixed, put_unary
+from telegrad.kernels.bit_streams import get_fixed, get_unary, get_varied, put_fixed, put_unary, put_varied
 
 __all__ = [
     "Reader",
@@ -17,10 +17,12 @@ __all__ = [
     "pack_bits",
     "pack_fixed",
     "pack_rice",
+    "pack_varied",
     "pack_varint",
     "rice_nbits",
     "unpack_fixed",
     "unpack_rice",
+    "unpack_varied",
     "varint_nbytes",
 ]
 
@@ -116,6 +118,20 @@ def unpack_fixed(reader: Reader, n: int, width: int) -> np.ndarray:
     data, values = _plain(reader.take((n * width + 7) // 8)), np.zeros(n, dtype=np.int64)
     if len(data):
         get_fixed(data, 0, width, values)
+    return values
+
+
+def pack_varied(values: np.ndarray, widths: np.ndarray) -> bytes:
+    """Non-negative int64, each in its own number of bits (int64, up to 56)."""
+    out = np.zeros((int(widths.sum()) + 7) // 8, dtype=np.uint8)
+    put_varied(values, widths, out)
+    return out.tobytes()
+
+
+def unpack_varied(reader: Reader, widths: np.ndarray) -> np.ndarray:
+    """Read integers of these widths as int64 (the inverse of `pack_varied`)."""
+    data, values = _plain(reader.take((int(widths.sum()) + 7) // 8)), np.zeros(len(widths), dtype=np.int64)
+    get_varied(data, widths, values)
     return values
 
 
