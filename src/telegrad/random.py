@@ -87,7 +87,7 @@ class Key:
         return z
 
     def _element(self, i: int) -> int:
-        """One element of the stream, in plain integers: for single draws, where arrays cost more than the arithmetic."""
+        """One element of the stream, in plain integers: for a single one arrays cost more than arithmetic."""
         offset, inner = self.words
         z = ((i + 1) * int(_GOLDEN) + offset) & _WORD
         z = (((z ^ z >> 30) * int(_MIX_1)) & _WORD) ^ inner
