@@ -25,7 +25,8 @@ SMALL = 4096
 
 _INTEGERS = {torch.float32: torch.int32, torch.float64: torch.int64}
 _INTEGERS |= {torch.bfloat16: torch.int16, torch.float16: torch.int16}
-_BITS = 13  # of a key that tell its bin; all 15 of a 16-bit float
+_LONG = 1 << 20
+_BITS, _BITS_OF_LONG = 13, 15  # of a key that tell its bin; short vectors are not worth clearing many bins
 _BLOCK = 256
 
 
@@ -34,7 +35,8 @@ class MagnitudeHistogram:
 
     `counts`: int64 numpy array of shape (bins,), from zero upwards. Bin b holds the magnitudes from smallest[b] to
     largest[b], float64: one value in 16-bit dtypes, a 32nd of an octave in float32 (of zero and the subnormals: an
-    equal share), a quarter in float64. `with_sums`: also what `sums` needs, float64 dtypes excluded.
+    equal share), a quarter in float64; from 2^20 entries on a quarter of that. `with_sums`: also what `sums` needs,
+    float64 excluded.
     """
 
     def __init__(self, v: Tensor, with_sums: bool = False) -> None:
@@ -46,7 +48,7 @@ class MagnitudeHistogram:
             self.counts, self._offsets = both[:, 0], both[:, 1]
         else:
             self.counts = self._keys.counted(0, self._keys.shift)
-        self.smallest, self.largest = _ends(v.dtype)
+        self.smallest, self.largest = _ends(v.dtype, self._keys.width)
 
     def sums(self) -> np.ndarray:
         """Σ |v_j| over each bin, float64: exact up to the rounding of one sum."""
@@ -79,12 +81,11 @@ class MagnitudeHistogram:
             low, count = bottom.low + 1, count - bottom.count
             pieces.append(keys.ties(bottom.low, 0, stop - bottom.above))
         where, found = keys.collected(low, high, count)
-        kept = np.ones(len(found), dtype=bool)
-        if start > 0 and not top.alone:
-            _drop(kept, found, top, start, larger=True)
-        if not bottom.alone:
-            _drop(kept, found, bottom, stop, larger=False)
-        chosen = where if kept.all() else where[kept]
+        # Where nothing is to be left out: above the keys of all numbers, and below all.
+        first = ((1 << keys.bits) - 1, 0) if start == 0 or top.alone else _limit(found, top, start)
+        last = (-1, 0) if bottom.alone else _limit(found, bottom, stop)
+        chosen = np.empty(len(where), dtype=np.int64)
+        chosen = chosen[: _keep(where, found, *first, *last, chosen)]
         return torch.from_numpy(np.sort(np.concatenate([chosen, *pieces])) if pieces else chosen)
 
     def _cut(self, rank: int) -> _Cut:
@@ -111,20 +112,15 @@ class _Cut:
         self.high, self.alone = low + (1 << shift) - 1, shift == 0
 
 
-def _drop(kept: np.ndarray, found: np.ndarray, cut: _Cut, rank: int, larger: bool) -> None:
-    """Unmark, among the collected keys within `cut`, those of ranks below `rank`, or else those from `rank` on."""
-    inside = np.flatnonzero((found >= cut.low) & (found <= cut.high))
-    mine, place = found[inside], rank - cut.above
-    if place < len(mine):
-        at = len(mine) - 1 - place
-        threshold = np.partition(mine, at)[at]
-        ties = np.flatnonzero(mine == threshold)
-        before = place - int((mine > threshold).sum())  # of the ties, so many are ranked before `rank`
-        mine_above = mine > threshold
-        mine_above[ties[:before]] = True
-    else:
-        mine_above = np.ones(len(mine), dtype=bool)
-    kept[inside] &= ~mine_above if larger else mine_above
+def _limit(found: np.ndarray, cut: _Cut, rank: int) -> tuple[int, int]:
+    """(key, ties): all with larger keys and the first `ties` of those with that key are ranked before `rank`."""
+    mine = found[(found >= cut.low) & (found <= cut.high)]
+    place = rank - cut.above
+    if place == len(mine):
+        return cut.low - 1, 0
+    at = len(mine) - 1 - place
+    key = int(np.partition(mine, at)[at])
+    return key, place - int(np.count_nonzero(mine > key))
 
 
 class _Keys:
@@ -133,7 +129,7 @@ class _Keys:
     def __init__(self, v: Tensor) -> None:
         self.dtype, plain = v.dtype, v.detach().view(_INTEGERS[v.dtype])
         self.bits = 8 * v.element_size() - 1
-        self.width = self.bits if self.bits == 15 else _BITS
+        self.width = _BITS if self.bits > 15 and len(plain) < _LONG else _BITS_OF_LONG
         self.shift = self.bits - self.width
         self._on_device: Tensor | None = plain if plain.is_cuda else None
         self._plain, self._mask = _integers(plain, self.bits)
@@ -217,12 +213,11 @@ def _summed(parts: list[np.ndarray]) -> np.ndarray:
 
 
 @cache
-def _ends(dtype: torch.dtype) -> tuple[np.ndarray, np.ndarray]:
+def _ends(dtype: torch.dtype, width: int) -> tuple[np.ndarray, np.ndarray]:
     """The smallest and the largest magnitude of every bin; those of infinity and NaN stay empty, and end in numbers."""
     integer = _INTEGERS[dtype]
-    bits = torch.iinfo(integer).bits - 1
-    shift = bits - (bits if bits == 15 else _BITS)
-    first = torch.arange(1 << (bits - shift), dtype=torch.int64) << shift
+    shift = torch.iinfo(integer).bits - 1 - width
+    first = torch.arange(1 << width, dtype=torch.int64) << shift
     ends = (keys.to(integer).view(dtype).double().numpy() for keys in (first, first + ((1 << shift) - 1)))
     smallest, largest = (np.where(np.isfinite(end), end, torch.finfo(dtype).max) for end in ends)
     return smallest, largest
@@ -316,9 +311,12 @@ def _count_with_offsets_reference(keys: np.ndarray, mask: Any, shift: int, total
 
 
 def _largest_scalar(keys, mask):  # type: ignore[no-untyped-def]
-    largest = keys[0] & mask
+    own = keys.dtype.type  # wider integers would halve the speed
+    largest = own(0)
     for i in range(len(keys)):
-        largest = max(largest, keys[i] & mask)
+        key = own(keys[i] & mask)
+        if key > largest:
+            largest = key
     return largest
 
 
@@ -353,6 +351,35 @@ def _collect_reference(
     return len(chosen)
 
 
+def _keep_scalar(where, found, first, first_ties, last, last_ties, out):  # type: ignore[no-untyped-def]
+    """Of the collected: those not ranked before (first, first_ties), but before (last, last_ties)."""
+    at, firsts, lasts = 0, 0, 0
+    for i in range(len(where)):
+        key = found[i]
+        wanted = key < first and key > last
+        if key == first:
+            wanted = firsts >= first_ties and (key > last or lasts < last_ties)
+            firsts += 1
+        elif key == last:
+            wanted = lasts < last_ties
+        if key == last:
+            lasts += 1
+        out[at] = where[i]
+        at += wanted
+    return at
+
+
+def _keep_reference(
+    where: np.ndarray, found: np.ndarray, first: int, first_ties: int, last: int, last_ties: int, out: np.ndarray
+) -> int:
+    tie_number = {key: np.cumsum(found == key) - 1 for key in (first, last)}
+    before_first = (found > first) | ((found == first) & (tie_number[first] < first_ties))
+    before_last = (found > last) | ((found == last) & (tie_number[last] < last_ties))
+    chosen = where[before_last & ~before_first]
+    out[: len(chosen)] = chosen
+    return len(chosen)
+
+
 def _collect_ties_scalar(keys, mask, key, first, where):  # type: ignore[no-untyped-def]
     marks, seen, at = np.zeros(_BLOCK, dtype=np.uint8), 0, 0
     for begin in range(0, len(keys), _BLOCK):
@@ -382,4 +409,5 @@ _count = Loop(_count_scalar, _count_reference)
 _count_within = Loop(_count_within_scalar, _count_within_reference)
 _count_with_offsets = Loop(_count_with_offsets_scalar, _count_with_offsets_reference)
 _collect = Loop(_collect_scalar, _collect_reference)
+_keep = Loop(_keep_scalar, _keep_reference)
 _collect_ties = Loop(_collect_ties_scalar, _collect_ties_reference)
