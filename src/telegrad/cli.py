@@ -214,6 +214,7 @@ def bench(
     ] = None,
     vector: Annotated[list[str] | None, _option("gauss or heavy; may be repeated [default: both]")] = None,
     repeats: Annotated[int, typer.Option(help="Timings of each", min=1)] = 7,
+    peers: Annotated[bool, typer.Option(help="Time what torch offers too")] = True,
     workers: Annotated[int, typer.Option(help="Of `step`", min=1)] = 32,
     threads: Threads = None,
     json_file: Annotated[Path | None, typer.Option("--json", help="Write the figures here", show_default=False)] = None,
@@ -238,14 +239,8 @@ def bench(
         sizes = [round(entries) for entries in size or (1e4, 1e6, 25e6)]
         chosen = list(vector or timing.VECTORS)
         specs = spec or timing.DEFAULT_SPECS
-        rows = timing.bench_codec(
-            "encode" if part == "encode" else "decode",
-            specs,
-            sizes,
-            chosen,
-            repeats,
-            lambda text: typer.echo(text, err=True),
-        )
+        which: Any = part
+        rows = timing.bench_codec(which, specs, sizes, chosen, repeats, peers, lambda text: typer.echo(text, err=True))
         for table in timing_table(rows):
             console.print(table)
     else:

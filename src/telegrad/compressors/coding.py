@@ -16,6 +16,7 @@ from torch import Tensor
 
 from telegrad.kernels.reference import binary_exponent, power_of_two, round_to_dtype, rounding_variance
 from telegrad.kernels.scatter import plain
+from telegrad.kernels.uniforms import drawn_in_proportion
 from telegrad.random import Key
 from telegrad.wire.code import Term
 from telegrad.wire.positions import Positions
@@ -46,19 +47,18 @@ def code_values(positions: Positions, v: Tensor, coding: Coding, dtype: torch.dt
     key = key.fold(role="values")
     if coding == "fp32":
         return Term(positions, Floats(v).rounded(dtype, key))
-    uniforms = key.uniform(len(v), device=v.device)
     if coding == "bf16":
-        return Term(positions, Floats(round_to_dtype(v, torch.bfloat16, uniforms)))
+        return Term(positions, Floats(round_to_dtype(v, torch.bfloat16, key.uniform(len(v), device=v.device))))
     if coding == "log":
+        uniforms = key.uniform(len(v), device=v.device)
         exponent = binary_exponent(v).to(torch.int64)
         fraction = v.abs() / power_of_two(exponent) - 1
         return Term(positions, Exponents(v < 0, exponent + (uniforms < fraction)))
     numbers = plain(v)
-    magnitude = np.abs(numbers)
-    largest = float(magnitude.max()) if len(v) else 0.0
-    kept = np.flatnonzero(plain(uniforms) * largest < magnitude)
-    grid = Grid(torch.from_numpy(np.sign(numbers[kept]).astype(np.int64)), largest)
-    return Term(positions.keep(torch.from_numpy(kept)), grid.rounded(dtype, key.fold(role="scale")))
+    largest = float(np.abs(numbers).max()) if len(v) else 0.0
+    kept = drawn_in_proportion(v, largest, key)
+    grid = Grid(torch.from_numpy(np.sign(numbers[plain(kept)]).astype(np.int64)), largest)
+    return Term(positions.keep(kept), grid.rounded(dtype, key.fold(role="scale")))
 
 
 def coding_variance(v: Tensor, coding: Coding, dtype: torch.dtype) -> float:

@@ -116,18 +116,18 @@ class Importance(Compressor):
 
     def _kept(self, v: Tensor, threshold: float, key: Key) -> Tensor:
         """The indices of the entries that are sent, increasing: each with probability min(1, |v_j| / threshold)."""
-        if self.design == "bernoulli" and len(v) >= SMALL:
+        if self.design == "bernoulli":
             return drawn_in_proportion(v, threshold, key)
         magnitude = v.double().abs()
         certain = (magnitude >= threshold) & (magnitude > 0)
-        drawn = self._drawn(torch.where(certain, 0.0, magnitude), threshold, key)
-        return (certain | drawn).nonzero().squeeze(1)
+        uncertain = torch.where(certain, 0.0, magnitude)
+        if bool(uncertain.any()):
+            certain |= self._systematic(uncertain, threshold, key)
+        return certain.nonzero().squeeze(1)
 
-    def _drawn(self, magnitude: Tensor, threshold: float, key: Key) -> Tensor:
-        """Which entries are drawn, each with probability magnitude / threshold < 1."""
+    def _systematic(self, magnitude: Tensor, threshold: float, key: Key) -> Tensor:
+        """Which entries are drawn, each with probability magnitude / threshold < 1, ⌊Σ⌋ or ⌈Σ⌉ of them."""
         d = len(magnitude)
-        if self.design == "bernoulli" or not bool(magnitude.any()):
-            return key.uniform(d, device=magnitude.device) * threshold < magnitude
         order = key.fold(role="order").permutation(d).to(magnitude.device)
         ticks = ((magnitude[order] / threshold).cumsum(0) - float(key.fold(role="comb").uniform(1))).ceil()
         drawn = torch.zeros(d, dtype=torch.bool, device=magnitude.device)

@@ -16,6 +16,7 @@ from telegrad.random import Key
 
 __all__ = ["UNIT", "drawn_in_proportion", "uniform_bits", "uniforms", "words"]
 
+_SHORT = 4096  # below it, a few numpy operations are as quick as a compiled loop
 _PIECE = 1 << 18
 _BLOCK = 256
 
@@ -46,10 +47,11 @@ def words(key: Key) -> tuple[np.uint64, np.uint64]:
 
 def uniforms(key: Key, n: int, start: int = 0) -> Tensor:
     """`key.uniform(n, start=start)`, float64 on the CPU, by all threads."""
+    if n < _SHORT:
+        return key.uniform(n, start=start)
     out = torch.empty(n, dtype=torch.float64)
     array, (offset, inner) = out.numpy(), words(key)
-    if n:
-        in_chunks(lambda _, low, high: _fill(array[low:high], offset, inner, start + low), n)
+    in_chunks(lambda _, low, high: _fill(array[low:high], offset, inner, start + low), n)
     return out
 
 
@@ -57,9 +59,9 @@ def drawn_in_proportion(v: Tensor, threshold: float, key: Key) -> Tensor:
     """The indices j with u_j · threshold < |v_j|, u = `key.uniform(d)`: each with probability |v_j| / threshold, at
     most 1; increasing, int64, shape (n,). `v`: flat and contiguous, any float dtype. No array of size d is made.
     """
-    if v.is_cuda:
-        uniforms = key.uniform(len(v), device=v.device)
-        return (uniforms * threshold < v.double().abs()).nonzero().squeeze(1)
+    if v.is_cuda or len(v) < _SHORT:
+        drawn = key.uniform(len(v), device=v.device) * threshold < v.double().abs()
+        return drawn.nonzero().squeeze(1)
     offset, inner = words(key)
 
     def work(_: int, start: int, stop: int) -> list[np.ndarray]:

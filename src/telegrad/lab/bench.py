@@ -96,9 +96,11 @@ def bench_codec(
     sizes: Sequence[int],
     vectors: Sequence[str],
     repeats: int,
+    peers: bool = True,
     progress: Callable[[str], None] = lambda text: None,
 ) -> list[Timing]:
-    """Time encoding (packed bytes included) or decoding (unpacking and accumulating into a dense float32 tensor).
+    """Time encoding (packed bytes included) or decoding (unpacking and accumulating into a dense float32 tensor),
+    beside a copy and, where `peers` are wanted, what torch offers.
 
     Raises `SpecError` for a spec that does not exist or fit, `ConfigError` for an unknown law of entries.
     """
@@ -111,6 +113,7 @@ def bench_codec(
             x = VECTORS[vector](torch.randn(size, generator=torch.Generator().manual_seed(size)))
             progress(f"{part}: {size:,} entries, {vector}")
             contenders = _encoders(compressors, x) if part == "encode" else _decoders(compressors, x)
+            contenders = [contender for contender in contenders if contender.ours or peers]
             found += _timed(contenders, x, vector, repeats)
     return found
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -44,7 +45,9 @@ def _quantised(x: Tensor) -> Tensor:
     lowest, highest = (float(end) for end in x.aminmax())
     scale = max((max(highest, 0.0) - min(lowest, 0.0)) / 255, torch.finfo(torch.float32).eps)
     zero = min(255, max(0, round(-min(lowest, 0.0) / scale)))
-    return torch.quantize_per_tensor(x, scale, zero, torch.quint8)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # torch means to move this function; the hook still calls it
+        return torch.quantize_per_tensor(x, scale, zero, torch.quint8)
 
 
 def _power_iteration(x: Tensor) -> Callable[[], Tensor]:

@@ -12,6 +12,7 @@ from torch import Tensor
 from telegrad.errors import WireError
 from telegrad.kernels.reference import round_to_dtype
 from telegrad.kernels.scatter import plain
+from telegrad.kernels.uniforms import uniforms
 from telegrad.random import Key
 from telegrad.wire.bits import Reader
 from telegrad.wire.values.base import (
@@ -46,8 +47,8 @@ class Floats(Values):
     def rounded(self, dtype: torch.dtype, key: Key | None) -> Floats:
         if self.value.dtype == dtype:
             return self
-        uniforms = key.uniform(self.n, device=self.value.device) if key else None
-        return Floats(round_to_dtype(self.value.double(), dtype, uniforms))
+        drawn = uniforms(key, self.n).to(self.value.device) if key else None
+        return Floats(round_to_dtype(self.value.double(), dtype, drawn))
 
     def sizes(self, dtype: torch.dtype) -> Sizes:
         return {"header": 1, "value": self.n * self.value.element_size()}
