@@ -1,4 +1,4 @@
-"""The command line: `telegrad compare`, `run`, `report`, `variance` and `list`.
+"""The command line: `telegrad compare`, `run`, `report`, `variance`, `bench` and `list`.
 
 Whatever needs torch is imported inside the commands, so that `telegrad --help` answers at once.
 """
@@ -217,6 +217,54 @@ def variance(
         typer.echo(f"plot:   {plot}")
     if json_file is not None:
         json_file.write_text(json.dumps(measuring.as_json(found, name, x.numel()), indent=2) + "\n", encoding="utf-8")
+        typer.echo(f"json:   {json_file}")
+
+
+@app.command()
+def bench(
+    part: Annotated[str, typer.Argument(metavar="encode|decode|step", help="What is timed")],
+    spec: Annotated[
+        list[str] | None, _option("A compressor's spec, for `step` a method's; may be repeated [default: a few]")
+    ] = None,
+    size: Annotated[
+        list[float] | None, _option("Entries, 1e4 to 1e8; may be repeated [default: 1e4, 1e6, 25e6]", min=1)
+    ] = None,
+    vector: Annotated[list[str] | None, _option("gauss or heavy; may be repeated [default: both]")] = None,
+    repeats: Annotated[int, typer.Option(help="Timings of each", min=1)] = 7,
+    peers: Annotated[bool, typer.Option(help="Time what torch offers too")] = True,
+    workers: Annotated[int, typer.Option(help="Of `step`", min=1)] = 32,
+    threads: Threads = None,
+    json_file: Annotated[Path | None, typer.Option("--json", help="Write the figures here", show_default=False)] = None,
+) -> None:
+    """Time encoding, decoding or a simulated training step, beside peers, as ratios to a copy of the tensor."""
+    import json
+
+    import torch
+
+    from telegrad.errors import ConfigError
+    from telegrad.lab import bench as timing
+    from telegrad.lab.tables import share_table, timing_table
+
+    if threads is not None:
+        torch.set_num_threads(threads)
+    console = _console()
+    if part == "step":
+        methods = spec or [f"sgd({compressor})" for compressor in ("identity", *timing.DEFAULT_SPECS)]
+        rows: Any = timing.bench_step(methods, workers, 20, min(repeats, 3))
+        console.print(share_table(rows))
+    elif part in ("encode", "decode"):
+        sizes = [round(entries) for entries in size or (1e4, 1e6, 25e6)]
+        chosen = list(vector or timing.VECTORS)
+        specs = spec or timing.DEFAULT_SPECS
+        which: Any = part
+        rows = timing.bench_codec(which, specs, sizes, chosen, repeats, peers, lambda text: typer.echo(text, err=True))
+        for table in timing_table(rows):
+            console.print(table)
+    else:
+        raise ConfigError(f"bench {part}: encode, decode or step is allowed")
+    if json_file is not None:
+        json_file.parent.mkdir(parents=True, exist_ok=True)
+        json_file.write_text(json.dumps(timing.as_json(part, rows), indent=1) + "\n", encoding="utf-8")
         typer.echo(f"json:   {json_file}")
 
 

@@ -22,6 +22,7 @@ __all__ = ["Key"]
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 _MIX_1 = np.uint64(0xBF58476D1CE4E5B9)
 _MIX_2 = np.uint64(0x94D049BB133111EB)
+_WORD = (1 << 64) - 1
 
 
 @dataclass(frozen=True)
@@ -59,17 +60,20 @@ class Key:
         return Key(self.seed, tuple((key, value) for key, value in self.path if key != name))
 
     @cached_property
-    def _words(self) -> tuple[int, int]:
+    def words(self) -> tuple[int, int]:
+        """The two 64-bit words of this key, (offset, inner), from which compiled loops derive its stream."""
         # repr() of ints and strings is unambiguous, so distinct (seed, path) give distinct texts.
         digest = hashlib.blake2b(repr((self.seed, self.path)).encode(), digest_size=16).digest()
         return int.from_bytes(digest[:8], "little"), int.from_bytes(digest[8:], "little")
 
     def to_int(self) -> int:
         """A 64-bit integer that stands for this key: `Key(seed=key.to_int())` can be rebuilt by whoever receives it."""
-        return self._words[0]
+        return self.words[0]
 
     def _raw(self, n: int, start: int) -> np.ndarray:
-        offset, inner = (np.uint64(word) for word in self._words)
+        if n == 1:
+            return np.array([self._element(start)], dtype=np.uint64)
+        offset, inner = (np.uint64(word) for word in self.words)
         with np.errstate(over="ignore"):
             z = np.arange(start + 1, start + n + 1, dtype=np.uint64)
             z *= _GOLDEN
@@ -81,6 +85,14 @@ class Key:
             z *= _MIX_2
             z ^= z >> np.uint64(31)
         return z
+
+    def _element(self, i: int) -> int:
+        """One element of the stream, in plain integers: for a single one arrays cost more than arithmetic."""
+        offset, inner = self.words
+        z = ((i + 1) * int(_GOLDEN) + offset) & _WORD
+        z = (((z ^ z >> 30) * int(_MIX_1)) & _WORD) ^ inner
+        z = ((z ^ z >> 27) * int(_MIX_2)) & _WORD
+        return z ^ z >> 31
 
     def uniform(self, n: int, *, start: int = 0, device: torch.device | str | None = None) -> Tensor:
         """Elements start … start+n−1 of the stream as float64 in [0, 1), multiples of 2^−53."""
@@ -124,4 +136,4 @@ class Key:
 
     def generator(self) -> np.random.Generator:
         """A numpy generator seeded by this key, for laws that have no counter-based form (Dirichlet, gamma)."""
-        return np.random.Generator(np.random.Philox(key=self._words[0] | self._words[1] << 64))
+        return np.random.Generator(np.random.Philox(key=self.words[0] | self.words[1] << 64))

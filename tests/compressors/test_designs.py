@@ -46,15 +46,17 @@ def test_systematic_sampling_of_t1_over_all_orders_and_ticks():
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=str)
 @pytest.mark.parametrize(("d", "k"), [(7, 1), (50, 10), (1000, 333), (20, 19)])
 def test_the_size_is_fixed_and_the_marginals_hold(d, k, dtype):
-    """A5.6: size ∈ {⌊k⌋, ⌈k⌉}; one less by the threshold's rounding to float32. N = 2,000, z = 5 for each entry."""
-    x = (torch.randn(d, generator=GENERATOR, dtype=torch.float64) ** 3).to(dtype)
+    """A5.6: size ∈ {⌊k⌋, ⌈k⌉}; one less by the threshold's rounding to float32. N = 2,000, z = 5 for each entry, and
+    three draws more, since a rare entry's count is not normal.
+    """
+    x = (torch.randn(d, generator=torch.Generator().manual_seed(d), dtype=torch.float64) ** 3).to(dtype)
     c, draws = tg.compressor(f"importance(k={k}, design=systematic)"), 2000
     sent = torch.stack([numbers(c.encode(x, tg.Key(seed))) for seed in range(draws)])
     sizes = set(sent.count_nonzero(dim=1).tolist())
     assert sizes <= ({k} if dtype == torch.float64 else {k - 1, k}) | ({k, k - 1} if d == 1000 else set())
     pi = (x.double().abs() / c._threshold(x)).clamp(max=1.0)
     frequency = (sent != 0).double().mean(0)
-    assert bool(((frequency - pi).abs() <= 5 * (pi * (1 - pi) / draws).sqrt() + 1e-9).all())
+    assert bool(((frequency - pi).abs() <= 5 * (pi * (1 - pi) / draws).sqrt() + 3 / draws).all())
 
 
 def test_the_order_of_the_comb_is_random():

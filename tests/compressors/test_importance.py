@@ -5,7 +5,8 @@ import torch
 
 import telegrad as tg
 from cases import T1, FixedKey, numbers
-from telegrad.compressors.importance import optimal_threshold
+from telegrad.compressors.importance import counted_threshold, optimal_threshold
+from telegrad.kernels.selection import SMALL
 
 BELOW_ONE = 1 - 2.0**-53
 
@@ -93,3 +94,46 @@ def test_a_threshold_beyond_the_dtype_is_lowered_and_the_estimate_stays_unbiased
     c = tg.compressor("importance(k=1)")
     sent = numbers(c.encode(x, FixedKey(0.0)))
     assert torch.allclose(inclusion(c, x) * (sent / largest), x.double() / largest, rtol=1e-6)
+
+
+LONG = {
+    "normal": lambda z: z,
+    "heavy": lambda z: z**7,
+    "constant": lambda z: z.sign() * 0.3,
+    "few values": lambda z: z.round(),
+    "mostly zero": lambda z: torch.where(z > 1.3, z**3, 0.0),
+    "one large": lambda z: torch.cat([z[:-1] * 1e-6, torch.ones(1)]),
+    "subnormal": lambda z: z * 1e-40,
+}
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
+@pytest.mark.parametrize("shape", LONG)
+def test_a_long_vectors_threshold_is_that_of_the_sorted_one(shape, dtype):
+    """A5.2, from a histogram: t, and Σ π = k, are those of a sort for every k, and 0 where all non-zero ones fit."""
+    v = LONG[shape](tg.Key(5).normal(SMALL + 77)).to(dtype)
+    magnitude = v.double().abs()
+    for k in (1, 2, 40, 41, 700, 3000, len(v) - 1, len(v), 2.5):
+        t = counted_threshold(v, k)
+        assert t == pytest.approx(optimal_threshold(magnitude, k), rel=1e-12, abs=0.0)
+        if t:
+            assert float((magnitude / t).clamp(max=1.0).sum()) == pytest.approx(k, rel=1e-12)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.float16], ids=str)
+def test_long_vectors_are_drawn_by_the_uniforms_of_the_key(dtype, disable_numba):
+    """Entry j is sent where u_j t < |x_j| with u = key.uniform: on every number of threads, with numba and without."""
+    x = (tg.Key(6).normal(140_000) ** 3).to(dtype)
+    c, key = tg.compressor("importance(k=0.02)"), tg.Key(1)
+    expected = (key.uniform(len(x)) * c._threshold(x) < x.double().abs()).nonzero().squeeze(1)
+    before, messages = torch.get_num_threads(), set()
+    try:
+        for threads in (1, 2):
+            torch.set_num_threads(threads)
+            messages.add(tg.pack(c.encode(x, key)))
+    finally:
+        torch.set_num_threads(before)
+    disable_numba()
+    messages.add(tg.pack(c.encode(x, key)))
+    (message,) = messages
+    assert torch.equal(numbers(tg.unpack(message)).nonzero().squeeze(1), expected)

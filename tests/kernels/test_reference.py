@@ -11,7 +11,6 @@ from hypothesis import given
 from telegrad.kernels.reference import (
     binary_exponent,
     descending_order,
-    kth_largest,
     power_of_two,
     round_to_dtype,
     round_to_integer,
@@ -89,11 +88,9 @@ def test_without_uniforms_rounding_is_to_nearest_and_beyond_the_range_infinite(d
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, *SHORT], ids=str)
-@given(st.lists(st.integers(0, 6), min_size=1, max_size=80), st.data())
-def test_orders_are_stable_and_selections_follow_them(dtype, entries, data):
+@given(st.lists(st.integers(0, 6), min_size=1, max_size=80))
+def test_orders_are_stable(dtype, entries):
     magnitude = torch.tensor(entries).to(dtype)
-    k = data.draw(st.integers(1, len(entries)))
     expected = sorted(range(len(entries)), key=lambda i: (-entries[i], i))
     assert descending_order(magnitude).tolist() == expected
     assert sorted_descending(magnitude).tolist() == sorted(entries, reverse=True)
-    assert float(kth_largest(magnitude, k)) == sorted(entries, reverse=True)[k - 1]

@@ -8,6 +8,7 @@ import torch
 
 import telegrad as tg
 from cases import T1, FixedKey, numbers
+from telegrad.kernels.selection import SMALL
 from telegrad.mlmc.probabilities import level_probabilities
 from telegrad.spec import build
 
@@ -78,8 +79,9 @@ def test_a_constant_vector_attains_the_worst_omega(d, s, law_name):
 
 @pytest.mark.parametrize(("d", "s", "omega"), [(10**9, 1, 10**9 - 1), (10**9, 7, 142_857_142), (9, 2, 4)])
 def test_omega_is_known_without_listing_the_blocks(d, s, omega):
-    """B2.5: ⌈d/s⌉ − 1, for a d at which a list of blocks would not fit anywhere."""
-    assert tg.compressor(f"mlmc(stopk(s={s}))").omega(d) == pytest.approx(omega, rel=1e-12)
+    """B2.5: ⌈d/s⌉ − 1, for a d at which a list of blocks would not fit anywhere; norms from a histogram cost 2^−10."""
+    counted = 1 + 2.0**-10 if d >= SMALL else 1.0
+    assert tg.compressor(f"mlmc(stopk(s={s}))").omega(d) == pytest.approx((omega + 1) * counted - 1, rel=1e-12)
 
 
 def test_sign_coded_blocks_have_the_numbers_of_b2_7():
@@ -110,6 +112,73 @@ def test_blocks_are_cut_after_sorting_with_ties_in_the_order_of_indices():
     levels = build("stopk(s=3)", "ladder").levels(torch.tensor([1.0, 2.0, -2.0, 1.0, 3.0, 1.0, 0.5]))
     blocks = [levels.residual(level)[0].positions.indices().tolist() for level in (1, 2, 3)]
     assert blocks == [[1, 2, 4], [0, 3, 5], [6]]
+
+
+def long_vector(kind, dtype=torch.float32):
+    """5003 entries, which are counted and not sorted."""
+    normal = tg.Key(3).normal(5003)
+    made = {
+        "normal": normal,
+        "heavy": normal**5,
+        "constant": torch.full((5003,), 1.0 + 2.0**-6),
+        "few values": normal.round(),
+        "mostly zero": torch.where(normal > 1.3, normal, 0.0),
+        "subnormal": normal * torch.finfo(dtype).smallest_normal / 64,
+        "one large": normal * 1e-30 + torch.nn.functional.one_hot(torch.tensor(7), 5003),
+    }
+    return made[kind].to(dtype)
+
+
+LONG = ["normal", "heavy", "constant", "few values", "mostly zero", "subnormal", "one large"]
+
+
+@pytest.mark.parametrize("kind", LONG)
+@pytest.mark.parametrize("options", ["s=700", "s=700, values=sign", "s=40, growth=2.0"])
+def test_norms_from_a_histogram_cost_at_most_what_is_declared(kind, options):
+    """B13.1, B13.2, over all levels: A = Σ Δ²/p is from (ΣΔ)² to (1 + 2^−10) of it, with p > 0 wherever Δ is."""
+    v = long_vector(kind)
+    levels = build(f"stopk({options})", "ladder").levels(v)
+    p, exact = level_probabilities(levels, "adaptive"), levels.second_moments()
+    order, stops = torch.sort(v.abs(), descending=True, stable=True).indices, levels.sizes.cumsum(0).tolist()
+    for level, (start, stop) in enumerate(itertools.pairwise([0, *stops]), 1):
+        block = v[order[start:stop]].double().abs()
+        moment = block.max() * block.sum() if "sign" in options else block.square().sum()
+        assert float(exact[level - 1]) == pytest.approx(float(moment), rel=1e-12, abs=0.0)
+        assert torch.equal(levels.residual(level)[0].positions.index, order[start:stop].sort().values)
+    assert bool((p[exact > 0] > 0).all())
+    ratio = float((exact[exact > 0] / p[exact > 0]).sum() / exact.sqrt().sum().square())
+    assert 1 - 1e-12 <= ratio <= 1 + 2.0**-10
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
+@pytest.mark.parametrize("kind", LONG)
+def test_long_vectors_are_estimated_without_bias_and_with_the_declared_variance(kind, dtype):
+    """Exact enumeration over the levels: Σ p · estimate = v, Σ p ‖estimate − v‖² = variance (values are exact there,
+    in a message of 16-bit floats they are rounded, which adds to the variance).
+    """
+    v, compressor = long_vector(kind, dtype), tg.compressor("mlmc(stopk(s=700))")
+    outcomes = list(compressor.enumerate_levels(v))
+    mean = sum(p * estimate for p, estimate in outcomes)
+    assert torch.allclose(mean, v.double(), rtol=1e-12, atol=0.0)
+    scale = float(v.double().abs().max())
+    relative = sum(p * float(((estimate - v.double()) / scale).square().sum()) for p, estimate in outcomes)
+    if dtype == torch.float32:
+        assert compressor.variance(v) == pytest.approx(relative * scale**2, rel=1e-9, abs=0.0)
+    else:
+        assert compressor.variance(v) >= relative * scale**2
+
+
+def test_the_message_of_a_long_vector_does_not_depend_on_threads_or_numba(disable_numba):
+    v, before, messages = tg.Key(4).normal(150_000).float(), torch.get_num_threads(), set()
+    try:
+        for threads in (1, 2):
+            torch.set_num_threads(threads)
+            messages.add(tg.pack(tg.compressor("mlmc(stopk(s=0.01, values=sign))").encode(v, tg.Key(1))))
+    finally:
+        torch.set_num_threads(before)
+    disable_numba()
+    messages.add(tg.pack(tg.compressor("mlmc(stopk(s=0.01, values=sign))").encode(v, tg.Key(1))))
+    assert len(messages) == 1
 
 
 # fixed point

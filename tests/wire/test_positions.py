@@ -8,7 +8,8 @@ import torch
 from hypothesis import given
 
 import telegrad as tg
-from telegrad.wire.bits import Reader, varint_nbytes
+from telegrad.wire.bits import Reader, best_rice, varint_nbytes
+from telegrad.wire.gaps import BUCKETS
 from telegrad.wire.integers import BITMAP, Integers
 from telegrad.wire.positions import All, IndexSet, Nested, Subset, read_positions
 
@@ -103,3 +104,22 @@ def test_keeping_some_of_all_places_lists_them():
 def test_impossible_places_are_refused(tag, data, said):
     with pytest.raises(tg.WireError, match=said):
         read_positions(tag, Reader(data), 8)
+
+
+@pytest.mark.parametrize("d", [100_000, 1_000_000])
+@pytest.mark.parametrize("share", [0.01, 0.03, 0.1])
+def test_clustered_places_cost_less_than_random_ones(d, share):
+    """Where four fifths of the places lie in a tenth of the vector, a code of gaps' buckets knows it, Rice does not."""
+    n = round(share * d)
+    dense = tg.Key(3).subset(d // 10, round(0.8 * n))
+    sparse = d // 10 + tg.Key(4).subset(d - d // 10, n - round(0.8 * n))
+    positions = IndexSet(d, torch.cat([dense, sparse]))
+    assert torch.equal(reread(positions).indices(), positions.index)
+    assert positions.nbytes < 0.97 * (best_rice(positions._gaps._gaps)[1] / 8)
+    assert positions.write()[varint_nbytes(n)] == BUCKETS
+
+
+def test_regular_places_cost_next_to_nothing():
+    positions = IndexSet(1_000_000, torch.arange(0, 1_000_000, 100))
+    assert torch.equal(reread(positions).indices(), positions.index)
+    assert positions.nbytes < 100

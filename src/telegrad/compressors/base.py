@@ -12,6 +12,7 @@ from torch import Tensor
 
 from telegrad.errors import InputError, NonFiniteError
 from telegrad.kernels.reference import round_to_dtype
+from telegrad.kernels.selection import largest_magnitude
 from telegrad.random import Key
 from telegrad.spec import Registered
 from telegrad.wire.code import Code, Term
@@ -111,7 +112,7 @@ class Compressor(Registered, ABC):
         code = Code(tuple(x.shape), x.dtype, encoded.terms, encoded.level)
         largest, total = torch.finfo(x.dtype).max, 0.0
         for term in code.terms:
-            peak = float(term.values.numbers().abs().max())
+            peak = term.values.largest()
             total += peak
             if not peak <= largest:
                 raise overflows(self, x.dtype)
@@ -158,10 +159,10 @@ def checked(x: Tensor) -> tuple[Tensor | None, int]:
         raise InputError(
             f"a tensor of {given} cannot be compressed; allowed are {', '.join(map(str, DTYPES))}: write x.float()"
         )
-    v = x.detach().reshape(-1)
+    v = x.detach().reshape(-1)  # a copy only where x is not contiguous
     if v.numel() == 0:
         return None, 0
-    largest = float(torch.linalg.vector_norm(v, ord=math.inf))
+    largest = largest_magnitude(v)
     if not math.isfinite(largest):
         raise NonFiniteError(
             f"the tensor of shape {tuple(x.shape)} holds NaN or infinity; skip this step or lower the learning rate"

@@ -10,10 +10,13 @@ from __future__ import annotations
 
 from typing import Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from telegrad.kernels.reference import binary_exponent, power_of_two, round_to_dtype, rounding_variance
+from telegrad.kernels.scatter import plain
+from telegrad.kernels.uniforms import drawn_in_proportion
 from telegrad.random import Key
 from telegrad.wire.code import Term
 from telegrad.wire.positions import Positions
@@ -29,10 +32,11 @@ def nonzero_term(positions: Positions, v: Tensor, coding: Coding, dtype: torch.d
 
     Subnormal float64 numbers (below 2^−1022) have no leading one and count as zero in the codings that need it.
     """
-    normal = v.abs() >= 2.0**-1022
-    if coding != "fp32" and not bool(normal.all()):
-        which = normal.nonzero().squeeze(1)
-        positions, v = positions.keep(which), v[which]
+    if coding != "fp32" and len(v):
+        magnitude = np.abs(plain(v))
+        if not magnitude.min() >= 2.0**-1022:
+            which = torch.from_numpy(np.flatnonzero(magnitude >= 2.0**-1022))
+            positions, v = positions.keep(which), v[which.to(v.device)]
     return code_values(positions, v, coding, dtype, key)
 
 
@@ -43,16 +47,17 @@ def code_values(positions: Positions, v: Tensor, coding: Coding, dtype: torch.dt
     key = key.fold(role="values")
     if coding == "fp32":
         return Term(positions, Floats(v).rounded(dtype, key))
-    uniforms = key.uniform(len(v), device=v.device)
     if coding == "bf16":
-        return Term(positions, Floats(round_to_dtype(v, torch.bfloat16, uniforms)))
+        return Term(positions, Floats(round_to_dtype(v, torch.bfloat16, key.uniform(len(v), device=v.device))))
     if coding == "log":
+        uniforms = key.uniform(len(v), device=v.device)
         exponent = binary_exponent(v).to(torch.int64)
         fraction = v.abs() / power_of_two(exponent) - 1
         return Term(positions, Exponents(v < 0, exponent + (uniforms < fraction)))
-    largest = float(v.abs().max()) if len(v) else 0.0
-    kept = (uniforms * largest < v.abs()).nonzero().squeeze(1)
-    grid = Grid(v[kept].sign().to(torch.int64), largest)
+    numbers = plain(v)
+    largest = float(np.abs(numbers).max()) if len(v) else 0.0
+    kept = drawn_in_proportion(v, largest, key)
+    grid = Grid(torch.from_numpy(np.sign(numbers[plain(kept)]).astype(np.int64)), largest)
     return Term(positions.keep(kept), grid.rounded(dtype, key.fold(role="scale")))
 
 

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from telegrad.compressors.base import Compressor, Encoded
-from telegrad.compressors.topk import TopK, largest_entries
+from telegrad.compressors.topk import TopK
 from telegrad.kernels.reference import rounding_variance
+from telegrad.kernels.selection import largest_entries
 from telegrad.random import Key
 from telegrad.spec import Amount, check_amount, register, resolve_amount
 from telegrad.wire.code import Term

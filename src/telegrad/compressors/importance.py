@@ -6,35 +6,68 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from telegrad.compressors.base import Compressor, Encoded
 from telegrad.kernels.reference import rounding_variance, sorted_descending
+from telegrad.kernels.scatter import plain, taken
+from telegrad.kernels.selection import SMALL, MagnitudeHistogram
+from telegrad.kernels.uniforms import drawn_in_proportion
 from telegrad.random import Key
 from telegrad.spec import Amount, check_amount, register, resolve_amount
 from telegrad.wire.code import Term
 from telegrad.wire.positions import IndexSet
 from telegrad.wire.values import Floats, Grid
 
-__all__ = ["Importance", "optimal_threshold"]
+__all__ = ["Importance", "counted_threshold", "optimal_threshold"]
 
 
-def optimal_threshold(magnitude: Tensor, k: float) -> float:
-    """The t with Σ_j min(1, magnitude_j / t) = k (A5.2), for float64 magnitudes with more than k non-zero ones; 0
-    otherwise.
+def optimal_threshold(magnitude: Tensor, k: float, rest: float = 0.0) -> float:
+    """The t with Σ_j min(1, magnitude_j / t) + rest / t = k (A5.2), for float64 magnitudes; 0 where at most k of them
+    are not zero and there is no rest.
 
-    Entries of at least t are certain; with r of them, t = Σ_{j>r} |x|_(j) / (k − r) over the sorted rest.
+    Entries of at least t are certain; with r of them, t = (Σ_{j>r} |x|_(j) + rest) / (k − r) over the sorted others.
+    `rest`: the sum of further entries, all known to lie below t.
     """
     ordered = sorted_descending(magnitude)
-    if k >= len(ordered) or float(ordered[int(k)]) == 0.0:
+    if rest == 0.0 and (k >= len(ordered) or float(ordered[int(k)]) == 0.0):
         return 0.0
-    most = math.ceil(k)
+    ordered = torch.nn.functional.pad(ordered, (0, 1))  # the rest lies below them all
+    most = min(math.ceil(k), len(ordered))
     # tail[r] = sum of all but the r largest; summed from the small end, which is also the accurate one.
-    tail = ordered.flip(0).cumsum(0).flip(0)[:most]
+    tail = ordered.flip(0).cumsum(0).flip(0)[:most] + rest
     thresholds = tail / (k - torch.arange(most, dtype=torch.float64, device=ordered.device))
     saturated = int((ordered[:most] <= thresholds).nonzero()[0])
     return float(thresholds[saturated])
+
+
+def counted_threshold(v: Tensor, k: float) -> float:
+    """`optimal_threshold(|v|, k)`, up to the rounding of its sums, without a sort or anything of the size of `v`: from
+    the exact sums over the bins of a histogram, and the entries of the one bin that t lies in.
+    """
+    histogram = MagnitudeHistogram(v, with_sums=True)
+    bins = np.flatnonzero(histogram.counts)[::-1]
+    count, total = histogram.counts[bins], histogram.sums()[bins]
+    smallest, largest = histogram.smallest[bins], histogram.largest[bins]
+    smaller = np.append(np.cumsum(total[:0:-1])[::-1], 0.0)
+    # Σ min(1, |v| / t) at the lower end t of each bin: the first from above at which it reaches k holds t, or lies
+    # next below it.
+    with np.errstate(divide="ignore"):
+        reached = np.cumsum(count) + np.divide(smaller, smallest, out=np.zeros_like(smaller), where=smaller > 0)
+    enough = np.flatnonzero(reached >= k)
+    if len(enough) == 0:
+        return 0.0
+    at = int(enough[0])
+    left, rest = k - float(count[:at].sum()), float(smaller[at])
+    if rest == 0.0 and (left >= count[at] or total[at] == 0.0):
+        return 0.0
+    t = (float(total[at]) + rest) / left
+    if t >= largest[at]:
+        return t
+    inside = v[histogram.entries(int(bins[at]), int(bins[at])).to(v.device)]
+    return optimal_threshold(inside.double().abs(), left, rest)
 
 
 @register("importance", example="importance(k=0.01)", source="A5; Wangni et al. 2018")
@@ -71,7 +104,9 @@ class Importance(Compressor):
         return max(0.0, 1 - self.omega(d))
 
     def _threshold(self, v: Tensor) -> float:
-        t = optimal_threshold(v.double().abs(), resolve_amount(self, "k", len(v)))
+        k = resolve_amount(self, "k", len(v))
+        counted = len(v) >= SMALL and v.dtype != torch.float64
+        t = counted_threshold(v, k) if counted else optimal_threshold(v.double().abs(), k)
         if v.dtype == torch.float64 or t == 0.0:
             return t
         nearest = torch.tensor(t, dtype=torch.float32)
@@ -79,11 +114,20 @@ class Importance(Compressor):
         # A smaller threshold than the budget asks for keeps more entries, and the estimate finite.
         return min(above, torch.finfo(v.dtype).max)
 
-    def _drawn(self, magnitude: Tensor, threshold: float, key: Key) -> Tensor:
-        """Which entries are drawn, each with probability magnitude / threshold < 1."""
+    def _kept(self, v: Tensor, threshold: float, key: Key) -> Tensor:
+        """The indices of the entries that are sent, increasing: each with probability min(1, |v_j| / threshold)."""
+        if self.design == "bernoulli":
+            return drawn_in_proportion(v, threshold, key)
+        magnitude = v.double().abs()
+        certain = (magnitude >= threshold) & (magnitude > 0)
+        uncertain = torch.where(certain, 0.0, magnitude)
+        if bool(uncertain.any()):
+            certain |= self._systematic(uncertain, threshold, key)
+        return certain.nonzero().squeeze(1)
+
+    def _systematic(self, magnitude: Tensor, threshold: float, key: Key) -> Tensor:
+        """Which entries are drawn, each with probability magnitude / threshold < 1, ⌊Σ⌋ or ⌈Σ⌉ of them."""
         d = len(magnitude)
-        if self.design == "bernoulli" or not bool(magnitude.any()):
-            return key.uniform(d, device=magnitude.device) * threshold < magnitude
         order = key.fold(role="order").permutation(d).to(magnitude.device)
         ticks = ((magnitude[order] / threshold).cumsum(0) - float(key.fold(role="comb").uniform(1))).ceil()
         drawn = torch.zeros(d, dtype=torch.bool, device=magnitude.device)
@@ -92,16 +136,21 @@ class Importance(Compressor):
 
     def _encode(self, v: Tensor, key: Key) -> Encoded:
         d, threshold = len(v), self._threshold(v)
-        magnitude = v.double().abs()
-        certain = (magnitude >= threshold) & (magnitude > 0)
-        drawn = self._drawn(torch.where(certain, 0.0, magnitude), threshold, key)
+        which = self._kept(v, threshold, key)
+        value = plain(taken(v, which))
+        certain = np.abs(value) >= threshold
         if self.values == "fp32":
-            which = (certain | drawn).nonzero().squeeze(1)
-            sent = torch.where(certain, v.double(), v.double().sign() * threshold)[which]
+            sent = torch.from_numpy(np.where(certain, value, np.sign(value) * threshold))
             return Encoded((Term(IndexSet(d, which), Floats(sent).rounded(v.dtype, key.fold(role="values"))),))
-        head, tail = certain.nonzero().squeeze(1), drawn.nonzero().squeeze(1)
-        signs = v[tail].sign().to(torch.int64)
-        return Encoded((Term(IndexSet(d, head), Floats(v[head])), Term(IndexSet(d, tail), Grid(signs, threshold))))
+        positions, head = IndexSet(d, which), torch.from_numpy(np.flatnonzero(certain))
+        drawn = positions.keep(torch.from_numpy(np.flatnonzero(~certain))) if len(head) else positions
+        signs = torch.from_numpy(np.sign(value[~certain]).astype(np.int64))
+        return Encoded(
+            (
+                Term(positions.keep(head), Floats(torch.from_numpy(value[certain]).to(v.dtype))),
+                Term(drawn, Grid(signs, threshold)),
+            )
+        )
 
     def _variance(self, v: Tensor) -> float:
         x, threshold = v.double().abs(), self._threshold(v)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from telegrad.compressors.base import Compressor, Encoded
-from telegrad.compressors.topk import largest_entries
+from telegrad.kernels.selection import largest_entries
 from telegrad.random import Key
 from telegrad.spec import Amount, check_amount, register, resolve_amount
 from telegrad.wire.code import Term

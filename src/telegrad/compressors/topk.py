@@ -10,24 +10,13 @@ from torch import Tensor
 
 from telegrad.compressors.base import Compressor, Encoded
 from telegrad.compressors.coding import Coding, coding_omega, coding_variance, nonzero_term
-from telegrad.kernels.reference import kth_largest
+from telegrad.kernels.scatter import taken
+from telegrad.kernels.selection import largest_entries
 from telegrad.random import Key
 from telegrad.spec import Amount, check_amount, register, resolve_amount
 from telegrad.wire.positions import IndexSet
 
-__all__ = ["TopK", "largest_entries"]
-
-
-def largest_entries(v: Tensor, k: int) -> Tensor:
-    """The indices of the k entries of largest magnitude, increasing; among equal magnitudes the lowest indices win."""
-    magnitude = v.abs()
-    if k >= len(v):
-        return torch.arange(len(v), device=v.device)
-    threshold = kth_largest(magnitude, k)
-    above = magnitude > threshold
-    ties = (magnitude == threshold).nonzero().squeeze(1)[: k - int(above.sum())]
-    above[ties] = True
-    return above.nonzero().squeeze(1)
+__all__ = ["TopK"]
 
 
 @register("topk", example="topk(k=0.01)", source="A2; Aji and Heafield 2017; Stich et al. 2018")
@@ -61,7 +50,8 @@ class TopK(Compressor):
 
     def _encode(self, v: Tensor, key: Key) -> Encoded:
         index = largest_entries(v, resolve_amount(self, "k", len(v)))
-        return Encoded((nonzero_term(IndexSet(len(v), index), v[index].double(), self.values, v.dtype, key),))
+        kept = taken(v, index, widened=self.values != "fp32")
+        return Encoded((nonzero_term(IndexSet(len(v), index), kept, self.values, v.dtype, key),))
 
     def _mean(self, v: Tensor) -> Tensor:
         index = largest_entries(v, resolve_amount(self, "k", len(v)))

@@ -6,10 +6,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from telegrad.kernels.compiled import Loop
+
 __all__ = [
     "binary_exponent",
     "descending_order",
-    "kth_largest",
     "power_of_two",
     "round_to_dtype",
     "round_to_integer",
@@ -53,8 +54,41 @@ def round_to_dtype(v: Tensor, dtype: torch.dtype, u: Tensor | None) -> Tensor:
         return v
     if u is None:
         return v.to(dtype)
+    if v.is_cuda:
+        return _rounded(v, dtype, u)
+    bits, lowest = _FORMATS[dtype]
+    # What has few enough bits for a shorter dtype has them for float32.
+    out = torch.empty(v.shape, dtype=torch.float32)
+    _round(v.detach().contiguous().numpy().reshape(-1), u.contiguous().numpy(), bits, lowest, out.numpy().reshape(-1))
+    return out.to(dtype)
+
+
+def _rounded(v: Tensor, dtype: torch.dtype, u: Tensor) -> Tensor:
     ulp = _ulp(v, dtype)
     return (round_to_integer(v / ulp, u) * ulp).to(dtype)
+
+
+def _round_scalar(v, u, bits, lowest, out):  # type: ignore[no-untyped-def]
+    exponents = v.view(np.int64)
+    power = np.empty(2, dtype=np.int64)
+    factors = power.view(np.float64)
+    for i in range(len(v)):
+        below = max(((exponents[i] >> 52) & 0x7FF) - 1023, lowest) - bits
+        power[0] = (below + 1023) << 52
+        power[1] = (1023 - below) << 52
+        y = v[i] * factors[1]
+        low = np.floor(y)
+        if u[i] < y - low:
+            low += 1.0
+        out[i] = low * factors[0]
+
+
+def _round_reference(v: np.ndarray, u: np.ndarray, bits: int, lowest: int, out: np.ndarray) -> None:
+    dtype = next(dtype for dtype, form in _FORMATS.items() if form == (bits, lowest))
+    out[:] = _rounded(torch.from_numpy(v), dtype, torch.from_numpy(u)).float().numpy()
+
+
+_round = Loop(_round_scalar, _round_reference)
 
 
 def rounding_variance(v: Tensor, dtype: torch.dtype) -> Tensor:
@@ -85,14 +119,6 @@ def sorted_descending(values: Tensor) -> Tensor:
     if values.is_cuda:
         return values.sort(descending=True).values
     return torch.from_numpy(np.sort(_plain(values))).to(values.dtype).flip(0)
-
-
-def kth_largest(values: Tensor, k: int) -> Tensor:
-    """The k-th largest of the values (1 <= k <= n), 0-d, by selection without a sort."""
-    if values.is_cuda:
-        return torch.topk(values, k, sorted=False).values.min()
-    at = len(values) - k
-    return torch.from_numpy(np.partition(_plain(values), at)[at : at + 1]).to(values.dtype)[0]
 
 
 def _plain(values: Tensor) -> np.ndarray:

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
+from itertools import groupby
+from typing import TYPE_CHECKING, Any
 
 from rich import box
 from rich.table import Table
 from rich.text import Text
 
 from telegrad.lab.variance import Measurement
+
+if TYPE_CHECKING:
+    from telegrad.lab.bench import Share, Timing
 
 __all__ = [
     "NOTHING",
@@ -21,7 +25,9 @@ __all__ = [
     "notes",
     "number",
     "seconds",
+    "share_table",
     "summary_table",
+    "timing_table",
     "variance_table",
 ]
 
@@ -132,4 +138,37 @@ def variance_table(measurements: Sequence[Measurement], vector: str) -> Table:
         name = Text(one.spec) if one.unbiased else Text.assemble(one.spec, (" biased", "dim"))
         figures = (one.bits_per_coordinate, one.omega, one.error, one.predicted, one.bound)
         table.add_row(name, bits(one.bits), *(number(figure) for figure in figures))
+    return table
+
+
+def timing_table(timings: Sequence[Timing]) -> Iterator[Table]:
+    """The tables of `telegrad bench encode` and `decode`: one for each tensor, ours first."""
+    for (size, vector), rows in groupby(timings, key=lambda row: (row.size, row.vector)):
+        table = Table(box=box.SIMPLE, title=f"{size:,} entries, {vector}", title_justify="left", title_style="bold")
+        table.add_column("", overflow="fold")
+        for heading in ("time", "x copy", "extra memory", "message", "first call"):
+            table.add_column(heading, justify="right")
+        for row in rows:
+            memory = NOTHING if row.extra_bytes is None else f"{number(row.extra_bytes, 2)} x"
+            times = (seconds(row.seconds), number(row.ratio))
+            table.add_row(
+                Text(row.name, style="bold" if row.ours else ""),
+                *times,
+                memory,
+                bits(row.bits),
+                seconds(row.first_seconds) if row.first_seconds else NOTHING,
+            )
+        yield table
+
+
+def share_table(shares: Sequence[Share]) -> Table:
+    """The table of `telegrad bench step`."""
+    title = f"digits CNN, {shares[0].workers} workers" if shares else ""
+    table = Table(box=box.SIMPLE, title=title, title_justify="left", title_style="bold")
+    table.add_column("method", overflow="fold")
+    for heading in ("time a step", "of it compression", "share"):
+        table.add_column(heading, justify="right")
+    for row in shares:
+        times = (seconds(row.seconds_per_step), seconds(row.encode_seconds_per_step))
+        table.add_row(Text(row.method), *times, f"{100 * row.share:.1f} %")
     return table

@@ -42,6 +42,10 @@ class Levels(ABC):
         Approximations are allowed: they cost variance, never bias. Must be positive where r_l ≠ 0.
         """
 
+    def second_moments(self) -> Tensor:
+        """E‖what is sent for r_l at weight 1‖², exactly, where `norms` approximates its root; float64, shape (L,)."""
+        return self.norms().square()
+
     @abstractmethod
     def costs(self) -> Tensor:
         """K_l, about how many bits a message of level l takes; float64, shape (L,), positive."""

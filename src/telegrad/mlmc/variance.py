@@ -36,7 +36,7 @@ def estimator_variance(v: Tensor, levels: Levels, design: Design, values: Coding
     level.
     """
     pi, base = design.pi, design.base
-    squares = levels.norms().square()
+    squares = levels.second_moments()
     moments = torch.ones_like(pi)
     moments[base:] = second_moments(pi[base:], design.sampling, design.draws)
     rest = v.double().clone()

@@ -1,9 +1,7 @@
-"""Bit packing: fixed-width integers and Golomb-Rice codes, as numpy vector operations, and a reader that never runs
-over.
+"""Bit packing: fixed-width integers and Golomb-Rice codes, and a reader that never runs over.
 
 A Rice code of parameter b splits a non-negative integer n into n >> b, in unary, and its b low bits. All unary parts
-come first and all low bits after them: the length is that of the interleaved code, and both halves decode without a
-loop.
+come first and all low bits after them: the length is that of the interleaved code, and both halves are plain loops.
 """
 
 from __future__ import annotations
@@ -11,6 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from telegrad.errors import WireError
+from telegrad.kernels.bit_streams import get_fixed, get_unary, get_varied, put_fixed, put_unary, put_varied
 
 __all__ = [
     "Reader",
@@ -18,10 +17,12 @@ __all__ = [
     "pack_bits",
     "pack_fixed",
     "pack_rice",
+    "pack_varied",
     "pack_varint",
     "rice_nbits",
     "unpack_fixed",
     "unpack_rice",
+    "unpack_varied",
     "varint_nbytes",
 ]
 
@@ -105,33 +106,46 @@ def best_rice(values: np.ndarray) -> tuple[int, int]:
 
 
 def pack_fixed(values: np.ndarray, width: int) -> bytes:
-    """Non-negative integers below 2^width, `width` bits each."""
-    return pack_bits(_fixed_bits(values, width))
+    """Non-negative int64 below 2^width, width <= 62 bits each."""
+    out = np.zeros((len(values) * width + 7) // 8, dtype=np.uint8)
+    if len(out):
+        put_fixed(values, width, 0, out)
+    return out.tobytes()
 
 
 def unpack_fixed(reader: Reader, n: int, width: int) -> np.ndarray:
     """Read n integers of `width` bits as int64 (the inverse of `pack_fixed`)."""
-    return _from_fixed_bits(reader.bits(n * width), n, width)
+    data, values = _plain(reader.take((n * width + 7) // 8)), np.zeros(n, dtype=np.int64)
+    if len(data):
+        get_fixed(data, 0, width, values)
+    return values
 
 
-def _fixed_bits(values: np.ndarray, width: int) -> np.ndarray:
-    shifts = np.arange(width - 1, -1, -1, dtype=np.int64)
-    return ((values[:, None] >> shifts) & 1).astype(np.uint8).reshape(-1)
+def pack_varied(values: np.ndarray, widths: np.ndarray) -> bytes:
+    """Non-negative int64, each in its own number of bits (int64, up to 56)."""
+    out = np.zeros((int(widths.sum()) + 7) // 8, dtype=np.uint8)
+    put_varied(values, widths, out)
+    return out.tobytes()
 
 
-def _from_fixed_bits(bits: np.ndarray, n: int, width: int) -> np.ndarray:
-    values = np.zeros(n, dtype=np.int64)
-    for column in bits.reshape(n, width).T if width else ():
-        values = values << 1 | column
+def unpack_varied(reader: Reader, widths: np.ndarray) -> np.ndarray:
+    """Read integers of these widths as int64 (the inverse of `pack_varied`)."""
+    data, values = _plain(reader.take((int(widths.sum()) + 7) // 8)), np.zeros(len(widths), dtype=np.int64)
+    get_varied(data, widths, values)
     return values
 
 
 def pack_rice(values: np.ndarray, b: int) -> bytes:
     """The Rice code of non-negative int64 `values`, padded to whole bytes."""
-    ends = np.cumsum((values >> b) + 1)
-    unary = np.zeros(int(ends[-1]) if len(ends) else 0, dtype=np.uint8)
-    unary[ends - 1] = 1
-    return pack_bits(np.concatenate([unary, _fixed_bits(values & ((1 << b) - 1), b)]))
+    if len(values) == 0:
+        return b""
+    high = values >> b
+    unary = int(high.sum()) + len(values)
+    out = np.zeros((unary + len(values) * b + 7) // 8, dtype=np.uint8)
+    put_unary(high, out[: (unary + 7) // 8])
+    if b:
+        put_fixed(values & ((1 << b) - 1), b, unary, out)
+    return out.tobytes()
 
 
 def unpack_rice(reader: Reader, n: int, b: int) -> np.ndarray:
@@ -140,16 +154,18 @@ def unpack_rice(reader: Reader, n: int, b: int) -> np.ndarray:
         return np.zeros(0, dtype=np.int64)
     if n > 8 * reader.left:
         raise WireError(f"truncated message: {n} coded integers cannot lie in {reader.left} bytes")
-    window = n // 4 + 8
-    while True:
-        head = reader.peek(window)
-        ends = np.flatnonzero(np.unpackbits(head))
-        if len(ends) >= n:
-            break
-        if len(head) < window:
-            raise WireError("truncated message: a run of coded integers has no end")
-        window *= 2
-    unary = int(ends[n - 1]) + 1
-    bits = reader.bits(unary + n * b)
-    high = np.diff(ends[:n], prepend=-1) - 1
-    return high << b | _from_fixed_bits(bits[unary:], n, b)
+    high, low = np.empty(n, dtype=np.int64), np.zeros(n, dtype=np.int64)
+    unary = get_unary(_plain(reader.peek(reader.left)), high)
+    if unary < 0:
+        raise WireError("truncated message: a run of coded integers has no end")
+    data = _plain(reader.take((unary + n * b + 7) // 8))
+    if b:
+        get_fixed(data, unary, b, low)
+    return high << b | low
+
+
+def _plain(data: memoryview | np.ndarray) -> np.ndarray:
+    """Received bytes as an array that nobody writes to, whatever they came in: one compiled form serves all."""
+    array = np.frombuffer(data, np.uint8)
+    array.flags.writeable = False
+    return array

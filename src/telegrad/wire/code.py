@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from telegrad.errors import WireError
+from telegrad.kernels.scatter import add_at
 from telegrad.wire.bits import varint_nbytes
 from telegrad.wire.positions import Positions
 from telegrad.wire.values import Floats, Values
@@ -41,12 +42,11 @@ class Term:
 
     def add_to(self, out: Tensor, weight: float) -> None:
         """out += weight · this term, in place; costs the number of entries, not d. `out` is flat."""
-        numbers = self.values.numbers().to(device=out.device, dtype=out.dtype)
-        index = self.positions.indices()
+        numbers, index = self.values.numbers(), self.positions.indices()
         if index is None:
-            out.add_(numbers, alpha=weight)
+            out.add_(numbers.to(device=out.device, dtype=out.dtype), alpha=weight)
         else:
-            out.index_add_(0, index.to(out.device), numbers, alpha=weight)
+            add_at(out, index, numbers, weight)
 
 
 @dataclass(frozen=True)

@@ -14,11 +14,15 @@ import torch
 from torch import Tensor
 
 from telegrad.errors import WireError
+from telegrad.kernels.scatter import plain
 from telegrad.random import Key
 from telegrad.wire.bits import Reader, pack_varint, varint_nbytes
+from telegrad.wire.gaps import Gaps
 from telegrad.wire.integers import BITMAP, Integers, entropy_bits
 
 __all__ = ["All", "IndexSet", "Nested", "Positions", "Share", "Subset", "read_positions"]
+
+_SPARSE = 8
 
 
 class Positions(ABC):
@@ -77,11 +81,7 @@ class All(Positions):
 
 @dataclass(frozen=True)
 class IndexSet(Positions):
-    """Listed places: their number, then coded gaps or a coded bitmap, whichever is shorter.
-
-    Golomb-Rice: S. W. Golomb, "Run-length encodings", 1966; mean bits a gap for random sets as in (0.1) of the
-    reference.
-    """
+    """Listed places: their number, then coded gaps or, for dense sets, a coded bitmap where that is shorter."""
 
     tag: ClassVar[int] = 1
     d: int
@@ -95,15 +95,18 @@ class IndexSet(Positions):
         return self.index
 
     @cached_property
-    def _gaps(self) -> Integers:
-        return Integers(np.diff(self.index.cpu().numpy(), prepend=-1) - 1)
+    def _gaps(self) -> Gaps:
+        return Gaps(self.index.cpu().numpy())
 
     @cached_property
     def _bitmap(self) -> Integers | None:
         """One symbol an entry, where that is shorter: for dense sets."""
-        # An entropy-coded stream takes 16 bytes and more beyond its entropy: few places need no dense attempt.
+        # In a sparse set gaps come as near to the entropy, at the cost of the places and not of d.
+        if _SPARSE * self.n < self.d:
+            return None
+        # An entropy-coded stream takes 16 bytes and more beyond its entropy.
         least = min(self.d, entropy_bits(np.array([self.n, self.d - self.n])) + 128)
-        if least / 8 > self._gaps.nbytes or self.n == 0:
+        if least / 8 > self._gaps.nbytes:
             return None
         marks = np.zeros(self.d, dtype=np.int64)
         marks[self.index.cpu().numpy()] = 1
@@ -118,7 +121,7 @@ class IndexSet(Positions):
         return pack_varint(self.n) + (bytes([BITMAP]) + self._bitmap.write() if self._bitmap else self._gaps.write())
 
     def keep(self, which: Tensor) -> Positions:
-        return IndexSet(self.d, self.index[which])
+        return IndexSet(self.d, torch.from_numpy(plain(self.index)[plain(which)]))
 
     @classmethod
     def read(cls, reader: Reader, d: int) -> IndexSet:
@@ -131,7 +134,7 @@ class IndexSet(Positions):
             if len(index) != n:
                 raise WireError(f"the message announces {n} indices and marks {len(index)}")
         else:
-            index = np.cumsum(Integers.read(reader, n, form) + 1) - 1
+            index = Gaps.read(reader, n, form)
             if n and not (index[0] >= 0 and index[-1] < d and (index[1:] > index[:-1]).all()):
                 raise WireError(f"an index in the message lies outside the vector of {d} entries")
         return cls(d, torch.from_numpy(index))

@@ -36,6 +36,10 @@ class Values(ABC):
     def numbers(self) -> Tensor:
         """The numbers, shape (n,): float64, or the dtype they are sent in."""
 
+    def largest(self) -> float:
+        """The largest magnitude among the numbers, at least one of them there."""
+        return float(self.numbers().abs().max())
+
     @abstractmethod
     def scaled(self, factor: float) -> Values:
         """All numbers times `factor`."""

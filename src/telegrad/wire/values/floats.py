@@ -5,11 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import ClassVar
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from telegrad.errors import WireError
 from telegrad.kernels.reference import round_to_dtype
+from telegrad.kernels.scatter import plain
+from telegrad.kernels.uniforms import uniforms
 from telegrad.random import Key
 from telegrad.wire.bits import Reader
 from telegrad.wire.values.base import (
@@ -35,12 +38,17 @@ class Floats(Values):
     def numbers(self) -> Tensor:
         return self.value
 
+    def largest(self) -> float:
+        return float(np.abs(plain(self.value)).max())
+
     def scaled(self, factor: float) -> Floats:
-        return Floats(self.value.double() * factor)
+        return Floats(torch.from_numpy(plain(self.value).astype(np.float64) * factor))
 
     def rounded(self, dtype: torch.dtype, key: Key | None) -> Floats:
-        uniforms = key.uniform(self.n, device=self.value.device) if key else None
-        return Floats(round_to_dtype(self.value.double(), dtype, uniforms))
+        if self.value.dtype == dtype:
+            return self
+        drawn = uniforms(key, self.n).to(self.value.device) if key else None
+        return Floats(round_to_dtype(self.value.double(), dtype, drawn))
 
     def sizes(self, dtype: torch.dtype) -> Sizes:
         return {"header": 1, "value": self.n * self.value.element_size()}

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from telegrad.kernels.scatter import plain
 from telegrad.random import Key
 from telegrad.wire.bits import Reader, pack_bits
 from telegrad.wire.integers import Integers
@@ -41,7 +42,10 @@ class Grid(Values):
         return len(self.symbol)
 
     def numbers(self) -> Tensor:
-        return self.symbol.double() * self.scale
+        return torch.from_numpy(plain(self.symbol).astype(np.float64) * self.scale)
+
+    def largest(self) -> float:
+        return float(max(-int(plain(self.symbol).min()), int(plain(self.symbol).max())) * abs(self.scale))
 
     def scaled(self, factor: float) -> Grid:
         return replace(self, scale=self.scale * factor)
@@ -51,13 +55,13 @@ class Grid(Values):
 
     @cached_property
     def _beyond_one(self) -> Integers:
-        return Integers(np.abs(self.symbol.cpu().numpy().astype(np.int64)) - 1)
+        return Integers(np.abs(plain(self.symbol).astype(np.int64, copy=False)) - 1)
 
     def sizes(self, dtype: torch.dtype) -> Sizes:
         return {"scale": scalar_nbytes(dtype), "sign": (self.n + 7) // 8, "value": self._beyond_one.nbytes}
 
     def write(self, dtype: torch.dtype) -> bytes:
-        signs = pack_bits((self.symbol < 0).cpu().numpy())
+        signs = pack_bits(plain(self.symbol) < 0)
         return pack_scalar(self.scale, dtype) + signs + self._beyond_one.write()
 
     @classmethod

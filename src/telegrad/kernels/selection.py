@@ -1,0 +1,413 @@
+"""Selection by magnitude without a sort: a histogram in one pass, and in a second the entries that are wanted.
+
+Without its sign bit a float is an integer that grows with its magnitude, its *key*. A histogram counts the keys by
+their first bits; from it the bins in which given ranks lie are known, the entries of these and of the bins between are
+collected, and only within the two outer bins keys are compared one by one. Ranks go by decreasing magnitude, equal
+magnitudes in the order of their indices. Counts are integers, so every number of threads finds the same.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from telegrad.kernels.compiled import Loop, in_chunks
+from telegrad.kernels.reference import descending_order
+
+__all__ = ["SMALL", "MagnitudeHistogram", "largest_entries", "largest_magnitude"]
+
+SMALL = 4096
+"""Vectors with fewer entries are sorted: that is as quick."""
+
+_INTEGERS = {torch.float32: torch.int32, torch.float64: torch.int64}
+_INTEGERS |= {torch.bfloat16: torch.int16, torch.float16: torch.int16}
+_LONG = 1 << 20
+_BITS, _BITS_OF_LONG = 13, 15  # of a key that tell its bin; short vectors are not worth clearing many bins
+_BLOCK = 256
+
+
+class MagnitudeHistogram:
+    """How many entries of the flat, contiguous `v` lie in each bin of magnitudes; any float dtype, any device.
+
+    `counts`: int64 numpy array of shape (bins,), from zero upwards. Bin b holds the magnitudes from smallest[b] to
+    largest[b], float64: one value in 16-bit dtypes, a 32nd of an octave in float32 (of zero and the subnormals: an
+    equal share), a quarter in float64; from 2^20 entries on a quarter of that. `with_sums`: also what `sums` needs,
+    float64 excluded.
+    """
+
+    def __init__(self, v: Tensor, with_sums: bool = False) -> None:
+        self.n, self._keys = len(v), _Keys(v)
+        self._finer: dict[tuple[int, int], np.ndarray] = {}
+        self._offsets: np.ndarray | int = 0
+        if with_sums and self._keys.shift:
+            both = self._keys.counted_with_offsets()
+            self.counts, self._offsets = both[:, 0], both[:, 1]
+        else:
+            self.counts = self._keys.counted(0, self._keys.shift)
+        self.smallest, self.largest = _ends(v.dtype, self._keys.width)
+
+    def sums(self) -> np.ndarray:
+        """Σ |v_j| over each bin, float64: exact up to the rounding of one sum."""
+        # Within a bin magnitudes are linear in the key: an integer sum of keys gives theirs.
+        step = (self.largest - self.smallest) / max(1, (1 << self._keys.shift) - 1)
+        return self.counts * self.smallest + self._offsets * step
+
+    def entries(self, first: int, last: int) -> Tensor:
+        """The indices of all entries in the bins first … last, increasing, int64."""
+        shift = self._keys.shift
+        count = int(self.counts[first : last + 1].sum())
+        return torch.from_numpy(self._keys.collected(first << shift, ((last + 1) << shift) - 1, count)[0])
+
+    def ranked(self, start: int, stop: int) -> Tensor:
+        """The indices of the entries of ranks start … stop − 1 (0 the largest), increasing, int64."""
+        if start >= stop:
+            return torch.zeros(0, dtype=torch.int64)
+        keys = self._keys
+        top = _Cut(0, keys.bits, 0, self.n) if start == 0 else self._cut(start)
+        bottom = self._cut(stop - 1)
+        if top.low == bottom.low and top.alone:
+            return torch.from_numpy(keys.ties(top.low, start - top.above, stop - top.above))
+        # A key so common that it fills a run alone is not collected: of its entries the right ones are counted off.
+        high, low, count = top.high, bottom.low, bottom.above + bottom.count - top.above
+        pieces = []
+        if top.alone:
+            high, count = top.low - 1, count - top.count
+            pieces.append(keys.ties(top.low, start - top.above, top.count))
+        if bottom.alone:
+            low, count = bottom.low + 1, count - bottom.count
+            pieces.append(keys.ties(bottom.low, 0, stop - bottom.above))
+        where, found = keys.collected(low, high, count)
+        # Where nothing is to be left out: above the keys of all numbers, and below all.
+        first = ((1 << keys.bits) - 1, 0) if start == 0 or top.alone else _limit(found, top, start)
+        last = (-1, 0) if bottom.alone else _limit(found, bottom, stop)
+        chosen = np.empty(len(where), dtype=np.int64)
+        chosen = chosen[: _keep(where, found, *first, *last, chosen)]
+        return torch.from_numpy(np.sort(np.concatenate([chosen, *pieces])) if pieces else chosen)
+
+    def _cut(self, rank: int) -> _Cut:
+        """The narrowest run of keys around the entry of that rank that is worth counting."""
+        keys, counts, cut = self._keys, self.counts, _Cut(0, self._keys.bits, 0, self.n)
+        while True:
+            above = np.cumsum(counts[::-1])
+            place = int(np.searchsorted(above, rank - cut.above, side="right"))
+            number, shift = len(counts) - 1 - place, max(0, cut.shift - self._keys.width)
+            count = int(counts[number])
+            cut = _Cut(cut.low | number << shift, shift, cut.above + int(above[place]) - count, count)
+            if shift == 0 or count <= max(self.n >> 3, SMALL):
+                return cut
+            if (cut.low, shift) not in self._finer:
+                self._finer[cut.low, shift] = keys.counted(cut.low, max(0, shift - keys.width), shift)
+            counts = self._finer[cut.low, shift]
+
+
+class _Cut:
+    """The keys from `low` to `high` = low + 2^shift − 1: `above` entries have larger ones, `count` have these."""
+
+    def __init__(self, low: int, shift: int, above: int, count: int) -> None:
+        self.low, self.shift, self.above, self.count = low, shift, above, count
+        self.high, self.alone = low + (1 << shift) - 1, shift == 0
+
+
+def _limit(found: np.ndarray, cut: _Cut, rank: int) -> tuple[int, int]:
+    """(key, ties): all with larger keys and the first `ties` of those with that key are ranked before `rank`."""
+    mine = found[(found >= cut.low) & (found <= cut.high)]
+    place = rank - cut.above
+    if place == len(mine):
+        return cut.low - 1, 0
+    at = len(mine) - 1 - place
+    key = int(np.partition(mine, at)[at])
+    return key, place - int(np.count_nonzero(mine > key))
+
+
+class _Keys:
+    """A vector's magnitudes as integers of `bits` bits, and the passes over them."""
+
+    def __init__(self, v: Tensor) -> None:
+        self.dtype, plain = v.dtype, v.detach().view(_INTEGERS[v.dtype])
+        self.bits = 8 * v.element_size() - 1
+        self.width = _BITS if self.bits > 15 and len(plain) < _LONG else _BITS_OF_LONG
+        self.shift = self.bits - self.width
+        self._on_device: Tensor | None = plain if plain.is_cuda else None
+        self._plain, self._mask = _integers(plain, self.bits)
+        self._n = len(plain)
+
+    def counted(self, low: int, shift: int, within: int | None = None) -> np.ndarray:
+        """The counts of key >> shift; of only the keys from `low` on to low + 2^within − 1, relative to low."""
+        bins = 1 << ((self.bits if within is None else within) - shift)
+        if self._on_device is not None:
+            return _torch_counts(self._on_device, self.bits, low, shift, within, bins)
+        rows = 4 if self._n >= 1 << 16 else 1
+
+        def work(_: int, start: int, stop: int) -> np.ndarray:
+            counts = np.zeros((rows, bins), dtype=np.int64)
+            if within is None:
+                _count(self._plain[start:stop], self._mask, shift, counts)
+            else:
+                _count_within(self._plain[start:stop], self._mask, low, low + (1 << within) - 1, shift, counts)
+            return counts.sum(0) if rows > 1 else counts[0]
+
+        return _summed(in_chunks(work, self._n))
+
+    def counted_with_offsets(self) -> np.ndarray:
+        """The counts of the keys' first bits and the sums of what is below these, int64, shape (bins, 2)."""
+        shift, bins = self.shift, 1 << self.width
+        if self._on_device is not None:
+            keys = (self._on_device & ((1 << self.bits) - 1)).to(torch.int64)
+            counts = torch.bincount(keys >> shift, minlength=bins)
+            sums = torch.zeros_like(counts).index_add_(0, keys >> shift, keys & ((1 << shift) - 1))
+            return torch.stack([counts, sums], 1).cpu().numpy()
+        rows = 2 if self._n >= 1 << 16 else 1
+
+        def work(_: int, start: int, stop: int) -> np.ndarray:
+            totals = np.zeros((rows, bins, 2), dtype=np.int64)
+            _count_with_offsets(self._plain[start:stop], self._mask, shift, totals)
+            return totals.sum(0) if rows > 1 else totals[0]
+
+        return _summed(in_chunks(work, self._n))
+
+    def collected(self, low: int, high: int, most: int) -> tuple[np.ndarray, np.ndarray]:
+        """(indices, keys) of the entries with keys from low to high, of which there are `most`."""
+        if self._on_device is not None:
+            keys = self._on_device & ((1 << self.bits) - 1)
+            where = ((keys >= low) & (keys <= high)).nonzero().squeeze(1)
+            return where.cpu().numpy(), keys[where].cpu().numpy()
+
+        def work(_: int, start: int, stop: int) -> tuple[np.ndarray, np.ndarray]:
+            room = min(most, stop - start) + 1  # the loop writes one place ahead
+            where, keys = np.empty(room, dtype=np.int64), np.empty(room, dtype=self._plain.dtype)
+            n = _collect(self._plain[start:stop], self._mask, low, high, start, where, keys)
+            return where[:n], keys[:n]
+
+        parts = in_chunks(work, self._n)
+        if len(parts) == 1:
+            return parts[0]
+        return np.concatenate([part[0] for part in parts]), np.concatenate([part[1] for part in parts])
+
+    def ties(self, key: int, first: int, last: int) -> np.ndarray:
+        """The indices of the entries with that very key, from the `first` to before the `last` of them."""
+        if self._on_device is not None:
+            same = (self._on_device & ((1 << self.bits) - 1)) == key
+            return same.nonzero().squeeze(1)[first:last].cpu().numpy()
+        where = np.empty(last - first, dtype=np.int64)
+        _collect_ties(self._plain, self._mask, key, first, where)
+        return where
+
+
+def _integers(plain: Tensor, bits: int) -> tuple[Any, Any]:
+    """What loops on the CPU run over: the integers, and the mask that takes their sign bit out."""
+    if plain.is_cuda:
+        return None, None
+    array = plain.numpy()
+    return array, array.dtype.type((1 << bits) - 1)
+
+
+def _summed(parts: list[np.ndarray]) -> np.ndarray:
+    total = parts[0]
+    for part in parts[1:]:
+        total += part
+    return total
+
+
+@cache
+def _ends(dtype: torch.dtype, width: int) -> tuple[np.ndarray, np.ndarray]:
+    """The smallest and the largest magnitude of every bin; those of infinity and NaN stay empty, and end in numbers."""
+    integer = _INTEGERS[dtype]
+    shift = torch.iinfo(integer).bits - 1 - width
+    first = torch.arange(1 << width, dtype=torch.int64) << shift
+    ends = (keys.to(integer).view(dtype).double().numpy() for keys in (first, first + ((1 << shift) - 1)))
+    smallest, largest = (np.where(np.isfinite(end), end, torch.finfo(dtype).max) for end in ends)
+    return smallest, largest
+
+
+def largest_magnitude(v: Tensor) -> float:
+    """max |v_j| of a flat, contiguous v that is not empty; infinite or NaN where an entry is."""
+    plain = v.view(_INTEGERS[v.dtype])
+    keys, mask = _integers(plain, 8 * v.element_size() - 1)
+    if keys is None:
+        return float(torch.linalg.vector_norm(v, ord=torch.inf))
+    largest = max(in_chunks(lambda _, start, stop: _largest(keys[start:stop], mask), len(v)))
+    return float(torch.tensor([largest], dtype=plain.dtype).view(v.dtype))
+
+
+def largest_entries(v: Tensor, k: int) -> Tensor:
+    """The indices of the k entries of largest magnitude, increasing; among equal magnitudes the lowest indices win."""
+    if k >= len(v):
+        return torch.arange(len(v), device=v.device)
+    if len(v) < SMALL:
+        return descending_order(v)[:k].sort().values
+    return MagnitudeHistogram(v).ranked(0, k).to(v.device)
+
+
+def _torch_counts(plain: Tensor, bits: int, low: int, shift: int, within: int | None, bins: int) -> np.ndarray:
+    keys = (plain & ((1 << bits) - 1)).to(torch.int64)
+    if within is not None:
+        keys = keys[(keys >= low) & (keys < low + (1 << within))] - low
+    return torch.bincount(keys >> shift, minlength=bins).cpu().numpy()
+
+
+def _count_scalar(keys, mask, shift, counts):  # type: ignore[no-untyped-def]
+    """Four rows of counts where there are many keys: adding to one place over and over waits for itself."""
+    n = len(keys)
+    if len(counts) == 1:
+        for i in range(n):
+            counts[0, (keys[i] & mask) >> shift] += 1
+        return
+    whole = n // 4 * 4
+    for i in range(0, whole, 4):
+        counts[0, (keys[i] & mask) >> shift] += 1
+        counts[1, (keys[i + 1] & mask) >> shift] += 1
+        counts[2, (keys[i + 2] & mask) >> shift] += 1
+        counts[3, (keys[i + 3] & mask) >> shift] += 1
+    for i in range(whole, n):
+        counts[0, (keys[i] & mask) >> shift] += 1
+
+
+def _count_reference(keys: np.ndarray, mask: Any, shift: int, counts: np.ndarray) -> None:
+    counts[0] += np.bincount((keys & mask) >> shift, minlength=counts.shape[1])
+
+
+def _count_within_scalar(keys, mask, low, high, shift, counts):  # type: ignore[no-untyped-def]
+    row = 0
+    for i in range(len(keys)):
+        key = keys[i] & mask
+        if key >= low and key <= high:
+            counts[row, (key - low) >> shift] += 1
+            row = (row + 1) & (len(counts) - 1)
+
+
+def _count_within_reference(keys: np.ndarray, mask: Any, low: int, high: int, shift: int, counts: np.ndarray) -> None:
+    plain = keys & mask
+    inside = plain[(plain >= low) & (plain <= high)]
+    counts[0] += np.bincount((inside - low) >> shift, minlength=counts.shape[1])
+
+
+def _count_with_offsets_scalar(keys, mask, shift, totals):  # type: ignore[no-untyped-def]
+    n, low, last = len(keys), (1 << shift) - 1, len(totals) - 1
+    whole = n // 2 * 2
+    for i in range(0, whole, 2):
+        key = keys[i] & mask
+        total = totals[0, key >> shift]
+        total[0] += 1
+        total[1] += key & low
+        key = keys[i + 1] & mask
+        total = totals[last, key >> shift]
+        total[0] += 1
+        total[1] += key & low
+    if whole < n:
+        key = keys[whole] & mask
+        totals[0, key >> shift, 0] += 1
+        totals[0, key >> shift, 1] += key & low
+
+
+def _count_with_offsets_reference(keys: np.ndarray, mask: Any, shift: int, totals: np.ndarray) -> None:
+    plain = (keys & mask).astype(np.int64)
+    bins, below = plain >> shift, plain & ((1 << shift) - 1)
+    totals[0, :, 0] += np.bincount(bins, minlength=totals.shape[1])
+    np.add.at(totals[0, :, 1], bins, below)
+
+
+def _largest_scalar(keys, mask):  # type: ignore[no-untyped-def]
+    own = keys.dtype.type  # wider integers would halve the speed
+    largest = own(0)
+    for i in range(len(keys)):
+        key = own(keys[i] & mask)
+        if key > largest:
+            largest = key
+    return largest
+
+
+def _largest_reference(keys: np.ndarray, mask: Any) -> int:
+    return int((keys & mask).max())
+
+
+def _collect_scalar(keys, mask, low, high, start, where, found):  # type: ignore[no-untyped-def]
+    """Mark a block without a branch, then look at its marks eight at a time: most entries are not wanted."""
+    marks = np.zeros(_BLOCK, dtype=np.uint8)
+    eights, at = marks.view(np.uint64), 0
+    for begin in range(0, len(keys), _BLOCK):
+        block = keys[begin : begin + _BLOCK]
+        for j in range(len(block)):
+            key = block[j] & mask
+            marks[j] = (key >= low) & (key <= high)
+        for eight in range((len(block) + 7) // 8):
+            if eights[eight]:
+                for j in range(8 * eight, min(8 * eight + 8, len(block))):
+                    where[at] = start + begin + j
+                    found[at] = block[j] & mask
+                    at += marks[j]
+    return at
+
+
+def _collect_reference(
+    keys: np.ndarray, mask: Any, low: int, high: int, start: int, where: np.ndarray, found: np.ndarray
+) -> int:
+    plain = keys & mask
+    chosen = np.flatnonzero((plain >= low) & (plain <= high))
+    where[: len(chosen)], found[: len(chosen)] = chosen + start, plain[chosen]
+    return len(chosen)
+
+
+def _keep_scalar(where, found, first, first_ties, last, last_ties, out):  # type: ignore[no-untyped-def]
+    """Of the collected: those not ranked before (first, first_ties), but before (last, last_ties)."""
+    at, firsts, lasts = 0, 0, 0
+    for i in range(len(where)):
+        key = found[i]
+        wanted = key < first and key > last
+        if key == first:
+            wanted = firsts >= first_ties and (key > last or lasts < last_ties)
+            firsts += 1
+        elif key == last:
+            wanted = lasts < last_ties
+        if key == last:
+            lasts += 1
+        out[at] = where[i]
+        at += wanted
+    return at
+
+
+def _keep_reference(
+    where: np.ndarray, found: np.ndarray, first: int, first_ties: int, last: int, last_ties: int, out: np.ndarray
+) -> int:
+    tie_number = {key: np.cumsum(found == key) - 1 for key in (first, last)}
+    before_first = (found > first) | ((found == first) & (tie_number[first] < first_ties))
+    before_last = (found > last) | ((found == last) & (tie_number[last] < last_ties))
+    chosen = where[before_last & ~before_first]
+    out[: len(chosen)] = chosen
+    return len(chosen)
+
+
+def _collect_ties_scalar(keys, mask, key, first, where):  # type: ignore[no-untyped-def]
+    marks, seen, at = np.zeros(_BLOCK, dtype=np.uint8), 0, 0
+    for begin in range(0, len(keys), _BLOCK):
+        block, count = keys[begin : begin + _BLOCK], 0
+        for j in range(len(block)):
+            marks[j] = (block[j] & mask) == key
+            count += marks[j]
+        if seen + count > first:
+            for j in range(len(block)):
+                if marks[j]:
+                    if seen >= first:
+                        where[at] = begin + j
+                        at += 1
+                        if at == len(where):
+                            return
+                    seen += 1
+        else:
+            seen += count
+
+
+def _collect_ties_reference(keys: np.ndarray, mask: Any, key: int, first: int, where: np.ndarray) -> None:
+    where[:] = np.flatnonzero((keys & mask) == key)[first : first + len(where)]
+
+
+_largest = Loop(_largest_scalar, _largest_reference)
+_count = Loop(_count_scalar, _count_reference)
+_count_within = Loop(_count_within_scalar, _count_within_reference)
+_count_with_offsets = Loop(_count_with_offsets_scalar, _count_with_offsets_reference)
+_collect = Loop(_collect_scalar, _collect_reference)
+_keep = Loop(_keep_scalar, _keep_reference)
+_collect_ties = Loop(_collect_ties_scalar, _collect_ties_reference)

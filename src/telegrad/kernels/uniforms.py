@@ -1,0 +1,117 @@
+"""The stream of a key inside compiled loops, so that no array of uniforms is ever made.
+
+`uniform_bits` is one element of `telegrad.random.Key.uniform` before it becomes a float: element i is
+`uniform_bits(offset, inner, i) · 2^−53`, with (offset, inner) = `np.uint64` of `key.words`. A loop that calls it by
+this name lists it in its `Loop(…, uses=[uniform_bits])`.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from telegrad.kernels.compiled import Loop, in_chunks
+from telegrad.random import Key
+
+__all__ = ["UNIT", "drawn_in_proportion", "uniform_bits", "uniforms", "words"]
+
+_SHORT = 4096  # below it, a few numpy operations are as quick as a compiled loop
+_PIECE = 1 << 18
+_BLOCK = 256
+
+UNIT = 2.0**-53
+"""What the integers of `uniform_bits` are multiplied by to lie in [0, 1); the product is exact."""
+
+# Compiled code mixes signed and unsigned integers into floats: everything here is unsigned.
+_ONE = np.uint64(1)
+_GOLDEN = np.uint64(0x9E3779B97F4A7C15)
+_MIX_1 = np.uint64(0xBF58476D1CE4E5B9)
+_MIX_2 = np.uint64(0x94D049BB133111EB)
+_30, _27, _31, _11 = np.uint64(30), np.uint64(27), np.uint64(31), np.uint64(11)
+
+
+def uniform_bits(offset, inner, i):  # type: ignore[no-untyped-def]
+    """Element i of the stream as an integer below 2^53, uint64; `offset` and `inner` uint64, i any integer >= 0."""
+    z = (np.uint64(i) + _ONE) * _GOLDEN + offset
+    z = ((z ^ (z >> _30)) * _MIX_1) ^ inner
+    z = (z ^ (z >> _27)) * _MIX_2
+    return (z ^ (z >> _31)) >> _11
+
+
+def words(key: Key) -> tuple[np.uint64, np.uint64]:
+    """The words of a key in the type that `uniform_bits` takes."""
+    offset, inner = key.words
+    return np.uint64(offset), np.uint64(inner)
+
+
+def uniforms(key: Key, n: int, start: int = 0) -> Tensor:
+    """`key.uniform(n, start=start)`, float64 on the CPU, by all threads."""
+    if n < _SHORT:
+        return key.uniform(n, start=start)
+    out = torch.empty(n, dtype=torch.float64)
+    array, (offset, inner) = out.numpy(), words(key)
+    in_chunks(lambda _, low, high: _fill(array[low:high], offset, inner, start + low), n)
+    return out
+
+
+def drawn_in_proportion(v: Tensor, threshold: float, key: Key) -> Tensor:
+    """The indices j with u_j · threshold < |v_j|, u = `key.uniform(d)`: each with probability |v_j| / threshold, at
+    most 1; increasing, int64, shape (n,). `v`: flat and contiguous, any float dtype. No array of size d is made.
+    """
+    if v.is_cuda or len(v) < _SHORT:
+        drawn = key.uniform(len(v), device=v.device) * threshold < v.double().abs()
+        return drawn.nonzero().squeeze(1)
+    offset, inner = words(key)
+
+    def work(_: int, start: int, stop: int) -> list[np.ndarray]:
+        buffer, found = np.empty(min(_PIECE, stop - start) + 1, dtype=np.int64), []
+        for low in range(start, stop, _PIECE):
+            piece = v[low : min(stop, low + _PIECE)]
+            plain = (piece if piece.dtype in (torch.float32, torch.float64) else piece.float()).numpy()
+            found.append(buffer[: _draw(plain, threshold, offset, inner, low, buffer)].copy())
+        return found
+
+    parts = [found for part in in_chunks(work, len(v)) for found in part]
+    return torch.from_numpy(np.concatenate(parts)) if parts else torch.zeros(0, dtype=torch.int64)
+
+
+def _draw_scalar(values, threshold, offset, inner, start, where):  # type: ignore[no-untyped-def]
+    """Mark a block without a branch, then look at its marks eight at a time: most entries are not drawn."""
+    marks = np.zeros(_BLOCK, dtype=np.uint8)
+    eights, at = marks.view(np.uint64), 0
+    for begin in range(0, len(values), _BLOCK):
+        block = values[begin : begin + _BLOCK]
+        for j in range(len(block)):
+            u = np.float64(uniform_bits(offset, inner, start + begin + j)) * UNIT
+            marks[j] = u * threshold < abs(np.float64(block[j]))
+        for eight in range((len(block) + 7) // 8):
+            if eights[eight]:
+                for j in range(8 * eight, min(8 * eight + 8, len(block))):
+                    where[at] = start + begin + j
+                    at += marks[j]
+    return at
+
+
+def _draw_reference(
+    values: np.ndarray, threshold: float, offset: np.uint64, inner: np.uint64, start: int, where: np.ndarray
+) -> int:
+    u = np.empty(len(values))
+    _fill_reference(u, offset, inner, start)
+    chosen = np.flatnonzero(u * threshold < np.abs(values.astype(np.float64)))
+    where[: len(chosen)] = chosen + start
+    return len(chosen)
+
+
+def _fill_scalar(out, offset, inner, start):  # type: ignore[no-untyped-def]
+    for i in range(len(out)):
+        out[i] = np.float64(uniform_bits(offset, inner, start + i)) * UNIT
+
+
+def _fill_reference(out: np.ndarray, offset: np.uint64, inner: np.uint64, start: int) -> None:
+    with np.errstate(over="ignore"):
+        out[:] = uniform_bits(offset, inner, np.arange(start, start + len(out), dtype=np.uint64)) * UNIT
+
+
+_fill = Loop(_fill_scalar, _fill_reference, uses=[uniform_bits])
+_draw = Loop(_draw_scalar, _draw_reference, uses=[uniform_bits])
