@@ -59,17 +59,18 @@ class Key:
         return Key(self.seed, tuple((key, value) for key, value in self.path if key != name))
 
     @cached_property
-    def _words(self) -> tuple[int, int]:
+    def words(self) -> tuple[int, int]:
+        """The two 64-bit words of this key, (offset, inner), from which compiled loops derive its stream."""
         # repr() of ints and strings is unambiguous, so distinct (seed, path) give distinct texts.
         digest = hashlib.blake2b(repr((self.seed, self.path)).encode(), digest_size=16).digest()
         return int.from_bytes(digest[:8], "little"), int.from_bytes(digest[8:], "little")
 
     def to_int(self) -> int:
         """A 64-bit integer that stands for this key: `Key(seed=key.to_int())` can be rebuilt by whoever receives it."""
-        return self._words[0]
+        return self.words[0]
 
     def _raw(self, n: int, start: int) -> np.ndarray:
-        offset, inner = (np.uint64(word) for word in self._words)
+        offset, inner = (np.uint64(word) for word in self.words)
         with np.errstate(over="ignore"):
             z = np.arange(start + 1, start + n + 1, dtype=np.uint64)
             z *= _GOLDEN
@@ -124,4 +125,4 @@ class Key:
 
     def generator(self) -> np.random.Generator:
         """A numpy generator seeded by this key, for laws that have no counter-based form (Dirichlet, gamma)."""
-        return np.random.Generator(np.random.Philox(key=self._words[0] | self._words[1] << 64))
+        return np.random.Generator(np.random.Philox(key=self.words[0] | self.words[1] << 64))

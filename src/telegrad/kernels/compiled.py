@@ -11,9 +11,10 @@ from __future__ import annotations
 import os
 import threading
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
+from types import FunctionType
 from typing import Any
 
 import torch
@@ -28,11 +29,14 @@ _SMALLEST_CHUNK = 65536
 class Loop:
     """`scalar` compiled, or `reference` where numba is missing; both take the same arguments and do the same.
 
-    Compiled code is cached on disk beside the module; the first call in a process loads or compiles it.
+    `uses`: plain functions that `scalar` calls by their names; they are compiled into it. Compiled code is cached on
+    disk beside the module; the first call in a process loads or compiles it.
     """
 
-    def __init__(self, scalar: Callable[..., Any], reference: Callable[..., Any]) -> None:
-        self.scalar, self.reference = scalar, reference
+    def __init__(
+        self, scalar: Callable[..., Any], reference: Callable[..., Any], uses: Sequence[Callable[..., Any]] = ()
+    ) -> None:
+        self.scalar, self.reference, self.uses = scalar, reference, uses
         self._compiled: Callable[..., Any] | None = None
 
     def __call__(self, *arguments: Any) -> Any:
@@ -40,8 +44,17 @@ class Loop:
         if numba is None:
             return self.reference(*arguments)
         if self._compiled is None:
-            self._compiled = numba.njit(cache=True, nogil=True)(self.scalar)
+            self._compiled = numba.njit(cache=True, nogil=True)(self._linked(numba))
         return self._compiled(*arguments)
+
+    def _linked(self, numba: Any) -> Any:
+        """`scalar`, its names of helpers bound to what compiled code may call."""
+        if not self.uses:
+            return self.scalar
+        helpers = {helper.__name__: numba.njit(helper) for helper in self.uses}
+        linked = FunctionType(self.scalar.__code__, {**self.scalar.__globals__, **helpers}, self.scalar.__name__)
+        linked.__qualname__ = self.scalar.__qualname__
+        return linked
 
 
 @cache
