@@ -11,13 +11,6 @@ from telegrad.kernels import compiled
 from telegrad.kernels.compiled import Loop, chunks, in_chunks
 
 
-@pytest.fixture
-def threads():
-    before = torch.get_num_threads()
-    yield torch.set_num_threads
-    torch.set_num_threads(before)
-
-
 @pytest.mark.parametrize("n", [0, 1, 65535, 131072, 1_000_003])
 @pytest.mark.parametrize("count", [1, 2, 3])
 def test_chunks_cover_everything_once_and_obey_torchs_number_of_threads(n, count, threads):

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from telegrad.compressors.base import Compressor, Encoded
 from telegrad.kernels.dithering import FURTHEST, bucket_of, counted, expected_bits, shortest_bits
+from telegrad.kernels.rans import state_count
 from telegrad.random import Key
 from telegrad.spec import check_that, register
 from telegrad.wire.code import Term
@@ -19,7 +20,7 @@ from telegrad.wire.integers import Integers
 from telegrad.wire.positions import All
 from telegrad.wire.values import Dithered
 from telegrad.wire.values.base import round_scalar, scalar_nbytes
-from telegrad.wire.values.dithered import dither_of, lanes
+from telegrad.wire.values.dithered import dither_of
 
 __all__ = ["ECDQ"]
 
@@ -75,7 +76,7 @@ class ECDQ(Compressor):
         # A step rounded up must not exceed the bound.
         largest = root * math.sqrt(12 * self.omega(d)) * (1 - 2.0**-23)
         low, high = math.log(law.top / FURTHEST * 2), math.log(largest)
-        target = self.bits * d - 8 * (12 + 13 + scalar_nbytes(v.dtype)) - 24 * lanes(d)
+        target = self.bits * d - 8 * (12 + 13 + scalar_nbytes(v.dtype)) - 24 * state_count(d)
         if target <= 0:  # the header alone is longer: no step makes the message short enough
             return round_scalar(largest, v.dtype, None) or 2.0**-149
         middle = _solve(lambda at: law.nbits(math.exp(at)) < target, low, high, 18)

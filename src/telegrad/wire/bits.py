@@ -11,6 +11,7 @@ from __future__ import annotations
 import numpy as np
 
 from telegrad.errors import WireError
+from telegrad.kernels.symbols import fixed_width, from_fixed_width
 
 __all__ = [
     "Reader",
@@ -106,12 +107,12 @@ def best_rice(values: np.ndarray) -> tuple[int, int]:
 
 def pack_fixed(values: np.ndarray, width: int) -> bytes:
     """Non-negative integers below 2^width, `width` bits each."""
-    return pack_bits(_fixed_bits(values, width))
+    return fixed_width(values, width).tobytes()
 
 
 def unpack_fixed(reader: Reader, n: int, width: int) -> np.ndarray:
-    """Read n integers of `width` bits as int64 (the inverse of `pack_fixed`)."""
-    return _from_fixed_bits(reader.bits(n * width), n, width)
+    """Read n integers of `width` bits (the inverse of `pack_fixed`), as uint8 where they fit, else int64."""
+    return from_fixed_width(np.frombuffer(reader.take((n * width + 7) // 8), np.uint8), n, width)
 
 
 def _fixed_bits(values: np.ndarray, width: int) -> np.ndarray:

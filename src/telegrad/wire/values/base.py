@@ -13,7 +13,7 @@ from telegrad.kernels.reference import round_to_dtype
 from telegrad.random import Key
 from telegrad.wire.bits import Reader
 
-__all__ = ["DTYPES", "Sizes", "Values", "pack_scalar", "read_scalar", "round_scalar", "scalar_dtype", "scalar_nbytes"]
+__all__ = ["DTYPES", "Sizes", "Values", "largest_of", "pack_scalar", "read_scalar", "round_scalar", "scalar_dtype", "scalar_nbytes"]
 
 DTYPES: tuple[torch.dtype, ...] = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 """The dtypes a message can carry; their order is their number on the wire."""
@@ -37,6 +37,10 @@ class Values(ABC):
         """The numbers, shape (n,): float64, or the dtype they are sent in."""
 
     @abstractmethod
+    def largest(self) -> float:
+        """A bound on every number's magnitude, without decoding; it need not be sharp."""
+
+    @abstractmethod
     def scaled(self, factor: float) -> Values:
         """All numbers times `factor`."""
 
@@ -58,6 +62,14 @@ class Values(ABC):
     @abstractmethod
     def read(cls, reader: Reader, n: int, dtype: torch.dtype) -> Values:
         """The inverse of `write`: n values in a message for a tensor of `dtype`. Raises `WireError`."""
+
+
+def largest_of(numbers: Tensor) -> float:
+    """max |numbers|, 0 where there are none, without a copy of them."""
+    if not len(numbers):
+        return 0.0
+    low, high = numbers.aminmax()
+    return float(max(-float(low), float(high)))
 
 
 def scalar_dtype(dtype: torch.dtype) -> torch.dtype:

@@ -15,7 +15,7 @@ from telegrad.kernels.reference import round_to_dtype
 from telegrad.random import Key
 from telegrad.wire.bits import Reader, pack_varint, varint_nbytes
 from telegrad.wire.integers import Integers
-from telegrad.wire.values.base import Sizes, Values, scalar_dtype, scalar_nbytes
+from telegrad.wire.values.base import Sizes, Values, largest_of, scalar_dtype, scalar_nbytes
 
 __all__ = ["Bucketed"]
 
@@ -39,6 +39,9 @@ class Bucketed(Values):
 
     def numbers(self) -> Tensor:
         return self.symbol.double() * self.scale.repeat_interleave(min(self.bucket, self.n))[: self.n]
+
+    def largest(self) -> float:
+        return largest_of(self.symbol) * largest_of(self.scale)
 
     def scaled(self, factor: float) -> Bucketed:
         return replace(self, scale=self.scale * factor)

@@ -16,7 +16,7 @@ from telegrad.kernels.gaussian import dead_zone_centroids, lloyd_max
 from telegrad.random import Key
 from telegrad.wire.bits import Reader, pack_fixed, unpack_fixed
 from telegrad.wire.integers import Integers
-from telegrad.wire.values.base import Sizes, Values
+from telegrad.wire.values.base import Sizes, Values, largest_of
 
 __all__ = ["DeadZoneCells", "LloydMaxCells", "wider_entries"]
 
@@ -62,6 +62,9 @@ class LloydMaxCells(Values):
     @cached_property
     def _wide(self) -> Tensor:
         return wider_entries(self.n, self.share)
+
+    def largest(self) -> float:
+        return float(_both_signs(self.bits + (self.share > 0))[-1])
 
     def scaled(self, factor: float) -> Values:
         raise NotImplementedError("cells are of the standard normal law; what holds them has the scale")
@@ -125,6 +128,9 @@ class DeadZoneCells(Values):
         magnitude = self.symbol.abs()
         table = dead_zone_centroids(self.zero, self.step, int(magnitude.max()) if self.n else 0).to(magnitude.device)
         return table[magnitude] * self.symbol.sign()
+
+    def largest(self) -> float:
+        return self.zero + largest_of(self.symbol) * self.step
 
     def scaled(self, factor: float) -> Values:
         raise NotImplementedError("cells are of the standard normal law; what holds them has the scale")

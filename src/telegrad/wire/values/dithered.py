@@ -23,13 +23,13 @@ from telegrad.kernels.dithering import (
     tail_width,
     tail_width_of,
 )
-from telegrad.kernels.rans import rans_decode, rans_encode
+from telegrad.kernels.rans import Decoder, Encoder
 from telegrad.random import Key
-from telegrad.wire.bits import Reader, pack_bits, pack_varint
-from telegrad.wire.integers import Integers
-from telegrad.wire.values.base import Sizes, Values, pack_scalar, read_scalar, round_scalar, scalar_nbytes
+from telegrad.wire.bits import Reader, pack_bits
+from telegrad.wire.integers import Integers, pack_pieces, unpack_pieces
+from telegrad.wire.values.base import Sizes, Values, largest_of, pack_scalar, read_scalar, round_scalar, scalar_nbytes
 
-__all__ = ["Dithered", "dither_of", "lanes"]
+__all__ = ["Dithered", "dither_of"]
 
 _MOST_COUNTS = 120
 _LARGEST_BUCKET = 320
@@ -60,6 +60,9 @@ class Dithered(Values):
             self.symbol.double() - torch.from_numpy(dither_of(self.seed, self.n)).to(self.symbol.device)
         ) * self.step
 
+    def largest(self) -> float:
+        return (largest_of(self.symbol) + 0.5) * abs(self.step)
+
     def scaled(self, factor: float) -> Dithered:
         return replace(self, step=self.step * factor)
 
@@ -74,9 +77,9 @@ class Dithered(Values):
         bucket = bucket_of(magnitude)
         column = np.where(bucket == 0, 0, 2 * bucket - (folded > 0))
         frequency = frequencies(self.ratio, self.counts, bits)
-        states, words = rans_encode(column, frequency, bits, lanes(self.n), contexts_of(dither))
-        out = states.astype("<u4").tobytes() + pack_varint(len(words)) + words.astype("<u2").tobytes()
-        return out + _pack_tails(magnitude, tail_width_of(magnitude))
+        row = (contexts_of(dither) * frequency.shape[1] + column).astype(np.uint16)
+        pieces = Encoder(frequency, bits).pieces(lambda start, stop: row[start:stop], self.n)
+        return pack_pieces(pieces) + _pack_tails(magnitude, tail_width_of(magnitude))
 
     @cached_property
     def _law(self) -> bytes:
@@ -101,25 +104,20 @@ class Dithered(Values):
             or max(buckets) > _LARGEST_BUCKET
         ):
             raise WireError(f"{size} shares of entries up to {ratio} steps are no law of ours")
-        states = np.frombuffer(reader.take(4 * lanes(n)), "<u4")
-        words = np.frombuffer(reader.take(2 * reader.varint()), "<u2")
         # A symbol takes a word from the stream only now and then, but without end only if it is certain: none is.
-        if n > 1 << 20 and n > (1 << 15) * 16 * (len(words) + 2 * len(states)):
-            raise WireError(f"{n} symbols are announced, and {len(words)} words are not enough for them")
+        if n > 1 << 20 and n > (1 << 15) * 16 * (reader.left // 2 + 64):
+            raise WireError(f"{n} symbols are announced, and {reader.left} bytes are not enough for them")
         dither, bits = dither_of(seed, n), shortest_bits(n)
-        column = rans_decode(words, states, n, frequencies(ratio, counts, bits), bits, contexts_of(dither))
-        if column is None:
-            raise WireError("an entropy-coded stream does not end where it should")
+        decoder, rows = Decoder(frequencies(ratio, counts, bits), bits), contexts_of(dither).astype(np.uint8)
+        column = np.empty(n, dtype=np.int64)
+        unpack_pieces(
+            reader, n, lambda a, b, states, words: decoder.piece(states, words, column[a:b], rows[a:b])
+        )
         bucket = (column + 1) // 2
         width = tail_width(bucket)
         magnitude = symbol_of(bucket) + _read_tails(reader, width)
         folded = np.where(column % 2 == 1, magnitude, -magnitude)
         return cls(torch.from_numpy(np.where(dither < 0, -folded, folded)), seed, step, ratio, counts)
-
-
-def lanes(n: int) -> int:
-    """How many interleaved streams: each costs about 24 bits."""
-    return 4 if n < 1 << 18 else 16
 
 
 def _pack_tails(magnitude: np.ndarray, width: np.ndarray) -> bytes:

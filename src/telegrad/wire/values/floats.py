@@ -16,6 +16,7 @@ from telegrad.wire.values.base import (
     DTYPES,
     Sizes,
     Values,
+    largest_of,
 )
 
 __all__ = ["Floats"]
@@ -34,6 +35,9 @@ class Floats(Values):
 
     def numbers(self) -> Tensor:
         return self.value
+
+    def largest(self) -> float:
+        return largest_of(self.value)
 
     def scaled(self, factor: float) -> Floats:
         return Floats(self.value.double() * factor)

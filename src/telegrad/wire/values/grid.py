@@ -16,6 +16,7 @@ from telegrad.wire.integers import Integers
 from telegrad.wire.values.base import (
     Sizes,
     Values,
+    largest_of,
     pack_scalar,
     read_scalar,
     round_scalar,
@@ -42,6 +43,9 @@ class Grid(Values):
 
     def numbers(self) -> Tensor:
         return self.symbol.double() * self.scale
+
+    def largest(self) -> float:
+        return largest_of(self.symbol) * abs(self.scale)
 
     def scaled(self, factor: float) -> Grid:
         return replace(self, scale=self.scale * factor)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import abstractmethod
 from collections import Counter
 from dataclasses import dataclass, field, replace
@@ -12,12 +13,12 @@ import torch
 from torch import Tensor
 
 from telegrad.errors import WireError
-from telegrad.kernels.hadamard import block_sizes, rotate_back
+from telegrad.kernels.hadamard import LARGEST, block_sizes, rotate_back
 from telegrad.kernels.reference import round_to_dtype
 from telegrad.random import Key
 from telegrad.wire.bits import Reader
 from telegrad.wire.positions import Positions, read_positions
-from telegrad.wire.values.base import Sizes, Values, scalar_dtype, scalar_nbytes
+from telegrad.wire.values.base import Sizes, Values, largest_of, scalar_dtype, scalar_nbytes
 
 __all__ = ["Inner", "Rotated", "read_inner"]
 
@@ -42,6 +43,15 @@ class Inner(Values):
         if index is None:
             return self._back(inner)
         return self._back(inner.new_zeros(self.n).index_add_(0, index.to(inner.device), inner))
+
+    def largest(self) -> float:
+        # Changes of basis are isometries.
+        return self.values.largest() * math.sqrt(min(self.positions.n, self._longest))
+
+    @property
+    @abstractmethod
+    def _longest(self) -> int:
+        """The largest number of entries that are mixed with each other."""
 
     def scaled(self, factor: float) -> Any:
         return replace(self, values=self.values.scaled(factor))
@@ -92,6 +102,13 @@ class Rotated(Inner):
     @cached_property
     def _sizes(self) -> Tensor:
         return torch.tensor(block_sizes(self.n), dtype=torch.int64)
+
+    @property
+    def _longest(self) -> int:
+        return LARGEST
+
+    def largest(self) -> float:
+        return super().largest() * (1.0 if self.scales is None else largest_of(self.scales))
 
     def scaled(self, factor: float) -> Rotated:
         return super().scaled(factor) if self.scales is None else replace(self, scales=self.scales * factor)
