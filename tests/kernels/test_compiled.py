@@ -4,7 +4,6 @@ import os
 import threading
 
 import pytest
-import torch
 
 from telegrad.errors import TelegradWarning
 from telegrad.kernels import compiled

@@ -8,7 +8,7 @@ import numpy as np
 
 from telegrad.kernels.compiled import Loop, in_chunks
 
-__all__ = ["counted", "fixed_width", "from_fixed_width", "joined", "parted"]
+__all__ = ["counted", "fixed_width", "folded", "from_fixed_width", "joined", "parted", "unfolded"]
 
 
 def _count_scalar(values: Any, counts: Any) -> bool:
@@ -87,9 +87,43 @@ def parted(values: np.ndarray, base: int, group: int, n: int) -> np.ndarray:
     """The inverse of `joined`: n integers, uint8."""
     digits = (np.arange(256)[:, None] // base ** np.arange(group) % base).astype(np.uint8)
     out = np.empty(n, dtype=np.uint8)
-    in_chunks(
-        lambda _, start, stop: _part(values[start:stop], digits, out[start * group : stop * group]), len(values)
-    )
+    in_chunks(lambda _, start, stop: _part(values[start:stop], digits, out[start * group : stop * group]), len(values))
+    return out
+
+
+def _fold_scalar(values: Any, out: Any) -> None:
+    for i in range(len(values)):
+        value = np.int64(values[i])
+        out[i] = (value << 1) ^ (value >> 63)
+
+
+def _fold_reference(values: np.ndarray, out: np.ndarray) -> None:
+    wide = values.astype(np.int64)
+    out[:] = (wide << 1) ^ (wide >> 63)
+
+
+def folded(values: np.ndarray) -> np.ndarray:
+    """0, −1, 1, −2, … as 0, 1, 2, 3, …; from int8 and int16 to the unsigned type of that size, else int64."""
+    out = np.empty(len(values), dtype={1: np.uint8, 2: np.uint16}.get(values.itemsize, np.int64))
+    in_chunks(lambda _, start, stop: _fold(values[start:stop], out[start:stop]), len(values))
+    return out
+
+
+def _unfold_scalar(values: Any, out: Any) -> None:
+    for i in range(len(values)):
+        value = np.int64(values[i])
+        out[i] = (value >> 1) ^ -(value & 1)
+
+
+def _unfold_reference(values: np.ndarray, out: np.ndarray) -> None:
+    wide = values.astype(np.int64)
+    out[:] = (wide >> 1) ^ -(wide & 1)
+
+
+def unfolded(values: np.ndarray) -> np.ndarray:
+    """The inverse of `folded`."""
+    out = np.empty(len(values), dtype={1: np.int8, 2: np.int16}.get(values.itemsize, np.int64))
+    in_chunks(lambda _, start, stop: _unfold(values[start:stop], out[start:stop]), len(values))
     return out
 
 
@@ -125,7 +159,9 @@ def fixed_width(values: np.ndarray, width: int) -> np.ndarray:
     """Integers below 2^width, width <= 62, as `width` bits each, leading bit first, in bytes; padded with zeros."""
     out = np.empty((len(values) * width + 7) // 8, dtype=np.uint8)
     if width == 1:  # numpy has this loop
-        in_chunks(lambda _, a, b: out.__setitem__(slice(a // 8, (b + 7) // 8), np.packbits(values[a:b])), len(values), 8)
+        in_chunks(
+            lambda _, a, b: out.__setitem__(slice(a // 8, (b + 7) // 8), np.packbits(values[a:b])), len(values), 8
+        )
     elif width:
         # Eight integers fill `width` bytes.
         in_chunks(
@@ -171,5 +207,7 @@ def from_fixed_width(data: np.ndarray, n: int, width: int) -> np.ndarray:
 _count = Loop(_count_scalar, _count_reference)
 _join = Loop(_join_scalar, _join_reference)
 _part = Loop(_part_scalar, _part_reference)
+_fold = Loop(_fold_scalar, _fold_reference)
+_unfold = Loop(_unfold_scalar, _unfold_reference)
 _fix = Loop(_fix_scalar, _fix_reference)
 _unfix = Loop(_unfix_scalar, _unfix_reference)

@@ -41,7 +41,7 @@ class Term:
 
     def add_to(self, out: Tensor, weight: float) -> None:
         """out += weight · this term, in place; costs the number of entries, not d. `out` is flat."""
-        numbers = self.values.numbers().to(device=out.device, dtype=out.dtype)
+        numbers = self.values.numbers_as(out.dtype).to(out.device)
         index = self.positions.indices()
         if index is None:
             out.add_(numbers, alpha=weight)
@@ -105,6 +105,8 @@ class Code:
         """The estimate, in the tensor's shape and dtype. A sum of several terms is formed in float64 and rounded
         once. Raises `WireError` where a message announced more entries than the memory holds.
         """
+        if len(self.terms) == 1 and self.terms[0].positions.indices() is None:
+            return self.terms[0].values.numbers_as(self.dtype).to("cpu").view(self.shape)
         try:
             out = torch.zeros(self.shape, dtype=self.dtype if len(self.terms) <= 1 else torch.float64)
         except RuntimeError:

@@ -13,7 +13,17 @@ from telegrad.kernels.reference import round_to_dtype
 from telegrad.random import Key
 from telegrad.wire.bits import Reader
 
-__all__ = ["DTYPES", "Sizes", "Values", "largest_of", "pack_scalar", "read_scalar", "round_scalar", "scalar_dtype", "scalar_nbytes"]
+__all__ = [
+    "DTYPES",
+    "Sizes",
+    "Values",
+    "largest_of",
+    "pack_scalar",
+    "read_scalar",
+    "round_scalar",
+    "scalar_dtype",
+    "scalar_nbytes",
+]
 
 DTYPES: tuple[torch.dtype, ...] = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 """The dtypes a message can carry; their order is their number on the wire."""
@@ -35,6 +45,10 @@ class Values(ABC):
     @abstractmethod
     def numbers(self) -> Tensor:
         """The numbers, shape (n,): float64, or the dtype they are sent in."""
+
+    def numbers_as(self, dtype: torch.dtype) -> Tensor:
+        """`numbers()` rounded to `dtype`."""
+        return self.numbers().to(dtype)
 
     @abstractmethod
     def largest(self) -> float:

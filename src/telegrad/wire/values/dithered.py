@@ -110,9 +110,7 @@ class Dithered(Values):
         dither, bits = dither_of(seed, n), shortest_bits(n)
         decoder, rows = Decoder(frequencies(ratio, counts, bits), bits), contexts_of(dither).astype(np.uint8)
         column = np.empty(n, dtype=np.int64)
-        unpack_pieces(
-            reader, n, lambda a, b, states, words: decoder.piece(states, words, column[a:b], rows[a:b])
-        )
+        unpack_pieces(reader, n, lambda a, b, states, words: decoder.piece(states, words, column[a:b], rows[a:b]))
         bucket = (column + 1) // 2
         width = tail_width(bucket)
         magnitude = symbol_of(bucket) + _read_tails(reader, width)
