@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from telegrad.errors import InputError, NonFiniteError
+from telegrad.kernels.magnitudes import largest_magnitude
 from telegrad.kernels.reference import round_to_dtype
 from telegrad.random import Key
 from telegrad.spec import Registered
@@ -164,7 +165,7 @@ def checked(x: Tensor) -> tuple[Tensor | None, int]:
     v = x.detach().reshape(-1)
     if v.numel() == 0:
         return None, 0
-    largest = float(torch.linalg.vector_norm(v, ord=math.inf))
+    largest = largest_magnitude(v)
     if not math.isfinite(largest):
         raise NonFiniteError(
             f"the tensor of shape {tuple(x.shape)} holds NaN or infinity; skip this step or lower the learning rate"

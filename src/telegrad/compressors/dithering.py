@@ -13,11 +13,11 @@ from torch import Tensor
 
 from telegrad.compressors.base import Compressor, Encoded
 from telegrad.compressors.coding import symbols_term
-from telegrad.kernels.rounding import rounded_to_steps, sums_of_squares
+from telegrad.kernels.magnitudes import largest_magnitude, sums_of_squares
+from telegrad.kernels.rounding import rounded_to_steps
 from telegrad.random import Key
 from telegrad.spec import check_that, register
 from telegrad.wire.code import Term
-from telegrad.wire.values.base import largest_of
 
 __all__ = ["Dithering", "dithered", "dithering_omega", "dithering_variance", "p_norm"]
 
@@ -26,7 +26,7 @@ def p_norm(x: Tensor, p: float) -> float:
     """‖x‖_p of a non-zero vector as `checked` leaves it; no power overflows or vanishes on the way."""
     if p == 2.0:
         return math.sqrt(math.fsum(sums_of_squares(x, 65536).tolist()))
-    largest = largest_of(x)
+    largest = largest_magnitude(x)
     if math.isinf(p):
         return largest
     x = x.double()

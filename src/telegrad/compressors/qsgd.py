@@ -11,7 +11,8 @@ from torch import Tensor
 
 from telegrad.compressors.base import Compressor, Encoded
 from telegrad.compressors.dithering import dithered, dithering_omega, dithering_variance, p_norm
-from telegrad.kernels.rounding import rounded_to_steps, sums_of_squares
+from telegrad.kernels.magnitudes import sums_of_squares
+from telegrad.kernels.rounding import rounded_to_steps
 from telegrad.random import Key
 from telegrad.spec import check_that, register
 from telegrad.wire.code import Term
@@ -28,7 +29,8 @@ class QSGD(Compressor):
 
     Unbiased; exact variance (‖x‖²/s²) Σ f_j (1 − f_j), f_j the fraction of y_j. For `norm=l2` omega = √d/s − 1,
     attained by equal magnitudes, where √d >= 2s, else d/(4s²): within (A7.2); for `norm=inf` see `dithering_omega`.
-    Sent: the symbols of all entries, entropy coded; where few are not zero their places, signs and magnitudes; and ‖x‖/s.
+    Sent: the symbols of all entries, entropy coded; where few are not zero, their places, signs and magnitudes;
+    and ‖x‖/s.
 
     `bucket`: so many neighbouring entries share a norm (512 in the paper); then omega is that of one bucket, every
     symbol is sent, and a scale for each bucket.

@@ -1,4 +1,4 @@
-"""Stochastic rounding to multiples of a step in one pass, and the sums it needs."""
+"""Stochastic rounding to multiples of a step, and back, in one pass each."""
 
 from __future__ import annotations
 
@@ -9,59 +9,14 @@ import torch
 from torch import Tensor
 
 from telegrad.kernels.compiled import Loop, in_chunks
+from telegrad.kernels.magnitudes import plain
 from telegrad.kernels.uniforms import UNIT, uniform_bits, words
 from telegrad.random import Key
 
-__all__ = ["plain", "rounded_to_steps", "sums_of_squares", "times_steps"]
+__all__ = ["rounded_to_steps", "times_steps"]
 
-_LANES = 8
 _SHORT = 1024
 _PIECE = 65536
-
-
-def plain(v: Tensor) -> np.ndarray:
-    """The entries as a float32 or float64 array on the CPU; shared where they are that already."""
-    v = v.detach().cpu()
-    return (v if v.dtype in (torch.float32, torch.float64) else v.float()).contiguous().numpy()
-
-
-def _square_scalar(v: Any, block: int, out: Any) -> None:
-    sums = np.zeros(_LANES)
-    for b in range(len(out)):
-        sums[:] = 0.0
-        part = v[b * block : (b + 1) * block]
-        whole = len(part) // _LANES * _LANES
-        for i in range(0, whole, _LANES):
-            for lane in range(_LANES):
-                x = np.float64(part[i + lane])
-                sums[lane] += x * x
-        for i in range(whole, len(part)):
-            x = np.float64(part[i])
-            sums[i - whole] += x * x
-        total = 0.0
-        for lane in range(_LANES):
-            total += sums[lane]
-        out[b] = total
-
-
-def _square_reference(v: np.ndarray, block: int, out: np.ndarray) -> None:
-    for b in range(len(out)):
-        part = v[b * block : (b + 1) * block].astype(np.float64)
-        lanes = np.zeros(-(-len(part) // _LANES) * _LANES)
-        lanes[: len(part)] = part * part
-        # Cumulated, because that has one order.
-        out[b] = np.cumsum(np.cumsum(lanes.reshape(-1, _LANES), axis=0)[-1])[-1]
-
-
-def sums_of_squares(v: Tensor, block: int) -> Tensor:
-    """Σ v_j² over every `block` of neighbours (the last may be shorter), float64: eight interleaved sums, then their
-    sum.
-    """
-    x, count = plain(v), -(-len(v) // block)
-    out = np.empty(count)
-    # Chunks count entries; each has whole blocks.
-    in_chunks(lambda _, low, high: _square(x[low:high], block, out[low // block : -(-high // block)]), len(x), block)
-    return torch.from_numpy(out)
 
 
 def _spread(steps: Tensor, bucket: int, n: int) -> tuple[np.ndarray, int]:
@@ -147,6 +102,5 @@ def times_steps(symbols: Tensor, steps: Tensor, bucket: int, dtype: torch.dtype)
     return out
 
 
-_square = Loop(_square_scalar, _square_reference)
 _round = Loop(_round_scalar, _round_reference, uses=[uniform_bits])
 _times = Loop(_times_scalar, _times_reference)

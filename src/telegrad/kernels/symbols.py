@@ -196,7 +196,7 @@ def from_fixed_width(data: np.ndarray, n: int, width: int) -> np.ndarray:
     """The inverse of `fixed_width`: n integers, uint8 where they fit, else int64."""
     if width == 1:
         out = np.empty(n, dtype=np.uint8)
-        in_chunks(lambda _, a, b: out.__setitem__(slice(a, b), np.unpackbits(data[a // 8 :], count=b - a)), n, 8)
+        in_chunks(lambda _, a, b: np.copyto(out[a:b], np.unpackbits(data[a // 8 :], count=b - a)), n, 8)
         return out
     out = np.zeros(n, dtype=np.uint8 if width <= 8 else np.int64)
     if width:

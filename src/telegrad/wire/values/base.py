@@ -9,6 +9,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from telegrad.kernels.magnitudes import largest_magnitude
 from telegrad.kernels.reference import round_to_dtype
 from telegrad.random import Key
 from telegrad.wire.bits import Reader
@@ -79,11 +80,11 @@ class Values(ABC):
 
 
 def largest_of(numbers: Tensor) -> float:
-    """max |numbers|, 0 where there are none, without a copy of them."""
-    if not len(numbers):
-        return 0.0
-    low, high = numbers.aminmax()
-    return float(max(-float(low), float(high)))
+    """max |numbers| of integers or floats, 0 where there are none."""
+    if numbers.is_floating_point():
+        return largest_magnitude(numbers)
+    low, high = numbers.aminmax() if len(numbers) else (0, 0)
+    return float(max(-int(low), int(high)))
 
 
 def scalar_dtype(dtype: torch.dtype) -> torch.dtype:

@@ -1,0 +1,87 @@
+"""Passes over magnitudes: the largest one, and sums of squares in a fixed order."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from telegrad.kernels.compiled import Loop, in_chunks
+
+__all__ = ["largest_magnitude", "plain", "sums_of_squares"]
+
+_LANES = 8
+
+
+def plain(v: Tensor) -> np.ndarray:
+    """The entries as a float32 or float64 array on the CPU; shared where they are that already."""
+    v = v.detach().cpu()
+    return (v if v.dtype in (torch.float32, torch.float64) else v.float()).contiguous().numpy()
+
+
+def _largest_scalar(bits: Any, mask: Any) -> Any:
+    largest = mask & 0
+    for i in range(len(bits)):
+        largest = max(largest, bits[i] & mask)
+    return largest
+
+
+def _largest_reference(bits: np.ndarray, mask: Any) -> Any:
+    return (bits & mask).max(initial=0)
+
+
+def largest_magnitude(v: Tensor) -> float:
+    """max |v_j|, 0 where there are none; NaN where there is one, for its bits are the largest."""
+    if v.is_cuda:
+        low, high = v.aminmax()
+        return max(-float(low), float(high))
+    x = plain(v)
+    bits = x.view(np.int32 if x.itemsize == 4 else np.int64)
+    mask = np.array([np.iinfo(bits.dtype).max], dtype=bits.dtype)[0]
+    parts = in_chunks(lambda _, start, stop: _largest(bits[start:stop], mask), len(bits))
+    return float(np.array([max(parts, default=0)], dtype=bits.dtype).view(x.dtype)[0])
+
+
+def _square_scalar(v: Any, block: int, out: Any) -> None:
+    sums = np.zeros(_LANES)
+    for b in range(len(out)):
+        sums[:] = 0.0
+        part = v[b * block : (b + 1) * block]
+        whole = len(part) // _LANES * _LANES
+        for i in range(0, whole, _LANES):
+            for lane in range(_LANES):
+                x = np.float64(part[i + lane])
+                sums[lane] += x * x
+        for i in range(whole, len(part)):
+            x = np.float64(part[i])
+            sums[i - whole] += x * x
+        total = 0.0
+        for lane in range(_LANES):
+            total += sums[lane]
+        out[b] = total
+
+
+def _square_reference(v: np.ndarray, block: int, out: np.ndarray) -> None:
+    for b in range(len(out)):
+        part = v[b * block : (b + 1) * block].astype(np.float64)
+        lanes = np.zeros(-(-len(part) // _LANES) * _LANES)
+        lanes[: len(part)] = part * part
+        # Cumulated, because that has one order.
+        out[b] = np.cumsum(np.cumsum(lanes.reshape(-1, _LANES), axis=0)[-1])[-1]
+
+
+def sums_of_squares(v: Tensor, block: int) -> Tensor:
+    """Σ v_j² over every `block` of neighbours (the last may be shorter), float64: eight interleaved sums, then their
+    sum.
+    """
+    x, count = plain(v), -(-len(v) // block)
+    out = np.empty(count)
+    # Chunks count entries; each has whole blocks.
+    in_chunks(lambda _, low, high: _square(x[low:high], block, out[low // block : -(-high // block)]), len(x), block)
+    return torch.from_numpy(out)
+
+
+_largest = Loop(_largest_scalar, _largest_reference)
+_square = Loop(_square_scalar, _square_reference)
