@@ -2,31 +2,44 @@
 
 n entries are cut into blocks of 65536, then one block for each binary digit of what is left, down to 64 (A21): no
 padding. Which entries share a block is settled by a fixed stride near the golden section of n: neighbours part, so
-that no short block gets the largest entries of a sorted vector. A block of m >= 64 is rotated by rounds of
+that no short block gets the largest entries of a sorted vector; from 2^20 entries on, runs of 64 neighbours stay
+together, which memory gives and takes as fast as single entries. A block of m >= 64 is rotated by rounds of
 H · diag(signs): two, and three below 4096 entries, where the bias that a rotation of so few random signs leaves to
 quantisers is largest. The fewer than 64 entries at the end form one block under a uniformly distributed orthogonal
-matrix (Diaconis and Shahshahani 1987), so that small tensors suffer no bias at all. All in float64, by additions and
-subtractions in a fixed order.
+matrix (Diaconis and Shahshahani 1987), so that small tensors suffer no bias at all. By additions and subtractions in a
+fixed order, in float32 for numbers of at most 32 bits and in float64 for others.
+
+A round takes the block for a matrix of about √m columns: butterflies between its rows, transposed, butterflies between
+its rows. So every innermost loop runs over adjacent entries, and what comes out is the transform with its entries in
+the transposed order; swapping the sides of the matrix undoes it.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from functools import cached_property
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from telegrad.kernels.compiled import Loop, in_chunks
+from telegrad.kernels.magnitudes import plain
+from telegrad.kernels.uniforms import uniform_bits, words
 from telegrad.random import Key
 
-__all__ = ["LARGEST", "SMALLEST", "block_sizes", "hadamard", "rotate", "rotate_back"]
+__all__ = ["LARGEST", "SMALLEST", "Rotation", "block_sizes", "rotate", "rotate_back", "transformed"]
 
 LARGEST = 65536
-"""The longest block: half a megabyte, which the caches of one core hold."""
+"""The longest block: a quarter or half of a megabyte, which the caches of one core hold."""
 SMALLEST = 64
 """The shortest block for a Hadamard transform; what is shorter is rotated uniformly."""
 
 _SAFE = 4096
+_RUN = 64
+_LONG = 1 << 20
 
 
 def block_sizes(n: int) -> list[int]:
@@ -40,94 +53,251 @@ def block_sizes(n: int) -> list[int]:
     return sizes + [left % SMALLEST] * (left % SMALLEST > 0)
 
 
-def hadamard(x: Tensor) -> Tensor:
-    """The orthonormal Walsh-Hadamard transform of every row of x, shape (rows, 2^m); it is its own inverse.
-
-    A row is a matrix of about √n columns: butterflies between its rows, transposed, once more. So the innermost loop
-    runs over many adjacent entries in every pass.
-    """
-    count, n = x.shape
-    high = 1 << (n.bit_length() // 2)
-    y = _butterflies(x.reshape(count, high, n // high).clone())
-    y = _butterflies(y.transpose(1, 2).contiguous()).transpose(1, 2)
-    return y.reshape(count, n) / n**0.5
-
-
-def _butterflies(x: Tensor) -> Tensor:
-    """Transform axis 1 of the contiguous (count, r, c) tensor x, in place."""
-    count, r, c = x.shape
+def _butterflies_scalar(x: Any, rows: int, width: int) -> None:
     h = 1
-    while h < r:
-        pairs = x.view(count, r // (2 * h), 2, h * c)
-        upper, lower = pairs[:, :, 0], pairs[:, :, 1]
-        difference = upper - lower
-        upper += lower
-        lower.copy_(difference)
+    while 2 * h < rows:  # two levels in one pass
+        step = h * width
+        for low in range(0, rows * width, 4 * step):
+            a, b = x[low : low + step], x[low + step : low + 2 * step]
+            c, d = x[low + 2 * step : low + 3 * step], x[low + 3 * step : low + 4 * step]
+            for j in range(step):
+                p, q, r, s = a[j] + b[j], a[j] - b[j], c[j] + d[j], c[j] - d[j]
+                a[j], b[j], c[j], d[j] = p + r, q + s, p - r, q - s
+        h *= 4
+    if h < rows:
+        step = h * width
+        a, b = x[:step], x[step : 2 * step]
+        for j in range(step):
+            p, q = a[j] + b[j], a[j] - b[j]
+            a[j], b[j] = p, q
+
+
+def _transform_scalar(x: Any, high: int, low: int, out: Any) -> None:
+    _butterflies_scalar(x, high, low)
+    side = 16 if min(high, low) >= 16 else 8
+    for i in range(0, high, side):
+        for j in range(0, low, side):
+            for k in range(i, i + side):
+                for m in range(j, j + side):
+                    out[m * high + k] = x[k * low + m]
+    _butterflies_scalar(out, low, high)
+
+
+def _butterflies_reference(x: np.ndarray, rows: int, width: int) -> np.ndarray:
+    h = 1
+    while h < rows:
+        pairs = x.reshape(rows // (2 * h), 2, h * width)
+        x = np.stack([pairs[:, 0] + pairs[:, 1], pairs[:, 0] - pairs[:, 1]], axis=1).reshape(-1)
         h *= 2
     return x
 
 
+def _transform_reference(x: np.ndarray, high: int, low: int, out: np.ndarray) -> None:
+    across = _butterflies_reference(x, high, low).reshape(high, low).T.reshape(-1)
+    out[:] = _butterflies_reference(across, low, high)
+
+
+_transform = Loop(_transform_scalar, _transform_reference, uses=[_butterflies_scalar])
+
+
+def transformed(x: np.ndarray, high: int, low: int) -> np.ndarray:
+    """Sylvester's matrix times x, of high · low entries (powers of two from 8 on), in the order of the transposed
+    matrix; not divided by √n.
+    """
+    out = np.empty_like(x)
+    _transform(x.copy(), high, low, out)
+    return out
+
+
+def _flip_scalar(x: Any, table: Any, factor: float, offset: Any, inner: Any, first: int, out: Any) -> None:
+    for i in range(0, len(x), 16):
+        word = np.int64(uniform_bits(offset, inner, first + i // 16) >> np.uint64(37))
+        lower, upper = table[word & 255], table[word >> 8]
+        for j in range(8):
+            out[i + j] = x[i + j] * lower[j] * factor
+        for j in range(8):
+            out[i + 8 + j] = x[i + 8 + j] * upper[j] * factor
+
+
+def _flip_reference(
+    x: np.ndarray, table: np.ndarray, factor: float, offset: np.uint64, inner: np.uint64, first: int, out: np.ndarray
+) -> None:
+    with np.errstate(over="ignore", under="ignore", invalid="ignore"):
+        drawn = uniform_bits(offset, inner, np.arange(first, first + len(x) // 16, dtype=np.uint64)) >> np.uint64(37)
+        out[:] = x * table[drawn.astype("<u2").view(np.uint8)].reshape(-1) * factor
+
+
+_flip = Loop(_flip_scalar, _flip_reference, uses=[uniform_bits])
+_SIGNS = 1.0 - 2.0 * np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1, bitorder="little")
+_TABLES = {kind: _SIGNS.astype(kind) for kind in (np.dtype(np.float32), np.dtype(np.float64))}
+
+
+def _gather_scalar(x: Any, stride: int, run: int, first: int, out: Any) -> None:
+    count = len(x) // run
+    at = first // run * stride % count
+    for i in range(0, len(out), run):
+        for j in range(run):
+            out[i + j] = x[at * run + j]
+        at += stride
+        if at >= count:
+            at -= count
+
+
+def _scatter_scalar(x: Any, stride: int, run: int, first: int, out: Any) -> None:
+    count = len(out) // run
+    at = first // run * stride % count
+    for i in range(0, len(x), run):
+        for j in range(run):
+            out[at * run + j] = x[i + j]
+        at += stride
+        if at >= count:
+            at -= count
+
+
+def _places(n: int, stride: int, run: int, first: int, size: int) -> np.ndarray:
+    runs = np.arange(first // run, (first + size) // run) * stride % (n // run)
+    return (runs[:, None] * run + np.arange(run)).reshape(-1)
+
+
+def _gather_reference(x: np.ndarray, stride: int, run: int, first: int, out: np.ndarray) -> None:
+    out[:] = x[_places(len(x), stride, run, first, len(out))]
+
+
+def _scatter_reference(x: np.ndarray, stride: int, run: int, first: int, out: np.ndarray) -> None:
+    out[_places(len(out), stride, run, first, len(x))] = x
+
+
+_gather = Loop(_gather_scalar, _gather_reference)
+_scatter = Loop(_scatter_scalar, _scatter_reference)
+
+
+class Rotation:
+    """The rotation number `seed` of vectors of n entries, a block at a time."""
+
+    def __init__(self, n: int, seed: int) -> None:
+        self.n, self.sizes, self._key = n, block_sizes(n), Key(seed)
+        self.starts = [LARGEST * number for number in range(n // LARGEST)]
+        for size in self.sizes[len(self.starts) :]:
+            self.starts.append(self.starts[-1] + self.sizes[len(self.starts) - 1] if self.starts else 0)
+        self._run = _RUN if n >= _LONG else 1
+        self._stride = _stride(n // self._run) if len(self.sizes) > 1 else 1
+
+    @cached_property
+    def _whole_keys(self) -> list[tuple[np.uint64, np.uint64]]:
+        return [words(self._key.fold(block=0).fold(round=number)) for number in range(2)]
+
+    def _rounds(self, start: int, size: int) -> list[tuple[np.uint64, np.uint64, int]]:
+        """(the key's words, the first of the stream's numbers) of the signs of each round."""
+        if size == LARGEST:
+            return [(*pair, start // 16) for pair in self._whole_keys]
+        base = self._key.fold(block=start).fold(size=size)
+        return [(*words(base.fold(round=number)), 0) for number in range(2 if size >= _SAFE else 3)]
+
+    def block(self, x: np.ndarray, number: int) -> tuple[np.ndarray, float]:
+        """(Y, c): block `number` of the rotated x is Y / c, in x's precision."""
+        start, size = self.starts[number], self.sizes[number]
+        own = np.empty(size, dtype=x.dtype)
+        if size < self._run:  # what is left of the last run stays where it is
+            own[:] = x[start:]
+        else:
+            _gather(x[: self.n // self._run * self._run], self._stride, self._run, start, own)
+        if size < SMALLEST:
+            return _uniformly(own, self._key.fold(block=start), inverse=False), 1.0
+        # Brought near 1 by a power of two, so that nothing overflows or vanishes on the way.
+        exponent = -math.frexp(float(np.abs(own).max()))[1]
+        exponent, high, rounds = min(max(exponent, -1000), 1000), _high(size), self._rounds(start, size)
+        factor, other = 2.0 ** (exponent if x.itemsize == 8 else 0), np.empty_like(own)
+        if x.itemsize == 4:
+            half = exponent // 2  # 2^exponent itself may be no float32
+            own *= np.float32(2.0**half)
+            factor = 2.0 ** (exponent - half)
+        for offset, inner, first in rounds:
+            _flip(own, _TABLES[own.dtype], own.dtype.type(factor), offset, inner, first, own)
+            _transform(own, high, size // high, other)
+            own, other, high, factor = other, own, size // high, 1.0
+        return own, float(size) ** (len(rounds) / 2) * 2.0**exponent
+
+    def block_back(self, y: np.ndarray, number: int, scale: float, out: np.ndarray) -> None:
+        """Write `scale` times the inverse image of y, block `number`, to where its entries belong in `out`; y is used
+        up.
+        """
+        start, size = self.starts[number], self.sizes[number]
+        if size < SMALLEST:
+            done = _uniformly(y, self._key.fold(block=start), inverse=True) * scale
+        else:
+            rounds = self._rounds(start, size)
+            high = _high(size) if len(rounds) % 2 == 0 else size // _high(size)
+            other, factor = np.empty_like(y), np.float64(scale * float(size) ** (-len(rounds) / 2))
+            for index, (offset, inner, first) in reversed(list(enumerate(rounds))):
+                _transform(y, high, size // high, other)
+                table = _TABLES[y.dtype]
+                # The scale is applied in float64: it may be smaller than float32 holds to full precision.
+                if index == 0:
+                    _flip(other, table, factor, offset, inner, first, other)
+                else:
+                    _flip(other, table, y.dtype.type(1.0), offset, inner, first, other)
+                y, other, high = other, y, size // high
+            done = y
+        if size < self._run:
+            out[start:] = done
+        else:
+            _scatter(done, self._stride, self._run, start, out[: self.n // self._run * self._run])
+
+    def each_block(self, work: Callable[[int], Any]) -> list[Any]:
+        """[work(number) for every block], by all threads."""
+        whole = self.n // LARGEST
+        parts = in_chunks(
+            lambda _, low, high: [work(number) for number in range(low // LARGEST, high // LARGEST)],
+            whole * LARGEST,
+            LARGEST,
+        )
+        return [*(done for part in parts for done in part), *map(work, range(whole, len(self.sizes)))]
+
+
+def _high(size: int) -> int:
+    return 1 << (size.bit_length() // 2)
+
+
 def rotate(v: Tensor, seed: int) -> Tensor:
-    """The rotation number `seed` of the flat float64 v, block by block; an isometry."""
-    return _each_block(v, seed, inverse=False)
+    """The rotation number `seed` of the flat v, block by block; an isometry. float64, or float32 for shorter floats."""
+    x, rotation = plain(v), Rotation(len(v), seed)
+    out = np.empty_like(x)
+
+    def work(number: int) -> None:
+        y, c = rotation.block(x, number)
+        start = rotation.starts[number]
+        np.divide(y, y.dtype.type(c), out=out[start : start + len(y)])
+
+    rotation.each_block(work)
+    return torch.from_numpy(out).to(v.device)
 
 
 def rotate_back(y: Tensor, seed: int) -> Tensor:
     """The inverse of `rotate`, which is also its transpose."""
-    return _each_block(y, seed, inverse=True)
+    x, rotation = plain(y), Rotation(len(y), seed)
+    out = np.empty_like(x)
+
+    def work(number: int) -> None:
+        start = rotation.starts[number]
+        rotation.block_back(x[start : start + rotation.sizes[number]].copy(), number, 1.0, out)
+
+    rotation.each_block(work)
+    return torch.from_numpy(out).to(y.device)
 
 
-def _each_block(v: Tensor, seed: int, inverse: bool) -> Tensor:
-    n, key, parts = len(v), Key(seed), []
-    spread = _spread(n).to(v.device) if len(block_sizes(n)) > 1 else None
-    if spread is not None and not inverse:
-        v = v[spread]
-    whole = n // LARGEST * LARGEST
-    if whole:
-        parts.append(_mixed(v[:whole].view(-1, LARGEST), key.fold(block=0), inverse).reshape(-1))
-    at = whole
-    for size in block_sizes(n - whole):
-        block, block_key = v[at : at + size], key.fold(block=at)
-        if size < SMALLEST:
-            parts.append(_uniformly(block, block_key, inverse))
-        else:
-            parts.append(_mixed(block[None], block_key.fold(size=size), inverse)[0])
-        at += size
-    out = torch.cat(parts) if parts else v.clone()
-    if spread is not None and inverse:
-        return torch.empty_like(out).index_copy_(0, spread, out)
-    return out
-
-
-def _spread(n: int) -> Tensor:
-    """A permutation of 0 … n−1: multiples, modulo n, of the first integer from 0.618 n on that is coprime to n."""
+def _stride(n: int) -> int:
+    """Multiples, modulo n, of the first integer from 0.618 n on that is coprime to n go through 0 … n−1."""
     stride = int(0.6180339887498949 * n)
     while math.gcd(stride, n) != 1:
         stride += 1
-    return torch.arange(n, dtype=torch.int64).mul_(stride).remainder_(n)
+    return stride
 
 
-def _mixed(x: Tensor, key: Key, inverse: bool) -> Tensor:
-    """Rounds of H · diag(signs) on every row."""
-    rounds = range(2 if x.shape[1] >= _SAFE else 3)
-    for number in reversed(rounds) if inverse else rounds:
-        signs = _signs(key.fold(round=number), x.numel()).to(x.device).view(x.shape)
-        x = hadamard(x) * signs if inverse else hadamard(x * signs)
-    return x
-
-
-def _signs(key: Key, n: int) -> Tensor:
-    """n fair signs, 16 from each number of the stream."""
-    words = key.integers((n + 15) // 16, 1 << 16).numpy().astype("<u2")
-    bits = np.unpackbits(words.view(np.uint8), count=n)
-    return torch.from_numpy(1.0 - 2.0 * bits)
-
-
-def _uniformly(v: Tensor, key: Key, inverse: bool) -> Tensor:
+def _uniformly(v: np.ndarray, key: Key, inverse: bool) -> np.ndarray:
     """A uniform orthogonal matrix as a product of reflections: number i takes e_i to a random direction of the last
     n − i axes.
     """
-    x, n = v.detach().cpu().numpy().astype(np.float64), len(v)
+    x, n = v.astype(np.float64), len(v)
     normals = key.normal(n * (n + 1) // 2).numpy()
     ends = np.cumsum(np.arange(n, 0, -1))
     flip = np.sign(normals[-1])
@@ -144,4 +314,4 @@ def _uniformly(v: Tensor, key: Key, inverse: bool) -> Tensor:
                 x[i:] -= mirror * (2.0 * (mirror * x[i:]).sum() / length)
     if inverse:
         x[-1] *= flip
-    return torch.from_numpy(x).to(v.device)
+    return x
