@@ -17,6 +17,7 @@ the transposed order; swapping the sides of the matrix undoes it.
 from __future__ import annotations
 
 import math
+import threading
 from collections.abc import Callable
 from functools import cached_property
 from typing import Any
@@ -26,7 +27,7 @@ import torch
 from torch import Tensor
 
 from telegrad.kernels.compiled import Loop, in_chunks
-from telegrad.kernels.magnitudes import plain
+from telegrad.kernels.magnitudes import largest_in, plain
 from telegrad.kernels.uniforms import uniform_bits, words
 from telegrad.random import Key
 
@@ -109,27 +110,34 @@ def transformed(x: np.ndarray, high: int, low: int) -> np.ndarray:
     return out
 
 
-def _flip_scalar(x: Any, table: Any, factor: float, offset: Any, inner: Any, first: int, out: Any) -> None:
-    for i in range(0, len(x), 16):
-        word = np.int64(uniform_bits(offset, inner, first + i // 16) >> np.uint64(37))
-        lower, upper = table[word & 255], table[word >> 8]
-        for j in range(8):
-            out[i + j] = x[i + j] * lower[j] * factor
-        for j in range(8):
-            out[i + 8 + j] = x[i + 8 + j] * upper[j] * factor
+def _flip_scalar(bits: Any, top: int, offset: Any, inner: Any, first: int, drawn: Any) -> None:
+    for i in range(len(drawn)):
+        drawn[i] = uniform_bits(offset, inner, first + i) >> np.uint64(21)
+    sign = np.uint64(1) << np.uint64(top)
+    for j in range(32):
+        at, shift = j * len(drawn), np.uint64(top - j)
+        for i in range(len(drawn)):
+            bits[at + i] ^= (np.uint64(drawn[i]) << shift) & sign
 
 
 def _flip_reference(
-    x: np.ndarray, table: np.ndarray, factor: float, offset: np.uint64, inner: np.uint64, first: int, out: np.ndarray
+    bits: np.ndarray, top: int, offset: np.uint64, inner: np.uint64, first: int, drawn: np.ndarray
 ) -> None:
-    with np.errstate(over="ignore", under="ignore", invalid="ignore"):
-        drawn = uniform_bits(offset, inner, np.arange(first, first + len(x) // 16, dtype=np.uint64)) >> np.uint64(37)
-        out[:] = x * table[drawn.astype("<u2").view(np.uint8)].reshape(-1) * factor
+    with np.errstate(over="ignore"):
+        drawn[:] = uniform_bits(offset, inner, np.arange(first, first + len(drawn), dtype=np.uint64)) >> np.uint64(21)
+    signs = (drawn[None, :] >> np.arange(32, dtype=np.uint32)[:, None]) & np.uint32(1)
+    bits ^= signs.reshape(-1).astype(bits.dtype) << bits.dtype.type(top)
 
 
 _flip = Loop(_flip_scalar, _flip_reference, uses=[uniform_bits])
-_SIGNS = 1.0 - 2.0 * np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1, bitorder="little")
-_TABLES = {kind: _SIGNS.astype(kind) for kind in (np.dtype(np.float32), np.dtype(np.float64))}
+
+
+def _flipped(x: np.ndarray, stream: tuple[np.uint64, np.uint64, int]) -> None:
+    """Give the float32 or float64 x random signs, 32 from each number of the stream: bit j of number i to entry
+    j · len(x) / 32 + i.
+    """
+    kind = np.uint32 if x.itemsize == 4 else np.uint64
+    _flip(x.view(kind), 8 * x.itemsize - 1, *stream, np.empty(len(x) // 32, dtype=np.uint32))
 
 
 def _gather_scalar(x: Any, stride: int, run: int, first: int, out: Any) -> None:
@@ -143,12 +151,12 @@ def _gather_scalar(x: Any, stride: int, run: int, first: int, out: Any) -> None:
             at -= count
 
 
-def _scatter_scalar(x: Any, stride: int, run: int, first: int, out: Any) -> None:
+def _scatter_scalar(x: Any, scale: float, stride: int, run: int, first: int, out: Any) -> None:
     count = len(out) // run
     at = first // run * stride % count
     for i in range(0, len(x), run):
         for j in range(run):
-            out[at * run + j] = x[i + j]
+            out[at * run + j] = x[i + j] * scale
         at += stride
         if at >= count:
             at -= count
@@ -163,8 +171,9 @@ def _gather_reference(x: np.ndarray, stride: int, run: int, first: int, out: np.
     out[:] = x[_places(len(x), stride, run, first, len(out))]
 
 
-def _scatter_reference(x: np.ndarray, stride: int, run: int, first: int, out: np.ndarray) -> None:
-    out[_places(len(out), stride, run, first, len(x))] = x
+def _scatter_reference(x: np.ndarray, scale: float, stride: int, run: int, first: int, out: np.ndarray) -> None:
+    with np.errstate(over="ignore"):
+        out[_places(len(out), stride, run, first, len(x))] = x.astype(np.float64) * scale
 
 
 _gather = Loop(_gather_scalar, _gather_reference)
@@ -180,68 +189,71 @@ class Rotation:
         for size in self.sizes[len(self.starts) :]:
             self.starts.append(self.starts[-1] + self.sizes[len(self.starts) - 1] if self.starts else 0)
         self._run = _RUN if n >= _LONG else 1
+        self._held = threading.local()
         self._stride = _stride(n // self._run) if len(self.sizes) > 1 else 1
 
     @cached_property
     def _whole_keys(self) -> list[tuple[np.uint64, np.uint64]]:
         return [words(self._key.fold(block=0).fold(round=number)) for number in range(2)]
 
+    def scratch(self, number: int, dtype: np.dtype[Any]) -> np.ndarray:
+        """Room for block `number`, this thread's: fresh memory costs more than a pass over it."""
+        return self._scratch(self.sizes[number], dtype)[0]
+
+    def _scratch(self, size: int, dtype: np.dtype[Any]) -> tuple[np.ndarray, np.ndarray]:
+        held = self._held.__dict__
+        if (size, dtype) not in held:
+            held[size, dtype] = np.empty((2, size), dtype=dtype)
+        return held[size, dtype]
+
     def _rounds(self, start: int, size: int) -> list[tuple[np.uint64, np.uint64, int]]:
         """(the key's words, the first of the stream's numbers) of the signs of each round."""
         if size == LARGEST:
-            return [(*pair, start // 16) for pair in self._whole_keys]
+            return [(*pair, start // 32) for pair in self._whole_keys]
         base = self._key.fold(block=start).fold(size=size)
         return [(*words(base.fold(round=number)), 0) for number in range(2 if size >= _SAFE else 3)]
 
     def block(self, x: np.ndarray, number: int) -> tuple[np.ndarray, float]:
-        """(Y, c): block `number` of the rotated x is Y / c, in x's precision."""
+        """(Y, c): block `number` of the rotated x is Y / c, in x's precision; Y lasts until this thread's next call."""
         start, size = self.starts[number], self.sizes[number]
-        own = np.empty(size, dtype=x.dtype)
+        own, other = self._scratch(size, x.dtype)
         if size < self._run:  # what is left of the last run stays where it is
             own[:] = x[start:]
         else:
             _gather(x[: self.n // self._run * self._run], self._stride, self._run, start, own)
         if size < SMALLEST:
             return _uniformly(own, self._key.fold(block=start), inverse=False), 1.0
-        # Brought near 1 by a power of two, so that nothing overflows or vanishes on the way.
-        exponent = -math.frexp(float(np.abs(own).max()))[1]
-        exponent, high, rounds = min(max(exponent, -1000), 1000), _high(size), self._rounds(start, size)
-        factor, other = 2.0 ** (exponent if x.itemsize == 8 else 0), np.empty_like(own)
-        if x.itemsize == 4:
-            half = exponent // 2  # 2^exponent itself may be no float32
-            own *= np.float32(2.0**half)
-            factor = 2.0 ** (exponent - half)
-        for offset, inner, first in rounds:
-            _flip(own, _TABLES[own.dtype], own.dtype.type(factor), offset, inner, first, own)
+        # Brought near 1 by a power of two, in two steps that x's precision holds, so that nothing overflows or vanishes.
+        exponent, high, rounds = -math.frexp(largest_in(own))[1], _high(size), self._rounds(start, size)
+        for part in (exponent // 2, exponent - exponent // 2):
+            own *= own.dtype.type(2.0**part)
+        for stream in rounds:
+            _flipped(own, stream)
             _transform(own, high, size // high, other)
-            own, other, high, factor = other, own, size // high, 1.0
+            own, other, high = other, own, size // high
         return own, float(size) ** (len(rounds) / 2) * 2.0**exponent
 
     def block_back(self, y: np.ndarray, number: int, scale: float, out: np.ndarray) -> None:
-        """Write `scale` times the inverse image of y, block `number`, to where its entries belong in `out`; y is used
-        up.
+        """Write `scale` times the inverse image of y, block `number`, to where its entries belong in `out`; y (which
+        may be what `scratch` gave) is used up.
         """
         start, size = self.starts[number], self.sizes[number]
         if size < SMALLEST:
-            done = _uniformly(y, self._key.fold(block=start), inverse=True) * scale
+            y = _uniformly(y, self._key.fold(block=start), inverse=True)
         else:
-            rounds = self._rounds(start, size)
-            high = _high(size) if len(rounds) % 2 == 0 else size // _high(size)
-            other, factor = np.empty_like(y), np.float64(scale * float(size) ** (-len(rounds) / 2))
-            for index, (offset, inner, first) in reversed(list(enumerate(rounds))):
+            rounds, other = self._rounds(start, size), self._scratch(size, y.dtype)[1]
+            high, scale = _high(size), scale * float(size) ** (-len(rounds) / 2)
+            if len(rounds) % 2:
+                high = size // high
+            for stream in reversed(rounds):
                 _transform(y, high, size // high, other)
-                table = _TABLES[y.dtype]
-                # The scale is applied in float64: it may be smaller than float32 holds to full precision.
-                if index == 0:
-                    _flip(other, table, factor, offset, inner, first, other)
-                else:
-                    _flip(other, table, y.dtype.type(1.0), offset, inner, first, other)
+                _flipped(other, stream)
                 y, other, high = other, y, size // high
-            done = y
+        # The scale is applied in float64: it may be smaller than float32 holds to full precision.
         if size < self._run:
-            out[start:] = done
+            np.multiply(y, np.float64(scale), out=out[start:], casting="same_kind")
         else:
-            _scatter(done, self._stride, self._run, start, out[: self.n // self._run * self._run])
+            _scatter(y, scale, self._stride, self._run, start, out[: self.n // self._run * self._run])
 
     def each_block(self, work: Callable[[int], Any]) -> list[Any]:
         """[work(number) for every block], by all threads."""
@@ -279,7 +291,9 @@ def rotate_back(y: Tensor, seed: int) -> Tensor:
 
     def work(number: int) -> None:
         start = rotation.starts[number]
-        rotation.block_back(x[start : start + rotation.sizes[number]].copy(), number, 1.0, out)
+        block = rotation.scratch(number, x.dtype)
+        block[:] = x[start : start + len(block)]
+        rotation.block_back(block, number, 1.0, out)
 
     rotation.each_block(work)
     return torch.from_numpy(out).to(y.device)

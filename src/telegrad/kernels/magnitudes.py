@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ from torch import Tensor
 
 from telegrad.kernels.compiled import Loop, in_chunks
 
-__all__ = ["largest_magnitude", "plain", "sums_of_squares"]
+__all__ = ["largest_in", "largest_magnitude", "plain", "sums_of_squares"]
 
 _LANES = 8
 
@@ -32,16 +33,21 @@ def _largest_reference(bits: np.ndarray, mask: Any) -> Any:
     return (bits & mask).max(initial=0)
 
 
+def largest_in(x: np.ndarray) -> float:
+    """max |x_i| of float32 or float64 numbers by the calling thread; NaN where there is one: its bits are largest."""
+    bits = x.view(np.int32 if x.itemsize == 4 else np.int64)
+    mask = np.array([np.iinfo(bits.dtype).max], dtype=bits.dtype)
+    return float(np.array([_largest(bits, mask[0])], dtype=bits.dtype).view(x.dtype)[0])
+
+
 def largest_magnitude(v: Tensor) -> float:
-    """max |v_j|, 0 where there are none; NaN where there is one, for its bits are the largest."""
+    """max |v_j|, 0 where there are none, NaN where there is one."""
     if v.is_cuda:
         low, high = v.aminmax()
         return max(-float(low), float(high))
     x = plain(v)
-    bits = x.view(np.int32 if x.itemsize == 4 else np.int64)
-    mask = np.array([np.iinfo(bits.dtype).max], dtype=bits.dtype)[0]
-    parts = in_chunks(lambda _, start, stop: _largest(bits[start:stop], mask), len(bits))
-    return float(np.array([max(parts, default=0)], dtype=bits.dtype).view(x.dtype)[0])
+    parts = in_chunks(lambda _, start, stop: largest_in(x[start:stop]), len(x))
+    return max(parts, key=lambda part: (math.isnan(part), part), default=0.0)
 
 
 def _square_scalar(v: Any, block: int, out: Any) -> None:
