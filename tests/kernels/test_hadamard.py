@@ -26,7 +26,7 @@ def test_the_transform_is_sylvesters_matrix_transposed(high, low):
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
-@pytest.mark.parametrize("n", [7, 100, 5001, 65536 + 64 + 5, (1 << 20) + 4096 + 66])
+@pytest.mark.parametrize("n", [7, 100, 5001, 65536 + 64 + 5, 131_072 + 65_000])
 def test_rotations_are_the_same_to_the_bit_for_all_threads_and_forms(n, dtype, disable_numba, threads):
     v = torch.randn(n, generator=torch.Generator().manual_seed(n), dtype=dtype) * 1e-30
     threads(2)
@@ -36,9 +36,8 @@ def test_rotations_are_the_same_to_the_bit_for_all_threads_and_forms(n, dtype, d
     threads(1)
     assert torch.equal(rotate(v, 3), y)
     disable_numba()
-    if n < 1 << 20:
-        assert torch.equal(rotate(v, 3), y)
-        assert torch.equal(rotate_back(y, 3), back)
+    assert torch.equal(rotate(v, 3), y)
+    assert torch.equal(rotate_back(y, 3), back)
 
 
 def test_blocks_are_the_binary_expansion_and_one_short_end():

@@ -1,9 +1,9 @@
 """Random rotations that both ends rebuild from a seed: randomised Hadamard transforms, uniform rotations where small.
 
 n entries are cut into blocks of 65536, then one block for each binary digit of what is left, down to 64 (A21): no
-padding. Which entries share a block is settled by a fixed stride near the golden section of n: neighbours part, so
-that no short block gets the largest entries of a sorted vector; from 2^20 entries on, runs of 64 neighbours stay
-together, which memory gives and takes as fast as single entries. A block of m >= 64 is rotated by rounds of
+padding. The entries of the short blocks are spread evenly over the vector, and among these blocks by a stride near the
+golden section of their number: no short block gets the largest entries of a sorted vector. The long blocks share out
+the others, neighbours to neighbours, as memory likes it. A block of m >= 64 is rotated by rounds of
 H · diag(signs): two, and three below 4096 entries, where the bias that a rotation of so few random signs leaves to
 quantisers is largest. The fewer than 64 entries at the end form one block under a uniformly distributed orthogonal
 matrix (Diaconis and Shahshahani 1987), so that small tensors suffer no bias at all. By additions and subtractions in a
@@ -16,6 +16,8 @@ the transposed order; swapping the sides of the matrix undoes it.
 
 from __future__ import annotations
 
+import bisect
+import itertools
 import math
 import threading
 from collections.abc import Callable
@@ -39,8 +41,6 @@ SMALLEST = 64
 """The shortest block for a Hadamard transform; what is shorter is rotated uniformly."""
 
 _SAFE = 4096
-_RUN = 64
-_LONG = 1 << 20
 
 
 def block_sizes(n: int) -> list[int]:
@@ -140,40 +140,38 @@ def _flipped(x: np.ndarray, stream: tuple[np.uint64, np.uint64, int]) -> None:
     _flip(x.view(kind), 8 * x.itemsize - 1, *stream, np.empty(len(x) // 32, dtype=np.uint32))
 
 
-def _gather_scalar(x: Any, stride: int, run: int, first: int, out: Any) -> None:
-    count = len(x) // run
-    at = first // run * stride % count
-    for i in range(0, len(out), run):
-        for j in range(run):
-            out[i + j] = x[at * run + j]
-        at += stride
-        if at >= count:
-            at -= count
+def _gather_scalar(x: Any, first: int, skipped: int, rest: int, out: Any) -> None:
+    n, at, done = len(x), first + skipped, 0
+    while done < len(out):
+        stop = skipped * n // rest if skipped < rest else n
+        count = min(stop - at, len(out) - done)
+        for j in range(count):
+            out[done + j] = x[at + j]
+        done, at, skipped = done + count, stop + 1, skipped + 1
 
 
-def _scatter_scalar(x: Any, scale: float, stride: int, run: int, first: int, out: Any) -> None:
-    count = len(out) // run
-    at = first // run * stride % count
-    for i in range(0, len(x), run):
-        for j in range(run):
-            out[at * run + j] = x[i + j] * scale
-        at += stride
-        if at >= count:
-            at -= count
+def _scatter_scalar(x: Any, scale: float, first: int, skipped: int, rest: int, out: Any) -> None:
+    n, at, done = len(out), first + skipped, 0
+    while done < len(x):
+        stop = skipped * n // rest if skipped < rest else n
+        count = min(stop - at, len(x) - done)
+        for j in range(count):
+            out[at + j] = x[done + j] * scale
+        done, at, skipped = done + count, stop + 1, skipped + 1
 
 
-def _places(n: int, stride: int, run: int, first: int, size: int) -> np.ndarray:
-    runs = np.arange(first // run, (first + size) // run) * stride % (n // run)
-    return (runs[:, None] * run + np.arange(run)).reshape(-1)
+def _whole_places(n: int, first: int, size: int, rest: int) -> np.ndarray:
+    number, places = np.arange(rest), np.arange(first, first + size)
+    return places + np.searchsorted(number * n // max(1, rest) - number, places, side="right")
 
 
-def _gather_reference(x: np.ndarray, stride: int, run: int, first: int, out: np.ndarray) -> None:
-    out[:] = x[_places(len(x), stride, run, first, len(out))]
+def _gather_reference(x: np.ndarray, first: int, skipped: int, rest: int, out: np.ndarray) -> None:
+    out[:] = x[_whole_places(len(x), first, len(out), rest)]
 
 
-def _scatter_reference(x: np.ndarray, scale: float, stride: int, run: int, first: int, out: np.ndarray) -> None:
+def _scatter_reference(x: np.ndarray, scale: float, first: int, skipped: int, rest: int, out: np.ndarray) -> None:
     with np.errstate(over="ignore"):
-        out[_places(len(out), stride, run, first, len(x))] = x.astype(np.float64) * scale
+        out[_whole_places(len(out), first, len(x), rest)] = x.astype(np.float64) * scale
 
 
 _gather = Loop(_gather_scalar, _gather_reference)
@@ -185,12 +183,23 @@ class Rotation:
 
     def __init__(self, n: int, seed: int) -> None:
         self.n, self.sizes, self._key = n, block_sizes(n), Key(seed)
-        self.starts = [LARGEST * number for number in range(n // LARGEST)]
-        for size in self.sizes[len(self.starts) :]:
-            self.starts.append(self.starts[-1] + self.sizes[len(self.starts) - 1] if self.starts else 0)
-        self._run = _RUN if n >= _LONG else 1
+        self.starts = [0, *itertools.accumulate(self.sizes[:-1])]
+        self._rest = n % LARGEST
         self._held = threading.local()
-        self._stride = _stride(n // self._run) if len(self.sizes) > 1 else 1
+
+    @cached_property
+    def _short_places(self) -> np.ndarray:
+        """Where the entries of the short blocks lie, in the order of the blocks."""
+        stride = _stride(self._rest) if len(self.sizes) - self.n // LARGEST > 1 else 1
+        return np.arange(self._rest) * stride % max(1, self._rest) * self.n // max(1, self._rest)
+
+    def _places(self, number: int) -> np.ndarray:
+        start = self.starts[number] - (self.n - self._rest)
+        return self._short_places[start : start + self.sizes[number]]
+
+    def _skipped(self, start: int) -> int:
+        """How many entries of short blocks lie before entry number `start` of the long ones."""
+        return bisect.bisect_right(range(self._rest), start, key=lambda j: j * self.n // self._rest - j)
 
     @cached_property
     def _whole_keys(self) -> list[tuple[np.uint64, np.uint64]]:
@@ -217,13 +226,13 @@ class Rotation:
         """(Y, c): block `number` of the rotated x is Y / c, in x's precision; Y lasts until this thread's next call."""
         start, size = self.starts[number], self.sizes[number]
         own, other = self._scratch(size, x.dtype)
-        if size < self._run:  # what is left of the last run stays where it is
-            own[:] = x[start:]
+        if size == LARGEST:
+            _gather(x, start, self._skipped(start), self._rest, own)
         else:
-            _gather(x[: self.n // self._run * self._run], self._stride, self._run, start, own)
+            np.take(x, self._places(number), out=own)
         if size < SMALLEST:
             return _uniformly(own, self._key.fold(block=start), inverse=False), 1.0
-        # Brought near 1 by a power of two, in two steps that x's precision holds, so that nothing overflows or vanishes.
+        # Brought near 1 by a power of two, in two steps that x's precision holds: nothing overflows or vanishes.
         exponent, high, rounds = -math.frexp(largest_in(own))[1], _high(size), self._rounds(start, size)
         for part in (exponent // 2, exponent - exponent // 2):
             own *= own.dtype.type(2.0**part)
@@ -250,10 +259,10 @@ class Rotation:
                 _flipped(other, stream)
                 y, other, high = other, y, size // high
         # The scale is applied in float64: it may be smaller than float32 holds to full precision.
-        if size < self._run:
-            np.multiply(y, np.float64(scale), out=out[start:], casting="same_kind")
+        if size == LARGEST:
+            _scatter(y, scale, start, self._skipped(start), self._rest, out)
         else:
-            _scatter(y, scale, self._stride, self._run, start, out[: self.n // self._run * self._run])
+            out[self._places(number)] = y.astype(np.float64) * scale
 
     def each_block(self, work: Callable[[int], Any]) -> list[Any]:
         """[work(number) for every block], by all threads."""

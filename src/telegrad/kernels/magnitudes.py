@@ -11,9 +11,9 @@ from torch import Tensor
 
 from telegrad.kernels.compiled import Loop, in_chunks
 
-__all__ = ["largest_in", "largest_magnitude", "plain", "sums_of_squares"]
+__all__ = ["largest_in", "largest_magnitude", "plain", "sums_of_squares", "sums_of_squares_in"]
 
-_LANES = 8
+_LANES = 64
 
 
 def plain(v: Tensor) -> np.ndarray:
@@ -79,14 +79,20 @@ def _square_reference(v: np.ndarray, block: int, out: np.ndarray) -> None:
 
 
 def sums_of_squares(v: Tensor, block: int) -> Tensor:
-    """Σ v_j² over every `block` of neighbours (the last may be shorter), float64: eight interleaved sums, then their
+    """Σ v_j² over every `block` of neighbours (the last may be shorter), float64: 64 interleaved sums, then their
     sum.
     """
-    x, count = plain(v), -(-len(v) // block)
-    out = np.empty(count)
+    x = plain(v)
     # Chunks count entries; each has whole blocks.
-    in_chunks(lambda _, low, high: _square(x[low:high], block, out[low // block : -(-high // block)]), len(x), block)
-    return torch.from_numpy(out)
+    parts = in_chunks(lambda _, low, high: sums_of_squares_in(x[low:high], block), len(x), block)
+    return torch.from_numpy(np.concatenate([np.zeros(0), *parts]))
+
+
+def sums_of_squares_in(x: np.ndarray, block: int) -> np.ndarray:
+    """The same for float32 or float64 numbers, by the calling thread."""
+    out = np.empty(-(-len(x) // block))
+    _square(x, block, out)
+    return out
 
 
 _largest = Loop(_largest_scalar, _largest_reference)

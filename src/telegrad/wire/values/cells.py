@@ -5,14 +5,18 @@ from __future__ import annotations
 import struct
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from telegrad.errors import WireError
+from telegrad.kernels.cells import cells_between, dead_zone_cells, looked_up, product
+from telegrad.kernels.compiled import in_chunks
 from telegrad.kernels.gaussian import dead_zone_centroids, lloyd_max
+from telegrad.kernels.magnitudes import largest_magnitude
+from telegrad.kernels.symbols import folded, unfolded
 from telegrad.random import Key
 from telegrad.wire.bits import Reader, pack_fixed, unpack_fixed
 from telegrad.wire.integers import Integers
@@ -43,21 +47,42 @@ class LloydMaxCells(Values):
     def n(self) -> int:
         return len(self.symbol)
 
-    @classmethod
-    def quantise(cls, z: Tensor, bits: int, share: int = 0) -> LloydMaxCells:
-        """The nearest centroids of z; an entry on an edge goes to the upper cell."""
-        symbol = torch.bucketize(z, _edges(bits).to(z.device), right=True)
-        if share:
-            wide = wider_entries(len(z), share).to(z.device)
-            symbol = torch.where(wide, torch.bucketize(z, _edges(bits + 1).to(z.device), right=True), symbol)
-        return cls(symbol, bits, share)
+    def quantise(self, start: int, z: np.ndarray) -> float:
+        """Make symbols start … of the normalised z: the nearest centroids q, on an edge the upper. Returns ⟨q, z⟩."""
+        symbol, match = self.symbol.numpy()[start : start + len(z)], 0.0
+        for which, bits in self._parts(start, len(z)):
+            cells = np.empty(len(z[which]), dtype=np.uint8)
+            cells_between(z[which], _edges(bits).numpy(), cells)
+            symbol[which] = cells
+            match += product(cells, _both_signs(bits).numpy(), 0, z[which])
+        return match
 
     def numbers(self) -> Tensor:
-        table = _both_signs(self.bits).to(self.symbol.device)
+        out = np.empty(self.n)
+        self.fill(0, out)
+        return torch.from_numpy(out)
+
+    def fill(self, start: int, out: np.ndarray) -> None:
+        """Write numbers start … as many as `out` holds."""
+        symbol = self.symbol.numpy()[start : start + len(out)]
+        for which, bits in self._parts(start, len(out)):
+            table = _both_signs(bits).numpy()
+            if isinstance(which, slice):
+                looked_up(symbol, table, 0, out)
+            else:
+                out[which] = table[symbol[which]]
+
+    def _parts(self, start: int, count: int) -> list[tuple[Any, int]]:
+        """Which of `count` neighbours have how many bits."""
         if not self.share:
-            return table[self.symbol]
-        wide, finer = self._wide.to(self.symbol.device), _both_signs(self.bits + 1).to(self.symbol.device)
-        return torch.where(wide, finer[self.symbol], table[self.symbol.clamp(max=len(table) - 1)])
+            return [(slice(None), self.bits)]
+        wide = self._wide.numpy()[start : start + count]
+        return [(~wide, self.bits), (wide, self.bits + 1)]
+
+    @classmethod
+    def blank(cls, n: int, bits: int, share: int) -> LloydMaxCells:
+        """Room for n symbols, for `quantise` to fill."""
+        return cls(torch.empty(n, dtype=torch.uint8), bits, share)
 
     @cached_property
     def _wide(self) -> Tensor:
@@ -73,12 +98,12 @@ class LloydMaxCells(Values):
         return self
 
     def sizes(self, dtype: torch.dtype) -> Sizes:
-        more = int(self._wide.sum()) if self.share else 0
+        more = (self.n * self.share) >> 16
         return {"header": 3, "value": ((self.n - more) * self.bits + 7) // 8 + (more * (self.bits + 1) + 7) // 8}
 
     def write(self, dtype: torch.dtype) -> bytes:
-        symbol, wide = self.symbol.cpu().numpy().astype(np.int64), self._wide.numpy()
-        packed = pack_fixed(symbol[~wide], self.bits) + pack_fixed(symbol[wide], self.bits + 1)
+        symbol = self.symbol.numpy()
+        packed = b"".join(pack_fixed(symbol[which], bits) for which, bits in self._parts(0, self.n))
         return struct.pack("<BH", self.bits, self.share) + packed
 
     @classmethod
@@ -87,11 +112,12 @@ class LloydMaxCells(Values):
         bits, share = struct.unpack("<BH", reader.take(3))
         if not 1 <= bits <= _MOST_BITS - (share > 0) or n > 8 * reader.left:
             raise WireError(f"{n} cells of {bits} bits are not in the message")
-        wide = wider_entries(n, share).numpy()
-        symbol = np.empty(n, dtype=np.int64)
-        symbol[~wide] = unpack_fixed(reader, n - int(wide.sum()), bits)
-        symbol[wide] = unpack_fixed(reader, int(wide.sum()), bits + 1)
-        return cls(torch.from_numpy(symbol), bits, share)
+        if not share:
+            return cls(torch.from_numpy(unpack_fixed(reader, n, bits)), bits)
+        cells = cls.blank(n, bits, share)
+        for which, width in cells._parts(0, n):
+            cells.symbol.numpy()[which] = unpack_fixed(reader, int(which.sum()), width)
+        return cells
 
 
 def _both_signs(bits: int) -> Tensor:
@@ -118,16 +144,31 @@ class DeadZoneCells(Values):
         return len(self.symbol)
 
     @classmethod
-    def quantise(cls, z: Tensor, zero: float, step: float) -> DeadZoneCells:
-        """The cells of z, for a zone and a step as float32 holds them."""
+    def quantise(cls, z: np.ndarray, zero: float, step: float) -> DeadZoneCells:
+        """The cells of z, for a zone and a step as float32 holds them, in the smallest integer type for them."""
         zero, step = float(np.float32(zero)), float(np.float32(step))
-        magnitude = ((z.abs() - zero) / step).floor().add(1).clamp(min=0, max=_LARGEST_CELL)
-        return cls((magnitude * z.sign()).to(torch.int64), zero, step)
+        most = min((largest_magnitude(torch.from_numpy(z)) - zero) / step + 1, _LARGEST_CELL)
+        symbol = np.empty(len(z), dtype=np.int8 if most < 127 else np.int16 if most < 32767 else np.int64)
+        in_chunks(
+            lambda _, low, high: dead_zone_cells(z[low:high], zero, step, _LARGEST_CELL, symbol[low:high]), len(z)
+        )
+        return cls(torch.from_numpy(symbol), zero, step)
 
     def numbers(self) -> Tensor:
-        magnitude = self.symbol.abs()
-        table = dead_zone_centroids(self.zero, self.step, int(magnitude.max()) if self.n else 0).to(magnitude.device)
-        return table[magnitude] * self.symbol.sign()
+        out = np.empty(self.n)
+        in_chunks(lambda _, low, high: self.fill(low, out[low:high]), self.n)
+        return torch.from_numpy(out)
+
+    def fill(self, start: int, out: np.ndarray) -> None:
+        """Write numbers start … as many as `out` holds."""
+        looked_up(self.symbol.numpy()[start : start + len(out)], *self.table, out)
+
+    @cached_property
+    def table(self) -> tuple[np.ndarray, int]:
+        """What the symbols from the smallest on stand for, and the smallest."""
+        most = int(largest_of(self.symbol))
+        positive = dead_zone_centroids(self.zero, self.step, most).numpy()
+        return np.concatenate([-positive[:0:-1], positive]), -most
 
     def largest(self) -> float:
         return self.zero + largest_of(self.symbol) * self.step
@@ -140,14 +181,12 @@ class DeadZoneCells(Values):
 
     @cached_property
     def _folded(self) -> Integers:
-        """0, 1, −1, 2, −2, … as 0, 1, 2, 3, 4, …, less the smallest that occurs (0 or 1, as listed places leave it)."""
-        symbol = self.symbol.cpu().numpy().astype(np.int64)
-        folded = 2 * np.abs(symbol) - (symbol > 0)
-        return Integers(folded - self._base)
+        """0, −1, 1, −2, 2, … as 0, 1, 2, 3, 4, …, less the smallest that occurs (0 or 1, as listed places leave it)."""
+        return Integers(folded(self.symbol.numpy()) - self._base)
 
     @cached_property
     def _base(self) -> int:
-        return int(self.n > 0 and bool((self.symbol != 0).all()))
+        return int(self.n > 0 and int(self.symbol.count_nonzero()) == self.n)
 
     def sizes(self, dtype: torch.dtype) -> Sizes:
         return {"header": 9, "value": self._folded.nbytes}
@@ -162,7 +201,9 @@ class DeadZoneCells(Values):
         # The comparison is false for NaN, too.
         if not (0 < zero < 2.0**10 and 2.0**-16 < step < 2.0**10 and base <= 1):
             raise WireError(f"a dead zone of {zero} with steps of {step} is not ours")
-        folded = Integers.read(reader, n) + base
-        if n and int(folded.max()) > 2 * _LARGEST_CELL:
-            raise WireError(f"cell {int(folded.max())} of a quantiser lies beyond all that occur")
-        return cls(torch.from_numpy(np.where(folded % 2 == 1, 1, -1) * ((folded + 1) // 2)), zero, step)
+        sent = Integers.read_narrow(reader, n)
+        largest = int(sent.max()) + base if n else 0
+        if largest > 2 * _LARGEST_CELL:
+            raise WireError(f"cell {largest} of a quantiser lies beyond all that occur")
+        wide = sent if largest <= np.iinfo(sent.dtype).max else sent.astype(np.int64)
+        return cls(torch.from_numpy(unfolded(wide + wide.dtype.type(base))), zero, step)
