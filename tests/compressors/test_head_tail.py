@@ -30,7 +30,10 @@ def test_without_a_head_it_is_entropy_coded_eden(bits):
 @pytest.mark.parametrize("law", ["gauss", "t3"])
 def test_the_error_is_the_predicted_one(law, bits):
     """(A27.2) within 5 %; in random order, for the places of sorted entries cost less than predicted."""
-    x, compressor = quantile_vectors()[law][tg.Key(seed=1).permutation(100_000)], tg.compressor(f"head_tail(bits={bits})")
+    x, compressor = (
+        quantile_vectors()[law][tg.Key(seed=1).permutation(100_000)],
+        tg.compressor(f"head_tail(bits={bits})"),
+    )
     error, code = relative_error(compressor, x)
     assert error == pytest.approx(compressor.variance(x) / float(x.double().square().sum()), rel=0.05)
     assert 8 * len(tg.pack(code)) == pytest.approx(bits * 1e5, rel=0.005)
