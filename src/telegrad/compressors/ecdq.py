@@ -7,11 +7,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from telegrad.compressors.base import Compressor, Encoded
+from telegrad.kernels.dithered import dithered_symbols, magnitude_histogram
 from telegrad.kernels.dithering import FURTHEST, bucket_of, counted, expected_bits, shortest_bits
+from telegrad.kernels.magnitudes import largest_magnitude, sums_of_squares
 from telegrad.kernels.rans import state_count
 from telegrad.random import Key
 from telegrad.spec import check_that, register
@@ -20,11 +21,8 @@ from telegrad.wire.integers import Integers
 from telegrad.wire.positions import All
 from telegrad.wire.values import Dithered
 from telegrad.wire.values.base import round_scalar, scalar_nbytes
-from telegrad.wire.values.dithered import dither_of
 
 __all__ = ["ECDQ"]
-
-_FINE = 800
 
 
 @register("ecdq", example="ecdq(bits=2)", source="A26; Ziv 1985; Zamir and Feder 1992; Shlezinger et al. 2021")
@@ -62,8 +60,7 @@ class ECDQ(Compressor):
         step = self._step(v, law)
         ratio, counts = law.in_steps(step)
         seed = key.fold(role="dither").to_int()
-        dither = torch.from_numpy(dither_of(seed, len(v))).to(v.device)
-        symbol = (v.double() / step + dither + 0.5).floor().to(torch.int64)
+        symbol = dithered_symbols(v, step, seed, law.top)
         return Encoded((Term(All(len(v)), Dithered(symbol, seed, step, ratio, counts)),))
 
     def _variance(self, v: Tensor) -> float:
@@ -72,7 +69,7 @@ class ECDQ(Compressor):
     def _step(self, v: Tensor, law: _Law) -> float:
         """Δ as the message carries it."""
         d = len(v)
-        root = math.sqrt(float(v.double().square().sum()) / d)
+        root = math.sqrt(math.fsum(sums_of_squares(v, 65536).tolist()) / d)
         # A step rounded up must not exceed the bound.
         largest = root * math.sqrt(12 * self.omega(d)) * (1 - 2.0**-23)
         low, high = math.log(law.top / FURTHEST * 2), math.log(largest)
@@ -99,11 +96,8 @@ class _Law:
     """How many entries lie between edges that fall from the largest, by 2^−1/16 (`fine`) and 2^−1/4 (`counts`)."""
 
     def __init__(self, v: Tensor) -> None:
-        magnitude = v.double().abs()
-        self.d, self.top = len(v), float(magnitude.max())
-        octaves = torch.log2(magnitude / self.top)
-        place = (-16 * octaves).floor().clamp(min=0, max=_FINE - 1).to(torch.int64)
-        self.fine = torch.bincount(place, minlength=_FINE).cpu().numpy()
+        self.d, self.top = len(v), largest_magnitude(v)
+        self.fine = magnitude_histogram(v, self.top)
         self.counts = self.fine.reshape(-1, 4).sum(1)
 
     def in_steps(self, step: float) -> tuple[float, np.ndarray]:

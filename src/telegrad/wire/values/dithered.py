@@ -12,14 +12,13 @@ import torch
 from torch import Tensor
 
 from telegrad.errors import WireError
+from telegrad.kernels.dithered import contexts_at, rows_at, signed_symbols, undithered
 from telegrad.kernels.dithering import (
     FURTHEST,
     bucket_of,
-    contexts_of,
     counted,
     frequencies,
     shortest_bits,
-    symbol_of,
     tail_width,
     tail_width_of,
 )
@@ -56,9 +55,11 @@ class Dithered(Values):
         return len(self.symbol)
 
     def numbers(self) -> Tensor:
-        return (
-            self.symbol.double() - torch.from_numpy(dither_of(self.seed, self.n)).to(self.symbol.device)
-        ) * self.step
+        return undithered(self.symbol, self.step, self.seed, torch.float64)
+
+    def numbers_as(self, dtype: torch.dtype) -> Tensor:
+        wide = torch.float64 if dtype == torch.float64 else torch.float32
+        return undithered(self.symbol, self.step, self.seed, wide).to(dtype)
 
     def largest(self) -> float:
         return (largest_of(self.symbol) + 0.5) * abs(self.step)
@@ -71,14 +72,16 @@ class Dithered(Values):
 
     @cached_property
     def _stream(self) -> bytes:
-        symbol, dither = self.symbol.cpu().numpy().astype(np.int64), dither_of(self.seed, self.n)
-        folded, bits = np.where(dither < 0, -symbol, symbol), shortest_bits(self.n)
-        magnitude = np.abs(folded)
-        bucket = bucket_of(magnitude)
-        column = np.where(bucket == 0, 0, 2 * bucket - (folded > 0))
+        symbol, bits = self.symbol.cpu().numpy(), shortest_bits(self.n)
         frequency = frequencies(self.ratio, self.counts, bits)
-        row = (contexts_of(dither) * frequency.shape[1] + column).astype(np.uint16)
-        pieces = Encoder(frequency, bits).pieces(lambda start, stop: row[start:stop], self.n)
+        columns = frequency.shape[1]
+        pieces = Encoder(frequency, bits).pieces(
+            lambda start, stop: rows_at(symbol, columns, self.seed, start, stop), self.n
+        )
+        far = symbol[:0]
+        if largest_of(self.symbol) >= 16:  # only these have bits below their bucket
+            far = symbol[(symbol >= 16) | (symbol <= -16)]
+        magnitude = np.abs(far.astype(np.int64))
         return pack_pieces(pieces) + _pack_tails(magnitude, tail_width_of(magnitude))
 
     @cached_property
@@ -107,15 +110,20 @@ class Dithered(Values):
         # A symbol takes a word from the stream only now and then, but without end only if it is certain: none is.
         if n > 1 << 20 and n > (1 << 15) * 16 * (reader.left // 2 + 64):
             raise WireError(f"{n} symbols are announced, and {reader.left} bytes are not enough for them")
-        dither, bits = dither_of(seed, n), shortest_bits(n)
-        decoder, rows = Decoder(frequencies(ratio, counts, bits), bits), contexts_of(dither).astype(np.uint8)
-        column = np.empty(n, dtype=np.int64)
-        unpack_pieces(reader, n, lambda a, b, states, words: decoder.piece(states, words, column[a:b], rows[a:b]))
-        bucket = (column + 1) // 2
-        width = tail_width(bucket)
-        magnitude = symbol_of(bucket) + _read_tails(reader, width)
-        folded = np.where(column % 2 == 1, magnitude, -magnitude)
-        return cls(torch.from_numpy(np.where(dither < 0, -folded, folded)), seed, step, ratio, counts)
+        bits = shortest_bits(n)
+        frequency = frequencies(ratio, counts, bits)
+        decoder, kinds = Decoder(frequency, bits), frequency.shape[1]
+        column = np.empty(n, dtype=np.uint8 if kinds <= 256 else np.uint16)
+        unpack_pieces(
+            reader,
+            n,
+            lambda a, b, states, words: decoder.piece(states, words, column[a:b], contexts_at(seed, a, b)),
+        )
+        symbol = signed_symbols(column, kinds, seed)
+        far = np.flatnonzero(column >= 2 * 16 - 1) if kinds > 2 * 16 - 1 else np.zeros(0, dtype=np.int64)
+        tails = _read_tails(reader, tail_width((column[far].astype(np.int64) + 1) // 2))
+        symbol[far] += np.where(symbol[far] < 0, -tails, tails).astype(symbol.dtype)
+        return cls(torch.from_numpy(symbol), seed, step, ratio, counts)
 
 
 def _pack_tails(magnitude: np.ndarray, width: np.ndarray) -> bytes:
