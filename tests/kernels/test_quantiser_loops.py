@@ -6,7 +6,7 @@ import torch
 
 import telegrad as tg
 from telegrad.kernels import dithered, symbols
-from telegrad.kernels.dithering import CONTEXTS, DISTANCES, contexts_of
+from telegrad.kernels.dithering import bucket_of, contexts_of, symbol_of
 from telegrad.kernels.magnitudes import largest_magnitude, sums_of_squares
 from telegrad.kernels.rounding import rounded_to_steps, times_steps
 
@@ -67,9 +67,20 @@ def test_the_histogram_of_magnitudes_is_that_of_logarithms():
 def test_the_cells_of_the_dither_are_those_of_its_edges():
     seed = KEY.to_int()
     assert np.array_equal(dithered.contexts_at(seed, 7, N), contexts_of(tg.Key(seed).uniform(N).numpy()[7:] - 0.5))
-    inside = (DISTANCES[:-1] + DISTANCES[1:]) / 2
-    for distances in (DISTANCES[:-1], inside):
-        assert [dithered._context(x) for x in distances] == list(range(CONTEXTS))
+
+
+@pytest.mark.parametrize("bits", [2, 11])
+def test_buckets_and_signs_of_symbols_come_back(bits, disable_numba):
+    """Magnitudes up to 2^bits, whose buckets hold several from 16 on."""
+    seed, n = KEY.to_int(), 5000
+    sent = np.random.default_rng(0).integers(-(2**bits), 2**bits, n).astype(np.int16)
+    rows = dithered.rows_at(sent, 300, seed, 0, n)
+    assert np.array_equal(rows // 300, dithered.contexts_at(seed, 0, n))
+    back = dithered.signed_symbols((rows % 300).astype(np.uint16), 300, seed)
+    assert np.array_equal(back, np.sign(sent) * symbol_of(bucket_of(np.abs(sent.astype(np.int64)))))
+    disable_numba()
+    assert np.array_equal(dithered.rows_at(sent, 300, seed, 0, n), rows)
+    assert np.array_equal(dithered.signed_symbols((rows % 300).astype(np.uint16), 300, seed), back)
 
 
 @pytest.mark.parametrize("kind", [np.int8, np.int16, np.int64])

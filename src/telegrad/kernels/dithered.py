@@ -17,6 +17,7 @@ from telegrad.random import Key
 __all__ = ["contexts_at", "dithered_symbols", "magnitude_histogram", "rows_at", "signed_symbols", "undithered"]
 
 _FINE = 800
+_TILE = 512
 _BITS = 52
 
 
@@ -105,24 +106,41 @@ def undithered(symbols: Tensor, step: float, seed: int, dtype: torch.dtype) -> T
     return out
 
 
-def _context(distance):  # type: ignore[no-untyped-def]
-    """`contexts_of` of a dither at this distance from the edge of its range."""
-    if distance >= 0.0625:
-        return min(36 + np.int64((distance - 0.0625) * 64.0), 63)
-    low, high = 0, 36
-    while high - low > 1:
-        middle = (low + high) >> 1
-        if distance >= DISTANCES[middle]:
-            low = middle
-        else:
-            high = middle
-    return low
+def _cells_of(dither, cells):  # type: ignore[no-untyped-def]
+    """The cells of dithers, as `contexts_of` says; what is in `dither` becomes the distance from its range's edge.
+
+    No branch depends on a single dither: those near the edge are listed first, and then found among the edges of their
+    octave.
+    """
+    near = np.empty(len(cells) + 1, dtype=np.int64)
+    distance = dither
+    for i in range(len(cells)):
+        distance[i] = 0.5 - abs(dither[i])
+    for i in range(len(cells)):
+        cells[i] = min(np.int64((distance[i] - 0.0625) * 64.0) + 36, 63)
+    count = 0
+    for i in range(len(cells)):
+        near[count] = i
+        count += np.int64(distance[i] < 0.0625)
+    exponents = distance.view(np.int64)
+    for k in range(count):
+        # 1018 is the exponent of [1/32, 1/16), whose cells begin with number 32.
+        base = max(32 - 4 * (1018 - (exponents[near[k]] >> 52)), 1)
+        x, cell = distance[near[k]], base - 1
+        for j in range(5):
+            cell += np.int64(x >= DISTANCES[base + j])
+        cells[near[k]] = cell
 
 
 def _contexts_scalar(offset: Any, inner: Any, first: int, out: Any) -> None:
-    for i in range(len(out)):
-        dither = np.float64(uniform_bits(offset, inner, first + i)) * UNIT - 0.5
-        out[i] = _context(0.5 - abs(dither))
+    dither, cells = np.empty(_TILE), np.empty(_TILE, dtype=np.int64)
+    for low in range(0, len(out), _TILE):
+        size = min(_TILE, len(out) - low)
+        for i in range(size):
+            dither[i] = np.float64(uniform_bits(offset, inner, first + low + i)) * UNIT - 0.5
+        _cells_of(dither[:size], cells[:size])
+        for i in range(size):
+            out[low + i] = cells[i]
 
 
 def _contexts_reference(offset: np.uint64, inner: np.uint64, first: int, out: np.ndarray) -> None:
@@ -137,18 +155,28 @@ def contexts_at(seed: int, first: int, stop: int) -> np.ndarray:
 
 
 def _rows_scalar(symbols: Any, columns: int, offset: Any, inner: Any, first: int, out: Any) -> None:
-    for i in range(len(symbols)):
-        dither = np.float64(uniform_bits(offset, inner, first + i)) * UNIT - 0.5
-        symbol = np.int64(symbols[i])
-        folded = -symbol if dither < 0 else symbol
-        bucket = abs(symbol)
-        if bucket >= 16:
-            width = 0
-            while bucket >> width >= 16:
-                width += 1
-            bucket = 16 + (width - 1) * 8 + ((bucket >> width) & 7)
-        column = 2 * bucket - np.int64(folded > 0)
-        out[i] = _context(0.5 - abs(dither)) * columns + max(column, 0)
+    dither, cells, negative = np.empty(_TILE), np.empty(_TILE, dtype=np.int64), np.empty(_TILE, dtype=np.int64)
+    for low in range(0, len(symbols), _TILE):
+        size, most = min(_TILE, len(symbols) - low), np.int64(0)
+        for i in range(size):
+            dither[i] = np.float64(uniform_bits(offset, inner, first + low + i)) * UNIT - 0.5
+            negative[i] = np.int64(dither[i] < 0)
+        _cells_of(dither[:size], cells[:size])
+        for i in range(size):
+            symbol = np.int64(symbols[low + i])
+            folded = symbol * (1 - 2 * negative[i])
+            out[low + i] = cells[i] * columns + 2 * abs(symbol) - np.int64(folded > 0)
+            most = max(most, abs(symbol))
+        if most < 16:
+            continue
+        for i in range(size):
+            symbol = np.int64(symbols[low + i])
+            bucket, width = abs(symbol), 0
+            if bucket >= 16:
+                while bucket >> width >= 16:
+                    width += 1
+                bucket = 16 + (width - 1) * 8 + ((bucket >> width) & 7)
+                out[low + i] = cells[i] * columns + 2 * bucket - np.int64(symbol * (1 - 2 * negative[i]) > 0)
 
 
 def _rows_reference(
@@ -170,10 +198,9 @@ def rows_at(symbols: np.ndarray, columns: int, seed: int, first: int, stop: int)
 
 def _signed_scalar(columns: Any, magnitudes: Any, offset: Any, inner: Any, first: int, out: Any) -> None:
     for i in range(len(columns)):
-        negative = np.int64(uniform_bits(offset, inner, first + i) >> np.uint64(52)) == 0
+        half = np.int64(uniform_bits(offset, inner, first + i) >> np.uint64(52))  # 0 where the dither is negative
         column = np.int64(columns[i])
-        magnitude = magnitudes[column]
-        out[i] = magnitude if ((column & 1) == 1) != negative else -magnitude
+        out[i] = magnitudes[column] * (1 - 2 * ((column & 1) ^ half))
 
 
 def _signed_reference(
@@ -201,6 +228,6 @@ assert len(DISTANCES) - 1 == CONTEXTS
 _histogram = Loop(_histogram_scalar, _histogram_reference)
 _dithered = Loop(_dithered_scalar, _dithered_reference, uses=[uniform_bits])
 _undithered = Loop(_undithered_scalar, _undithered_reference, uses=[uniform_bits])
-_contexts = Loop(_contexts_scalar, _contexts_reference, uses=[uniform_bits, _context])
-_rows = Loop(_rows_scalar, _rows_reference, uses=[uniform_bits, _context])
+_contexts = Loop(_contexts_scalar, _contexts_reference, uses=[uniform_bits, _cells_of])
+_rows = Loop(_rows_scalar, _rows_reference, uses=[uniform_bits, _cells_of])
 _signed = Loop(_signed_scalar, _signed_reference, uses=[uniform_bits])

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from telegrad.kernels.compiled import Loop, in_chunks
 
-__all__ = ["largest_in", "largest_magnitude", "plain", "sums_of_squares", "sums_of_squares_in"]
+__all__ = ["largest_in", "largest_magnitude", "plain", "sum_of_magnitudes_in", "sums_of_squares", "sums_of_squares_in"]
 
 _LANES = 64
 
@@ -95,5 +95,31 @@ def sums_of_squares_in(x: np.ndarray, block: int) -> np.ndarray:
     return out
 
 
+def _sum_scalar(x: Any) -> float:
+    lanes = np.zeros(_LANES)
+    whole = len(x) // _LANES * _LANES
+    for i in range(0, whole, _LANES):
+        for lane in range(_LANES):
+            lanes[lane] += abs(np.float64(x[i + lane]))
+    for i in range(whole, len(x)):
+        lanes[i - whole] += abs(np.float64(x[i]))
+    total = 0.0
+    for lane in range(_LANES):
+        total += lanes[lane]
+    return total
+
+
+def _sum_reference(x: np.ndarray) -> float:
+    lanes = np.zeros(-(-len(x) // _LANES) * _LANES)
+    lanes[: len(x)] = np.abs(x)
+    return float(np.cumsum(np.cumsum(lanes.reshape(-1, _LANES), axis=0)[-1])[-1])
+
+
+def sum_of_magnitudes_in(x: np.ndarray) -> float:
+    """Σ |x_i| in float64, 64 interleaved sums and then their sum, by the calling thread."""
+    return float(_sum(x)) if len(x) else 0.0
+
+
 _largest = Loop(_largest_scalar, _largest_reference)
 _square = Loop(_square_scalar, _square_reference)
+_sum = Loop(_sum_scalar, _sum_reference)

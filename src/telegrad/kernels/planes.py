@@ -1,7 +1,7 @@
 """Bit planes of magnitudes relative to the largest (A14): how full each is, and the planes themselves.
 
-|v_j| = m (q_j + rest_j) 2^−62 with integers q_j below 2^62, from ⌊2^62 |v_j| / m⌋ in float64: plane l holds bit 62 − l of
-q_j. An entry of magnitude m has no finite expansion: its bits are all ones and its rest is 1.
+|v_j| = m (q_j + rest_j) 2^−62 with integers q_j below 2^62, from ⌊2^62 |v_j| / m⌋ in float64: plane l holds bit
+62 − l of q_j. An entry of magnitude m has no finite expansion: its bits are all ones and its rest is 1.
 
 The count of a plane takes no look at single bits: eight words are added in parallel, bit by bit, by a tree of full
 adders, into counters whose binary digits are words themselves.

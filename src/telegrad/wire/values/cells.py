@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import struct
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cache, cached_property
 from typing import Any, ClassVar
 
 import numpy as np
@@ -15,7 +15,7 @@ from telegrad.errors import WireError
 from telegrad.kernels.cells import cells_between, dead_zone_cells, looked_up, product
 from telegrad.kernels.compiled import in_chunks
 from telegrad.kernels.gaussian import dead_zone_centroids, lloyd_max
-from telegrad.kernels.magnitudes import largest_magnitude
+from telegrad.kernels.magnitudes import largest_magnitude, sum_of_magnitudes_in
 from telegrad.kernels.symbols import folded, unfolded
 from telegrad.random import Key
 from telegrad.wire.bits import Reader, pack_fixed, unpack_fixed
@@ -50,11 +50,16 @@ class LloydMaxCells(Values):
     def quantise(self, start: int, z: np.ndarray) -> float:
         """Make symbols start … of the normalised z: the nearest centroids q, on an edge the upper. Returns ⟨q, z⟩."""
         symbol, match = self.symbol.numpy()[start : start + len(z)], 0.0
+        if not self.share:
+            cells_between(z, _edges(self.bits), symbol)
+            if self.bits == 1:
+                return float(_both_signs(1)[1]) * sum_of_magnitudes_in(z)
+            return product(symbol, _both_signs(self.bits), 0, z)
         for which, bits in self._parts(start, len(z)):
-            cells = np.empty(len(z[which]), dtype=np.uint8)
-            cells_between(z[which], _edges(bits).numpy(), cells)
+            cells, part = np.empty(len(z[which]), dtype=np.uint8), z[which]
+            cells_between(part, _edges(bits), cells)
             symbol[which] = cells
-            match += product(cells, _both_signs(bits).numpy(), 0, z[which])
+            match += product(cells, _both_signs(bits), 0, part)
         return match
 
     def numbers(self) -> Tensor:
@@ -66,7 +71,7 @@ class LloydMaxCells(Values):
         """Write numbers start … as many as `out` holds."""
         symbol = self.symbol.numpy()[start : start + len(out)]
         for which, bits in self._parts(start, len(out)):
-            table = _both_signs(bits).numpy()
+            table = _both_signs(bits)
             if isinstance(which, slice):
                 looked_up(symbol, table, 0, out)
             else:
@@ -120,12 +125,14 @@ class LloydMaxCells(Values):
         return cells
 
 
-def _both_signs(bits: int) -> Tensor:
+@cache
+def _both_signs(bits: int) -> np.ndarray:
     centroids = lloyd_max(bits)[0].astype(np.float32).astype(np.float64)
-    return torch.from_numpy(np.concatenate([-centroids[::-1], centroids]))
+    return np.concatenate([-centroids[::-1], centroids])
 
 
-def _edges(bits: int) -> Tensor:
+@cache
+def _edges(bits: int) -> np.ndarray:
     centroids = _both_signs(bits)
     return (centroids[1:] + centroids[:-1]) / 2
 
