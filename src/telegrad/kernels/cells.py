@@ -19,7 +19,8 @@ def _between_scalar(z: Any, edges: Any, out: Any) -> None:
             out[i] = z[i] >= edges[0]
         return
     for i in range(len(z)):
-        low, half = 0, (len(edges) + 1) >> 1
+        low: Any = 0
+        half = (len(edges) + 1) >> 1
         while half > 0:
             low += half * np.int64(z[i] >= edges[low + half - 1])
             half >>= 1
@@ -38,7 +39,7 @@ def cells_between(z: np.ndarray, edges: np.ndarray, out: np.ndarray) -> None:
 def _dead_zone_scalar(z: Any, zero: float, step: float, most: int, out: Any) -> None:
     for i in range(len(z)):
         magnitude = abs(np.float64(z[i]))
-        cell = min(np.int64((magnitude - zero) / step) + 1, most) if magnitude >= zero else 0
+        cell: Any = min(np.int64((magnitude - zero) / step) + 1, most) if magnitude >= zero else 0
         out[i] = -cell if z[i] < 0 else cell
 
 

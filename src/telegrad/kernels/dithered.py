@@ -118,7 +118,7 @@ def _cells_of(dither, cells):  # type: ignore[no-untyped-def]
         distance[i] = 0.5 - abs(dither[i])
     for i in range(len(cells)):
         cells[i] = min(np.int64((distance[i] - 0.0625) * 64.0) + 36, 63)
-    count = 0
+    count: Any = 0
     for i in range(len(cells)):
         near[count] = i
         count += np.int64(distance[i] < 0.0625)
@@ -157,7 +157,8 @@ def contexts_at(seed: int, first: int, stop: int) -> np.ndarray:
 def _rows_scalar(symbols: Any, columns: int, offset: Any, inner: Any, first: int, out: Any) -> None:
     dither, cells, negative = np.empty(_TILE), np.empty(_TILE, dtype=np.int64), np.empty(_TILE, dtype=np.int64)
     for low in range(0, len(symbols), _TILE):
-        size, most = min(_TILE, len(symbols) - low), np.int64(0)
+        size = min(_TILE, len(symbols) - low)
+        most: Any = np.int64(0)
         for i in range(size):
             dither[i] = np.float64(uniform_bits(offset, inner, first + low + i)) * UNIT - 0.5
             negative[i] = np.int64(dither[i] < 0)
@@ -171,7 +172,8 @@ def _rows_scalar(symbols: Any, columns: int, offset: Any, inner: Any, first: int
             continue
         for i in range(size):
             symbol = np.int64(symbols[low + i])
-            bucket, width = abs(symbol), 0
+            bucket: Any = abs(symbol)
+            width = 0
             if bucket >= 16:
                 while bucket >> width >= 16:
                     width += 1

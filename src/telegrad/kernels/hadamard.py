@@ -210,10 +210,11 @@ class Rotation:
         return self._scratch(self.sizes[number], dtype)[0]
 
     def _scratch(self, size: int, dtype: np.dtype[Any]) -> tuple[np.ndarray, np.ndarray]:
-        held = self._held.__dict__
+        held: dict[Any, Any] = self._held.__dict__
         if (size, dtype) not in held:
             held[size, dtype] = np.empty((2, size), dtype=dtype)
-        return held[size, dtype]
+        first, second = held[size, dtype]
+        return first, second
 
     def _rounds(self, start: int, size: int) -> list[tuple[np.uint64, np.uint64, int]]:
         """(the key's words, the first of the stream's numbers) of the signs of each round."""

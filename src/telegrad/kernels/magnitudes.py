@@ -36,7 +36,7 @@ def _largest_reference(bits: np.ndarray, mask: Any) -> Any:
 def largest_in(x: np.ndarray) -> float:
     """max |x_i| of float32 or float64 numbers by the calling thread; NaN where there is one: its bits are largest."""
     bits = x.view(np.int32 if x.itemsize == 4 else np.int64)
-    mask = np.array([np.iinfo(bits.dtype).max], dtype=bits.dtype)
+    mask = np.array([2**31 - 1 if x.itemsize == 4 else 2**63 - 1], dtype=bits.dtype)
     return float(np.array([_largest(bits, mask[0])], dtype=bits.dtype).view(x.dtype)[0])
 
 

@@ -47,7 +47,8 @@ def state_count(n: int) -> int:
 
 
 def _encode_scalar(symbols: Any, table: Any, bits: int, states: Any, words: Any) -> int:
-    mask, at, shift = len(states) - 1, len(words), np.uint64(bits) + _32
+    at: Any = len(words)
+    mask, shift = len(states) - 1, np.uint64(bits) + _32
     for i in range(len(symbols) - 1, -1, -1):
         s, lane = np.int64(symbols[i]), i & mask
         x = states[lane]
@@ -77,7 +78,8 @@ def _encode_rows(symbols: Any, table: Any, bits: int, states: Any, words: Any) -
 def _decode_scalar(
     words: Any, states: Any, starts: Any, hints: Any, width: int, contexts: Any, bits: int, symbols: Any
 ) -> int:
-    lanes, at, last = len(states), 0, len(words) - len(states)
+    at: Any = 0
+    lanes, last = len(states), len(words) - len(states)
     mask, coarse, contextual = (1 << bits) - 1, max(0, bits - _HINT), len(contexts) > 0
     across = hints.shape[1]
     flat_starts, flat_hints = starts.reshape(-1), hints.reshape(-1)

@@ -128,8 +128,9 @@ def unfolded(values: np.ndarray) -> np.ndarray:
 
 
 def _fix_scalar(values: Any, width: int, out: Any) -> None:
-    # `filled` bits, fewer than 8, wait for their byte; so many wide integers go in two parts.
-    waiting, filled, at = 0, 0, 0
+    # `filled` bits, fewer than 8, wait for their byte; wide integers go in two parts.
+    waiting: Any = 0
+    filled, at = 0, 0
     upper = max(0, width - 32)
     for i in range(len(values)):
         value = np.int64(values[i])
@@ -173,7 +174,8 @@ def fixed_width(values: np.ndarray, width: int) -> np.ndarray:
 
 
 def _unfix_scalar(data: Any, width: int, out: Any) -> None:
-    waiting, filled, at = 0, 0, 0
+    waiting: Any = 0
+    filled, at = 0, 0
     for i in range(len(out)):
         value, wanted = 0, width
         while wanted > filled:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import struct
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -78,10 +78,9 @@ class Dithered(Values):
         pieces = Encoder(frequency, bits).pieces(
             lambda start, stop: rows_at(symbol, columns, self.seed, start, stop), self.n
         )
-        far = symbol[:0]
+        magnitude = np.zeros(0, dtype=np.int64)
         if largest_of(self.symbol) >= 16:  # only these have bits below their bucket
-            far = symbol[(symbol >= 16) | (symbol <= -16)]
-        magnitude = np.abs(far.astype(np.int64))
+            magnitude = self.symbol[(self.symbol >= 16) | (self.symbol <= -16)].abs().cpu().numpy().astype(np.int64)
         return pack_pieces(pieces) + _pack_tails(magnitude, tail_width_of(magnitude))
 
     @cached_property
@@ -113,7 +112,7 @@ class Dithered(Values):
         bits = shortest_bits(n)
         frequency = frequencies(ratio, counts, bits)
         decoder, kinds = Decoder(frequency, bits), frequency.shape[1]
-        column = np.empty(n, dtype=np.uint8 if kinds <= 256 else np.uint16)
+        column: Any = np.empty(n, dtype=np.uint8 if kinds <= 256 else np.uint16)
         unpack_pieces(
             reader,
             n,
