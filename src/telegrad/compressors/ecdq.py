@@ -76,20 +76,37 @@ class ECDQ(Compressor):
         target = self.bits * d - 8 * (12 + 13 + scalar_nbytes(v.dtype)) - 24 * state_count(d)
         if target <= 0:  # the header alone is longer: no step makes the message short enough
             return round_scalar(largest, v.dtype, None) or 2.0**-149
-        middle = _solve(lambda at: law.nbits(math.exp(at)) < target, low, high, 18)
+        tolerance = 1e-4 * d
+        middle = _solve(lambda at: law.nbits(math.exp(at)) - target, low, high, tolerance)
         # The law is coarse: what it says of itself is corrected by what it costs the entries, near the solution.
         goal = target - law.nbits(math.exp(middle), true=True) + law.nbits(math.exp(middle))
         near = max(low, middle - 0.3), min(high, middle + 0.3)
-        middle = _solve(lambda at: law.nbits(math.exp(at)) < goal, *near, 12)
+        middle = _solve(lambda at: law.nbits(math.exp(at)) - goal, *near, tolerance)
         return round_scalar(math.exp(middle), v.dtype, None) or 2.0**-149
 
 
-def _solve(short: Callable[[float], bool], low: float, high: float, halvings: int) -> float:
-    """Where a message begins to be too short."""
-    for _ in range(halvings):
-        middle = (low + high) / 2
-        low, high = (low, middle) if short(middle) else (middle, high)
-    return (low + high) / 2
+def _solve(excess: Callable[[float], float], low: float, high: float, tolerance: float) -> float:
+    """Where a falling excess is within the tolerance of 0, or changes its sign; an end where it does not.
+
+    The Illinois form of false position (Dowell and Jarratt 1971), at most 40 evaluations.
+    """
+    above, below = excess(low), excess(high)
+    if above <= 0 or below >= 0:
+        return low if above <= 0 else high
+    middle, last = (low + high) / 2, 0.0
+    for number in range(38):
+        share = above / (above - below)
+        # Every third step halves the bracket, for jumps.
+        middle = (low + high) / 2 if number % 3 == 2 else low + share * (high - low)
+        at = excess(middle)
+        if abs(at) <= tolerance or high - low < 1e-4:
+            break
+        if at > 0:
+            low, above, below = middle, at, below / 2 if last > 0 else below
+        else:
+            high, below, above = middle, at, above / 2 if last < 0 else above
+        last = at
+    return middle
 
 
 class _Law:

@@ -153,7 +153,7 @@ class Encoder:
         states = np.full(lanes_of(len(symbols)), LOWEST, dtype=np.uint64)
         words = np.empty(len(symbols) + 1, dtype=np.uint16)
         at = _encode(symbols, self._table, self.bits, states, words)
-        return states.astype(np.uint32), words[at:]
+        return states.astype(np.uint32), words[at:].copy()  # the room itself is far larger
 
     def pieces(self, symbols: Callable[[int, int], np.ndarray], n: int) -> list[tuple[np.ndarray, np.ndarray]]:
         """Every piece of n symbols by all threads; `symbols(start, stop)` makes those of one piece."""

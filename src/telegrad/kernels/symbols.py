@@ -10,6 +10,9 @@ from telegrad.kernels.compiled import Loop, in_chunks
 
 __all__ = ["counted", "fixed_width", "folded", "from_fixed_width", "joined", "parted", "unfolded"]
 
+_PART = 65536
+_UNSIGNED = {np.dtype(np.int8): np.dtype(np.uint8), np.dtype(np.int16): np.dtype(np.uint16)}
+
 
 def _count_scalar(values: Any, counts: Any) -> bool:
     size = counts.shape[1]
@@ -30,12 +33,21 @@ def _count_reference(values: np.ndarray, counts: np.ndarray) -> bool:
 
 
 def counted(values: np.ndarray, size: int) -> np.ndarray | None:
-    """How often each integer up to the largest occurs, int64; None where the largest is not below `size`."""
-    tables = np.zeros((max(1, len(values) // 65536), 4, size), dtype=np.int64)[:16]
-    fit = in_chunks(lambda number, start, stop: _count(values[start:stop], tables[number]), len(values))
-    if not all(fit):
-        return None
-    counts = tables.sum((0, 1))
+    """How often each integer up to the largest occurs, int64, signed ones as `folded` makes them; None where the
+    largest is not below `size`.
+    """
+
+    def work(_: int, start: int, stop: int) -> np.ndarray | None:
+        table = np.zeros((4, size), dtype=np.int64)
+        parts = (_unsigned(values[at : min(stop, at + _PART)]) for at in range(start, stop, _PART))
+        return table.sum(0) if all(_count(part, table) for part in parts) else None
+
+    tables = in_chunks(work, len(values))
+    counts = np.zeros(size, dtype=np.int64)
+    for table in tables:
+        if table is None:
+            return None
+        counts += table
     return counts[: int(counts.nonzero()[0][-1]) + 1 if len(values) else 0]
 
 
@@ -60,11 +72,18 @@ def _join_reference(values: np.ndarray, base: int, group: int, out: np.ndarray) 
 
 
 def joined(values: np.ndarray, base: int, group: int) -> np.ndarray:
-    """`group` integers below `base` as one, Σ v_j base^j, uint8; zeros are appended where the last group is short."""
+    """`group` integers below `base` as one, Σ v_j base^j, uint8; zeros are appended where the last group is short.
+
+    Signed integers as `folded` makes them.
+    """
     out = np.empty(-(-len(values) // group), dtype=np.uint8)
-    in_chunks(
-        lambda _, start, stop: _join(values[start * group : stop * group], base, group, out[start:stop]), len(out)
-    )
+
+    def work(_: int, start: int, stop: int) -> None:
+        for at in range(start, stop, _PART):
+            end = min(stop, at + _PART)
+            _join(_unsigned(values[at * group : end * group]), base, group, out[at:end])
+
+    in_chunks(work, len(out))
     return out
 
 
@@ -104,9 +123,13 @@ def _fold_reference(values: np.ndarray, out: np.ndarray) -> None:
 
 def folded(values: np.ndarray) -> np.ndarray:
     """0, −1, 1, −2, … as 0, 1, 2, 3, …; from int8 and int16 to the unsigned type of that size, else int64."""
-    out = np.empty(len(values), dtype={1: np.uint8, 2: np.uint16}.get(values.itemsize, np.int64))
-    in_chunks(lambda _, start, stop: _fold(values[start:stop], out[start:stop]), len(values))
+    out = np.empty(len(values), dtype=_UNSIGNED.get(values.dtype, np.dtype(np.int64)))
+    _fold(values, out)
     return out
+
+
+def _unsigned(values: np.ndarray) -> np.ndarray:
+    return folded(values) if values.dtype in _UNSIGNED else values
 
 
 def _unfold_scalar(values: Any, out: Any) -> None:

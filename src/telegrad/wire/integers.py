@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 
 from telegrad.errors import WireError
 from telegrad.kernels.compiled import in_chunks
 from telegrad.kernels.rans import PIECE, Decoder, Encoder, lanes_of
-from telegrad.kernels.symbols import counted, joined, parted
+from telegrad.kernels.symbols import counted, folded, joined, parted
 from telegrad.wire.bits import (
     Reader,
     best_rice,
@@ -46,7 +47,8 @@ def entropy_bits(counts: np.ndarray) -> float:
 
 @dataclass(frozen=True)
 class Integers:
-    """n integers from 0 to 2^62 − 1, of any integer dtype, in a format byte and what follows it.
+    """n integers from 0 to 2^62 − 1, of any integer dtype, in a format byte and what follows it; int8 and int16 are
+    taken for signed and sent as `folded` makes them, which saves a copy of long streams.
 
     0 … 31: Golomb-Rice with that parameter; 64 + w: w <= 62 bits each; 128: interleaved rANS with its frequencies. The
     last is taken where the stream has at least 512 integers below 4096 and it is shorter.
@@ -64,8 +66,8 @@ class Integers:
         """The better of fixed width and Golomb-Rice: (format, bits)."""
         n, counts = len(self.values), self._counts
         if counts is None:
-            width = int(self.values.max()).bit_length()
-            b, rice = best_rice(self.values.astype(np.int64, copy=False))
+            width = int(self._unsigned().max()).bit_length()
+            b, rice = best_rice(self._unsigned().astype(np.int64, copy=False))
         else:
             width = max(0, len(counts) - 1).bit_length()
             b, rice = _best_rice_of(counts)
@@ -73,28 +75,31 @@ class Integers:
 
     @cached_property
     def _coded(self) -> bytes | None:
-        """The entropy-coded stream, where that is shorter."""
+        """The entropy-coded stream and its format byte, where that is shorter."""
         nbytes, counts = (self._plain[1] + 7) // 8, self._counts
         if len(self.values) < _WORTH_CODING or nbytes == 0 or counts is None:
             return None
         if entropy_bits(counts) / 8 + len(counts) / 2 > nbytes:
             return None
         coded = _pack_entropy(self.values, counts)
-        return coded if len(coded) < nbytes else None
+        return coded if len(coded) - 1 < nbytes else None
 
     @property
     def nbytes(self) -> int:
         """The length of `write()`."""
-        return 1 + (len(self._coded) if self._coded is not None else (self._plain[1] + 7) // 8)
+        return len(self._coded) if self._coded is not None else 1 + (self._plain[1] + 7) // 8
 
     def write(self) -> bytes:
         """The packed integers; their number is known from elsewhere in the message."""
         if self._coded is not None:
-            return bytes([ENTROPY]) + self._coded
+            return self._coded
         form, _ = self._plain
         if form >= _FIXED:
-            return bytes([form]) + pack_fixed(self.values, form - _FIXED)
-        return bytes([form]) + pack_rice(self.values.astype(np.int64, copy=False), form)
+            return bytes([form]) + pack_fixed(self._unsigned(), form - _FIXED)
+        return bytes([form]) + pack_rice(self._unsigned().astype(np.int64, copy=False), form)
+
+    def _unsigned(self) -> np.ndarray:
+        return folded(self.values) if self.values.dtype in (np.int8, np.int16) else self.values
 
     @staticmethod
     def read(reader: Reader, n: int, form: int | None = None) -> np.ndarray:
@@ -158,17 +163,21 @@ def _pack_entropy(values: np.ndarray, counts: np.ndarray) -> bytes:
         for f, length in zip(frequency, lengths, strict=True)
         for place in range(length - 2, -1, -1)
     ]
-    out = bytes([bits, group]) + pack_varint(len(counts)) + pack_varint(len(frequency))
+    out = bytes([ENTROPY, bits, group]) + pack_varint(len(counts)) + pack_varint(len(frequency))
     out += pack_fixed(lengths, _FREQUENCY_WIDTH) + pack_fixed(np.array(tails, dtype=np.int64), 1)
-    return out + pack_pieces(Encoder(frequency, bits).pieces(lambda start, stop: values[start:stop], len(values)))
+    if values.dtype in (np.int8, np.int16):
+        pieces = Encoder(frequency, bits).pieces(lambda start, stop: folded(values[start:stop]), len(values))
+    else:
+        pieces = Encoder(frequency, bits).pieces(lambda start, stop: values[start:stop], len(values))
+    return pack_pieces(pieces, out)
 
 
-def pack_pieces(pieces: list[tuple[np.ndarray, np.ndarray]]) -> bytes:
-    """The states of every piece, the number of its words, and they."""
-    return b"".join(
-        states.astype("<u4").tobytes() + pack_varint(len(words)) + words.astype("<u2", copy=False).tobytes()
-        for states, words in pieces
-    )
+def pack_pieces(pieces: list[tuple[np.ndarray, np.ndarray]], head: bytes = b"") -> bytes:
+    """`head`, then the states of every piece, the number of its words, and they."""
+    parts: list[Any] = [head]
+    for states, words in pieces:
+        parts += [states.astype("<u4").tobytes(), pack_varint(len(words)), words.astype("<u2", copy=False).data]
+    return b"".join(parts)
 
 
 def unpack_pieces(reader: Reader, n: int, decode: Callable[[int, int, np.ndarray, np.ndarray], bool]) -> None:

@@ -12,7 +12,7 @@ from torch import Tensor
 from telegrad.errors import WireError
 from telegrad.kernels.reference import round_to_dtype
 from telegrad.kernels.rounding import times_steps
-from telegrad.kernels.symbols import folded, unfolded
+from telegrad.kernels.symbols import unfolded
 from telegrad.random import Key
 from telegrad.wire.bits import Reader, pack_varint, varint_nbytes
 from telegrad.wire.integers import Integers
@@ -57,7 +57,7 @@ class Bucketed(Values):
 
     @cached_property
     def _folded(self) -> Integers:
-        return Integers(folded(self.symbol.cpu().numpy()))
+        return Integers(self.symbol.cpu().numpy())
 
     def sizes(self, dtype: torch.dtype) -> Sizes:
         return {
