@@ -1,4 +1,5 @@
 import pytest
+import torch
 from hypothesis import settings
 
 from telegrad.kernels import compiled
@@ -12,3 +13,11 @@ settings.load_profile("telegrad")
 def disable_numba(monkeypatch):
     """A call after which the loops run in the torch and numpy forms that define them."""
     return lambda: monkeypatch.setattr(compiled, "_numba", lambda: None)
+
+
+@pytest.fixture
+def threads():
+    """torch.set_num_threads, undone after the test."""
+    before = torch.get_num_threads()
+    yield torch.set_num_threads
+    torch.set_num_threads(before)

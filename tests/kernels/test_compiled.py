@@ -4,18 +4,10 @@ import os
 import threading
 
 import pytest
-import torch
 
 from telegrad.errors import TelegradWarning
 from telegrad.kernels import compiled
 from telegrad.kernels.compiled import Loop, chunks, in_chunks
-
-
-@pytest.fixture
-def threads():
-    before = torch.get_num_threads()
-    yield torch.set_num_threads
-    torch.set_num_threads(before)
 
 
 @pytest.mark.parametrize("n", [0, 1, 65535, 131072, 1_000_003])

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from telegrad.kernels.hadamard import block_sizes, hadamard, rotate, rotate_back
+from telegrad.kernels.hadamard import block_sizes, rotate, rotate_back, transformed
 
 
 def sylvester(n):
@@ -15,11 +15,29 @@ def sylvester(n):
     return matrix / math.sqrt(n)
 
 
-@pytest.mark.parametrize("n", [1, 2, 4, 8, 64, 128])
-def test_the_transform_is_sylvesters_matrix_and_its_own_inverse(n):
-    x = torch.randn(3, n, generator=torch.Generator().manual_seed(n), dtype=torch.float64)
-    assert torch.allclose(hadamard(x), x @ sylvester(n), atol=1e-13)
-    assert torch.allclose(hadamard(hadamard(x)), x, atol=1e-13)
+@pytest.mark.parametrize(("high", "low"), [(8, 8), (16, 8), (8, 16), (32, 32)])
+def test_the_transform_is_sylvesters_matrix_transposed(high, low):
+    n = high * low
+    x = torch.randn(n, generator=torch.Generator().manual_seed(n), dtype=torch.float64)
+    expected = (sylvester(n) @ x * math.sqrt(n)).view(high, low).t().reshape(-1)
+    done = transformed(x.numpy(), high, low)
+    assert torch.allclose(torch.from_numpy(done), expected, atol=1e-12)
+    assert torch.allclose(torch.from_numpy(transformed(done, low, high)) / n, x, atol=1e-13)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+@pytest.mark.parametrize("n", [7, 100, 5001, 65536 + 64 + 5, 131_072 + 65_000])
+def test_rotations_are_the_same_to_the_bit_for_all_threads_and_forms(n, dtype, disable_numba, threads):
+    v = torch.randn(n, generator=torch.Generator().manual_seed(n), dtype=dtype) * 1e-30
+    threads(2)
+    y = rotate(v, 3)
+    back = rotate_back(y, 3)
+    assert torch.allclose(back.double(), v.double(), rtol=0, atol=1e-35 if dtype == torch.float32 else 1e-43)
+    threads(1)
+    assert torch.equal(rotate(v, 3), y)
+    disable_numba()
+    assert torch.equal(rotate(v, 3), y)
+    assert torch.equal(rotate_back(y, 3), back)
 
 
 def test_blocks_are_the_binary_expansion_and_one_short_end():

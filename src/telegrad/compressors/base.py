@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from telegrad.errors import InputError, NonFiniteError
+from telegrad.kernels.magnitudes import largest_magnitude
 from telegrad.kernels.reference import round_to_dtype
-from telegrad.kernels.selection import largest_magnitude
 from telegrad.random import Key
 from telegrad.spec import Registered
 from telegrad.wire.code import Code, Term
@@ -110,13 +110,7 @@ class Compressor(Registered, ABC):
             key = Key()
         encoded = self.encoded(x, key)
         code = Code(tuple(x.shape), x.dtype, encoded.terms, encoded.level)
-        largest, total = torch.finfo(x.dtype).max, 0.0
-        for term in code.terms:
-            peak = term.values.largest()
-            total += peak
-            if not peak <= largest:
-                raise overflows(self, x.dtype)
-        if len(code.terms) > 1 and total > largest and not bool(code.decode().isfinite().all()):
+        if not _fits(code):
             raise overflows(self, x.dtype)
         return code
 
@@ -147,6 +141,15 @@ class Compressor(Registered, ABC):
             return math.ldexp(self._variance(v), 2 * shift)
         except OverflowError:
             return math.inf
+
+
+def _fits(code: Code) -> bool:
+    """Whether the estimate and every term of it are finite in the tensor's dtype; decoded only where it is close."""
+    top = torch.finfo(code.dtype).max
+    if sum(term.values.largest() for term in code.terms) <= top:
+        return True
+    peaks = [float(term.values.numbers().abs().max()) for term in code.terms]
+    return max(peaks) <= top and (sum(peaks) <= top or bool(code.decode().isfinite().all()))
 
 
 def checked(x: Tensor) -> tuple[Tensor | None, int]:

@@ -14,15 +14,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from telegrad.kernels.magnitudes import plain
 from telegrad.kernels.reference import binary_exponent, power_of_two, round_to_dtype, rounding_variance
-from telegrad.kernels.scatter import plain
 from telegrad.kernels.uniforms import drawn_in_proportion
 from telegrad.random import Key
 from telegrad.wire.code import Term
-from telegrad.wire.positions import Positions
-from telegrad.wire.values import Exponents, Floats, Grid
+from telegrad.wire.positions import All, IndexSet, Positions
+from telegrad.wire.values import Bucketed, Exponents, Floats, Grid
 
-__all__ = ["Coding", "code_values", "coding_omega", "coding_variance", "nonzero_term"]
+__all__ = ["Coding", "code_values", "coding_omega", "coding_variance", "nonzero_term", "symbols_term"]
 
 Coding = Literal["fp32", "bf16", "log", "sign"]
 
@@ -59,6 +59,17 @@ def code_values(positions: Positions, v: Tensor, coding: Coding, dtype: torch.dt
     kept = drawn_in_proportion(v, largest, key)
     grid = Grid(torch.from_numpy(np.sign(numbers[plain(kept)]).astype(np.int64)), largest)
     return Term(positions.keep(kept), grid.rounded(dtype, key.fold(role="scale")))
+
+
+def symbols_term(symbol: Tensor, step: float) -> Term:
+    """step · symbol for a vector of integers, in the shorter of two forms: all of them, for an entropy coder, where at
+    least one in 16 of 512 or more is not zero; else the places, signs and magnitudes of those that are not.
+    """
+    d = len(symbol)
+    if d >= 512 and int(symbol.count_nonzero()) >= d // 16:
+        return Term(All(d), Bucketed(symbol, torch.tensor([step], dtype=torch.float64), d))
+    which = symbol.nonzero().squeeze(1)
+    return Term(IndexSet(d, which), Grid(symbol[which], step))
 
 
 def coding_variance(v: Tensor, coding: Coding, dtype: torch.dtype) -> float:

@@ -12,33 +12,32 @@ import torch
 from torch import Tensor
 
 from telegrad.compressors.base import Compressor, Encoded
-from telegrad.kernels.reference import round_to_integer
+from telegrad.compressors.coding import symbols_term
+from telegrad.kernels.magnitudes import largest_magnitude, sums_of_squares
+from telegrad.kernels.rounding import rounded_to_steps
 from telegrad.random import Key
 from telegrad.spec import check_that, register
 from telegrad.wire.code import Term
-from telegrad.wire.positions import All
-from telegrad.wire.values import Grid
 
-__all__ = ["Dithering", "dithered", "dithering_omega", "dithering_variance", "p_norm", "stochastic_symbols"]
+__all__ = ["Dithering", "dithered", "dithering_omega", "dithering_variance", "p_norm"]
 
 
 def p_norm(x: Tensor, p: float) -> float:
-    """‖x‖_p of a non-zero float64 vector; no power overflows or vanishes on the way."""
-    largest = float(x.abs().max())
+    """‖x‖_p of a non-zero vector as `checked` leaves it; no power overflows or vanishes on the way."""
+    if p == 2.0:
+        return math.sqrt(math.fsum(sums_of_squares(x, 65536).tolist()))
+    largest = largest_magnitude(x)
+    if math.isinf(p):
+        return largest
+    x = x.double()
     return largest * float(torch.linalg.vector_norm(x / largest, ord=p))
 
 
-def stochastic_symbols(x: Tensor, step: float | Tensor, key: Key) -> Tensor:
-    """float64 x in steps of `step` (one for all, or one an entry), rounded stochastically; int64, shape (d,)."""
-    magnitude = round_to_integer(x.abs() / step, key.uniform(len(x), device=x.device)).to(torch.int64)
-    return torch.where(x < 0, -magnitude, magnitude)
-
-
-def dithered(v: Tensor, x: Tensor, step: float, key: Key) -> Term:
-    """The term for float64 `x`, rounded stochastically to multiples of `step`, in a message for a tensor like `v`."""
-    symbol = stochastic_symbols(x, step, key)
-    which = symbol.nonzero().squeeze(1)
-    return Term(All(len(v)).keep(which), Grid(symbol[which], step).rounded(v.dtype, key.fold(role="scale")))
+def dithered(v: Tensor, step: float, levels: int, key: Key) -> Term:
+    """The term for `v` rounded stochastically to multiples of `step`, no entry more than `levels` of them."""
+    steps = torch.tensor([step], dtype=torch.float64)
+    term = symbols_term(rounded_to_steps(v, steps, len(v), key, levels), step)
+    return Term(term.positions, term.values.rounded(v.dtype, key.fold(role="scale")))
 
 
 def dithering_variance(x: Tensor, step: float | Tensor) -> float:
@@ -96,8 +95,7 @@ class Dithering(Compressor):
         return max(0.0, 1 - self.omega(d))
 
     def _encode(self, v: Tensor, key: Key) -> Encoded:
-        x = v.double()
-        return Encoded((dithered(v, x, p_norm(x, self._p) / self.levels, key),))
+        return Encoded((dithered(v, p_norm(v, self._p) / self.levels, self.levels, key),))
 
     def _variance(self, v: Tensor) -> float:
         x = v.double()

@@ -7,11 +7,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from telegrad.compressors.base import Compressor, Encoded
+from telegrad.kernels.dithered import dithered_symbols, magnitude_histogram
 from telegrad.kernels.dithering import FURTHEST, bucket_of, counted, expected_bits, shortest_bits
+from telegrad.kernels.magnitudes import largest_magnitude, sums_of_squares
+from telegrad.kernels.rans import state_count
 from telegrad.random import Key
 from telegrad.spec import check_that, register
 from telegrad.wire.code import Term
@@ -19,11 +21,8 @@ from telegrad.wire.integers import Integers
 from telegrad.wire.positions import All
 from telegrad.wire.values import Dithered
 from telegrad.wire.values.base import round_scalar, scalar_nbytes
-from telegrad.wire.values.dithered import dither_of, lanes
 
 __all__ = ["ECDQ"]
-
-_FINE = 800
 
 
 @register("ecdq", example="ecdq(bits=2)", source="A26; Ziv 1985; Zamir and Feder 1992; Shlezinger et al. 2021")
@@ -61,8 +60,7 @@ class ECDQ(Compressor):
         step = self._step(v, law)
         ratio, counts = law.in_steps(step)
         seed = key.fold(role="dither").to_int()
-        dither = torch.from_numpy(dither_of(seed, len(v))).to(v.device)
-        symbol = (v.double() / step + dither + 0.5).floor().to(torch.int64)
+        symbol = dithered_symbols(v, step, seed, law.top)
         return Encoded((Term(All(len(v)), Dithered(symbol, seed, step, ratio, counts)),))
 
     def _variance(self, v: Tensor) -> float:
@@ -71,38 +69,52 @@ class ECDQ(Compressor):
     def _step(self, v: Tensor, law: _Law) -> float:
         """Δ as the message carries it."""
         d = len(v)
-        root = math.sqrt(float(v.double().square().sum()) / d)
+        root = math.sqrt(math.fsum(sums_of_squares(v, 65536).tolist()) / d)
         # A step rounded up must not exceed the bound.
         largest = root * math.sqrt(12 * self.omega(d)) * (1 - 2.0**-23)
         low, high = math.log(law.top / FURTHEST * 2), math.log(largest)
-        target = self.bits * d - 8 * (12 + 13 + scalar_nbytes(v.dtype)) - 24 * lanes(d)
+        target = self.bits * d - 8 * (12 + 13 + scalar_nbytes(v.dtype)) - 24 * state_count(d)
         if target <= 0:  # the header alone is longer: no step makes the message short enough
             return round_scalar(largest, v.dtype, None) or 2.0**-149
-        middle = _solve(lambda at: law.nbits(math.exp(at)) < target, low, high, 18)
+        tolerance = 1e-4 * d
+        middle = _solve(lambda at: law.nbits(math.exp(at)) - target, low, high, tolerance)
         # The law is coarse: what it says of itself is corrected by what it costs the entries, near the solution.
         goal = target - law.nbits(math.exp(middle), true=True) + law.nbits(math.exp(middle))
         near = max(low, middle - 0.3), min(high, middle + 0.3)
-        middle = _solve(lambda at: law.nbits(math.exp(at)) < goal, *near, 12)
+        middle = _solve(lambda at: law.nbits(math.exp(at)) - goal, *near, tolerance)
         return round_scalar(math.exp(middle), v.dtype, None) or 2.0**-149
 
 
-def _solve(short: Callable[[float], bool], low: float, high: float, halvings: int) -> float:
-    """Where a message begins to be too short."""
-    for _ in range(halvings):
-        middle = (low + high) / 2
-        low, high = (low, middle) if short(middle) else (middle, high)
-    return (low + high) / 2
+def _solve(excess: Callable[[float], float], low: float, high: float, tolerance: float) -> float:
+    """Where a falling excess is within the tolerance of 0, or changes its sign; an end where it does not.
+
+    The Illinois form of false position (Dowell and Jarratt 1971), at most 40 evaluations.
+    """
+    above, below = excess(low), excess(high)
+    if above <= 0 or below >= 0:
+        return low if above <= 0 else high
+    middle, last = (low + high) / 2, 0.0
+    for number in range(38):
+        share = above / (above - below)
+        # Every third step halves the bracket, for jumps.
+        middle = (low + high) / 2 if number % 3 == 2 else low + share * (high - low)
+        at = excess(middle)
+        if abs(at) <= tolerance or high - low < 1e-4:
+            break
+        if at > 0:
+            low, above, below = middle, at, below / 2 if last > 0 else below
+        else:
+            high, below, above = middle, at, above / 2 if last < 0 else above
+        last = at
+    return middle
 
 
 class _Law:
     """How many entries lie between edges that fall from the largest, by 2^−1/16 (`fine`) and 2^−1/4 (`counts`)."""
 
     def __init__(self, v: Tensor) -> None:
-        magnitude = v.double().abs()
-        self.d, self.top = len(v), float(magnitude.max())
-        octaves = torch.log2(magnitude / self.top)
-        place = (-16 * octaves).floor().clamp(min=0, max=_FINE - 1).to(torch.int64)
-        self.fine = torch.bincount(place, minlength=_FINE).cpu().numpy()
+        self.d, self.top = len(v), largest_magnitude(v)
+        self.fine = magnitude_histogram(v, self.top)
         self.counts = self.fine.reshape(-1, 4).sum(1)
 
     def in_steps(self, step: float) -> tuple[float, np.ndarray]:

@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from telegrad.compressors.base import Compressor, Encoded
-from telegrad.kernels.gaussian import dead_zone, entropy_coded_omega, lloyd_max_omega
-from telegrad.kernels.hadamard import LARGEST, block_sizes, rotate
+from telegrad.kernels.cells import product
+from telegrad.kernels.gaussian import dead_zone, dead_zone_centroids, entropy_coded_omega, lloyd_max_omega
+from telegrad.kernels.hadamard import Rotation, block_sizes
+from telegrad.kernels.magnitudes import plain, sums_of_squares_in
+from telegrad.kernels.rans import state_count
 from telegrad.random import Key
 from telegrad.spec import check_that, register
 from telegrad.wire.code import Code, Term
 from telegrad.wire.positions import All, Positions, Subset
 from telegrad.wire.values import DeadZoneCells, LloydMaxCells, Rotated
-from telegrad.wire.values.base import scalar_nbytes
+from telegrad.wire.values.base import largest_of, scalar_nbytes
 
 __all__ = ["Eden", "cells_rate", "entropy_coded_term"]
 
@@ -70,16 +75,18 @@ class Eden(Compressor):
     def _encode(self, v: Tensor, key: Key) -> Encoded:
         d = len(v)
         if self.coder == "entropy":
-            return Encoded((entropy_coded_term(v.double(), self.bits * d, v.dtype, key),))
+            return Encoded((entropy_coded_term(v, self.bits * d, v.dtype, key),))
         positions: Positions = All(d)
-        x = v.double()
+        x, factor = v, 1.0
         if self.bits < 1:
             positions = Subset(d, self._kept(d), key.fold(role="subset").to_int())
-            x = x[positions.indices().to(v.device)] * (d / positions.n)
+            x, factor = v[positions.indices().to(v.device)], d / positions.n
         bits = max(1, int(self.bits))
         share = round((self.bits - bits) * 65536) if self.bits > 1 else 0
-        rotation = _Rotation(x, key)
-        values = rotation.carrying(All(len(x)), LloydMaxCells.quantise(rotation.z, bits, share))
+        vector, cells = _Normalised(x, key), LloydMaxCells.blank(len(x), bits, share)
+        rotation = vector.rotation
+        matches = rotation.each_block(lambda number: cells.quantise(rotation.starts[number], vector.block(number)))
+        values = vector.carried(All(len(x)), cells, matches).scaled(factor)
         return Encoded((Term(positions, values.rounded(v.dtype, key)),))
 
     def _variance(self, v: Tensor) -> float:
@@ -91,58 +98,80 @@ def _capped(omega: float, d: int) -> float:
     return min(omega, max(block_sizes(d), default=1) - 1.0)
 
 
-class _Rotation:
-    """x rotated by what the key says, and normalised block by block: z is about N(0, 1)."""
+class _Normalised:
+    """The rotation of v that the key says, each block normalised to a mean square of 1: about N(0, 1)."""
 
-    def __init__(self, x: Tensor, key: Key) -> None:
-        self.seed = key.fold(role="rotation").to_int()
-        self.y = rotate(x, self.seed)
-        self.sizes = torch.tensor(block_sizes(len(x)), device=x.device)
-        self.energy = self.sums(self.y.square())
-        deviation = (self.energy / self.sizes).sqrt()
-        self.z = self.y / torch.where(deviation > 0, deviation, 1.0).repeat_interleave(self.sizes)
+    def __init__(self, v: Tensor, key: Key) -> None:
+        self.x, self.seed = plain(v), key.fold(role="rotation").to_int()
+        self.rotation = Rotation(len(v), self.seed)
+        # (‖x_b‖² / the root of the mean square) of each block
+        self.lengths = np.zeros(len(self.rotation.sizes))
 
-    def sums(self, numbers: Tensor) -> Tensor:
-        """The sum of each block."""
-        return torch.stack([part.sum() for part in numbers.split(self.sizes.tolist())])
+    def block(self, number: int) -> np.ndarray:
+        """z of that block; lasts until this thread's next call."""
+        y, c = self.rotation.block(self.x, number)
+        energy = float(sums_of_squares_in(y, len(y))[0])
+        deviation = math.sqrt(energy / len(y))
+        if deviation > 0:
+            y *= y.dtype.type(1 / deviation)
+        self.lengths[number] = math.sqrt(energy * len(y)) / c
+        return y
 
-    def carrying(self, positions: Positions, cells: DeadZoneCells | LloydMaxCells) -> Rotated:
-        """The message of these cells, with the scales ‖x_b‖² / ⟨q_b, y_b⟩."""
-        index = positions.indices()
-        q = cells.numbers() if index is None else torch.zeros_like(self.y).index_add_(0, index, cells.numbers())
-        match = self.sums(q * self.y)
-        return Rotated(positions, cells, self.seed, torch.where(self.energy > 0, self.energy / match, 0.0))
+    def carried(self, positions: Positions, cells: DeadZoneCells | LloydMaxCells, matches: list[float]) -> Rotated:
+        """The message of these cells, with the scales ‖x_b‖² / ⟨q_b, y_b⟩; `matches`: the ⟨q_b, z_b⟩."""
+        match = np.array(matches)
+        scales = np.where(self.lengths > 0, self.lengths / np.where(self.lengths > 0, match, 1.0), 0.0)
+        return Rotated(positions, cells, self.seed, torch.from_numpy(scales))
 
-    def dead_zone(self, rate: float) -> Rotated:
-        """Coded in the best dead zone at `rate` bits an entry."""
+
+class _DeadZone:
+    """All of a normalised vector, to be quantised at several rates."""
+
+    def __init__(self, v: Tensor, key: Key) -> None:
+        self.normalised = _Normalised(v, key)
+        self.rotation = self.normalised.rotation
+        self.z = np.empty(len(v), dtype=self.normalised.x.dtype)
+        self.rotation.each_block(lambda number: np.copyto(self._of(number, self.z), self.normalised.block(number)))
+
+    def _of(self, number: int, numbers: np.ndarray) -> np.ndarray:
+        start = self.rotation.starts[number]
+        return numbers[start : start + self.rotation.sizes[number]]
+
+    def coded(self, rate: float) -> Rotated:
+        """In the best dead zone at `rate` bits an entry."""
         cells = DeadZoneCells.quantise(self.z, *dead_zone(rate))
-        symbol = cells.symbol
-        silent = self.sums(symbol.abs().double()) == 0
-        at = 0
-        for size, lost in zip(self.sizes.tolist(), (silent & (self.energy > 0)).tolist(), strict=True):
-            if lost:
+        symbol, d = cells.symbol.numpy(), len(self.z)
+
+        def match(number: int) -> float:
+            own, z = self._of(number, symbol), self._of(number, self.z)
+            if not own.any() and self.normalised.lengths[number] > 0:
                 # A block without any symbol could not be unbiased: its largest entry is sent.
-                place = at + int(self.z[at : at + size].abs().argmax())
-                symbol[place] = self.z[place].sign().to(torch.int64)
-            at += size
-        which = symbol.nonzero().squeeze(1)
-        if len(symbol) >= 512 and len(which) >= _SPARSE * len(symbol):
-            return self.carrying(All(len(symbol)), cells)
-        listed = DeadZoneCells(symbol[which], cells.zero, cells.step)
-        return self.carrying(All(len(symbol)).keep(which), listed)
+                place = int(np.abs(z).argmax())
+                own[place] = np.sign(z[place])
+            return product(own, *table, z)
+
+        top = max(1, int(largest_of(cells.symbol)))
+        positive = dead_zone_centroids(cells.zero, cells.step, top).numpy()
+        table = np.concatenate([-positive[:0:-1], positive]), -top
+        matches = self.rotation.each_block(match)
+        if d >= 512 and int(cells.symbol.count_nonzero()) >= _SPARSE * d:
+            return self.normalised.carried(All(d), cells, matches)
+        which = cells.symbol.nonzero().squeeze(1)
+        listed = DeadZoneCells(cells.symbol[which], cells.zero, cells.step)
+        return self.normalised.carried(All(d).keep(which), listed, matches)
 
 
 def entropy_coded_term(x: Tensor, budget: float, dtype: torch.dtype, key: Key) -> Term:
-    """Entropy-coded EDEN of the float64 x in a message of about `budget` bits for a tensor of `dtype` (A21.5).
+    """Entropy-coded EDEN of x in a message of about `budget` bits for a tensor of `dtype` (A21.5).
 
     The quantiser that the normal law suggests is tried, and adjusted where the message has another length. That is
     symmetric in the rotated entries, so it biases nothing.
     """
     d = len(x)
-    rotation, rate = _Rotation(x, key), cells_rate(budget, d, dtype)
+    vector, rate = _DeadZone(x, key), cells_rate(budget, d, dtype)
     best: tuple[float, Term] | None = None
     for _ in range(4):
-        term = Term(All(d), rotation.dead_zone(rate).rounded(dtype, key))
+        term = Term(All(d), vector.coded(rate).rounded(dtype, key))
         error = (Code((d,), dtype, (term,)).nbits - budget) / d
         if best is None or abs(error) < best[0]:
             best = abs(error), term
@@ -158,7 +187,7 @@ def cells_rate(budget: float, d: int, dtype: torch.dtype = torch.float32) -> flo
     entry costs.
     """
     header = 8 * (12 + 10 + 9 + scalar_nbytes(dtype) * len(block_sizes(d)))
-    lanes = 32 * (4 if d < LARGEST else 16)
+    lanes = 32 * state_count(d)
     rate = (budget - header) / d
     # Dense symbols carry the states of an entropy coder; the places of few are coded 2 % above their entropy.
     rate = rate - lanes / d if d >= 512 and rate - lanes / d >= 0.3 else 0.98 * rate

@@ -56,11 +56,10 @@ class HeadTail(Compressor):
         chosen, halvings, _ = _best_head(v, steps, budget)
         index = (steps >= chosen).nonzero().squeeze(1)
         if len(index) == 0:
-            return Encoded((entropy_coded_term(v.double(), budget, v.dtype, key),))
-        x = v.double()
-        head = Term(IndexSet(d, index), _rounded_head(x[index], halvings, v.dtype))
-        rest = x.clone()
-        rest[index] -= head.values.numbers().double()
+            return Encoded((entropy_coded_term(v, budget, v.dtype, key),))
+        head = Term(IndexSet(d, index), _rounded_head(v[index].double(), halvings, v.dtype))
+        rest = v.to(torch.float64 if v.dtype == torch.float64 else torch.float32, copy=True)
+        rest[index] = (v[index].double() - head.values.numbers()).to(rest.dtype)
         if not bool(rest.any()):
             return Encoded((head,))
         left = budget - Code((), v.dtype, (head,)).nbits + Code((), v.dtype).nbits

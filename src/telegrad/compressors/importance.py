@@ -11,8 +11,9 @@ import torch
 from torch import Tensor
 
 from telegrad.compressors.base import Compressor, Encoded
+from telegrad.kernels.magnitudes import plain
 from telegrad.kernels.reference import rounding_variance, sorted_descending
-from telegrad.kernels.scatter import plain, taken
+from telegrad.kernels.scatter import taken
 from telegrad.kernels.selection import SMALL, MagnitudeHistogram
 from telegrad.kernels.uniforms import drawn_in_proportion
 from telegrad.random import Key

@@ -10,7 +10,9 @@ import torch
 from torch import Tensor
 
 from telegrad.compressors.base import Compressor, Encoded
-from telegrad.compressors.dithering import dithered, dithering_omega, dithering_variance, stochastic_symbols
+from telegrad.compressors.dithering import dithered, dithering_omega, dithering_variance, p_norm
+from telegrad.kernels.magnitudes import sums_of_squares
+from telegrad.kernels.rounding import rounded_to_steps
 from telegrad.random import Key
 from telegrad.spec import check_that, register
 from telegrad.wire.code import Term
@@ -27,7 +29,8 @@ class QSGD(Compressor):
 
     Unbiased; exact variance (‖x‖²/s²) Σ f_j (1 − f_j), f_j the fraction of y_j. For `norm=l2` omega = √d/s − 1,
     attained by equal magnitudes, where √d >= 2s, else d/(4s²): within (A7.2); for `norm=inf` see `dithering_omega`.
-    Sent: the places of the non-zero symbols, their signs, their magnitudes where one exceeds 1, and ‖x‖/s.
+    Sent: the symbols of all entries, entropy coded; where few are not zero, their places, signs and magnitudes;
+    and ‖x‖/s.
 
     `bucket`: so many neighbouring entries share a norm (512 in the paper); then omega is that of one bucket, every
     symbol is sent, and a scale for each bucket.
@@ -54,27 +57,35 @@ class QSGD(Compressor):
     def alpha(self, d: int) -> float:
         return max(0.0, 1 - self.omega(d))
 
-    def _steps(self, x: Tensor) -> Tensor:
+    def _steps(self, v: Tensor) -> Tensor:
         """The step of every bucket, float64."""
-        bucket = min(self.bucket or len(x), len(x))
-        rows = torch.nn.functional.pad(x, (0, -len(x) % bucket)).view(-1, bucket)
-        largest = rows.abs().amax(1)
+        bucket = min(self.bucket or len(v), len(v))
+        if bucket == len(v):
+            return torch.tensor([p_norm(v, self._p) / self.levels], dtype=torch.float64)
+        if self.norm == "l2":
+            norms = sums_of_squares(v, bucket).sqrt()
+            if v.dtype != torch.float64 or bool((norms > 2.0**-400).all()):
+                return norms / self.levels
+        # Squares of float64 numbers may vanish: those of numbers relative to the largest do not.
+        rows = torch.nn.functional.pad(v, (0, -len(v) % bucket)).view(-1, bucket)
+        low, high = rows.aminmax(dim=1)
+        largest = torch.maximum(-low, high).double()
+        if self.norm == "inf":
+            return largest / self.levels
         relative = rows / torch.where(largest > 0, largest, 1.0).unsqueeze(1)
-        return largest * torch.linalg.vector_norm(relative, ord=self._p, dim=1) / self.levels
-
-    def _of_entries(self, steps: Tensor, d: int) -> Tensor:
-        """For each entry the step of its bucket. A bucket of zeros has any step: its symbols are zero."""
-        return torch.where(steps > 0, steps, 1.0).repeat_interleave(min(self.bucket or d, d))[:d]
+        return largest * torch.linalg.vector_norm(relative, dim=1) / self.levels
 
     def _encode(self, v: Tensor, key: Key) -> Encoded:
-        x = v.double()
-        steps = self._steps(x)
+        steps = self._steps(v)
         if self.bucket is None:
-            return Encoded((dithered(v, x, float(steps[0]), key),))
-        symbol = stochastic_symbols(x, self._of_entries(steps, len(x)), key)
+            return Encoded((dithered(v, float(steps[0]), self.levels, key),))
+        # A bucket of zeros has any step: its symbols are zero.
+        positive = torch.where(steps > 0, steps, 1.0)
+        symbol = rounded_to_steps(v, positive, min(self.bucket, len(v)), key, self.levels)
         values = Bucketed(symbol, steps, self.bucket).rounded(v.dtype, key.fold(role="scale"))
         return Encoded((Term(All(len(v)), values),))
 
     def _variance(self, v: Tensor) -> float:
-        x = v.double()
-        return dithering_variance(x, self._of_entries(self._steps(x), len(x)))
+        steps = self._steps(v)
+        each = torch.where(steps > 0, steps, 1.0).repeat_interleave(min(self.bucket or len(v), len(v)))
+        return dithering_variance(v.double(), each[: len(v)])

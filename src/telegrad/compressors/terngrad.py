@@ -9,8 +9,10 @@ from torch import Tensor
 
 from telegrad.compressors.base import Compressor, Encoded
 from telegrad.compressors.dithering import dithered, dithering_omega, dithering_variance
+from telegrad.kernels.magnitudes import largest_magnitude
 from telegrad.random import Key
 from telegrad.spec import check_that, register
+from telegrad.wire.code import Term
 
 __all__ = ["TernGrad"]
 
@@ -50,8 +52,9 @@ class TernGrad(Compressor):
         return x.clamp(-limit, limit)
 
     def _encode(self, v: Tensor, key: Key) -> Encoded:
-        x = self._clipped(v)
-        return Encoded((dithered(v, x, float(x.abs().max()), key),))
+        x = v if self.clip is None else self._clipped(v)
+        term = dithered(x, largest_magnitude(x), 1, key)
+        return Encoded((Term(term.positions, term.values.rounded(v.dtype, key.fold(role="scale"))),))
 
     def _mean(self, v: Tensor) -> Tensor:
         return self._clipped(v)

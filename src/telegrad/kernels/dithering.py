@@ -11,6 +11,7 @@ import numpy as np
 
 __all__ = [
     "CONTEXTS",
+    "DISTANCES",
     "FURTHEST",
     "bucket_of",
     "contexts_of",
@@ -34,14 +35,15 @@ FURTHEST = 1 << 20
 
 _SINGLE = 16
 _QUARTER_OCTAVE = 0.8408964152537145  # 2^(−1/4), multiplied up so that no library's pow matters
-# Distances from the edge, increasing, between which the cells lie.
-_DISTANCES = np.concatenate(
+DISTANCES = np.concatenate(
     [
         [0.0],
         np.cumprod(np.append(1 / 16, np.full(35, _QUARTER_OCTAVE)))[::-1],
         1 / 16 + np.arange(1, 29) / 64,
     ]
 )
+"""Distances from the edge, increasing, between which the cells lie."""
+
 _INSIDE = (1 / 12, 1 / 4, 5 / 12, 7 / 12, 3 / 4, 11 / 12)
 
 
@@ -74,7 +76,7 @@ def counted(bucket: np.ndarray) -> np.ndarray:
 
 def contexts_of(dither: np.ndarray) -> np.ndarray:
     """The cell of each dither in [−½, ½)."""
-    return np.clip(np.searchsorted(_DISTANCES, 0.5 - np.abs(dither), side="right") - 1, 0, CONTEXTS - 1)
+    return np.clip(np.searchsorted(DISTANCES, 0.5 - np.abs(dither), side="right") - 1, 0, CONTEXTS - 1)
 
 
 def shortest_bits(n: int) -> int:
@@ -94,7 +96,7 @@ def _shares(ratio: float, counts: np.ndarray, fall: float = _QUARTER_OCTAVE) -> 
     low = symbol_of(np.arange(top + 2)).astype(np.float64) - 0.5
     # For each cell of the dither, at points inside it and on its ends.
     inside = np.array((0.0, *_INSIDE, 1.0))
-    dither = (0.5 - (_DISTANCES[:-1, None] + np.diff(_DISTANCES)[:, None] * inside)).reshape(-1)
+    dither = (0.5 - (DISTANCES[:-1, None] + np.diff(DISTANCES)[:, None] * inside)).reshape(-1)
     weight = np.array((1e-3, *([1.0] * len(_INSIDE)), 1e-3))
     weight /= weight.sum()
     above = 0.5 - 0.5 * _law(low[1:] - dither[:, None], edges, reached)
@@ -143,4 +145,4 @@ def expected_bits(ratio: float, counts: np.ndarray, bits: int, true: np.ndarray 
     if true is not None:
         shares, _ = _shares(ratio, true, _QUARTER_OCTAVE**0.25)
     shares = shares / shares.sum(1, keepdims=True)
-    return float((shares * (bits - np.log2(frequency) + raw)).sum(1) @ (2 * np.diff(_DISTANCES)))
+    return float((shares * (bits - np.log2(frequency) + raw)).sum(1) @ (2 * np.diff(DISTANCES)))

@@ -6,85 +6,121 @@ All lanes share one stream of words, in the order in which the decoder wants the
 bits a lane. Where the law of a symbol depends on what both ends know, its context, each context has frequencies of its
 own: symbol s of context c is row c, column s of one table, and counts as symbol c K + s.
 
+Long streams are cut into pieces of 2^18 symbols, each coded by itself, so that threads can share them. The encoder
+divides by multiplying: with r = ⌈2^(32+bits) / f⌉ and x < 2^(32−bits) f, ⌊x / f⌋ is exactly x r >> 32 + bits, and x r
+stays below 2^64. The decoder finds a symbol from the leading bits of its slot and steps on to the right one.
+
 The loops are numba's where it is installed; else the numpy form below them, vectorised over lanes, gives the same
 words.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
-from telegrad.kernels.compiled import Loop
+from telegrad.kernels.compiled import Loop, in_chunks
 
-__all__ = ["LOWEST", "rans_decode", "rans_encode"]
+__all__ = ["LOWEST", "PIECE", "Decoder", "Encoder", "lanes_of", "state_count"]
 
 LOWEST = 1 << 16
 """The state every lane starts from when encoding, and so ends at when decoding."""
 
+PIECE = 1 << 18
+"""Symbols that are coded together, at most."""
 
-def _encode_scalar(symbols: Any, frequency: Any, start: Any, bits: int, states: Any, words: Any) -> int:
-    lanes, at = len(states), len(words)
+_HINT = 13
+_16, _32 = np.uint64(16), np.uint64(32)
+_LOW = np.uint64(0xFFFF)
+
+
+def lanes_of(n: int) -> int:
+    """How many lanes a piece of n symbols has: more are faster, and each costs about 24 bits. A power of two."""
+    return 4 if n < 1 << 16 else 8
+
+
+def state_count(n: int) -> int:
+    """The states in all pieces of n symbols."""
+    return n // PIECE * lanes_of(PIECE) + lanes_of(n % PIECE) * (n % PIECE > 0)
+
+
+def _encode_scalar(symbols: Any, table: Any, bits: int, states: Any, words: Any) -> int:
+    at: Any = len(words)
+    mask, shift = len(states) - 1, np.uint64(bits) + _32
     for i in range(len(symbols) - 1, -1, -1):
-        lane, f = i % lanes, frequency[symbols[i]]
+        s, lane = np.int64(symbols[i]), i & mask
         x = states[lane]
-        if x >= f << np.uint64(32 - bits):
-            at -= 1
-            words[at] = x & np.uint64(0xFFFF)
-            x >>= np.uint64(16)
-        states[lane] = ((x // f) << np.uint64(bits)) + x % f + start[symbols[i]]
+        full = x >= table[s, 0]
+        # Written in any case, kept where the state was full: no branch to mispredict.
+        words[at - 1] = np.uint16(x & _LOW)
+        at -= np.int64(full)
+        x = x >> (_16 if full else np.uint64(0))
+        states[lane] = x + table[s, 1] + (x * table[s, 2] >> shift) * table[s, 3]
+    return at
+
+
+def _encode_rows(symbols: Any, table: Any, bits: int, states: Any, words: Any) -> int:
+    lanes, at, shift = len(states), len(words), np.uint64(bits + 32)
+    for first in range((len(symbols) - 1) // lanes * lanes, -1, -lanes):
+        limit, start, reciprocal, rest = table[symbols[first : first + lanes].astype(np.int64)].T
+        x = states[: len(limit)]
+        full = x >= limit
+        emitted = x[full] & _LOW
+        words[at - len(emitted) : at] = emitted
+        at -= len(emitted)
+        x = np.where(full, x >> _16, x)
+        states[: len(limit)] = x + start + (x * reciprocal >> shift) * rest
     return at
 
 
 def _decode_scalar(
-    words: Any, states: Any, frequency: Any, start: Any, lookup: Any, row: Any, bits: int, symbols: Any
+    words: Any, states: Any, starts: Any, hints: Any, width: int, contexts: Any, bits: int, symbols: Any
 ) -> int:
-    lanes, at, mask = len(states), 0, np.uint64((1 << bits) - 1)
-    for i in range(len(symbols)):
-        lane = i % lanes
-        x = states[lane]
-        slot = x & mask
-        s = lookup[row[i], slot]
-        x = frequency[s] * (x >> np.uint64(bits)) + slot - start[s]
-        if x < np.uint64(65536):
-            if at == len(words):
-                return -1
-            x = x << np.uint64(16) | np.uint64(words[at])
-            at += 1
-        states[lane] = x
-        symbols[i] = s
-    return at
-
-
-def _encode_rows(symbols: Any, frequency: Any, start: Any, bits: int, states: Any, words: Any) -> int:
-    lanes, at = len(states), len(words)
-    for first in range((len(symbols) - 1) // lanes * lanes, -1, -lanes):
-        row = symbols[first : first + lanes]
-        x, f = states[: len(row)], frequency[row]
-        full = x >= f << np.uint64(32 - bits)
-        emitted = x[full] & np.uint64(0xFFFF)
-        words[at - len(emitted) : at] = emitted
-        at -= len(emitted)
-        x = np.where(full, x >> np.uint64(16), x)
-        states[: len(row)] = ((x // f) << np.uint64(bits)) + x % f + start[row]
+    at: Any = 0
+    lanes, last = len(states), len(words) - len(states)
+    mask, coarse, contextual = (1 << bits) - 1, max(0, bits - _HINT), len(contexts) > 0
+    across = hints.shape[1]
+    flat_starts, flat_hints = starts.reshape(-1), hints.reshape(-1)
+    for first in range(0, len(symbols), lanes):
+        if at > last:
+            return -1
+        for i in range(first, min(first + lanes, len(symbols))):
+            row = np.int64(contexts[i]) if contextual else 0
+            x = states[i - first]
+            slot = x & mask
+            s = np.int64(flat_hints[row * across + (slot >> coarse)])
+            base = row * width
+            low, high = np.int64(flat_starts[base + s]), np.int64(flat_starts[base + s + 1])
+            while slot >= high:
+                s += 1
+                low, high = high, np.int64(flat_starts[base + s + 1])
+            x = (high - low) * (x >> bits) + slot - low
+            short = np.int64(x < LOWEST)
+            # Read in any case, and used where the state is short: no branch to mispredict.
+            states[i - first] = x << (short << 4) | np.int64(words[at]) * short
+            at += short
+            symbols[i] = s
     return at
 
 
 def _decode_rows(
-    words: Any, states: Any, frequency: Any, start: Any, lookup: Any, row: Any, bits: int, symbols: Any
+    words: Any, states: Any, starts: Any, hints: Any, width: int, contexts: Any, bits: int, symbols: Any
 ) -> int:
-    lanes, at, mask = len(states), 0, np.uint64((1 << bits) - 1)
+    lanes, at, mask = len(states), 0, (1 << bits) - 1
+    spread = starts.astype(np.int64) + (np.arange(len(starts)) << bits)[:, None]  # increasing from row to row
     for first in range(0, len(symbols), lanes):
         x = states[: min(lanes, len(symbols) - first)]
+        row = contexts[first : first + lanes].astype(np.int64) if len(contexts) else np.zeros(len(x), dtype=np.int64)
         slot = x & mask
-        s = lookup[row[first : first + lanes], slot]
-        x = frequency[s] * (x >> np.uint64(bits)) + slot - start[s]
-        low = x < np.uint64(LOWEST)
-        taken = words[at : at + int(low.sum())]
-        if len(taken) < low.sum():
+        s = np.searchsorted(spread.reshape(-1), slot + (row << bits), side="right") - 1 - row * width
+        x = (starts[row, s + 1].astype(np.int64) - starts[row, s]) * (x >> bits) + slot - starts[row, s]
+        short = x < LOWEST
+        taken = words[at : at + int(short.sum())]
+        if len(taken) < short.sum():
             return -1
-        x[low] = x[low] << np.uint64(16) | taken
+        x[short] = x[short] << 16 | taken
         at += len(taken)
         states[: len(x)] = x
         symbols[first : first + lanes] = s
@@ -95,40 +131,59 @@ _encode = Loop(_encode_scalar, _encode_rows)
 _decode = Loop(_decode_scalar, _decode_rows)
 
 
-def _starts(frequency: np.ndarray) -> np.ndarray:
-    return (np.cumsum(frequency, axis=-1) - frequency).astype(np.uint64).reshape(-1)
+class Encoder:
+    """Codes symbols of frequencies that are known at both ends.
 
-
-def rans_encode(
-    symbols: np.ndarray, frequency: np.ndarray, bits: int, lanes: int, contexts: np.ndarray | None = None
-) -> tuple[np.ndarray, np.ndarray]:
-    """(states, words): uint32 of shape (lanes,) and uint16, for `symbols` (int64, each of positive frequency).
-
-    `frequency`: int64, shape (K,), adding up to 2^bits, bits <= 16; or (C, K), every row like that, with the symbols'
-    `contexts` among 0 … C−1, int64.
+    `frequency`: int64, shape (K,), adding up to 2^bits, bits <= 16; or (C, K), every row like that.
     """
-    if contexts is not None:
-        symbols = contexts * frequency.shape[-1] + symbols
-    states = np.full(lanes, LOWEST, dtype=np.uint64)
-    words = np.empty(len(symbols), dtype=np.uint16)
-    at = _encode(symbols, frequency.astype(np.uint64).reshape(-1), _starts(frequency), bits, states, words)
-    return states.astype(np.uint32), words[at:]
+
+    def __init__(self, frequency: np.ndarray, bits: int) -> None:
+        self.bits = bits
+        flat, starts = frequency.reshape(-1), (np.cumsum(frequency, axis=-1) - frequency).reshape(-1)
+        divisor = np.maximum(flat, 1).astype(object)
+        reciprocal = ((1 << 32 + bits) + divisor - 1) // divisor
+        self._table = np.empty((len(flat), 4), dtype=np.uint64)
+        for column, entries in enumerate((flat << 32 - bits, starts, reciprocal, (1 << bits) - flat)):
+            self._table[:, column] = entries.astype(np.uint64)
+
+    def piece(self, symbols: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """(states, words), uint32 of shape (lanes,) and uint16, for up to 2^18 integers, each of positive frequency
+        (row c, column s as c K + s).
+        """
+        states = np.full(lanes_of(len(symbols)), LOWEST, dtype=np.uint64)
+        words = np.empty(len(symbols) + 1, dtype=np.uint16)
+        at = _encode(symbols, self._table, self.bits, states, words)
+        return states.astype(np.uint32), words[at:].copy()  # the room itself is far larger
+
+    def pieces(self, symbols: Callable[[int, int], np.ndarray], n: int) -> list[tuple[np.ndarray, np.ndarray]]:
+        """Every piece of n symbols by all threads; `symbols(start, stop)` makes those of one piece."""
+
+        def work(_: int, start: int, stop: int) -> list[tuple[np.ndarray, np.ndarray]]:
+            return [self.piece(symbols(at, min(stop, at + PIECE))) for at in range(start, stop, PIECE)]
+
+        return [piece for part in in_chunks(work, n, PIECE) for piece in part]
 
 
-def rans_decode(
-    words: np.ndarray,
-    states: np.ndarray,
-    n: int,
-    frequency: np.ndarray,
-    bits: int,
-    contexts: np.ndarray | None = None,
-) -> np.ndarray | None:
-    """The n symbols, int64, that `rans_encode` made `words` and `states` of; None where these are not its work."""
-    flat = frequency.reshape(-1)
-    lookup = np.repeat(np.arange(len(flat)), flat).reshape(-1, 1 << bits)
-    row = np.broadcast_to(np.int64(0), n) if contexts is None else contexts
-    symbols, x = np.empty(n, dtype=np.int64), states.astype(np.uint64)
-    at = _decode(words, x, flat.astype(np.uint64), _starts(frequency), lookup, row, bits, symbols)
-    if contexts is not None:
-        symbols -= contexts * frequency.shape[-1]
-    return symbols if at == len(words) and bool((x == LOWEST).all()) else None
+class Decoder:
+    """The inverse of `Encoder`, for the same frequencies."""
+
+    def __init__(self, frequency: np.ndarray, bits: int) -> None:
+        self.bits = bits
+        rows = np.atleast_2d(frequency)
+        self._width = rows.shape[1] + 1
+        self._starts = np.zeros((len(rows), self._width), dtype=np.uint32)
+        np.cumsum(rows, axis=1, out=self._starts[:, 1:], dtype=np.uint32)
+        slots = np.arange(1 << min(bits, _HINT)) << max(0, bits - _HINT)
+        kind = np.uint8 if rows.shape[1] <= 256 else np.uint16
+        self._hints = np.array(
+            [np.searchsorted(row, slots, side="right") - 1 for row in self._starts], dtype=kind
+        ).reshape(len(rows), -1)
+
+    def piece(
+        self, states: np.ndarray, words: np.ndarray, symbols: np.ndarray, contexts: np.ndarray | None = None
+    ) -> bool:
+        """Fill `symbols`, integers; `contexts`: the row of each. False where these are not an encoder's work."""
+        x, padded = states.astype(np.int64), np.append(words, np.zeros(len(states), dtype=np.uint16))
+        rows = np.zeros(0, dtype=np.uint8) if contexts is None else contexts
+        at = _decode(padded, x, self._starts, self._hints, self._width, rows, self.bits, symbols)
+        return at == len(words) and bool((x == LOWEST).all())

@@ -14,16 +14,11 @@ import torch
 from torch import Tensor
 
 from telegrad.kernels.compiled import Loop
+from telegrad.kernels.magnitudes import plain
 
-__all__ = ["add_at", "plain", "taken"]
+__all__ = ["add_at", "taken"]
 
 _PLAIN = (torch.float32, torch.float64)
-
-
-def plain(x: Tensor) -> np.ndarray:
-    """x as a numpy array on the CPU, without a copy where it lies there; 16-bit floats become float32."""
-    x = x.detach().cpu()
-    return (x.float() if x.dtype in (torch.bfloat16, torch.float16) else x).numpy()
 
 
 def taken(v: Tensor, index: Tensor, widened: bool = True) -> Tensor:

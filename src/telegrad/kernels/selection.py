@@ -18,7 +18,7 @@ from torch import Tensor
 from telegrad.kernels.compiled import Loop, in_chunks
 from telegrad.kernels.reference import descending_order
 
-__all__ = ["SMALL", "MagnitudeHistogram", "largest_entries", "largest_magnitude"]
+__all__ = ["SMALL", "MagnitudeHistogram", "largest_entries"]
 
 SMALL = 4096
 """Vectors with fewer entries are sorted: that is as quick."""
@@ -223,16 +223,6 @@ def _ends(dtype: torch.dtype, width: int) -> tuple[np.ndarray, np.ndarray]:
     return smallest, largest
 
 
-def largest_magnitude(v: Tensor) -> float:
-    """max |v_j| of a flat, contiguous v that is not empty; infinite or NaN where an entry is."""
-    plain = v.view(_INTEGERS[v.dtype])
-    keys, mask = _integers(plain, 8 * v.element_size() - 1)
-    if keys is None:
-        return float(torch.linalg.vector_norm(v, ord=torch.inf))
-    largest = max(in_chunks(lambda _, start, stop: _largest(keys[start:stop], mask), len(v)))
-    return float(torch.tensor([largest], dtype=plain.dtype).view(v.dtype))
-
-
 def largest_entries(v: Tensor, k: int) -> Tensor:
     """The indices of the k entries of largest magnitude, increasing; among equal magnitudes the lowest indices win."""
     if k >= len(v):
@@ -308,20 +298,6 @@ def _count_with_offsets_reference(keys: np.ndarray, mask: Any, shift: int, total
     bins, below = plain >> shift, plain & ((1 << shift) - 1)
     totals[0, :, 0] += np.bincount(bins, minlength=totals.shape[1])
     np.add.at(totals[0, :, 1], bins, below)
-
-
-def _largest_scalar(keys, mask):  # type: ignore[no-untyped-def]
-    own = keys.dtype.type  # wider integers would halve the speed
-    largest = own(0)
-    for i in range(len(keys)):
-        key = own(keys[i] & mask)
-        if key > largest:
-            largest = key
-    return largest
-
-
-def _largest_reference(keys: np.ndarray, mask: Any) -> int:
-    return int((keys & mask).max())
 
 
 def _collect_scalar(keys, mask, low, high, start, where, found):  # type: ignore[no-untyped-def]
@@ -404,7 +380,6 @@ def _collect_ties_reference(keys: np.ndarray, mask: Any, key: int, first: int, w
     where[:] = np.flatnonzero((keys & mask) == key)[first : first + len(where)]
 
 
-_largest = Loop(_largest_scalar, _largest_reference)
 _count = Loop(_count_scalar, _count_reference)
 _count_within = Loop(_count_within_scalar, _count_within_reference)
 _count_with_offsets = Loop(_count_with_offsets_scalar, _count_with_offsets_reference)

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
 
-from telegrad.compressors.fixed_point import PLANES, bit_planes
+from telegrad.compressors.coding import symbols_term
+from telegrad.kernels.magnitudes import largest_magnitude
+from telegrad.kernels.planes import PLANES, leading_bits, plane_counts, quotients
 from telegrad.mlmc.ladder import MESSAGE_OVERHEAD, Ladder, Levels, geometric_probabilities
 from telegrad.spec import register
 from telegrad.wire.code import Term
 from telegrad.wire.positions import IndexSet
-from telegrad.wire.values import Floats, Grid
+from telegrad.wire.values import Floats
 
 __all__ = ["FixedPointLadder"]
 
@@ -41,27 +45,25 @@ class FixedPointLadder(Ladder):
 
 class _BitPlanes(Levels):
     def __init__(self, v: Tensor) -> None:
-        self.v = v
-        self.m, self.q, self.rest = bit_planes(v)
+        self.v, self.m = v, largest_magnitude(v)
 
-    def _plane(self, level: int) -> Tensor:
-        return (self.q >> PLANES - level & 1).nonzero().squeeze(1)
+    @cached_property
+    def _counts(self) -> tuple[Tensor, Tensor]:
+        """How many bits of each plane are set, float64, and the sums of squares of the rest in units of 2^−62 m."""
+        filled, squares = plane_counts(self.v, self.m)
+        return filled.double(), squares
 
     def _remainder(self) -> Tensor:
-        return self.rest * (self.m * 2.0**-PLANES) * self.v.sign().double()
+        return quotients(self.v, self.m)[1] * (self.m * 2.0**-PLANES) * self.v.sign().double().cpu()
 
     def norms(self) -> Tensor:
-        filled = torch.tensor(
-            [float((self.q >> PLANES - level & 1).sum()) for level in range(1, _LEVELS)], dtype=torch.float64
-        )
+        filled, squares = self._counts
         planes = self.m * 2.0 ** -torch.arange(1, _LEVELS, dtype=torch.float64) * filled.sqrt()
-        return torch.cat([planes, torch.linalg.vector_norm(self._remainder()).reshape(1).cpu()])
+        rest = math.sqrt(math.fsum(squares.tolist())) * self.m * 2.0**-PLANES
+        return torch.cat([planes, torch.tensor([rest], dtype=torch.float64)])
 
     def costs(self) -> Tensor:
-        d = len(self.v)
-        filled = torch.tensor(
-            [float((self.q >> PLANES - level & 1).sum()) for level in range(1, _LEVELS)], dtype=torch.float64
-        )
+        d, (filled, _) = len(self.v), self._counts
         share = filled / d
         entropy = torch.special.entr(share) + torch.special.entr(1 - share)
         planes = MESSAGE_OVERHEAD + d * entropy / torch.log(torch.tensor(2.0, dtype=torch.float64)) + filled
@@ -78,6 +80,4 @@ class _BitPlanes(Levels):
             remainder = self._remainder()
             which = remainder.nonzero().squeeze(1)
             return (Term(IndexSet(len(self.v), which), Floats(remainder[which])),)
-        which = self._plane(level)
-        signs = self.v[which].sign().to(torch.int64)
-        return (Term(IndexSet(len(self.v), which), Grid(signs, self.m * 2.0**-level)),)
+        return (symbols_term(leading_bits(self.v, self.m, level, 1), self.m * 2.0**-level),)

@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 
 from telegrad.compressors.coding import Coding
+from telegrad.kernels.magnitudes import plain
 from telegrad.kernels.reference import descending_order
-from telegrad.kernels.scatter import plain, taken
+from telegrad.kernels.scatter import taken
 from telegrad.kernels.selection import SMALL, MagnitudeHistogram
 from telegrad.mlmc.ladder import MESSAGE_OVERHEAD, Ladder, Levels
 from telegrad.spec import Amount, check_amount, check_that, register, resolve_amount

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Any, TypeVar
 
@@ -11,6 +12,7 @@ from torch import Tensor
 from telegrad.compressors.base import Compressor
 from telegrad.compressors.identity import Identity
 from telegrad.errors import NonFiniteError
+from telegrad.kernels.magnitudes import largest_magnitude
 from telegrad.methods.base import Method, State, Step
 from telegrad.random import Key
 from telegrad.runtime.pieces import Piece
@@ -89,7 +91,7 @@ class Member:
             state = self.server_states.of(piece, dtype)
             estimate, self._server_pending[piece] = self.method.server_step(codes, state, self._step(piece))
             estimate = estimate.to(dtype)
-            if not bool(estimate.isfinite().all()):
+            if not math.isfinite(largest_magnitude(estimate)):
                 return f"the estimate of {piece.name} overflows {dtype}"
             estimates.append(estimate)
         return estimates

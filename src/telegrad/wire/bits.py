@@ -10,6 +10,7 @@ import numpy as np
 
 from telegrad.errors import WireError
 from telegrad.kernels.bit_streams import get_fixed, get_unary, get_varied, put_fixed, put_unary, put_varied
+from telegrad.kernels.symbols import fixed_width, from_fixed_width
 
 __all__ = [
     "Reader",
@@ -106,19 +107,13 @@ def best_rice(values: np.ndarray) -> tuple[int, int]:
 
 
 def pack_fixed(values: np.ndarray, width: int) -> bytes:
-    """Non-negative int64 below 2^width, width <= 62 bits each."""
-    out = np.zeros((len(values) * width + 7) // 8, dtype=np.uint8)
-    if len(out):
-        put_fixed(values, width, 0, out)
-    return out.tobytes()
+    """Non-negative integers below 2^width, `width` bits each."""
+    return fixed_width(values, width).tobytes()
 
 
 def unpack_fixed(reader: Reader, n: int, width: int) -> np.ndarray:
-    """Read n integers of `width` bits as int64 (the inverse of `pack_fixed`)."""
-    data, values = _plain(reader.take((n * width + 7) // 8)), np.zeros(n, dtype=np.int64)
-    if len(data):
-        get_fixed(data, 0, width, values)
-    return values
+    """Read n integers of `width` bits (the inverse of `pack_fixed`), as uint8 where they fit, else int64."""
+    return from_fixed_width(np.frombuffer(reader.take((n * width + 7) // 8), np.uint8), n, width)
 
 
 def pack_varied(values: np.ndarray, widths: np.ndarray) -> bytes:

@@ -42,11 +42,11 @@ class Term:
 
     def add_to(self, out: Tensor, weight: float) -> None:
         """out += weight · this term, in place; costs the number of entries, not d. `out` is flat."""
-        numbers, index = self.values.numbers(), self.positions.indices()
+        index = self.positions.indices()
         if index is None:
-            out.add_(numbers.to(device=out.device, dtype=out.dtype), alpha=weight)
+            out.add_(self.values.numbers_as(out.dtype).to(out.device), alpha=weight)
         else:
-            add_at(out, index, numbers, weight)
+            add_at(out, index, self.values.numbers(), weight)
 
 
 @dataclass(frozen=True)
@@ -105,6 +105,8 @@ class Code:
         """The estimate, in the tensor's shape and dtype. A sum of several terms is formed in float64 and rounded
         once. Raises `WireError` where a message announced more entries than the memory holds.
         """
+        if len(self.terms) == 1 and self.terms[0].positions.indices() is None:
+            return self.terms[0].values.numbers_as(self.dtype).to("cpu").view(self.shape)
         try:
             out = torch.zeros(self.shape, dtype=self.dtype if len(self.terms) <= 1 else torch.float64)
         except RuntimeError:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 
 from telegrad.errors import WireError
-from telegrad.kernels.rans import rans_decode, rans_encode
+from telegrad.kernels.compiled import in_chunks
+from telegrad.kernels.rans import PIECE, Decoder, Encoder, lanes_of
+from telegrad.kernels.symbols import counted, folded, joined, parted
 from telegrad.wire.bits import (
     Reader,
     best_rice,
@@ -19,7 +23,7 @@ from telegrad.wire.bits import (
     unpack_rice,
 )
 
-__all__ = ["BITMAP", "ENTROPY", "Integers", "entropy_bits"]
+__all__ = ["BITMAP", "ENTROPY", "Integers", "entropy_bits", "pack_pieces", "unpack_pieces"]
 
 _RICE_PARAMETERS = 32
 _FIXED = 64
@@ -32,6 +36,7 @@ BITMAP = 129
 _ALPHABET = 4096
 _WORTH_CODING = 512
 _FREQUENCY_WIDTH = 5
+_GROUPED = 256
 
 
 def entropy_bits(counts: np.ndarray) -> float:
@@ -42,7 +47,8 @@ def entropy_bits(counts: np.ndarray) -> float:
 
 @dataclass(frozen=True)
 class Integers:
-    """n integers from 0 to 2^62 − 1, int64, in a format byte and what follows it.
+    """n integers from 0 to 2^62 − 1, of any integer dtype, in a format byte and what follows it; int8 and int16 are
+    taken for signed and sent as `folded` makes them, which saves a copy of long streams.
 
     0 … 31: Golomb-Rice with that parameter; 64 + w: w <= 62 bits each; 128: interleaved rANS with its frequencies. The
     last is taken where the stream has at least 512 integers below 4096 and it is shorter.
@@ -51,41 +57,58 @@ class Integers:
     values: np.ndarray = field(repr=False)
 
     @cached_property
+    def _counts(self) -> np.ndarray | None:
+        """How often each integer occurs, where all are below 4096."""
+        return counted(self.values, _ALPHABET)
+
+    @cached_property
     def _plain(self) -> tuple[int, int]:
         """The better of fixed width and Golomb-Rice: (format, bits)."""
-        n = len(self.values)
-        width = int(self.values.max()).bit_length() if n else 0
-        b, rice = best_rice(self.values)
+        n, counts = len(self.values), self._counts
+        if counts is None:
+            width = int(self._unsigned().max()).bit_length()
+            b, rice = best_rice(self._unsigned().astype(np.int64, copy=False))
+        else:
+            width = max(0, len(counts) - 1).bit_length()
+            b, rice = _best_rice_of(counts)
         return (b, rice) if rice < width * n else (_FIXED + width, width * n)
 
     @cached_property
     def _coded(self) -> bytes | None:
-        """The entropy-coded stream, where that is shorter."""
-        nbytes = (self._plain[1] + 7) // 8
-        if len(self.values) < _WORTH_CODING or nbytes == 0 or int(self.values.max()) >= _ALPHABET:
+        """The entropy-coded stream and its format byte, where that is shorter."""
+        nbytes, counts = (self._plain[1] + 7) // 8, self._counts
+        if len(self.values) < _WORTH_CODING or nbytes == 0 or counts is None:
             return None
-        counts = np.bincount(self.values)
         if entropy_bits(counts) / 8 + len(counts) / 2 > nbytes:
             return None
         coded = _pack_entropy(self.values, counts)
-        return coded if len(coded) < nbytes else None
+        return coded if len(coded) - 1 < nbytes else None
 
     @property
     def nbytes(self) -> int:
         """The length of `write()`."""
-        return 1 + (len(self._coded) if self._coded is not None else (self._plain[1] + 7) // 8)
+        return len(self._coded) if self._coded is not None else 1 + (self._plain[1] + 7) // 8
 
     def write(self) -> bytes:
         """The packed integers; their number is known from elsewhere in the message."""
         if self._coded is not None:
-            return bytes([ENTROPY]) + self._coded
+            return self._coded
         form, _ = self._plain
-        body = pack_fixed(self.values, form - _FIXED) if form >= _FIXED else pack_rice(self.values, form)
-        return bytes([form]) + body
+        if form >= _FIXED:
+            return bytes([form]) + pack_fixed(self._unsigned(), form - _FIXED)
+        return bytes([form]) + pack_rice(self._unsigned().astype(np.int64, copy=False), form)
+
+    def _unsigned(self) -> np.ndarray:
+        return folded(self.values) if self.values.dtype in (np.int8, np.int16) else self.values
 
     @staticmethod
     def read(reader: Reader, n: int, form: int | None = None) -> np.ndarray:
-        """Read n integers that `write` wrote; `form` where the format byte has been read already."""
+        """Read n integers that `write` wrote, int64; `form` where the format byte has been read already."""
+        return Integers.read_narrow(reader, n, form).astype(np.int64, copy=False)
+
+    @staticmethod
+    def read_narrow(reader: Reader, n: int, form: int | None = None) -> np.ndarray:
+        """The same in the smallest of uint8, uint16 and int64 that surely holds what is read."""
         form = reader.byte() if form is None else form
         if form == ENTROPY:
             return _unpack_entropy(reader, n)
@@ -97,8 +120,11 @@ class Integers:
         return unpack_fixed(reader, n, width)
 
 
-def _lanes(n: int) -> int:
-    return 4 if n < 1 << 16 else 16
+def _best_rice_of(counts: np.ndarray) -> tuple[int, int]:
+    """`best_rice` of a stream whose integers occur `counts` times."""
+    total, value = int(counts.sum()), np.arange(len(counts))
+    lengths = [int(counts @ (value >> b)) + total * (b + 1) for b in range(13)]
+    return min(enumerate(lengths), key=lambda pair: pair[1])
 
 
 def _precision(n: int, alphabet: int) -> int:
@@ -120,9 +146,16 @@ def _quantised(counts: np.ndarray, bits: int) -> np.ndarray:
 
 
 def _pack_entropy(values: np.ndarray, counts: np.ndarray) -> bytes:
-    bits, lanes = _precision(len(values), len(counts)), _lanes(len(values))
-    frequency = _quantised(counts, bits)
-    states, words = rans_encode(values, frequency, bits, lanes)
+    alphabet, group = len(counts), 1
+    # Several symbols as one, where the larger table of frequencies is nothing beside the stream: fewer steps.
+    while alphabet * len(counts) <= _GROUPED and alphabet * len(counts) * 13 <= 0.005 * entropy_bits(counts):
+        alphabet, group = alphabet * len(counts), group + 1
+    if group > 1:
+        values = joined(values, len(counts), group)
+    frequencies = counts if group == 1 else counted(values, _GROUPED)
+    assert frequencies is not None
+    bits = _precision(len(values), len(frequencies))
+    frequency = _quantised(frequencies, bits)
     # Each frequency as its length in bits and, where that exceeds one, the bits below the leading one.
     lengths = np.array([int(f).bit_length() for f in frequency], dtype=np.int64)
     tails = [
@@ -130,16 +163,45 @@ def _pack_entropy(values: np.ndarray, counts: np.ndarray) -> bytes:
         for f, length in zip(frequency, lengths, strict=True)
         for place in range(length - 2, -1, -1)
     ]
-    out = bytes([bits]) + pack_varint(len(frequency)) + pack_fixed(lengths, _FREQUENCY_WIDTH)
-    out += pack_fixed(np.array(tails, dtype=np.int64), 1)
-    return out + states.astype("<u4").tobytes() + pack_varint(len(words)) + words.astype("<u2").tobytes()
+    out = bytes([ENTROPY, bits, group]) + pack_varint(len(counts)) + pack_varint(len(frequency))
+    out += pack_fixed(lengths, _FREQUENCY_WIDTH) + pack_fixed(np.array(tails, dtype=np.int64), 1)
+    if values.dtype in (np.int8, np.int16):
+        pieces = Encoder(frequency, bits).pieces(lambda start, stop: folded(values[start:stop]), len(values))
+    else:
+        pieces = Encoder(frequency, bits).pieces(lambda start, stop: values[start:stop], len(values))
+    return pack_pieces(pieces, out)
+
+
+def pack_pieces(pieces: list[tuple[np.ndarray, np.ndarray]], head: bytes = b"") -> bytes:
+    """`head`, then the states of every piece, the number of its words, and they."""
+    parts: list[Any] = [head]
+    for states, words in pieces:
+        parts += [states.astype("<u4").tobytes(), pack_varint(len(words)), words.astype("<u2", copy=False).data]
+    return b"".join(parts)
+
+
+def unpack_pieces(reader: Reader, n: int, decode: Callable[[int, int, np.ndarray, np.ndarray], bool]) -> None:
+    """Read the pieces of n symbols and have each decoded: decode(start, stop, states, words) says whether it could."""
+    pieces = []
+    for start in range(0, n, PIECE):
+        states = np.frombuffer(reader.take(4 * lanes_of(min(n - start, PIECE))), "<u4")
+        pieces.append((states, np.frombuffer(reader.take(2 * reader.varint()), "<u2")))
+    done = in_chunks(
+        lambda _, low, high: all(
+            decode(start, min(high, start + PIECE), *pieces[start // PIECE]) for start in range(low, high, PIECE)
+        ),
+        n,
+        PIECE,
+    )
+    if not all(done):
+        raise WireError("an entropy-coded stream does not end where it should")
 
 
 def _unpack_entropy(reader: Reader, n: int) -> np.ndarray:
-    bits, alphabet = reader.byte(), reader.varint()
-    if not 1 <= bits <= 15 or alphabet > _ALPHABET:
+    bits, group, single, alphabet = reader.byte(), reader.byte(), reader.varint(), reader.varint()
+    if not 1 <= bits <= 15 or max(single, alphabet) > _ALPHABET or not (1 <= group <= 8 and alphabet <= single**group):
         raise WireError(f"an entropy-coded stream of {alphabet} symbols with {bits}-bit frequencies is not ours")
-    lengths = unpack_fixed(reader, alphabet, _FREQUENCY_WIDTH)
+    lengths = unpack_fixed(reader, alphabet, _FREQUENCY_WIDTH).astype(np.int64)
     tails = iter(unpack_fixed(reader, int(np.maximum(lengths - 1, 0).sum()), 1).tolist())
     frequency = np.zeros(alphabet, dtype=np.int64)
     for symbol, length in enumerate(lengths.tolist()):
@@ -149,9 +211,10 @@ def _unpack_entropy(reader: Reader, n: int) -> np.ndarray:
         frequency[symbol] = value
     if int(frequency.sum()) != 1 << bits:
         raise WireError("the frequencies of an entropy-coded stream do not add up")
-    states = np.frombuffer(reader.take(4 * _lanes(n)), "<u4")
-    words = np.frombuffer(reader.take(2 * reader.varint()), "<u2")
-    values = rans_decode(words, states, n, frequency, bits)
-    if values is None:
-        raise WireError("an entropy-coded stream does not end where it should")
-    return values
+    steps, decoder = -(-n // group), Decoder(frequency, bits)
+    # A symbol takes a word from the stream only now and then; one that is certain takes none at all.
+    if int(frequency.max()) < 1 << bits and steps > 1 << 20 and steps > (1 << bits) * 16 * (reader.left + 32):
+        raise WireError(f"{n} symbols are announced, and {reader.left} bytes are not enough for them")
+    values = np.empty(steps, dtype=np.uint8 if alphabet <= 256 else np.uint16)
+    unpack_pieces(reader, steps, lambda start, stop, states, words: decoder.piece(states, words, values[start:stop]))
+    return values if group == 1 else parted(values, single, group, n)

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from telegrad.errors import WireError
-from telegrad.kernels.scatter import plain
+from telegrad.kernels.magnitudes import plain
 from telegrad.random import Key
 from telegrad.wire.bits import Reader, pack_varint, varint_nbytes
 from telegrad.wire.gaps import Gaps
@@ -108,7 +108,7 @@ class IndexSet(Positions):
         least = min(self.d, entropy_bits(np.array([self.n, self.d - self.n])) + 128)
         if least / 8 > self._gaps.nbytes:
             return None
-        marks = np.zeros(self.d, dtype=np.int64)
+        marks = np.zeros(self.d, dtype=np.uint8)
         marks[self.index.cpu().numpy()] = 1
         bitmap = Integers(marks)
         return bitmap if 1 + bitmap.nbytes < self._gaps.nbytes else None
@@ -130,7 +130,7 @@ class IndexSet(Positions):
         if n > d:
             raise WireError(f"the message lists {n} indices for a vector of {d} entries")
         if form == BITMAP:
-            index = np.flatnonzero(Integers.read(reader, d))
+            index = np.flatnonzero(Integers.read_narrow(reader, d))
             if len(index) != n:
                 raise WireError(f"the message announces {n} indices and marks {len(index)}")
         else:

@@ -9,11 +9,22 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from telegrad.kernels.magnitudes import largest_magnitude
 from telegrad.kernels.reference import round_to_dtype
 from telegrad.random import Key
 from telegrad.wire.bits import Reader
 
-__all__ = ["DTYPES", "Sizes", "Values", "pack_scalar", "read_scalar", "round_scalar", "scalar_dtype", "scalar_nbytes"]
+__all__ = [
+    "DTYPES",
+    "Sizes",
+    "Values",
+    "largest_of",
+    "pack_scalar",
+    "read_scalar",
+    "round_scalar",
+    "scalar_dtype",
+    "scalar_nbytes",
+]
 
 DTYPES: tuple[torch.dtype, ...] = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 """The dtypes a message can carry; their order is their number on the wire."""
@@ -36,9 +47,13 @@ class Values(ABC):
     def numbers(self) -> Tensor:
         """The numbers, shape (n,): float64, or the dtype they are sent in."""
 
+    def numbers_as(self, dtype: torch.dtype) -> Tensor:
+        """`numbers()` rounded to `dtype`."""
+        return self.numbers().to(dtype)
+
+    @abstractmethod
     def largest(self) -> float:
-        """The largest magnitude among the numbers, at least one of them there."""
-        return float(self.numbers().abs().max())
+        """A bound on every number's magnitude, without decoding; it need not be sharp."""
 
     @abstractmethod
     def scaled(self, factor: float) -> Values:
@@ -62,6 +77,14 @@ class Values(ABC):
     @abstractmethod
     def read(cls, reader: Reader, n: int, dtype: torch.dtype) -> Values:
         """The inverse of `write`: n values in a message for a tensor of `dtype`. Raises `WireError`."""
+
+
+def largest_of(numbers: Tensor) -> float:
+    """max |numbers| of integers or floats, 0 where there are none."""
+    if numbers.is_floating_point():
+        return largest_magnitude(numbers)
+    low, high = numbers.aminmax() if len(numbers) else (0, 0)
+    return float(max(-int(low), int(high)))
 
 
 def scalar_dtype(dtype: torch.dtype) -> torch.dtype:

@@ -6,16 +6,17 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import ClassVar
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from telegrad.errors import WireError
 from telegrad.kernels.reference import round_to_dtype
+from telegrad.kernels.rounding import times_steps
+from telegrad.kernels.symbols import unfolded
 from telegrad.random import Key
 from telegrad.wire.bits import Reader, pack_varint, varint_nbytes
 from telegrad.wire.integers import Integers
-from telegrad.wire.values.base import Sizes, Values, scalar_dtype, scalar_nbytes
+from telegrad.wire.values.base import Sizes, Values, largest_of, scalar_dtype, scalar_nbytes
 
 __all__ = ["Bucketed"]
 
@@ -38,7 +39,14 @@ class Bucketed(Values):
         return len(self.symbol)
 
     def numbers(self) -> Tensor:
-        return self.symbol.double() * self.scale.repeat_interleave(min(self.bucket, self.n))[: self.n]
+        return times_steps(self.symbol, self.scale, min(self.bucket, max(1, self.n)), torch.float64)
+
+    def numbers_as(self, dtype: torch.dtype) -> Tensor:
+        wide = torch.float64 if dtype == torch.float64 else torch.float32
+        return times_steps(self.symbol, self.scale, min(self.bucket, max(1, self.n)), wide).to(dtype)
+
+    def largest(self) -> float:
+        return largest_of(self.symbol) * largest_of(self.scale)
 
     def scaled(self, factor: float) -> Bucketed:
         return replace(self, scale=self.scale * factor)
@@ -49,8 +57,7 @@ class Bucketed(Values):
 
     @cached_property
     def _folded(self) -> Integers:
-        symbol = self.symbol.cpu().numpy().astype(np.int64)
-        return Integers(np.where(symbol < 0, -2 * symbol - 1, 2 * symbol))
+        return Integers(self.symbol.cpu().numpy())
 
     def sizes(self, dtype: torch.dtype) -> Sizes:
         return {
@@ -72,5 +79,4 @@ class Bucketed(Values):
         count = -(-n // bucket)
         raw = bytearray(reader.take(count * scalar_nbytes(dtype)))
         wide = torch.frombuffer(raw, dtype=scalar_dtype(dtype)) if count else torch.zeros(0)
-        folded = Integers.read(reader, n)
-        return cls(torch.from_numpy((folded >> 1) ^ -(folded & 1)), wide.double(), bucket)
+        return cls(torch.from_numpy(unfolded(Integers.read_narrow(reader, n))), wide.double(), bucket)

@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import struct
 from dataclasses import dataclass, field
-from functools import cached_property
-from typing import ClassVar
+from functools import cache, cached_property
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from telegrad.errors import WireError
+from telegrad.kernels.cells import cells_between, dead_zone_cells, looked_up, product
+from telegrad.kernels.compiled import in_chunks
 from telegrad.kernels.gaussian import dead_zone_centroids, lloyd_max
+from telegrad.kernels.magnitudes import largest_magnitude, sum_of_magnitudes_in
+from telegrad.kernels.symbols import folded, unfolded
 from telegrad.random import Key
 from telegrad.wire.bits import Reader, pack_fixed, unpack_fixed
 from telegrad.wire.integers import Integers
-from telegrad.wire.values.base import Sizes, Values
+from telegrad.wire.values.base import Sizes, Values, largest_of
 
 __all__ = ["DeadZoneCells", "LloydMaxCells", "wider_entries"]
 
@@ -43,25 +47,54 @@ class LloydMaxCells(Values):
     def n(self) -> int:
         return len(self.symbol)
 
-    @classmethod
-    def quantise(cls, z: Tensor, bits: int, share: int = 0) -> LloydMaxCells:
-        """The nearest centroids of z; an entry on an edge goes to the upper cell."""
-        symbol = torch.bucketize(z, _edges(bits).to(z.device), right=True)
-        if share:
-            wide = wider_entries(len(z), share).to(z.device)
-            symbol = torch.where(wide, torch.bucketize(z, _edges(bits + 1).to(z.device), right=True), symbol)
-        return cls(symbol, bits, share)
+    def quantise(self, start: int, z: np.ndarray) -> float:
+        """Make symbols start … of the normalised z: the nearest centroids q, on an edge the upper. Returns ⟨q, z⟩."""
+        symbol, match = self.symbol.numpy()[start : start + len(z)], 0.0
+        if not self.share:
+            cells_between(z, _edges(self.bits), symbol)
+            if self.bits == 1:
+                return float(_both_signs(1)[1]) * sum_of_magnitudes_in(z)
+            return product(symbol, _both_signs(self.bits), 0, z)
+        for which, bits in self._parts(start, len(z)):
+            cells, part = np.empty(len(z[which]), dtype=np.uint8), z[which]
+            cells_between(part, _edges(bits), cells)
+            symbol[which] = cells
+            match += product(cells, _both_signs(bits), 0, part)
+        return match
 
     def numbers(self) -> Tensor:
-        table = _both_signs(self.bits).to(self.symbol.device)
+        out = np.empty(self.n)
+        self.fill(0, out)
+        return torch.from_numpy(out)
+
+    def fill(self, start: int, out: np.ndarray) -> None:
+        """Write numbers start … as many as `out` holds."""
+        symbol = self.symbol.numpy()[start : start + len(out)]
+        for which, bits in self._parts(start, len(out)):
+            table = _both_signs(bits)
+            if isinstance(which, slice):
+                looked_up(symbol, table, 0, out)
+            else:
+                out[which] = table[symbol[which]]
+
+    def _parts(self, start: int, count: int) -> list[tuple[Any, int]]:
+        """Which of `count` neighbours have how many bits."""
         if not self.share:
-            return table[self.symbol]
-        wide, finer = self._wide.to(self.symbol.device), _both_signs(self.bits + 1).to(self.symbol.device)
-        return torch.where(wide, finer[self.symbol], table[self.symbol.clamp(max=len(table) - 1)])
+            return [(slice(None), self.bits)]
+        wide = self._wide.numpy()[start : start + count]
+        return [(~wide, self.bits), (wide, self.bits + 1)]
+
+    @classmethod
+    def blank(cls, n: int, bits: int, share: int) -> LloydMaxCells:
+        """Room for n symbols, for `quantise` to fill."""
+        return cls(torch.empty(n, dtype=torch.uint8), bits, share)
 
     @cached_property
     def _wide(self) -> Tensor:
         return wider_entries(self.n, self.share)
+
+    def largest(self) -> float:
+        return float(_both_signs(self.bits + (self.share > 0))[-1])
 
     def scaled(self, factor: float) -> Values:
         raise NotImplementedError("cells are of the standard normal law; what holds them has the scale")
@@ -70,12 +103,12 @@ class LloydMaxCells(Values):
         return self
 
     def sizes(self, dtype: torch.dtype) -> Sizes:
-        more = int(self._wide.sum()) if self.share else 0
+        more = (self.n * self.share) >> 16
         return {"header": 3, "value": ((self.n - more) * self.bits + 7) // 8 + (more * (self.bits + 1) + 7) // 8}
 
     def write(self, dtype: torch.dtype) -> bytes:
-        symbol, wide = self.symbol.cpu().numpy().astype(np.int64), self._wide.numpy()
-        packed = pack_fixed(symbol[~wide], self.bits) + pack_fixed(symbol[wide], self.bits + 1)
+        symbol = self.symbol.numpy()
+        packed = b"".join(pack_fixed(symbol[which], bits) for which, bits in self._parts(0, self.n))
         return struct.pack("<BH", self.bits, self.share) + packed
 
     @classmethod
@@ -84,19 +117,22 @@ class LloydMaxCells(Values):
         bits, share = struct.unpack("<BH", reader.take(3))
         if not 1 <= bits <= _MOST_BITS - (share > 0) or n > 8 * reader.left:
             raise WireError(f"{n} cells of {bits} bits are not in the message")
-        wide = wider_entries(n, share).numpy()
-        symbol = np.empty(n, dtype=np.int64)
-        symbol[~wide] = unpack_fixed(reader, n - int(wide.sum()), bits)
-        symbol[wide] = unpack_fixed(reader, int(wide.sum()), bits + 1)
-        return cls(torch.from_numpy(symbol), bits, share)
+        if not share:
+            return cls(torch.from_numpy(unpack_fixed(reader, n, bits)), bits)
+        cells = cls.blank(n, bits, share)
+        for which, width in cells._parts(0, n):
+            cells.symbol.numpy()[which] = unpack_fixed(reader, int(which.sum()), width)
+        return cells
 
 
-def _both_signs(bits: int) -> Tensor:
+@cache
+def _both_signs(bits: int) -> np.ndarray:
     centroids = lloyd_max(bits)[0].astype(np.float32).astype(np.float64)
-    return torch.from_numpy(np.concatenate([-centroids[::-1], centroids]))
+    return np.concatenate([-centroids[::-1], centroids])
 
 
-def _edges(bits: int) -> Tensor:
+@cache
+def _edges(bits: int) -> np.ndarray:
     centroids = _both_signs(bits)
     return (centroids[1:] + centroids[:-1]) / 2
 
@@ -115,16 +151,34 @@ class DeadZoneCells(Values):
         return len(self.symbol)
 
     @classmethod
-    def quantise(cls, z: Tensor, zero: float, step: float) -> DeadZoneCells:
-        """The cells of z, for a zone and a step as float32 holds them."""
+    def quantise(cls, z: np.ndarray, zero: float, step: float) -> DeadZoneCells:
+        """The cells of z, for a zone and a step as float32 holds them, in the smallest integer type for them."""
         zero, step = float(np.float32(zero)), float(np.float32(step))
-        magnitude = ((z.abs() - zero) / step).floor().add(1).clamp(min=0, max=_LARGEST_CELL)
-        return cls((magnitude * z.sign()).to(torch.int64), zero, step)
+        most = min((largest_magnitude(torch.from_numpy(z)) - zero) / step + 1, _LARGEST_CELL)
+        symbol = np.empty(len(z), dtype=np.int8 if most < 127 else np.int16 if most < 32767 else np.int64)
+        in_chunks(
+            lambda _, low, high: dead_zone_cells(z[low:high], zero, step, _LARGEST_CELL, symbol[low:high]), len(z)
+        )
+        return cls(torch.from_numpy(symbol), zero, step)
 
     def numbers(self) -> Tensor:
-        magnitude = self.symbol.abs()
-        table = dead_zone_centroids(self.zero, self.step, int(magnitude.max()) if self.n else 0).to(magnitude.device)
-        return table[magnitude] * self.symbol.sign()
+        out = np.empty(self.n)
+        in_chunks(lambda _, low, high: self.fill(low, out[low:high]), self.n)
+        return torch.from_numpy(out)
+
+    def fill(self, start: int, out: np.ndarray) -> None:
+        """Write numbers start … as many as `out` holds."""
+        looked_up(self.symbol.numpy()[start : start + len(out)], *self.table, out)
+
+    @cached_property
+    def table(self) -> tuple[np.ndarray, int]:
+        """What the symbols from the smallest on stand for, and the smallest."""
+        most = int(largest_of(self.symbol))
+        positive = dead_zone_centroids(self.zero, self.step, most).numpy()
+        return np.concatenate([-positive[:0:-1], positive]), -most
+
+    def largest(self) -> float:
+        return self.zero + largest_of(self.symbol) * self.step
 
     def scaled(self, factor: float) -> Values:
         raise NotImplementedError("cells are of the standard normal law; what holds them has the scale")
@@ -134,14 +188,12 @@ class DeadZoneCells(Values):
 
     @cached_property
     def _folded(self) -> Integers:
-        """0, 1, −1, 2, −2, … as 0, 1, 2, 3, 4, …, less the smallest that occurs (0 or 1, as listed places leave it)."""
-        symbol = self.symbol.cpu().numpy().astype(np.int64)
-        folded = 2 * np.abs(symbol) - (symbol > 0)
-        return Integers(folded - self._base)
+        """0, −1, 1, −2, 2, … as 0, 1, 2, 3, 4, …, less the smallest that occurs (0 or 1, as listed places leave it)."""
+        return Integers(folded(self.symbol.numpy()) - self._base)
 
     @cached_property
     def _base(self) -> int:
-        return int(self.n > 0 and bool((self.symbol != 0).all()))
+        return int(self.n > 0 and int(self.symbol.count_nonzero()) == self.n)
 
     def sizes(self, dtype: torch.dtype) -> Sizes:
         return {"header": 9, "value": self._folded.nbytes}
@@ -156,7 +208,9 @@ class DeadZoneCells(Values):
         # The comparison is false for NaN, too.
         if not (0 < zero < 2.0**10 and 2.0**-16 < step < 2.0**10 and base <= 1):
             raise WireError(f"a dead zone of {zero} with steps of {step} is not ours")
-        folded = Integers.read(reader, n) + base
-        if n and int(folded.max()) > 2 * _LARGEST_CELL:
-            raise WireError(f"cell {int(folded.max())} of a quantiser lies beyond all that occur")
-        return cls(torch.from_numpy(np.where(folded % 2 == 1, 1, -1) * ((folded + 1) // 2)), zero, step)
+        sent = Integers.read_narrow(reader, n)
+        largest = int(sent.max()) + base if n else 0
+        if largest > 2 * _LARGEST_CELL:
+            raise WireError(f"cell {largest} of a quantiser lies beyond all that occur")
+        wide = sent if largest <= np.iinfo(sent.dtype).max else sent.astype(np.int64)
+        return cls(torch.from_numpy(unfolded(wide + wide.dtype.type(base))), zero, step)

@@ -53,6 +53,10 @@ class Cosine(Inner):
     def _back(self, y: Tensor) -> Tensor:
         return cosines(y, self.chunk, inverse=True)
 
+    @property
+    def _longest(self) -> int:
+        return self.chunk
+
     def sizes(self, dtype: torch.dtype) -> Sizes:
         account = Counter(super().sizes(dtype))
         account["header"] += varint_nbytes(self.chunk)

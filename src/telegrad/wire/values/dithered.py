@@ -5,31 +5,30 @@ from __future__ import annotations
 import struct
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from telegrad.errors import WireError
+from telegrad.kernels.dithered import contexts_at, rows_at, signed_symbols, undithered
 from telegrad.kernels.dithering import (
     FURTHEST,
     bucket_of,
-    contexts_of,
     counted,
     frequencies,
     shortest_bits,
-    symbol_of,
     tail_width,
     tail_width_of,
 )
-from telegrad.kernels.rans import rans_decode, rans_encode
+from telegrad.kernels.rans import Decoder, Encoder
 from telegrad.random import Key
-from telegrad.wire.bits import Reader, pack_bits, pack_varint
-from telegrad.wire.integers import Integers
-from telegrad.wire.values.base import Sizes, Values, pack_scalar, read_scalar, round_scalar, scalar_nbytes
+from telegrad.wire.bits import Reader, pack_bits
+from telegrad.wire.integers import Integers, pack_pieces, unpack_pieces
+from telegrad.wire.values.base import Sizes, Values, largest_of, pack_scalar, read_scalar, round_scalar, scalar_nbytes
 
-__all__ = ["Dithered", "dither_of", "lanes"]
+__all__ = ["Dithered", "dither_of"]
 
 _MOST_COUNTS = 120
 _LARGEST_BUCKET = 320
@@ -56,9 +55,14 @@ class Dithered(Values):
         return len(self.symbol)
 
     def numbers(self) -> Tensor:
-        return (
-            self.symbol.double() - torch.from_numpy(dither_of(self.seed, self.n)).to(self.symbol.device)
-        ) * self.step
+        return undithered(self.symbol, self.step, self.seed, torch.float64)
+
+    def numbers_as(self, dtype: torch.dtype) -> Tensor:
+        wide = torch.float64 if dtype == torch.float64 else torch.float32
+        return undithered(self.symbol, self.step, self.seed, wide).to(dtype)
+
+    def largest(self) -> float:
+        return (largest_of(self.symbol) + 0.5) * abs(self.step)
 
     def scaled(self, factor: float) -> Dithered:
         return replace(self, step=self.step * factor)
@@ -68,15 +72,16 @@ class Dithered(Values):
 
     @cached_property
     def _stream(self) -> bytes:
-        symbol, dither = self.symbol.cpu().numpy().astype(np.int64), dither_of(self.seed, self.n)
-        folded, bits = np.where(dither < 0, -symbol, symbol), shortest_bits(self.n)
-        magnitude = np.abs(folded)
-        bucket = bucket_of(magnitude)
-        column = np.where(bucket == 0, 0, 2 * bucket - (folded > 0))
+        symbol, bits = self.symbol.cpu().numpy(), shortest_bits(self.n)
         frequency = frequencies(self.ratio, self.counts, bits)
-        states, words = rans_encode(column, frequency, bits, lanes(self.n), contexts_of(dither))
-        out = states.astype("<u4").tobytes() + pack_varint(len(words)) + words.astype("<u2").tobytes()
-        return out + _pack_tails(magnitude, tail_width_of(magnitude))
+        columns = frequency.shape[1]
+        pieces = Encoder(frequency, bits).pieces(
+            lambda start, stop: rows_at(symbol, columns, self.seed, start, stop), self.n
+        )
+        magnitude = np.zeros(0, dtype=np.int64)
+        if largest_of(self.symbol) >= 16:  # only these have bits below their bucket
+            magnitude = self.symbol[(self.symbol >= 16) | (self.symbol <= -16)].abs().cpu().numpy().astype(np.int64)
+        return pack_pieces(pieces) + _pack_tails(magnitude, tail_width_of(magnitude))
 
     @cached_property
     def _law(self) -> bytes:
@@ -101,25 +106,23 @@ class Dithered(Values):
             or max(buckets) > _LARGEST_BUCKET
         ):
             raise WireError(f"{size} shares of entries up to {ratio} steps are no law of ours")
-        states = np.frombuffer(reader.take(4 * lanes(n)), "<u4")
-        words = np.frombuffer(reader.take(2 * reader.varint()), "<u2")
         # A symbol takes a word from the stream only now and then, but without end only if it is certain: none is.
-        if n > 1 << 20 and n > (1 << 15) * 16 * (len(words) + 2 * len(states)):
-            raise WireError(f"{n} symbols are announced, and {len(words)} words are not enough for them")
-        dither, bits = dither_of(seed, n), shortest_bits(n)
-        column = rans_decode(words, states, n, frequencies(ratio, counts, bits), bits, contexts_of(dither))
-        if column is None:
-            raise WireError("an entropy-coded stream does not end where it should")
-        bucket = (column + 1) // 2
-        width = tail_width(bucket)
-        magnitude = symbol_of(bucket) + _read_tails(reader, width)
-        folded = np.where(column % 2 == 1, magnitude, -magnitude)
-        return cls(torch.from_numpy(np.where(dither < 0, -folded, folded)), seed, step, ratio, counts)
-
-
-def lanes(n: int) -> int:
-    """How many interleaved streams: each costs about 24 bits."""
-    return 4 if n < 1 << 18 else 16
+        if n > 1 << 20 and n > (1 << 15) * 16 * (reader.left // 2 + 64):
+            raise WireError(f"{n} symbols are announced, and {reader.left} bytes are not enough for them")
+        bits = shortest_bits(n)
+        frequency = frequencies(ratio, counts, bits)
+        decoder, kinds = Decoder(frequency, bits), frequency.shape[1]
+        column: Any = np.empty(n, dtype=np.uint8 if kinds <= 256 else np.uint16)
+        unpack_pieces(
+            reader,
+            n,
+            lambda a, b, states, words: decoder.piece(states, words, column[a:b], contexts_at(seed, a, b)),
+        )
+        symbol = signed_symbols(column, kinds, seed)
+        far = np.flatnonzero(column >= 2 * 16 - 1) if kinds > 2 * 16 - 1 else np.zeros(0, dtype=np.int64)
+        tails = _read_tails(reader, tail_width((column[far].astype(np.int64) + 1) // 2))
+        symbol[far] += np.where(symbol[far] < 0, -tails, tails).astype(symbol.dtype)
+        return cls(torch.from_numpy(symbol), seed, step, ratio, counts)
 
 
 def _pack_tails(magnitude: np.ndarray, width: np.ndarray) -> bytes:

@@ -55,6 +55,12 @@ class Exponents(Values):
         value = power if self.mantissa is None else power + power * (self.mantissa.double() * self.weight)
         return torch.where(self.negative, -value, value)
 
+    def largest(self) -> float:
+        if not self.n:
+            return 0.0
+        top = math.ldexp(1.0, min(int(self.exponent.max()), 1023))
+        return top * (1 + 2.0**self.mantissa_bits * abs(self.weight)) if self.mantissa_bits else top
+
     def scaled(self, factor: float) -> Values:
         fraction, shift = math.frexp(factor)
         exponent = self.exponent.to(torch.int64) + (shift - 1)

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from telegrad.errors import WireError
+from telegrad.kernels.magnitudes import plain
 from telegrad.kernels.reference import round_to_dtype
-from telegrad.kernels.scatter import plain
 from telegrad.kernels.uniforms import uniforms
 from telegrad.random import Key
 from telegrad.wire.bits import Reader
@@ -19,6 +19,7 @@ from telegrad.wire.values.base import (
     DTYPES,
     Sizes,
     Values,
+    largest_of,
 )
 
 __all__ = ["Floats"]
@@ -39,10 +40,11 @@ class Floats(Values):
         return self.value
 
     def largest(self) -> float:
-        return float(np.abs(plain(self.value)).max())
+        return largest_of(self.value)
 
     def scaled(self, factor: float) -> Floats:
-        return Floats(torch.from_numpy(plain(self.value).astype(np.float64) * factor))
+        with np.errstate(over="ignore"):  # whoever encodes looks for infinities
+            return Floats(torch.from_numpy(plain(self.value).astype(np.float64) * factor))
 
     def rounded(self, dtype: torch.dtype, key: Key | None) -> Floats:
         if self.value.dtype == dtype:

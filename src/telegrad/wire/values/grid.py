@@ -10,13 +10,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from telegrad.kernels.scatter import plain
+from telegrad.kernels.magnitudes import plain
 from telegrad.random import Key
 from telegrad.wire.bits import Reader, pack_bits
 from telegrad.wire.integers import Integers
 from telegrad.wire.values.base import (
     Sizes,
     Values,
+    largest_of,
     pack_scalar,
     read_scalar,
     round_scalar,
@@ -45,7 +46,7 @@ class Grid(Values):
         return torch.from_numpy(plain(self.symbol).astype(np.float64) * self.scale)
 
     def largest(self) -> float:
-        return float(max(-int(plain(self.symbol).min()), int(plain(self.symbol).max())) * abs(self.scale))
+        return largest_of(self.symbol) * abs(self.scale)
 
     def scaled(self, factor: float) -> Grid:
         return replace(self, scale=self.scale * factor)

@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
+import math
 from abc import abstractmethod
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from functools import cached_property
 from typing import Any, ClassVar
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from telegrad.errors import WireError
-from telegrad.kernels.hadamard import block_sizes, rotate_back
+from telegrad.kernels.hadamard import LARGEST, Rotation, block_sizes
 from telegrad.kernels.reference import round_to_dtype
 from telegrad.random import Key
 from telegrad.wire.bits import Reader
 from telegrad.wire.positions import Positions, read_positions
-from telegrad.wire.values.base import Sizes, Values, scalar_dtype, scalar_nbytes
+from telegrad.wire.values.base import Sizes, Values, largest_of, scalar_dtype, scalar_nbytes
+from telegrad.wire.values.cells import DeadZoneCells, LloydMaxCells
 
 __all__ = ["Inner", "Rotated", "read_inner"]
 
@@ -42,6 +45,15 @@ class Inner(Values):
         if index is None:
             return self._back(inner)
         return self._back(inner.new_zeros(self.n).index_add_(0, index.to(inner.device), inner))
+
+    def largest(self) -> float:
+        # Changes of basis are isometries.
+        return self.values.largest() * math.sqrt(min(self.positions.n, self._longest))
+
+    @property
+    @abstractmethod
+    def _longest(self) -> int:
+        """The largest number of entries that are mixed with each other."""
 
     def scaled(self, factor: float) -> Any:
         return replace(self, values=self.values.scaled(factor))
@@ -85,13 +97,40 @@ class Rotated(Inner):
     scales: Tensor | None = field(default=None, repr=False)
 
     def _back(self, y: Tensor) -> Tensor:
-        if self.scales is not None:
-            y = y * self.scales.to(y.device).repeat_interleave(self._sizes.to(y.device))
-        return rotate_back(y, self.seed)
+        return self._turned_back(lambda start, out: np.copyto(out, y.numpy()[start : start + len(out)]), torch.float64)
 
-    @cached_property
-    def _sizes(self) -> Tensor:
-        return torch.tensor(block_sizes(self.n), dtype=torch.int64)
+    def _turned_back(self, fill: Callable[[int, np.ndarray], None], dtype: torch.dtype) -> Tensor:
+        rotation, out = Rotation(self.n, self.seed), torch.empty(self.n, dtype=dtype)
+        scales = [1.0] * len(rotation.sizes) if self.scales is None else self.scales.tolist()
+
+        def work(number: int) -> None:
+            block = rotation.scratch(number, out.numpy().dtype)
+            fill(rotation.starts[number], block)
+            rotation.block_back(block, number, scales[number], out.numpy())
+
+        rotation.each_block(work)
+        return out
+
+    def numbers_as(self, dtype: torch.dtype) -> Tensor:
+        # Cells are coarse: float32 is precise enough for them where the result is no finer.
+        if dtype == torch.float64 or self.scales is None or not isinstance(self.values, LloydMaxCells | DeadZoneCells):
+            return self.numbers().to(dtype)
+        fill: Callable[[int, np.ndarray], None] = self.values.fill
+        index = self.positions.indices()
+        if index is not None:
+            y = torch.zeros(self.n).index_add_(0, index, self.values.numbers().float()).numpy()
+
+            def fill(start: int, out: np.ndarray) -> None:
+                out[:] = y[start : start + len(out)]
+
+        return self._turned_back(fill, torch.float32).to(dtype)
+
+    @property
+    def _longest(self) -> int:
+        return LARGEST
+
+    def largest(self) -> float:
+        return super().largest() * (1.0 if self.scales is None else largest_of(self.scales))
 
     def scaled(self, factor: float) -> Rotated:
         return super().scaled(factor) if self.scales is None else replace(self, scales=self.scales * factor)

@@ -18,6 +18,7 @@ from telegrad.wire.integers import Integers
 from telegrad.wire.values.base import (
     Sizes,
     Values,
+    largest_of,
     scalar_dtype,
     scalar_nbytes,
 )
@@ -39,6 +40,9 @@ class Table(Values):
 
     def numbers(self) -> Tensor:
         return self.table[self.symbol]
+
+    def largest(self) -> float:
+        return largest_of(self.table)
 
     def scaled(self, factor: float) -> Table:
         return replace(self, table=self.table * factor)

@@ -1,0 +1,106 @@
+"""Stochastic rounding to multiples of a step, and back, in one pass each."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from telegrad.kernels.compiled import Loop, in_chunks
+from telegrad.kernels.magnitudes import plain
+from telegrad.kernels.uniforms import UNIT, uniform_bits, words
+from telegrad.random import Key
+
+__all__ = ["rounded_to_steps", "times_steps"]
+
+_SHORT = 1024
+_PIECE = 65536
+
+
+def _spread(steps: Tensor, bucket: int, n: int) -> tuple[np.ndarray, int]:
+    """Steps and the length of their buckets; a single step is repeated, so that threads can share its bucket."""
+    array = steps.cpu().numpy()
+    return (np.repeat(array, -(-n // _PIECE)), _PIECE) if len(array) == 1 else (array, bucket)
+
+
+def _round_scalar(x: Any, steps: Any, bucket: int, given: Any, offset: Any, inner: Any, first: int, out: Any) -> None:
+    drawn = len(given) == 0
+    for low in range(0, len(x), bucket):
+        step = steps[low // bucket]
+        for i in range(low, min(low + bucket, len(x))):
+            u = np.float64(uniform_bits(offset, inner, first + i)) * UNIT if drawn else given[i]
+            y = abs(np.float64(x[i])) / step
+            below = np.floor(y)
+            magnitude = np.int64(below) + np.int64(u < y - below)
+            out[i] = -magnitude if x[i] < 0 else magnitude
+
+
+def _round_reference(
+    x: np.ndarray,
+    steps: np.ndarray,
+    bucket: int,
+    given: np.ndarray,
+    offset: np.uint64,
+    inner: np.uint64,
+    first: int,
+    out: np.ndarray,
+) -> None:
+    u = given
+    if len(given) == 0:
+        with np.errstate(over="ignore"):
+            u = uniform_bits(offset, inner, np.arange(first, first + len(x), dtype=np.uint64)) * UNIT
+    y = np.abs(x.astype(np.float64)) / np.repeat(steps, bucket)[: len(x)]
+    magnitude = (np.floor(y) + (u < y - np.floor(y))).astype(np.int64)
+    out[:] = np.where(x < 0, -magnitude, magnitude)
+
+
+def rounded_to_steps(v: Tensor, steps: Tensor, bucket: int, key: Key, most: int) -> Tensor:
+    """sign(v_j) (⌊y_j⌋ + [u_j < y_j − ⌊y_j⌋]) for y_j = |v_j| / step of j's bucket, u the stream of the key.
+
+    Buckets of `bucket` neighbours have one positive float64 step each. The result has the smallest signed integer type
+    for magnitudes up to `most` + 1.
+    """
+    kind = np.int8 if most < 127 else np.int16 if most < 32767 else np.int64
+    x, out = plain(v), np.empty(len(v), dtype=kind)
+    of_buckets, bucket = _spread(steps, bucket, len(x))
+    short = len(x) < _SHORT  # an array of uniforms costs nothing
+    given, (offset, inner) = (key.uniform(len(x)).numpy(), (np.uint64(0),) * 2) if short else (np.empty(0), words(key))
+    in_chunks(
+        lambda _, low, high: _round(
+            x[low:high], of_buckets[low // bucket :], bucket, given[low:high], offset, inner, low, out[low:high]
+        ),
+        len(x),
+        bucket,
+    )
+    return torch.from_numpy(out)
+
+
+def _times_scalar(symbols: Any, steps: Any, bucket: int, out: Any) -> None:
+    for low in range(0, len(symbols), bucket):
+        step = steps[low // bucket]
+        for i in range(low, min(low + bucket, len(symbols))):
+            out[i] = np.float64(symbols[i]) * step
+
+
+def _times_reference(symbols: np.ndarray, steps: np.ndarray, bucket: int, out: np.ndarray) -> None:
+    with np.errstate(over="ignore"):
+        out[:] = symbols.astype(np.float64) * np.repeat(steps, bucket)[: len(symbols)]
+
+
+def times_steps(symbols: Tensor, steps: Tensor, bucket: int, dtype: torch.dtype) -> Tensor:
+    """symbol_j · step of j's bucket, in float64 and then rounded to float32 or float64."""
+    out = torch.empty(len(symbols), dtype=dtype)
+    array, whole = out.numpy(), symbols.cpu().numpy()
+    of_buckets, bucket = _spread(steps, bucket, len(whole))
+    in_chunks(
+        lambda _, low, high: _times(whole[low:high], of_buckets[low // bucket :], bucket, array[low:high]),
+        len(whole),
+        bucket,
+    )
+    return out
+
+
+_round = Loop(_round_scalar, _round_reference, uses=[uniform_bits])
+_times = Loop(_times_scalar, _times_reference)

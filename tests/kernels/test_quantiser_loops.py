@@ -1,0 +1,126 @@
+"""The compiled passes of quantisers give, to the byte, what their numpy forms give, for every number of threads."""
+
+import numpy as np
+import pytest
+import torch
+
+import telegrad as tg
+from telegrad.kernels import dithered, symbols
+from telegrad.kernels.dithering import bucket_of, contexts_of, symbol_of
+from telegrad.kernels.magnitudes import largest_magnitude, sums_of_squares
+from telegrad.kernels.rounding import rounded_to_steps, times_steps
+
+N = 70_003
+KEY = tg.Key(seed=5)
+
+
+def vector(dtype=torch.float32, n=N):
+    generator = torch.Generator().manual_seed(3)
+    return (torch.randn(n, generator=generator, dtype=torch.float64) ** 3).to(dtype)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16], ids=str)
+@pytest.mark.parametrize(
+    "spec",
+    [
+        *("qsgd(levels=3, bucket=512)", "qsgd(levels=300)", "terngrad", "dithering(norm=inf, levels=200)"),
+        *("eden(bits=1)", "eden(bits=2.3)", "eden(bits=1, coder=entropy)", "ecdq(bits=2)", "ecdq(bits=0.5)"),
+        *("mlmc(fixed_point)", "fixed_point(level=3)"),
+    ],
+)
+def test_messages_and_estimates_are_the_same_in_all_forms(spec, dtype, disable_numba, threads):
+    compressor, v = tg.compressor(spec), vector(dtype)
+    threads(2)
+    message = tg.pack(compressor.encode(v, KEY))
+    estimate = tg.unpack(message).decode()
+    threads(1)
+    assert tg.pack(compressor.encode(v, KEY)) == message
+    disable_numba()
+    assert tg.pack(compressor.encode(v, KEY)) == message
+    assert torch.equal(tg.unpack(message).decode(), estimate)
+
+
+def test_rounding_follows_its_definition():
+    v, steps = vector(torch.float64), torch.tensor([0.7, 2.0])
+    each = steps.double().repeat_interleave(40_000)[:N]
+    y, u = v.abs() / each, KEY.uniform(N)
+    expected = v.sign() * (y.floor() + (u < y - y.floor()))
+    symbol = rounded_to_steps(v, steps.double(), 40_000, KEY, 120)
+    assert symbol.dtype == torch.int8
+    assert torch.equal(symbol.double(), expected)
+    assert torch.equal(times_steps(symbol, steps.double(), 40_000, torch.float64), expected * each)
+
+
+def test_the_histogram_of_magnitudes_is_that_of_logarithms():
+    """Entries within 1e-9 of an edge may fall on either side."""
+    v = vector(torch.float64)
+    top = float(v.abs().max())
+    octaves = -16 * torch.log2(v.abs() / top)
+    place = octaves[(octaves - octaves.round()).abs() > 1e-9].floor().clamp(max=799).long()
+    near = N - len(place)
+    counts = dithered.magnitude_histogram(v, top)
+    assert counts.sum() == N
+    assert int(np.abs(counts - np.bincount(place.numpy(), minlength=800)).sum()) == near
+    assert dithered.magnitude_histogram(torch.tensor([1.0, 0.0, 0.5, -1.0]), 1.0)[[0, 16, 799]].tolist() == [2, 1, 1]
+
+
+def test_the_cells_of_the_dither_are_those_of_its_edges():
+    seed = KEY.to_int()
+    assert np.array_equal(dithered.contexts_at(seed, 7, N), contexts_of(tg.Key(seed).uniform(N).numpy()[7:] - 0.5))
+
+
+@pytest.mark.parametrize("bits", [2, 11])
+def test_buckets_and_signs_of_symbols_come_back(bits, disable_numba):
+    """Magnitudes up to 2^bits, whose buckets hold several from 16 on."""
+    seed, n = KEY.to_int(), 5000
+    sent = np.random.default_rng(0).integers(-(2**bits), 2**bits, n).astype(np.int16)
+    rows = dithered.rows_at(sent, 300, seed, 0, n)
+    assert np.array_equal(rows // 300, dithered.contexts_at(seed, 0, n))
+    back = dithered.signed_symbols((rows % 300).astype(np.uint16), 300, seed)
+    assert np.array_equal(back, np.sign(sent) * symbol_of(bucket_of(np.abs(sent.astype(np.int64)))))
+    disable_numba()
+    assert np.array_equal(dithered.rows_at(sent, 300, seed, 0, n), rows)
+    assert np.array_equal(dithered.signed_symbols((rows % 300).astype(np.uint16), 300, seed), back)
+
+
+@pytest.mark.parametrize("kind", [np.int8, np.int16, np.int64])
+def test_folding_counts_and_groups_come_back(kind, disable_numba):
+    info = np.iinfo(kind)
+    values = np.random.default_rng(0).integers(max(info.min, -(2**62)), min(info.max, 2**62), 5000).astype(kind)
+    folded = symbols.folded(values)
+    assert folded.itemsize == values.itemsize
+    assert [int(x) for x in folded[:50]] == [2 * int(x) if x >= 0 else -2 * int(x) - 1 for x in values[:50]]
+    assert np.array_equal(symbols.unfolded(folded), values)
+    small = (folded & 3).astype(np.uint8)
+    joined, counts = symbols.joined(small, 4, 3), symbols.counted(small, 4)
+    assert joined[0] == small[0] + 4 * small[1] + 16 * small[2]
+    assert np.array_equal(symbols.parted(joined, 4, 3, 5000), small)
+    assert counts.tolist() == np.bincount(small).tolist()
+    assert symbols.counted(small, 3) is None
+    disable_numba()
+    assert np.array_equal(symbols.folded(values), folded)
+    assert np.array_equal(symbols.joined(small, 4, 3), joined)
+    assert np.array_equal(symbols.parted(joined, 4, 3, 5000), small)
+
+
+@pytest.mark.parametrize("width", [1, 3, 8, 33, 62])
+def test_fixed_widths_are_the_same_in_both_forms(width, disable_numba, threads):
+    values = np.random.default_rng(0).integers(0, 1 << width, 140_001)
+    threads(2)
+    packed = symbols.fixed_width(values, width)
+    assert np.array_equal(symbols.from_fixed_width(packed, len(values), width), values)
+    short = symbols.fixed_width(values[:1001], width)
+    disable_numba()
+    assert np.array_equal(symbols.fixed_width(values[:1001], width), short)
+    assert np.array_equal(packed[: len(short) - 1], short[:-1])
+    assert np.array_equal(symbols.from_fixed_width(short, 1001, width), values[:1001])
+
+
+def test_magnitudes():
+    v = vector()
+    assert largest_magnitude(v) == float(v.abs().max())
+    assert np.isnan(largest_magnitude(torch.tensor([1.0, float("nan"), float("-inf")])))
+    assert largest_magnitude(torch.tensor([1.0, float("-inf")])) == float("inf")
+    assert largest_magnitude(torch.zeros(0)) == 0.0
+    exact = [float(part.double().square().sum()) for part in v.split(512)]
+    assert sums_of_squares(v, 512).tolist() == pytest.approx(exact, rel=1e-13)
