@@ -16,7 +16,6 @@ the transposed order; swapping the sides of the matrix undoes it.
 
 from __future__ import annotations
 
-import bisect
 import itertools
 import math
 import threading
@@ -199,7 +198,8 @@ class Rotation:
 
     def _skipped(self, start: int) -> int:
         """How many entries of short blocks lie before entry number `start` of the long ones."""
-        return bisect.bisect_right(range(self._rest), start, key=lambda j: j * self.n // self._rest - j)
+        # Number j has ⌊j n / rest⌋ − j long ones before it.
+        return min(self._rest, ((start + 1) * self._rest - 1) // (self.n - self._rest) + 1)
 
     @cached_property
     def _whole_keys(self) -> list[tuple[np.uint64, np.uint64]]:
