@@ -259,9 +259,12 @@ class Rotation:
                 _transform(y, high, size // high, other)
                 _flipped(other, stream)
                 y, other, high = other, y, size // high
-        # The scale is applied in float64: it may be smaller than float32 holds to full precision.
+        # Products are rounded once: in float32 where it holds the scale, else in float64.
+        with np.errstate(over="ignore", under="ignore"):
+            short = np.float32(scale)
+        factor = short if y.itemsize == 4 and float(short) == scale else np.float64(scale)
         if size == LARGEST:
-            _scatter(y, scale, start, self._skipped(start), self._rest, out)
+            _scatter(y, factor, start, self._skipped(start), self._rest, out)
         else:
             out[self._places(number)] = y.astype(np.float64) * scale
 
