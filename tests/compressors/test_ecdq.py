@@ -9,7 +9,6 @@ import torch
 import telegrad as tg
 from cases import numbers
 from quantile_vectors import quantile_vectors
-from telegrad.wire.values.dithered import dither_of
 
 KEY = tg.Key(seed=26)
 VECTORS = quantile_vectors()
@@ -66,7 +65,7 @@ def test_the_loss_against_an_ideal_coder_that_knows_the_entries(law, bits):
     """The ideal coder gives q the probability of the empirical law given u (A26.3): at most 2 % is lost."""
     x = VECTORS[law].double()
     code, values = coded(bits, VECTORS[law])
-    ordered, dither = x.sort().values, torch.from_numpy(dither_of(values.seed, len(x)))
+    ordered, dither = x.sort().values, tg.Key(values.seed).uniform(len(x)) - 0.5
     low = (values.symbol - dither - 0.5) * values.step
     hits = torch.searchsorted(ordered, low + values.step) - torch.searchsorted(ordered, low)
     ideal = float(-(hits.clamp(min=1).double() / len(x)).log2().sum())

@@ -52,4 +52,4 @@ class FixedPoint(Compressor):
 
     def _variance(self, v: Tensor) -> float:
         symbol, step = self._truncated(v)
-        return float((v.double() - symbol.double() * step).square().sum())
+        return float((v.double().cpu() - symbol.double() * step).square().sum())

@@ -88,4 +88,4 @@ class QSGD(Compressor):
     def _variance(self, v: Tensor) -> float:
         steps = self._steps(v)
         each = torch.where(steps > 0, steps, 1.0).repeat_interleave(min(self.bucket or len(v), len(v)))
-        return dithering_variance(v.double(), each[: len(v)])
+        return dithering_variance(v.double().cpu(), each[: len(v)])

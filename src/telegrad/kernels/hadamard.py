@@ -16,7 +16,6 @@ the transposed order; swapping the sides of the matrix undoes it.
 
 from __future__ import annotations
 
-import bisect
 import itertools
 import math
 import threading
@@ -199,7 +198,8 @@ class Rotation:
 
     def _skipped(self, start: int) -> int:
         """How many entries of short blocks lie before entry number `start` of the long ones."""
-        return bisect.bisect_right(range(self._rest), start, key=lambda j: j * self.n // self._rest - j)
+        # Number j has ⌊j n / rest⌋ − j long ones before it.
+        return min(self._rest, ((start + 1) * self._rest - 1) // (self.n - self._rest) + 1)
 
     @cached_property
     def _whole_keys(self) -> list[tuple[np.uint64, np.uint64]]:
@@ -259,9 +259,12 @@ class Rotation:
                 _transform(y, high, size // high, other)
                 _flipped(other, stream)
                 y, other, high = other, y, size // high
-        # The scale is applied in float64: it may be smaller than float32 holds to full precision.
+        # Products are rounded once: in float32 where it holds the scale, else in float64.
+        with np.errstate(over="ignore", under="ignore"):
+            short = np.float32(scale)
+        factor = short if y.itemsize == 4 and float(short) == scale else np.float64(scale)
         if size == LARGEST:
-            _scatter(y, scale, start, self._skipped(start), self._rest, out)
+            _scatter(y, factor, start, self._skipped(start), self._rest, out)
         else:
             out[self._places(number)] = y.astype(np.float64) * scale
 

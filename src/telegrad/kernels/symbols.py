@@ -11,7 +11,7 @@ from telegrad.kernels.compiled import Loop, in_chunks
 __all__ = ["counted", "fixed_width", "folded", "from_fixed_width", "joined", "parted", "unfolded"]
 
 _PART = 65536
-_UNSIGNED: dict[Any, np.dtype[Any]] = {np.dtype(np.int8): np.dtype(np.uint8), np.dtype(np.int16): np.dtype(np.uint16)}
+_UNSIGNED: dict[Any, Any] = {np.dtype(np.int8): np.dtype(np.uint8), np.dtype(np.int16): np.dtype(np.uint16)}
 
 
 def _count_scalar(values: Any, counts: Any) -> bool:

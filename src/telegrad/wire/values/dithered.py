@@ -28,15 +28,10 @@ from telegrad.wire.bits import Reader, pack_bits
 from telegrad.wire.integers import Integers, pack_pieces, unpack_pieces
 from telegrad.wire.values.base import Sizes, Values, largest_of, pack_scalar, read_scalar, round_scalar, scalar_nbytes
 
-__all__ = ["Dithered", "dither_of"]
+__all__ = ["Dithered"]
 
 _MOST_COUNTS = 120
 _LARGEST_BUCKET = 320
-
-
-def dither_of(seed: int, n: int) -> np.ndarray:
-    """n numbers in [−½, ½), in steps."""
-    return Key(seed).uniform(n).numpy() - 0.5
 
 
 @dataclass(frozen=True)
