@@ -20,6 +20,7 @@ from telegrad.compressors.mix import Mix
 from telegrad.compressors.natural import Natural
 from telegrad.compressors.natural_dithering import NaturalDithering
 from telegrad.compressors.permk import PermK
+from telegrad.compressors.powersgd import PowerSGD
 from telegrad.compressors.qsgd import QSGD
 from telegrad.compressors.randk import RandK
 from telegrad.compressors.rtn import RTN
@@ -54,6 +55,7 @@ __all__ = [
     "NaturalDithering",
     "PermK",
     "Policy",
+    "PowerSGD",
     "RandK",
     "Scaled",
     "SegmentedTopK",

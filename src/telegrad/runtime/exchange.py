@@ -23,18 +23,21 @@ Granularity = Literal["model", "tensor"]
 
 @dataclass(frozen=True)
 class Piece:
-    """What one compressor call sees: entries start … stop−1 of the flat gradient."""
+    """What one compressor call sees: entries start … stop−1 of the flat gradient, and the shape they have in the
+    model.
+    """
 
     name: str
     start: int
     stop: int
+    shape: tuple[int, ...] = ()
 
 
 def pieces_of(model: nn.Module, granularity: Granularity) -> list[Piece]:
     """The model as one piece, or a piece for each parameter tensor, in the order of `model.parameters()`."""
     pieces, start = [], 0
     for name, parameter in model.named_parameters():
-        pieces.append(Piece(name, start, start + parameter.numel()))
+        pieces.append(Piece(name, start, start + parameter.numel(), tuple(parameter.shape)))
         start += parameter.numel()
     dtypes = {parameter.dtype for parameter in model.parameters()}
     if len(dtypes) != 1:
@@ -52,7 +55,8 @@ class Exchange:
     def __init__(
         self, method: Method, downlink: Compressor, pieces: Sequence[Piece], workers: int, dtype: torch.dtype, key: Key
     ) -> None:
-        self.method, self.downlink, self.pieces, self.key = method, downlink, pieces, key
+        self.downlink, self.pieces, self.key = downlink, pieces, key
+        self.methods = [method.for_shape(piece.shape) for piece in pieces]
         sizes = [piece.stop - piece.start for piece in pieces]
         self.worker_states: list[list[State]] = [
             [method.worker_init(size, dtype) for size in sizes] for _ in range(workers)
@@ -74,14 +78,14 @@ class Exchange:
             codes = []
             for rank, gradient in enumerate(gradients):
                 try:
-                    code, state = self.method.worker_step(
+                    code, state = self.methods[number].worker_step(
                         gradient[piece.start : piece.stop], self.worker_states[rank][number], rank, step
                     )
                 except NonFiniteError as error:
                     raise NonFiniteError(f"worker {rank}, {piece.name}: {error}") from None
                 codes.append(code)
                 workers[rank].append(state)
-            estimate, server = self.method.server_step(codes, self.server_states[number], step)
+            estimate, server = self.methods[number].server_step(codes, self.server_states[number], step)
             sent.append(codes)
             servers.append(server)
             received.append(self.downlink.encode(estimate.to(gradients.dtype), step.key.fold(role="downlink")))
