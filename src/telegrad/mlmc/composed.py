@@ -19,8 +19,9 @@ __all__ = ["ComposedLadder"]
 @register("composed", example="composed(stopk(s=0.25), fixed_point)", source="B1.1 twice; B2 and B3 in one")
 @dataclass(frozen=True)
 class ComposedLadder(Ladder):
-    """r_(i,j) = the j-th residual of `inner` on the i-th residual of `outer`: for `composed(stopk(s=0.25), fixed_point)`
-    bit plane j of block i, relative to the largest entry of that block.
+    """r_(i,j) = the j-th residual of `inner` on the i-th residual of `outer`.
+
+    For `composed(stopk(s=0.25), fixed_point)` that is bit plane j of block i, relative to the block's largest entry.
 
     A message is as short as one plane of one block, and as unbiased. What the inner ladder always sends, it sends for
     every block. (1 + omega) is at most the product of both ladders': of the inner at d entries.

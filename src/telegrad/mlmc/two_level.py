@@ -24,8 +24,9 @@ __all__ = ["TwoLevelLadder"]
 )
 @dataclass(frozen=True)
 class TwoLevelLadder(Ladder):
-    """g¹ = A(v), g² = v, for a compressor A = `first` without randomness: it becomes unbiased, at the price that now and
-    then the whole remainder is sent.
+    """g¹ = A(v), g² = v, for a compressor A = `first` without randomness: it becomes unbiased.
+
+    The price is that now and then the whole remainder is sent.
 
     With adaptive probabilities omega(v) = (‖A(v)‖ + ‖v − A(v)‖)² / ‖v‖² − 1. Where A projects and keeps the share α of
     the energy (Top-k), that is 2√(α(1−α)) <= 1 (B1.8); `omega` is what alpha(d) alone tells, where A has one.
