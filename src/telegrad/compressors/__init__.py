@@ -28,6 +28,7 @@ from telegrad.compressors.scaled import Scaled
 from telegrad.compressors.sign import Sign
 from telegrad.compressors.srht import SRHT
 from telegrad.compressors.stopk import SegmentedTopK
+from telegrad.compressors.subsample import Subsample
 from telegrad.compressors.terngrad import TernGrad
 from telegrad.compressors.topk import TopK
 
@@ -60,6 +61,7 @@ __all__ = [
     "Scaled",
     "SegmentedTopK",
     "Sign",
+    "Subsample",
     "TernGrad",
     "TopK",
     "Warmup",

@@ -39,10 +39,6 @@ class Compressor(Registered, ABC):
     """
 
     kind: ClassVar[str] = "compressor"
-    exact: ClassVar[bool] = True
-    """Whether the declared law holds exactly at every d. False where it is that of large d, as for random rotations:
-    then E C(x) = x up to a small share of ‖x‖, and `variance` and `omega` are predictions.
-    """
 
     @property
     @abstractmethod
@@ -53,6 +49,13 @@ class Compressor(Registered, ABC):
     @abstractmethod
     def random(self) -> bool:
         """Whether `encode` draws random numbers, and so needs a key."""
+
+    @property
+    def exact(self) -> bool:
+        """Whether the declared law holds exactly at every d. False where it is that of large d, as for random
+        rotations: then E C(x) = x up to a small share of ‖x‖, and `variance` and `omega` are predictions.
+        """
+        return True
 
     @abstractmethod
     def omega(self, d: int) -> float:
