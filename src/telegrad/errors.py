@@ -12,7 +12,6 @@ __all__ = [
     "DataError",
     "DivergedError",
     "InputError",
-    "NoClosedFormError",
     "NonFiniteError",
     "SpecError",
     "TelegradError",
@@ -39,10 +38,6 @@ class InputError(TelegradError, TypeError):
     """A tensor of a kind that cannot be compressed, or a call without what it needs (a key, a file of the right
     kind).
     """
-
-
-class NoClosedFormError(TelegradError, NotImplementedError):
-    """The exact variance of this compressor has no closed form; it can be measured."""
 
 
 class NonFiniteError(TelegradError, ArithmeticError):
