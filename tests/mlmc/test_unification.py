@@ -9,7 +9,6 @@ import torch
 
 import telegrad as tg
 from cases import T1, FixedKey, numbers
-from telegrad.compressors.fixed_point import bit_planes
 from telegrad.mlmc import MLMC, Ladder, Levels
 from telegrad.wire.code import Term
 from telegrad.wire.positions import All, IndexSet
@@ -58,15 +57,17 @@ class GridBase(Ladder):
 
 class _GridAndPlanes(Levels):
     def __init__(self, v, step):
-        self.v, magnitude = v, v.abs()
-        self.low = (magnitude / step).floor() * step
-        # One more entry, of a whole step, sets the scale of the planes.
-        _, self.q, self.rest = bit_planes(torch.cat([magnitude - self.low, torch.tensor([step], dtype=torch.float64)]))
-        self.step = step
+        self.v, self.step = v, step
+        self.low = (v.abs() / step).floor() * step
+        # Planes 1 … 62 of the fraction, and the rest as the 63rd.
+        self.planes, rest = [], (v.abs() - self.low) / step
+        for level in range(1, 63):
+            self.planes.append((rest >= 2.0**-level).double())
+            rest = rest - self.planes[-1] * 2.0**-level
+        self.planes.append(rest * 2.0**63)
 
     def _plane(self, level):
-        bits = (self.q >> 62 - level & 1).double() if level <= 62 else self.rest * 2.0
-        return (bits * self.step * 2.0**-level)[:-1] * self.v.sign()
+        return self.planes[level - 1] * self.step * 2.0**-level * self.v.sign()
 
     def norms(self):
         return torch.stack([self._plane(level).norm() for level in range(1, 64)])

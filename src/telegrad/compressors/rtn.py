@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
 import torch
 from torch import Tensor
 
-from telegrad.compressors.grid_points import GridPoints
-from telegrad.spec import register
+from telegrad.compressors.base import Compressor, Encoded
+from telegrad.random import Key
+from telegrad.spec import check_that, register
+from telegrad.wire.code import Term
+from telegrad.wire.positions import All
 from telegrad.wire.values import Grid
-from telegrad.wire.values.base import scalar_dtype
 
 __all__ = ["RTN", "GridKind", "round_to_grid"]
 
@@ -38,7 +41,7 @@ def round_to_grid(v: Tensor, level: int, grid: GridKind = "mid_tread") -> tuple[
     "rtn", example="rtn(level=4)", source="A16; Gupta et al. 2015; Zukerman, Hamoud, Levy, ICML 2025, appendix G.2"
 )
 @dataclass(frozen=True)
-class RTN(GridPoints):
+class RTN(Compressor):
     """C(x) = the nearest of 2^level − 1 points δ q around 0, δ = 2‖x‖_∞ / (2^level − 1): the mid-tread grid (A16.1).
 
     |C(x)_j − x_j| <= min(|x_j|, δ/2); contractive with alpha = (1 − t²) / (1 + (d−1) t²), t = 1 / (2^level − 1),
@@ -46,7 +49,17 @@ class RTN(GridPoints):
     (A16.2); |C(x)_j − x_j| <= δ/2, and alpha = 1 − (d−1) t² where that is positive, attained by one non-zero entry.
     """
 
+    level: int
     grid: GridKind = "mid_tread"
+
+    unbiased = False
+    random = False
+
+    def __post_init__(self) -> None:
+        check_that(1 <= self.level <= 30, self, "level", "a number of bits from 1 to 30 is allowed")
+
+    def omega(self, d: int) -> float:
+        return math.inf
 
     def alpha(self, d: int) -> float:
         t = (2**self.level - 1) ** -2
@@ -54,13 +67,16 @@ class RTN(GridPoints):
             return max(0.0, 1 - (d - 1) * t)
         return (1 - t) / (1 + (d - 1) * t)
 
-    def _points(self, v: Tensor) -> tuple[Tensor, float]:
-        return round_to_grid(v, self.level, self.grid)
-
-    def _sent(self, v: Tensor, symbol: Tensor, step: float) -> Grid:
-        sent = super()._sent(v, symbol, step)
+    def _encode(self, v: Tensor, key: Key) -> Encoded:
+        symbol, step = round_to_grid(v, self.level, self.grid)
+        which = symbol.nonzero().squeeze(1)
+        sent = Grid(symbol[which], step).rounded(v.dtype, None)
         if self.grid == "mid_rise" and sent.scale * (2**self.level - 1) > float(v.double().abs().max()):
             # The outermost point is c itself, and must not be rounded to beyond it, where it could overflow.
-            wide = torch.tensor(sent.scale, dtype=scalar_dtype(v.dtype))
-            return Grid(sent.symbol, float(torch.nextafter(wide, torch.zeros_like(wide))))
-        return sent
+            wide = torch.tensor(sent.scale, dtype=torch.float64 if v.dtype == torch.float64 else torch.float32)
+            sent = Grid(sent.symbol, float(torch.nextafter(wide, torch.zeros_like(wide))))
+        return Encoded((Term(All(len(v)) if len(which) == len(v) else All(len(v)).keep(which), sent),))
+
+    def _variance(self, v: Tensor) -> float:
+        symbol, step = round_to_grid(v, self.level, self.grid)
+        return float((v.double() - symbol.double() * step).square().sum())

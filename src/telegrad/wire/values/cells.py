@@ -5,7 +5,7 @@ from __future__ import annotations
 import struct
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -17,9 +17,6 @@ from telegrad.random import Key
 from telegrad.wire.bits import Reader, pack_fixed, unpack_fixed
 from telegrad.wire.integers import Integers
 from telegrad.wire.values.base import Sizes, Values
-
-if TYPE_CHECKING:
-    from typing_extensions import Self
 
 __all__ = ["DeadZoneCells", "LloydMaxCells", "wider_entries"]
 
@@ -34,29 +31,17 @@ def wider_entries(n: int, share: int) -> Tensor:
 
 
 @dataclass(frozen=True)
-class _Cells(Values):
-    """Symbols of the standard normal law: they are never scaled, what holds them has the scale."""
+class LloydMaxCells(Values):
+    """Lloyd-Max cells of `bits` bits, 0 … 2^bits − 1 from the lowest; `share` of 65536 entries have one bit more."""
 
+    tag: ClassVar[int] = 9
     symbol: Tensor = field(repr=False)
+    bits: int
+    share: int = 0
 
     @property
     def n(self) -> int:
         return len(self.symbol)
-
-    def scaled(self, factor: float) -> Values:
-        raise NotImplementedError("cells are of the standard normal law; what holds them has the scale")
-
-    def rounded(self, dtype: torch.dtype, key: Key | None) -> Self:
-        return self
-
-
-@dataclass(frozen=True)
-class LloydMaxCells(_Cells):
-    """Lloyd-Max cells of `bits` bits, 0 … 2^bits − 1 from the lowest; `share` of 65536 entries have one bit more."""
-
-    tag: ClassVar[int] = 9
-    bits: int
-    share: int = 0
 
     @classmethod
     def quantise(cls, z: Tensor, bits: int, share: int = 0) -> LloydMaxCells:
@@ -77,6 +62,12 @@ class LloydMaxCells(_Cells):
     @cached_property
     def _wide(self) -> Tensor:
         return wider_entries(self.n, self.share)
+
+    def scaled(self, factor: float) -> Values:
+        raise NotImplementedError("cells are of the standard normal law; what holds them has the scale")
+
+    def rounded(self, dtype: torch.dtype, key: Key | None) -> LloydMaxCells:
+        return self
 
     def sizes(self, dtype: torch.dtype) -> Sizes:
         more = int(self._wide.sum()) if self.share else 0
@@ -111,12 +102,17 @@ def _edges(bits: int) -> Tensor:
 
 
 @dataclass(frozen=True)
-class DeadZoneCells(_Cells):
+class DeadZoneCells(Values):
     """Signed cells of a uniform quantiser with a dead zone: 0 for |z| < zero, else steps beyond it, counted from 1."""
 
     tag: ClassVar[int] = 10
+    symbol: Tensor = field(repr=False)
     zero: float
     step: float
+
+    @property
+    def n(self) -> int:
+        return len(self.symbol)
 
     @classmethod
     def quantise(cls, z: Tensor, zero: float, step: float) -> DeadZoneCells:
@@ -129,6 +125,12 @@ class DeadZoneCells(_Cells):
         magnitude = self.symbol.abs()
         table = dead_zone_centroids(self.zero, self.step, int(magnitude.max()) if self.n else 0).to(magnitude.device)
         return table[magnitude] * self.symbol.sign()
+
+    def scaled(self, factor: float) -> Values:
+        raise NotImplementedError("cells are of the standard normal law; what holds them has the scale")
+
+    def rounded(self, dtype: torch.dtype, key: Key | None) -> DeadZoneCells:
+        return self
 
     @cached_property
     def _folded(self) -> Integers:
