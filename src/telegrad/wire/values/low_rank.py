@@ -46,6 +46,10 @@ class LowRank(Values):
             product += left[:, None] * right
         return product.view(-1)[: self.size]
 
+    def largest(self) -> float:
+        """A bound on every number's magnitude."""
+        return float((self.left.abs().amax(0).double() * self.right.abs().amax(0).double()).sum())
+
     def scaled(self, factor: float) -> LowRank:
         return replace(self, right=self.right * factor)
 
