@@ -34,7 +34,7 @@ lint: setup  ## style, types and the direction of imports
 	$(BIN)/lint-imports
 
 test: lint  ## lint and all tests but the slow ones
-	OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -n auto -m "not slow"
+	OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -n auto --dist loadgroup -m "not slow"
 
 slow: setup  ## the slow tests
 	OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -m slow

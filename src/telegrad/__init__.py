@@ -3,9 +3,11 @@
 from telegrad import compressors, methods, mlmc, portfolio, workloads
 from telegrad.catalogue import catalogue, compressor, method
 from telegrad.errors import (
+    CommunicationError,
     ConfigError,
     DataError,
     DivergedError,
+    DriftError,
     InputError,
     NonFiniteError,
     SpecError,
@@ -14,7 +16,9 @@ from telegrad.errors import (
     WireError,
 )
 from telegrad.random import Key
-from telegrad.runtime.simulate import Result, simulate
+from telegrad.runtime import ddp, fsdp
+from telegrad.runtime.simulate import simulate
+from telegrad.runtime.training import Result
 from telegrad.wire.code import Code
 from telegrad.wire.file import load, save
 from telegrad.wire.message import pack, unpack
@@ -23,9 +27,11 @@ __version__ = "0.1.0"
 
 __all__ = [
     "Code",
+    "CommunicationError",
     "ConfigError",
     "DataError",
     "DivergedError",
+    "DriftError",
     "InputError",
     "Key",
     "NonFiniteError",
@@ -37,6 +43,8 @@ __all__ = [
     "catalogue",
     "compressor",
     "compressors",
+    "ddp",
+    "fsdp",
     "load",
     "method",
     "methods",

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import sys
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -64,6 +65,14 @@ Data = Annotated[str | None, _option("The folder of the workload's data, where i
 Out = Annotated[Path | None, _option("The run directory [default: runs/<workload>-<hash of the configuration>]")]
 Threads = Annotated[int | None, _option("Threads that torch may use [default: torch's own choice]", min=1)]
 
+Distributed = Annotated[
+    bool,
+    typer.Option(
+        "--distributed",
+        help="Every process of torchrun is a worker: torchrun --nproc-per-node=4 -m telegrad compare --distributed",
+    ),
+]
+
 
 @app.command()
 def compare(
@@ -88,10 +97,15 @@ def compare(
     dirichlet: Annotated[
         float | None, _option("Concentration of a worker's classes; small: unlike [default: alike]")
     ] = None,
-    granularity: Annotated[
-        str | None, _option("Compress the model as one vector, or each tensor [default: model]")
+    topology: Annotated[
+        str | None, _option("How messages travel: server, allgather, two_phase, hierarchical(node=2) [default: server]")
     ] = None,
-    downlink: Annotated[str | None, _option("The compressor of what the server sends [default: identity]")] = None,
+    granularity: Annotated[
+        str | None, _option("What one call compresses: the model, a bucket, or each tensor [default: model]")
+    ] = None,
+    downlink: Annotated[
+        str | None, _option("The compressor of what servers send [default: identity; of two_phase: the method's own]")
+    ] = None,
     gradients: Annotated[
         str | None, _option("Workers' gradients at once (vmap) or in turn (loop) [default: vmap]")
     ] = None,
@@ -101,6 +115,7 @@ def compare(
     target: Annotated[
         float | None, _option("The metric that counts as trained [default: by the uncompressed run]")
     ] = None,
+    distributed: Distributed = False,
     threads: Threads = None,
     out: Out = None,
 ) -> None:
@@ -126,6 +141,7 @@ def compare(
         "schedule": schedule,
         "warmup_steps": warmup_steps,
         "dirichlet": dirichlet,
+        "topology": topology,
         "granularity": granularity,
         "downlink": downlink,
         "gradients": gradients,
@@ -139,7 +155,7 @@ def compare(
     if steps or workload:
         values.pop("evaluate_every", None)
     values |= {name: value for name, value in given.items() if value is not None}
-    _perform(config.parse(values, "the options"), out, threads)
+    _perform(config.parse(values, "the options"), out, threads, distributed)
 
 
 @app.command()
@@ -147,13 +163,14 @@ def run(
     configuration: Annotated[Path, typer.Argument(metavar="CONFIG.yaml", help="An experiment, as a run directory's")],
     data: Data = None,
     out: Out = None,
+    distributed: Distributed = False,
     threads: Threads = None,
 ) -> None:
     """Run a whole experiment: a grid of methods, learning rates and seeds. The same command resumes it."""
     from telegrad.lab import config
 
     experiment = config.load(configuration)
-    _perform(experiment if data is None else experiment.model_copy(update={"data": data}), out, threads)
+    _perform(experiment if data is None else experiment.model_copy(update={"data": data}), out, threads, distributed)
 
 
 @app.command()
@@ -213,8 +230,25 @@ def list_() -> None:
         console.print(part, highlight=False)
 
 
-def _perform(experiment: Experiment, out: Path | None, threads: int | None) -> None:
+def _perform(experiment: Experiment, out: Path | None, threads: int | None, distributed: bool) -> None:
     import torch
+
+    if threads is not None:
+        torch.set_num_threads(threads)
+    if not distributed:
+        _keep(experiment, out, None)
+        return
+    from telegrad.lab.distributed import group_of_processes, leading
+
+    with group_of_processes() as (_, workers):
+        experiment = experiment.model_copy(update={"workers": workers, "gradients": "loop"})
+        with leading(experiment.workload, experiment.data) as train:
+            if train is not None:
+                _keep(experiment, out, train)
+
+
+def _keep(experiment: Experiment, out: Path | None, train: Callable[..., Any] | None) -> None:
+    """Run what is not yet on record in a run directory, and show its summary."""
     from rich.console import Console
 
     from telegrad.lab.config import digest
@@ -224,14 +258,12 @@ def _perform(experiment: Experiment, out: Path | None, threads: int | None) -> N
     from telegrad.lab.runner import run_experiment
     from telegrad.spec import build
 
-    if threads is not None:
-        torch.set_num_threads(threads)
     name = build(experiment.workload, "workload").spec_name
     path = out or Path("runs") / f"{name}-{digest(experiment)}"
     directory = RunDirectory.open(path, experiment)
     try:
         with watch_on(Console(stderr=True)) as watch:
-            run_experiment(experiment, directory, watch)
+            run_experiment(experiment, directory, watch, train)
         summary = write_report(directory)
     except KeyboardInterrupt:
         typer.echo(f"interrupted; finished runs are kept in {path}; the same command resumes", err=True)

@@ -8,9 +8,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 __all__ = [
+    "CommunicationError",
     "ConfigError",
     "DataError",
     "DivergedError",
+    "DriftError",
     "InputError",
     "NonFiniteError",
     "SpecError",
@@ -50,6 +52,14 @@ class DivergedError(TelegradError, ArithmeticError):
     def __init__(self, message: str, records: Sequence[dict[str, float | int]] = ()) -> None:
         super().__init__(message)
         self.records = list(records)
+
+
+class CommunicationError(TelegradError, RuntimeError):
+    """An exchange between ranks failed: a worker is lost, or the network is down."""
+
+
+class DriftError(TelegradError, RuntimeError):
+    """The parameters differ between ranks that should hold the same."""
 
 
 class DataError(TelegradError, FileNotFoundError):

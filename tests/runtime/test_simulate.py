@@ -127,31 +127,6 @@ def test_thread_count_changes_no_draw():
         torch.testing.assert_close(two.parameters[name], value, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("granularity", ["model", "tensor"])
-def test_the_ledger_is_the_sum_of_packed_messages(granularity, monkeypatch):
-    """Every code that is booked is packed as well; the account must be the bytes."""
-    from telegrad.runtime.ledger import Ledger
-
-    up, down = [0] * 3, [0]
-    book_up, book_down = Ledger.uplink, Ledger.downlink
-
-    def uplink(self, worker, code):
-        up[worker] += 8 * len(tg.pack(code))
-        book_up(self, worker, code)
-
-    def downlink(self, code):
-        down[0] += 8 * len(tg.pack(code))
-        book_down(self, code)
-
-    monkeypatch.setattr(Ledger, "uplink", uplink)
-    monkeypatch.setattr(Ledger, "downlink", downlink)
-    result = tg.simulate("digits", "sgd(importance(k=0.02))", workers=3, steps=5, granularity=granularity)
-    assert [account.total() for account in result.ledger.up] == up
-    assert [account.total() for account in result.ledger.down] == down * 3
-    assert result.records[-1]["bits_up_per_worker"] == sum(up) / 3
-    assert result.ledger.messages_up == 5 * 3 * (1 if granularity == "model" else 6)
-
-
 def test_granularity_tensor_sends_a_message_a_tensor():
     whole, each = (tg.simulate("digits", "sgd(topk(k=0.01))", granularity=g, **SHORT) for g in ("model", "tensor"))
     assert not _same(whole.parameters, each.parameters)

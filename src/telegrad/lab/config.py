@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 import telegrad.compressors
 import telegrad.methods
 import telegrad.mlmc
+import telegrad.runtime.topologies
 import telegrad.workloads  # noqa: F401
 from telegrad.errors import ConfigError, SpecError
 from telegrad.spec import build
@@ -26,7 +27,7 @@ Count = Annotated[int, Field(ge=1)]
 LearningRates = Annotated[tuple[Annotated[float, Field(gt=0)], ...], Field(min_length=1)]
 Optimizer = Literal["sgd", "adamw"]
 Schedule = Literal["constant", "linear", "cosine"]
-Granularity = Literal["model", "tensor"]
+Granularity = Literal["model", "bucket", "tensor"]
 Momentum = Annotated[float, Field(ge=0, lt=1)]
 NotNegative = Annotated[float, Field(ge=0)]
 
@@ -50,8 +51,9 @@ _HELP = {
     "schedule": ("constant, linear or cosine is wanted", "schedule: cosine"),
     "warmup_steps": ("an integer from 0 up to the number of steps is wanted", "warmup_steps: 20"),
     "dirichlet": ("a number above 0 (small: unlike workers), or null for equal shares, is wanted", "dirichlet: 0.5"),
-    "granularity": ("model or tensor is wanted", "granularity: model"),
-    "downlink": ("the spec of an unbiased compressor is wanted", "downlink: identity"),
+    "topology": ("the spec of a topology is wanted", "topology: server"),
+    "granularity": ("model, bucket or tensor is wanted", "granularity: model"),
+    "downlink": ("the spec of an unbiased compressor, or null for the topology's own, is wanted", "downlink: identity"),
     "gradients": ("vmap or loop is wanted", "gradients: vmap"),
     "chunk": ("an integer from 1 (workers at a time), or null for all at once, is wanted", "chunk: 4"),
     "evaluate_every": ("an integer from 1 up to the number of steps, or null, is wanted", "evaluate_every: 10"),
@@ -79,6 +81,13 @@ class _Model(BaseModel):
             raise ValueError("a learning rate is listed twice")
         return None if value is None else tuple(sorted(value))
 
+    @field_validator("topology", check_fields=False)
+    @classmethod
+    def _topology_builds(cls, value: str | None) -> str | None:
+        if value is not None:
+            build(value, "topology")
+        return value
+
     @field_validator("downlink", check_fields=False)
     @classmethod
     def _downlink_builds(cls, value: str | None) -> str | None:
@@ -99,6 +108,7 @@ class MethodEntry(_Model):
     weight_decay: NotNegative | None = None
     schedule: Schedule | None = None
     warmup_steps: Annotated[int, Field(ge=0)] | None = None
+    topology: str | None = None
     granularity: Granularity | None = None
     downlink: str | None = None
 
@@ -138,8 +148,9 @@ class Experiment(_Model):
     schedule: Schedule = "constant"
     warmup_steps: Annotated[int, Field(ge=0)] = 0
     dirichlet: Annotated[float, Field(gt=0)] | None = None
+    topology: str = "server"
     granularity: Granularity = "model"
-    downlink: str = "identity"
+    downlink: str | None = None
     gradients: Literal["vmap", "loop"] = "vmap"
     chunk: Count | None = None
     evaluate_every: Count | None = None
@@ -179,6 +190,7 @@ class Experiment(_Model):
             raise ValueError(f"evaluate_every: {self.evaluate_every} exceeds the {self.steps} steps")
         for place, entry in enumerate(self.methods):
             settings = self.settings_of(entry)
+            build(settings["topology"], "topology").downlink(settings["downlink"], None)
             if settings["warmup_steps"] > self.steps:
                 raise ValueError(
                     f"methods[{place}]: warmup_steps: {settings['warmup_steps']} exceeds the {self.steps} steps"
@@ -197,7 +209,16 @@ class Experiment(_Model):
     def settings_of(self, entry: MethodEntry) -> dict[str, Any]:
         """The keyword arguments of `simulate` for a method, but for learning rate and seed."""
         shared = ("workers", "steps", "batch_size", "dirichlet", "gradients", "chunk", "evaluate_every")
-        own = ("optimizer", "momentum", "weight_decay", "schedule", "warmup_steps", "granularity", "downlink")
+        own = (
+            "optimizer",
+            "momentum",
+            "weight_decay",
+            "schedule",
+            "warmup_steps",
+            "topology",
+            "granularity",
+            "downlink",
+        )
         settings = {name: getattr(self, name) for name in shared + own}
         return settings | {name: getattr(entry, name) for name in own if getattr(entry, name) is not None}
 

@@ -6,7 +6,8 @@ import math
 import os
 import platform
 import subprocess
-from functools import cache, lru_cache
+from collections.abc import Callable
+from functools import cache, lru_cache, partial
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -20,53 +21,71 @@ from telegrad.lab.records import FinishedRun, RunDirectory
 from telegrad.lab.summary import best_lr
 from telegrad.random import Key
 from telegrad.runtime.simulate import simulate
+from telegrad.runtime.training import Result
 from telegrad.spec import build
 from telegrad.workloads.base import Task
 
 __all__ = ["run_experiment"]
 
 
-def run_experiment(experiment: Experiment, directory: RunDirectory, watch: Watch) -> dict[str, Any]:
+def run_experiment(
+    experiment: Experiment, directory: RunDirectory, watch: Watch, train: Callable[..., Result] | None = None
+) -> dict[str, Any]:
     """Do what is not yet done of the grid, keep each run as it finishes, and return the summary.
 
     The learning rate is chosen by the final validation metric; the test metric is only reported. A run that diverges is
     recorded as diverged; a method whose every learning rate diverges is reported so, and the rest goes on. When this is
-    interrupted, the records of all finished runs are up to date.
+    interrupted, the records of all finished runs are up to date. `train` stands in for `simulate`.
     """
     repeats = len(experiment.seeds) - 1
+    run = partial(_perform, experiment, directory=directory, watch=watch, train=train or simulate)
     planned = sum(len(experiment.lrs_of(entry)) + repeats for entry in experiment.methods)
     watch.begin(planned, len(directory.runs), experiment.steps)
     try:
         for entry in experiment.methods:
             lrs = experiment.lrs_of(entry)
-            searched = [_perform(experiment, entry, lr, experiment.seeds[0], "search", directory, watch) for lr in lrs]
+            searched = [run(entry, lr, experiment.seeds[0], "search") for lr in lrs]
             lr = best_lr(searched)
             if lr is None:
                 watch.drop(repeats)
                 continue
             for seed in experiment.seeds[1:]:
-                _perform(experiment, entry, lr, seed, "repeat", directory, watch)
+                run(entry, lr, seed, "repeat")
     finally:
         summary = directory.rebuild()
     return summary
 
 
 def _perform(
-    experiment: Experiment, entry: MethodEntry, lr: float, seed: int, phase: str, directory: RunDirectory, watch: Watch
+    experiment: Experiment,
+    entry: MethodEntry,
+    lr: float,
+    seed: int,
+    phase: str,
+    *,
+    directory: RunDirectory,
+    watch: Watch,
+    train: Callable[..., Result],
 ) -> FinishedRun:
     """The run of a method at a learning rate and seed: the one on record, or a new one, kept once it is finished."""
     recorded = directory.find(entry.label, lr, seed)
     if recorded is not None:
         return recorded
     watch.start(entry.label, lr, seed)
-    run = _simulated(experiment, entry, lr, seed, phase, watch)
+    run = _trained(experiment, entry, lr, seed, phase, watch, train)
     directory.add(run)
     watch.finish(run)
     return run
 
 
-def _simulated(
-    experiment: Experiment, entry: MethodEntry, lr: float, seed: int, phase: str, watch: Watch
+def _trained(
+    experiment: Experiment,
+    entry: MethodEntry,
+    lr: float,
+    seed: int,
+    phase: str,
+    watch: Watch,
+    train: Callable[..., Result],
 ) -> FinishedRun:
     names: dict[str, Any] = {
         "label": entry.label,
@@ -78,7 +97,7 @@ def _simulated(
     }
     try:
         task, settings = _task(experiment.workload, experiment.data), experiment.settings_of(entry)
-        result = simulate(task, entry.spec, lr=lr, seed=seed, progress=watch.record, **settings)
+        result = train(task, entry.spec, lr=lr, seed=seed, progress=watch.record, **settings)
     except DivergedError as error:
         return FinishedRun(
             **names,

@@ -1,97 +1,97 @@
-"""One round of communication between M workers and the server, with what both remember."""
+"""Rounds of communication between M workers and their servers, wherever they live."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Hashable, Sequence
+from typing import Any
 
-import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from telegrad.compressors.base import Compressor
-from telegrad.errors import ConfigError, NonFiniteError
-from telegrad.methods.base import Method, State, Step
+from telegrad.methods.base import Method
+from telegrad.methods.sgd import SGD
 from telegrad.random import Key
 from telegrad.runtime.ledger import Ledger
-from telegrad.wire.code import Code
+from telegrad.runtime.member import Member
+from telegrad.runtime.pieces import Piece
+from telegrad.runtime.topologies import Topology
+from telegrad.runtime.transport import Transport
+from telegrad.spec import build, registered
 
-__all__ = ["Exchange", "Granularity", "Piece", "pieces_of"]
-
-Granularity = Literal["model", "tensor"]
-
-
-@dataclass(frozen=True)
-class Piece:
-    """What one compressor call sees: entries start … stop−1 of the flat gradient, and the shape they have in the
-    model.
-    """
-
-    name: str
-    start: int
-    stop: int
-    shape: tuple[int, ...] = ()
-
-
-def pieces_of(model: nn.Module, granularity: Granularity) -> list[Piece]:
-    """The model as one piece, or a piece for each parameter tensor, in the order of `model.parameters()`."""
-    pieces, start = [], 0
-    for name, parameter in model.named_parameters():
-        pieces.append(Piece(name, start, start + parameter.numel(), tuple(parameter.shape)))
-        start += parameter.numel()
-    dtypes = {parameter.dtype for parameter in model.parameters()}
-    if len(dtypes) != 1:
-        raise ConfigError(f"the model has parameters of {len(dtypes)} dtypes; one is allowed here")
-    return pieces if granularity == "tensor" else [Piece("model", 0, start)]
+__all__ = ["Exchange", "exchange_of", "method_of"]
 
 
 class Exchange:
-    """A method's worker and server steps over all pieces, in one process, as through a parameter server.
+    """A method's worker and server steps, along a topology, for the ranks that live in this process.
 
-    Holds the workers' and the server's states and the ledger; a round either commits all of them or, where something
-    is not finite, none.
+    A step is `begin`, any number of `run`s over different pieces, and `commit`; what is not committed leaves no trace
+    in any state. Bits are booked as they are sent, in steps that fail as well.
     """
 
     def __init__(
-        self, method: Method, downlink: Compressor, pieces: Sequence[Piece], workers: int, dtype: torch.dtype, key: Key
+        self, method: Method, topology: Topology, downlink: Compressor, transport: Transport, key: Key
     ) -> None:
-        self.downlink, self.pieces, self.key = downlink, pieces, key
-        self.methods = [method.for_shape(piece.shape) for piece in pieces]
-        sizes = [piece.stop - piece.start for piece in pieces]
-        self.worker_states: list[list[State]] = [
-            [method.worker_init(size, dtype) for size in sizes] for _ in range(workers)
+        topology.check(transport.workers)
+        self.method, self.topology, self.downlink, self.transport = method, topology, downlink, transport
+        self._shared: dict[Hashable, Any] = {}
+        self.members = [
+            Member(rank, transport.workers, method, downlink, key, self._shared) for rank in transport.ranks
         ]
-        self.server_states: list[State] = [method.server_init(size, dtype) for size in sizes]
-        self.ledger = Ledger(workers)
+        self.ledger = Ledger(transport.workers)
 
-    def round(self, gradients: Tensor, index: int, lr: float) -> Tensor:
-        """The estimate of the mean gradient, shape (d,), that every worker receives for `gradients` of shape (M, d).
+    def begin(self, index: int, lr: float) -> None:
+        """Enter step `index`, in which the optimizer's learning rate is `lr`."""
+        for member in self.members:
+            member.begin(index, lr)
 
-        Raises `NonFiniteError`, naming worker and piece, and then nothing is changed.
+    def run(self, pieces: Sequence[Piece], gradients: Sequence[Sequence[Tensor]]) -> list[Tensor]:
+        """The estimates, by piece, of the mean gradient of all workers.
+
+        `gradients`: for each rank of this process, by piece, a flat vector. Raises `NonFiniteError`, on all ranks
+        alike, naming the first worker and piece at fault.
         """
-        workers: list[list[State]] = [[] for _ in gradients]
-        servers: list[State] = []
-        sent: list[list[Code]] = []
-        received: list[Code] = []
-        for number, piece in enumerate(self.pieces):
-            step = Step(index, lr, self.key.fold(step=index, piece=piece.name))
-            codes = []
-            for rank, gradient in enumerate(gradients):
-                try:
-                    code, state = self.methods[number].worker_step(
-                        gradient[piece.start : piece.stop], self.worker_states[rank][number], rank, step
-                    )
-                except NonFiniteError as error:
-                    raise NonFiniteError(f"worker {rank}, {piece.name}: {error}") from None
-                codes.append(code)
-                workers[rank].append(state)
-            estimate, server = self.methods[number].server_step(codes, self.server_states[number], step)
-            sent.append(codes)
-            servers.append(server)
-            received.append(self.downlink.encode(estimate.to(gradients.dtype), step.key.fold(role="downlink")))
-        self.worker_states, self.server_states = workers, servers
-        for codes, down in zip(sent, received, strict=True):
-            for rank, code in enumerate(codes):
-                self.ledger.uplink(rank, code)
-            self.ledger.downlink(down)
-        return torch.cat([code.decode() for code in received])
+        rounds = [self.topology.round(member, pieces, own) for member, own in zip(self.members, gradients, strict=True)]
+        names = [piece.name for piece in pieces]
+        try:
+            phases = [next(one) for one in rounds]
+            while True:
+                inboxes = self.transport.deliver([phase.outgoing for phase in phases])
+                for member, phase, inbox in zip(self.members, phases, inboxes, strict=True):
+                    self.ledger.book(member.rank, phase.outgoing, inbox, phase.account, names)
+                phases, estimates = [], None
+                for one, inbox in zip(rounds, inboxes, strict=True):
+                    try:
+                        phases.append(one.send(inbox))
+                    except StopIteration as end:
+                        estimates = estimates if estimates is not None else end.value
+                if estimates is not None:
+                    return estimates
+        finally:
+            self._shared.clear()
+
+    def commit(self) -> None:
+        """Make the states of this step those that count."""
+        for member in self.members:
+            member.commit()
+
+
+def method_of(spec: str | Method | Compressor) -> Method:
+    """The method that `spec` describes; a compressor stands for sgd(compressor)."""
+    if isinstance(spec, Method):
+        return spec
+    if isinstance(spec, Compressor):
+        return SGD(spec)
+    return build(spec if spec.partition("(")[0].strip() in registered("method") else f"sgd({spec})", "method")
+
+
+def exchange_of(
+    method: str | Method,
+    topology: str | Topology,
+    downlink: str | Compressor | None,
+    transport: Transport,
+    key: Key,
+) -> Exchange:
+    """The exchange that these specs describe. Raises `SpecError` where they do not fit each other."""
+    chosen, how = build(method, "method"), build(topology, "topology")
+    back = how.downlink(downlink, getattr(chosen, "compressor", None))
+    return Exchange(chosen, how, back, transport, key)

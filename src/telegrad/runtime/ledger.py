@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
+from telegrad.runtime.transport import LENGTH_NBYTES
 from telegrad.wire.code import Code
+from telegrad.wire.parcel import Parcel
 
 __all__ = ["Ledger"]
 
@@ -15,38 +18,85 @@ __all__ = ["Ledger"]
 class Ledger:
     """Counts every message of a run.
 
-    `up[i]` and `down[i]` hold worker i's bits per field (header, level, index, value, sign, scale); `paper_up[i]`
-    follows the MLMC paper's own accounting (`Code.paper_bits`) and is for comparison with its plots only. `levels`
-    counts the levels that MLMC messages carried; `skipped_steps` counts steps dropped on all workers for a non-finite
-    gradient.
+    The method's account: `up[i]` holds the bits of worker i's messages per field (header, level, index, value, sign,
+    scale), each message once, whoever receives it; `down[i]` those that worker i decodes (its own among them where it
+    is a server too); `paper_up[i]` follows the MLMC paper's own accounting (`Code.paper_bits`) and is for comparison
+    with its plots only; `by_piece` holds the uplink's bits per field for each piece of the model, over all workers.
+    The network's: `sent[i]` and `received[i]` are the bits that worker i hands to others and takes from them, copies,
+    frames and lengths included; `inside[i]` those it sends within its node, where a topology has nodes.
+    `levels` counts the levels that MLMC messages carried; `skipped_steps` counts steps dropped on all workers for a
+    non-finite gradient. On torch.distributed each rank fills its own rows; `merged` adds them up.
     """
 
     workers: int
     up: list[Counter[str]] = field(default_factory=list)
     down: list[Counter[str]] = field(default_factory=list)
     paper_up: list[int] = field(default_factory=list)
+    sent: list[int] = field(default_factory=list)
+    received: list[int] = field(default_factory=list)
+    inside: list[int] = field(default_factory=list)
+    by_piece: dict[str, Counter[str]] = field(default_factory=dict)
     levels: Counter[int] = field(default_factory=Counter)
     messages_up: int = 0
     steps: int = 0
     skipped_steps: int = 0
 
     def __post_init__(self) -> None:
-        self.up = self.up or [Counter() for _ in range(self.workers)]
-        self.down = self.down or [Counter() for _ in range(self.workers)]
-        self.paper_up = self.paper_up or [0] * self.workers
+        for name in ("up", "down"):
+            setattr(self, name, getattr(self, name) or [Counter() for _ in range(self.workers)])
+        for name in ("paper_up", "sent", "received", "inside"):
+            setattr(self, name, getattr(self, name) or [0] * self.workers)
 
-    def uplink(self, worker: int, code: Code) -> None:
-        """Book a message from `worker` to the server."""
+    def book(
+        self,
+        rank: int,
+        outgoing: Mapping[int, Parcel],
+        incoming: Mapping[int, Parcel],
+        account: Literal["up", "down", "both", "inside"],
+        pieces: Sequence[str],
+    ) -> None:
+        """Book one phase as worker `rank` sees it: what it sends by receiver, and what it receives by sender."""
+        if account in ("up", "both"):
+            for parcel in dict.fromkeys(outgoing.values()):
+                for code, piece in zip(parcel.codes, pieces, strict=False):
+                    self._uplink(rank, code, piece)
+        if account in ("down", "both"):
+            for parcel in incoming.values():
+                for code in parcel.codes:
+                    self.down[rank].update(code.fields)
+        lengths = 8 * LENGTH_NBYTES * (self.workers - 1)
+        away = 8 * sum(parcel.nbytes for receiver, parcel in outgoing.items() if receiver != rank)
+        if account == "inside":
+            self.inside[rank] += away
+            away = 0
+        self.sent[rank] += lengths + away
+        home = 0 if account == "inside" else sum(p.nbytes for sender, p in incoming.items() if sender != rank)
+        self.received[rank] += lengths + 8 * home
+
+    def _uplink(self, worker: int, code: Code, piece: str) -> None:
         self.up[worker].update(code.fields)
+        self.by_piece.setdefault(piece, Counter()).update(code.fields)
         self.paper_up[worker] += code.paper_bits
         self.messages_up += 1
         if code.level:
             self.levels[code.level] += 1
 
-    def downlink(self, code: Code) -> None:
-        """Book a message that the server sends to every worker."""
-        for account in self.down:
-            account.update(code.fields)
+    @staticmethod
+    def merged(ledgers: Sequence[Ledger]) -> Ledger:
+        """One account of the ranks' own ones."""
+        whole = Ledger(ledgers[0].workers, steps=ledgers[0].steps, skipped_steps=ledgers[0].skipped_steps)
+        for one in ledgers:
+            for name in ("up", "down"):
+                for mine, theirs in zip(getattr(whole, name), getattr(one, name), strict=True):
+                    mine.update(theirs)
+            for name in ("paper_up", "sent", "received", "inside"):
+                added = [a + b for a, b in zip(getattr(whole, name), getattr(one, name), strict=True)]
+                setattr(whole, name, added)
+            for piece, fields in one.by_piece.items():
+                whole.by_piece.setdefault(piece, Counter()).update(fields)
+            whole.levels.update(one.levels)
+            whole.messages_up += one.messages_up
+        return whole
 
     @property
     def bits_up_per_worker(self) -> float:
@@ -75,5 +125,9 @@ class Ledger:
             "paper_bits_up_per_worker": self.paper_bits_up_per_worker,
             "up": [dict(account) for account in self.up],
             "down": [dict(account) for account in self.down],
+            "sent": list(self.sent),
+            "received": list(self.received),
+            "inside": list(self.inside),
+            "by_piece": {piece: dict(fields) for piece, fields in self.by_piece.items()},
             "levels": {str(level): count for level, count in sorted(self.levels.items())},
         }

@@ -1,0 +1,79 @@
+"""What ranks must agree on: their configuration, and their parameters."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Mapping
+from datetime import timedelta
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from telegrad.errors import ConfigError, DriftError
+from telegrad.runtime.transport import Transport
+from telegrad.wire.message import VERSION
+
+__all__ = ["check_alike", "check_no_drift", "own_group"]
+
+
+def own_group(group: dist.ProcessGroup) -> dist.ProcessGroup:
+    """A new group of the same ranks, backend and timeout: exchanges on it keep their order whatever else is sent."""
+    ranks = dist.get_process_group_ranks(group)
+    part = len(ranks) < dist.get_world_size()
+    made: dist.ProcessGroup = dist.new_group(
+        ranks, timeout=_timeout(group), backend=dist.get_backend(group), use_local_synchronization=part
+    )
+    return made
+
+
+def _timeout(group: dist.ProcessGroup) -> timedelta | None:
+    device = torch.device("cuda" if dist.get_backend(group) == "nccl" else "cpu")
+    options = getattr(group._get_backend(device), "options", None)
+    timeout: timedelta | None = getattr(options, "_timeout", None)
+    return timeout
+
+
+def check_alike(transport: Transport, mine: Mapping[str, Any]) -> None:
+    """Raise `ConfigError`, on every rank, where a rank's wire version or configuration is another than rank 0's."""
+    import telegrad
+
+    mine = {"telegrad version": telegrad.__version__, "wire version": VERSION, **mine}
+    configurations = transport.objects(mine)
+    first = configurations[0]
+    for rank, other in enumerate(configurations):
+        for name in dict.fromkeys((*first, *other)):
+            if first.get(name) != other.get(name):
+                a, b = _difference(first.get(name), other.get(name))
+                raise ConfigError(f"ranks do not agree on {name}: rank 0 has {a}, rank {rank} has {b}")
+
+
+def _difference(one: Any, other: Any) -> tuple[Any, Any]:
+    """Where two values differ: in lists, the first entry that does."""
+    if isinstance(one, list) and isinstance(other, list):
+        missing = "nothing more"
+        for i in range(max(len(one), len(other))):
+            a, b = (values[i] if i < len(values) else missing for values in (one, other))
+            if a != b:
+                return a, b
+    return one, other
+
+
+def check_no_drift(transport: Transport, parameters: Mapping[str, Tensor], step: int) -> None:
+    """Raise `DriftError`, on every rank, naming the first parameter whose bytes differ from rank 0's."""
+    own = torch.tensor([_checksum(p.detach()) for p in parameters.values()], dtype=torch.int64)
+    everyone = transport.gathered(own[None])
+    for number, name in enumerate(parameters):
+        column = everyone[:, number].tolist()
+        strays = [rank for rank, value in enumerate(column) if value != column[0]]
+        if strays:
+            raise DriftError(
+                f"before step {step} the parameter {name} of rank {strays[0]} differs from rank 0's: start all "
+                "ranks from the same checkpoint, and keep whatever else changes parameters alike on all ranks"
+            )
+
+
+def _checksum(tensor: Tensor) -> int:
+    data = tensor.cpu().contiguous().reshape(-1)
+    return zlib.crc32(data.view(torch.uint8).numpy().data) if data.numel() else 0

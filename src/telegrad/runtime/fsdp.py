@@ -1,0 +1,145 @@
+"""Fully sharded models (FSDP2) in one line: `telegrad.fsdp.register(model, "mlmc(stopk(s=0.01))")`."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.distributed.fsdp import FSDPModule
+from torch.optim.optimizer import register_optimizer_step_pre_hook
+
+from telegrad.compressors.base import Compressor
+from telegrad.errors import ConfigError, InputError, NonFiniteError, SpecError, TelegradWarning
+from telegrad.methods.sgd import SGD
+from telegrad.random import Key
+from telegrad.runtime.exchange import Exchange
+from telegrad.runtime.ledger import Ledger
+from telegrad.runtime.pieces import Part, Piece
+from telegrad.runtime.topologies.scatter import Scatter
+from telegrad.runtime.transport import GroupTransport
+from telegrad.spec import build
+
+__all__ = ["Handle", "register"]
+
+
+def register(model: nn.Module, spec: str | Compressor, *, seed: int = 0) -> Handle:
+    """Let every `fully_shard`ed module in `model` reduce-scatter its gradients compressed, from now on.
+
+    `spec`: an unbiased compressor. Each group of parameters is one vector; rank i receives everybody's message for
+    shard i and keeps the mean. Parameters are still gathered as they are, and of hybrid sharding the all-reduce stays
+    uncompressed. Every rank must make the same call, after `fully_shard` and before the first step.
+
+    A step with a non-finite gradient on any rank leaves infinite gradients on all, and torch optimizers leave out that
+    step. Raises `SpecError` for a biased compressor, which would need memory of what it owes, and `InputError` where
+    nothing is sharded.
+    """
+    compressor: Compressor = build(spec, "compressor")
+    if not compressor.unbiased:
+        raise SpecError(
+            f"{compressor} is biased, and a sharded model keeps no error memory; write for example "
+            "mlmc(stopk(s=0.01)) or importance(k=0.01)"
+        )
+    sharded = [(name, module) for name, module in model.named_modules() if isinstance(module, FSDPModule)]
+    if not sharded:
+        raise InputError("no module of this model is sharded: call torch.distributed.fsdp.fully_shard(model) first")
+    if not hasattr(FSDPModule, "set_custom_reduce_scatter"):
+        raise ConfigError(f"torch {torch.__version__} cannot replace FSDP2's reduce-scatter; a newer one can")
+    handle = Handle(model, compressor, seed)
+    for name, module in sharded:
+        # FSDP2 asks for no more than these two methods; its own base class has no public place.
+        module.set_custom_reduce_scatter(_CompressedReduceScatter(handle, name or "root"))  # type: ignore[arg-type]
+    return handle
+
+
+class Handle:
+    """What `register` returns. `ledger()`: this rank's rows of the account; `steps`: steps so far, skipped ones
+    included.
+    """
+
+    def __init__(self, model: nn.Module, compressor: Compressor, seed: int) -> None:
+        self.model, self.method, self.key = model, SGD(compressor), Key(seed)
+        self.exchanges: dict[int, Exchange] = {}
+        self.calls: dict[str, int] = {}
+        self.skipped_steps = 0
+        self._bad_step = -1
+        self._hook = register_optimizer_step_pre_hook(self._before_step)
+
+    @property
+    def steps(self) -> int:
+        """Steps so far, skipped ones included."""
+        return max(self.calls.values(), default=0)
+
+    def ledger(self) -> Ledger:
+        """This rank's rows of the account, over all groups of parameters."""
+        ledger = Ledger.merged([exchange.ledger for exchange in self.exchanges.values()])
+        ledger.steps, ledger.skipped_steps = self.steps, self.skipped_steps
+        return ledger
+
+    def state_dict(self) -> dict[str, Any]:
+        """How often each group was exchanged: with it, a resumed run draws on where it stopped."""
+        return {"calls": dict(self.calls), "compressor": str(self.method.compressor)}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from what `state_dict` gave, with any number of ranks: there is no memory but the count of steps."""
+        if state["compressor"] != str(self.method.compressor):
+            raise ConfigError(
+                f"the state was saved with {state['compressor']}, and this handle has {self.method.compressor}"
+            )
+        self.calls = dict(state["calls"])
+
+    def reduce_scatter(self, name: str, vector: Tensor, group: dist.ProcessGroup) -> Tensor | None:
+        """The mean over ranks of this rank's shard of `vector`; None where a gradient was not finite."""
+        exchange = self.exchanges.get(id(group))
+        if exchange is None:
+            exchange = Exchange(self.method, Scatter(), self.method.compressor, GroupTransport(group), self.key)
+            self.exchanges[id(group)] = exchange
+        step = self.calls.get(name, 0)
+        self.calls[name] = step + 1
+        exchange.begin(step, 1.0)
+        try:
+            (own,) = exchange.run([Piece(name, (Part(name, 0, len(vector)),))], [[vector.cpu()]])
+        except NonFiniteError as error:
+            if self._bad_step != step:
+                self._bad_step = step
+                self.skipped_steps += 1
+                if self.skipped_steps == 1:
+                    text = f"step {step} is skipped on all ranks: {error}"
+                    warnings.warn(text, TelegradWarning, stacklevel=2)
+            return None
+        return own
+
+    def _before_step(self, optimizer: torch.optim.Optimizer, *_: Any) -> None:
+        if self._bad_step == self.steps - 1:
+            ours = set(self.model.parameters())
+            for group in optimizer.param_groups:
+                for parameter in group["params"]:
+                    if parameter in ours:
+                        parameter.grad = None
+
+
+class _CompressedReduceScatter:
+    """What FSDP2 calls in place of the reduce-scatter of one group of parameters."""
+
+    def __init__(self, handle: Handle, name: str) -> None:
+        self.handle, self.name = handle, name
+
+    def allocate(self, size: Sequence[int], *, dtype: torch.dtype, device: torch.device) -> Tensor:
+        return torch.empty(*size, dtype=dtype, device=device)
+
+    def __call__(
+        self, output_tensor: Tensor, input_tensor: Tensor, group: dist.ProcessGroup, op: Any, async_op: bool = False
+    ) -> None:
+        averaged, summed = op == dist.ReduceOp.AVG, op == dist.ReduceOp.SUM
+        if not (averaged or summed):
+            raise ConfigError(
+                f"reduction by {op}: mean and sum can be compressed; leave the gradient divide factor alone"
+            )
+        own = self.handle.reduce_scatter(self.name, input_tensor.view(-1), group)
+        if own is None:
+            output_tensor.fill_(torch.inf)
+        else:
+            output_tensor.copy_(own if averaged else own * group.size())

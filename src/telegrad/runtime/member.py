@@ -1,0 +1,141 @@
+"""A member: one rank's part in the exchange, with what it remembers as a worker and as a server."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor
+
+from telegrad.compressors.base import Compressor
+from telegrad.compressors.identity import Identity
+from telegrad.errors import NonFiniteError
+from telegrad.methods.base import Method, State, Step
+from telegrad.random import Key
+from telegrad.runtime.pieces import Piece
+from telegrad.runtime.states import States
+from telegrad.wire.parcel import Parcel
+
+__all__ = ["Member"]
+
+T = TypeVar("T")
+
+
+class Member:
+    """Worker `rank` of `workers`, and the server of whatever its topology gives it to serve.
+
+    States that a round brings are pending until `commit`. `shared`, a dictionary common to all members that live in one
+    process, spares them from computing alike what all ranks compute alike.
+    """
+
+    def __init__(
+        self, rank: int, workers: int, method: Method, downlink: Compressor, key: Key, shared: dict[Hashable, Any]
+    ) -> None:
+        self.rank, self.workers, self.method, self.downlink, self.key = rank, workers, method, downlink, key
+        self.worker_states, self.server_states = States(method.worker_init), States(method.server_init)
+        self._shared = shared
+        self._worker_pending: dict[Piece, State] = {}
+        self._server_pending: dict[Piece, State] = {}
+        self._index, self._lr = 0, 0.0
+
+    def begin(self, index: int, lr: float) -> None:
+        """Enter step `index`, and forget what a step before left pending."""
+        self._index, self._lr = index, lr
+        self._worker_pending, self._server_pending = {}, {}
+
+    def commit(self) -> None:
+        """Make the pending states those that count."""
+        self.worker_states.update(self._worker_pending)
+        self.server_states.update(self._server_pending)
+
+    def remember(self, as_worker: Sequence[Piece], as_server: Sequence[Piece], dtype: torch.dtype) -> None:
+        """Have states for these pieces, initial ones where there are none yet: what a checkpoint must list."""
+        for pieces, states in ((as_worker, self.worker_states), (as_server, self.server_states)):
+            states.update({piece: states.of(piece, dtype) for piece in pieces})
+
+    def _step(self, piece: Piece) -> Step:
+        return Step(self._index, self._lr, self.key.fold(step=self._index, piece=piece.name))
+
+    def once(self, what: Hashable, compute: Callable[[], T]) -> T:
+        """The result of `compute`, which is the same on all ranks."""
+        if what not in self._shared:
+            self._shared[what] = compute()
+        result: T = self._shared[what]
+        return result
+
+    def encode(self, pieces: Sequence[Piece], gradients: Sequence[Tensor], worker: int | None = None) -> Parcel:
+        """The worker's messages for its gradients, as worker number `worker` (its rank)."""
+        worker, codes = self.rank if worker is None else worker, []
+        for piece, gradient in zip(pieces, gradients, strict=True):
+            state = self.worker_states.of(piece, gradient.dtype)
+            try:
+                method = self.method.for_shape(piece.shape)
+                code, state = method.worker_step(gradient, state, worker, self._step(piece))
+            except NonFiniteError as error:
+                return Parcel(failure=f"worker {worker}, {piece.name}: {error}")
+            self._worker_pending[piece] = state
+            codes.append(code)
+        return Parcel(tuple(codes))
+
+    def serve(self, pieces: Sequence[Piece], inbox: Mapping[int, Parcel], dtype: torch.dtype) -> list[Tensor] | str:
+        """The server's estimates for the workers' messages, in the order of ranks; or why there are none."""
+        parcels = [inbox[rank] for rank in sorted(inbox)]
+        failure = next((parcel.failure for parcel in parcels if parcel.failure), None)
+        if failure is not None:
+            return failure
+        estimates = []
+        for number, piece in enumerate(pieces):
+            codes = [parcel.codes[number] for parcel in parcels]
+            state = self.server_states.of(piece, dtype)
+            estimate, self._server_pending[piece] = self.method.server_step(codes, state, self._step(piece))
+            estimate = estimate.to(dtype)
+            if not bool(estimate.isfinite().all()):
+                return f"the estimate of {piece.name} overflows {dtype}"
+            estimates.append(estimate)
+        return estimates
+
+    def serve_alike(
+        self, what: str, pieces: Sequence[Piece], inbox: Mapping[int, Parcel], dtype: torch.dtype
+    ) -> list[Tensor]:
+        """`serve` where every rank serves the same. Raises `NonFiniteError` in place of a reason."""
+
+        def compute() -> tuple[list[Tensor] | str, dict[Piece, State]]:
+            found = self.serve(pieces, inbox, dtype)
+            return found, {p: self._server_pending[p] for p in pieces if p in self._server_pending}
+
+        found, states = self.once((what, *(piece.name for piece in pieces)), compute)
+        self._server_pending.update(states)
+        if isinstance(found, str):
+            raise NonFiniteError(found)
+        return found
+
+    def serve_down(self, pieces: Sequence[Piece], inbox: Mapping[int, Parcel], dtype: torch.dtype) -> Parcel:
+        """The server's messages: its estimates through the downlink's compressor."""
+        served = self.serve(pieces, inbox, dtype)
+        if isinstance(served, str):
+            return Parcel(failure=served)
+        codes = []
+        for piece, estimate in zip(pieces, served, strict=True):
+            try:
+                downlink = self.downlink.for_shape(piece.shape)
+                codes.append(downlink.encode(estimate, self._step(piece).key.fold(role="downlink")))
+            except NonFiniteError as error:
+                return Parcel(failure=f"the estimate of {piece.name}: {error}")
+        return Parcel(tuple(codes))
+
+    def received(self, what: Hashable, parcel: Parcel) -> list[Tensor]:
+        """What a parcel's messages decode to, where every rank receives the same. Raises `NonFiniteError` for a
+        failure.
+        """
+        if parcel.failure:
+            raise NonFiniteError(parcel.failure)
+        return self.once(("received", what), lambda: [code.decode() for code in parcel.codes])
+
+    def uncompressed(self, vectors: Sequence[Tensor], pieces: Sequence[Piece]) -> Parcel:
+        """The vectors as they are."""
+        try:
+            return Parcel(tuple(Identity().encode(vector) for vector in vectors))
+        except NonFiniteError:
+            names = [p.name for p, v in zip(pieces, vectors, strict=True) if not bool(v.isfinite().all())]
+            return Parcel(failure=f"worker {self.rank}, {names[0]}: the gradient holds NaN or infinity")

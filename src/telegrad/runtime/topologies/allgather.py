@@ -1,0 +1,31 @@
+"""All-gather: every rank receives every message and is its own server."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from telegrad.runtime.member import Member
+from telegrad.runtime.pieces import Piece
+from telegrad.runtime.topologies.base import Phase, Round, Topology
+from telegrad.spec import register
+
+__all__ = ["AllGather"]
+
+
+@register("allgather", example="allgather", source="the exchange of PyTorch's own all-gather based hooks")
+@dataclass(frozen=True)
+class AllGather(Topology):
+    """Every worker's message goes to all others, and each decodes all of them into one buffer.
+
+    One phase, and nothing is compressed twice; but a worker sends and receives M − 1 messages: for few workers.
+    """
+
+    has_downlink = False
+
+    def round(self, member: Member, pieces: Sequence[Piece], gradients: Sequence[Tensor]) -> Round:
+        mine = member.encode(pieces, gradients)
+        inbox = yield Phase(dict.fromkeys(range(member.workers), mine), "both")
+        return member.serve_alike("allgather", pieces, inbox, gradients[0].dtype)

@@ -1,0 +1,82 @@
+"""The contract of a topology: how a round's messages travel between ranks."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Generator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+from torch import Tensor
+
+from telegrad.compressors.base import Compressor
+from telegrad.errors import SpecError
+from telegrad.runtime.member import Member
+from telegrad.runtime.pieces import Piece
+from telegrad.spec import Registered, build
+from telegrad.wire.parcel import Parcel
+
+__all__ = ["Account", "Inbox", "Phase", "Round", "Topology"]
+
+Account = Literal["up", "down", "both", "inside"]
+Inbox = Mapping[int, Parcel]
+
+
+@dataclass(frozen=True)
+class Phase:
+    """What one rank sends to which ranks, all ranks at once; `account`: as what it is booked.
+
+    up: every parcel once, as its sender's uplink. down: as its receivers' downlink. both: both. inside: traffic within
+    a node, not the method's.
+    """
+
+    outgoing: Mapping[int, Parcel]
+    account: Account
+
+
+Round = Generator[Phase, Inbox, list[Tensor]]
+
+
+class Topology(Registered, ABC):
+    """Which rank serves which part of a piece, and how the estimate comes back to all.
+
+    `round` is one rank's program: it yields what it sends and is handed what it received. Simulator and
+    torch.distributed run the same programs, so they compute the same numbers; all ranks yield equally often.
+    """
+
+    kind: ClassVar[str] = "topology"
+    has_downlink: ClassVar[bool] = True
+    """Whether the estimate is sent as a message of its own, which a compressor may shorten."""
+
+    @abstractmethod
+    def round(self, member: Member, pieces: Sequence[Piece], gradients: Sequence[Tensor]) -> Round:
+        """Exchange the flat `gradients` of `pieces`; returns the estimates of their means over all workers, alike on
+        all ranks. Raises `NonFiniteError`, on all ranks alike, where a gradient or an estimate is not finite.
+        """
+
+    def as_worker(self, piece: Piece, member: Member) -> Sequence[Piece]:
+        """Into which pieces the member's worker cuts `piece`."""
+        return (piece,)
+
+    def as_server(self, piece: Piece, member: Member) -> Sequence[Piece]:
+        """Which pieces of `piece` the member serves."""
+        return (piece,)
+
+    def check(self, workers: int) -> None:
+        """Raise `SpecError` where the topology does not fit that many workers."""
+
+    def downlink(self, given: str | Compressor | None, uplink: Compressor | None) -> Compressor:
+        """The compressor of what comes back: the one given, which must be unbiased, or the topology's usual one.
+
+        `uplink`: the method's own compressor, where it has one.
+        """
+        if given is None:
+            return build("identity", "compressor")
+        chosen: Compressor = build(given, "compressor")
+        if not self.has_downlink and str(chosen) != "identity":
+            raise SpecError(f"{self} sends no estimates, so downlink={chosen} has nothing to compress; leave it out")
+        if not chosen.unbiased:
+            raise SpecError(
+                f"downlink={chosen} is biased, and the server has no error memory; write for example downlink=identity"
+            )
+        return chosen

@@ -1,0 +1,72 @@
+"""Two levels: uncompressed within a node, compressed between nodes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from telegrad.errors import NonFiniteError
+from telegrad.runtime.member import Member
+from telegrad.runtime.pieces import Piece
+from telegrad.runtime.topologies.base import Inbox, Phase, Round, Topology
+from telegrad.spec import check_that, register
+from telegrad.wire.parcel import Parcel
+
+__all__ = ["Hierarchical"]
+
+
+@register(
+    "hierarchical", example="hierarchical(node=2)", source="fast links within a machine, slow ones between machines"
+)
+@dataclass(frozen=True)
+class Hierarchical(Topology):
+    """Ranks 0 … node−1 are a node, the next `node` ranks another. The first rank of each adds its node's gradients up
+    in the order of ranks, is the method's worker for them, and exchanges messages with the other first ranks as in
+    `allgather`; then it hands the estimate to its node. The last node may be smaller: its gradients weigh as much.
+    """
+
+    node: int
+    has_downlink = False
+
+    def __post_init__(self) -> None:
+        check_that(self.node >= 1, self, "node", "a number of ranks from 1 is allowed")
+
+    def as_worker(self, piece: Piece, member: Member) -> Sequence[Piece]:
+        return (piece,) if member.rank % self.node == 0 else ()
+
+    def as_server(self, piece: Piece, member: Member) -> Sequence[Piece]:
+        return self.as_worker(piece, member)
+
+    def round(self, member: Member, pieces: Sequence[Piece], gradients: Sequence[Tensor]) -> Round:
+        first, dtype = member.rank - member.rank % self.node, gradients[0].dtype
+        heads = range(0, member.workers, self.node)
+        inbox = yield Phase({first: member.uncompressed(gradients, pieces)}, "inside")
+        if member.rank != first:
+            yield Phase({}, "both")
+            inbox = yield Phase({}, "inside")
+            return member.received(pieces[0].name, inbox[first])
+        mine = self._node_message(member, pieces, inbox, len(heads))
+        inbox = yield Phase(dict.fromkeys(heads, mine), "both")
+        try:
+            estimates = member.serve_alike("hierarchical", pieces, inbox, dtype)
+            home = member.uncompressed(estimates, pieces)
+        except NonFiniteError as error:
+            home = Parcel(failure=str(error))
+        inbox = yield Phase(dict.fromkeys(range(first, min(first + self.node, member.workers)), home), "inside")
+        return member.received(pieces[0].name, inbox[first])
+
+    def _node_message(self, member: Member, pieces: Sequence[Piece], inbox: Inbox, nodes: int) -> Parcel:
+        """The compressed sum of a node's gradients, weighed so that the mean over nodes is the mean over workers."""
+        failed = next((inbox[rank] for rank in sorted(inbox) if inbox[rank].failure), None)
+        if failed is not None:
+            return failed
+        sums = []
+        for number in range(len(pieces)):
+            parts = [inbox[rank].codes[number].decode() for rank in sorted(inbox)]
+            wide = parts[0].double()
+            for part in parts[1:]:
+                wide += part
+            sums.append((wide * (nodes / member.workers)).to(parts[0].dtype))
+        return member.encode(pieces, sums, worker=member.rank // self.node)

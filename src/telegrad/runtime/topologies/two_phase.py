@@ -1,0 +1,56 @@
+"""Two phases: every rank serves a share of the entries."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from telegrad.compressors.base import Compressor
+from telegrad.runtime.member import Member
+from telegrad.runtime.pieces import Piece, joined_shards, shards_of
+from telegrad.runtime.topologies.base import Phase, Round, Topology
+from telegrad.runtime.topologies.scatter import scattered
+from telegrad.spec import register
+
+__all__ = ["TwoPhase"]
+
+
+@register(
+    "two_phase", example="two_phase", source="compressed all-reduce: scatter, reduce, compress again, gather (C3, C16)"
+)
+@dataclass(frozen=True)
+class TwoPhase(Topology):
+    """Rank i serves the i-th of M shards: all-to-all of the shards' messages, the server's step, all-gather of its
+    estimates, compressed once more by the unbiased downlink.
+
+    A worker sends about one message up (in M shards) and M − 1 shards' worth of estimate down: the same number of
+    bytes for any number of workers. The second compression adds its ω, once and not M times smaller: for many workers.
+    Unless told otherwise the downlink is the method's own compressor, where that is unbiased.
+    """
+
+    def downlink(self, given: str | Compressor | None, uplink: Compressor | None) -> Compressor:
+        fits = given is None and uplink is not None and uplink.unbiased
+        return super().downlink(uplink if fits else given, uplink)
+
+    def as_worker(self, piece: Piece, member: Member) -> Sequence[Piece]:
+        return shards_of(piece, member.workers)
+
+    def as_server(self, piece: Piece, member: Member) -> Sequence[Piece]:
+        return (shards_of(piece, member.workers)[member.rank],)
+
+    def round(self, member: Member, pieces: Sequence[Piece], gradients: Sequence[Tensor]) -> Round:
+        count, dtype = member.workers, gradients[0].dtype
+        served, inbox = yield from scattered(member, pieces, gradients)
+        down = member.serve_down(served, inbox, dtype)
+        inbox = yield Phase(dict.fromkeys(range(count), down), "down")
+        # The first failure in the order of ranks, so that all ranks tell the same.
+        received = [member.received((pieces[0].name, i), inbox[i]) for i in range(count)]
+        return [
+            member.once(
+                ("joined", piece.name),
+                lambda n=number, piece=piece: joined_shards([shards[n] for shards in received], piece, count),  # type: ignore[misc]
+            )
+            for number, piece in enumerate(pieces)
+        ]

@@ -1,0 +1,240 @@
+"""The training loop: one for the simulator and for torch.distributed."""
+
+from __future__ import annotations
+
+import math
+import time
+import warnings
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from telegrad.compressors.base import Compressor
+from telegrad.errors import ConfigError, DivergedError, NonFiniteError, TelegradWarning
+from telegrad.methods.base import Method
+from telegrad.random import Key
+from telegrad.runtime.exchange import exchange_of
+from telegrad.runtime.gradients import LoopGradients, VectorisedGradients, load_mean_buffers, stacked_buffers
+from telegrad.runtime.ledger import Ledger
+from telegrad.runtime.partition import batch_rows, partition
+from telegrad.runtime.pieces import Granularity, by_parameter, pieces_of, split_up
+from telegrad.runtime.schedule import Schedule, learning_rate
+from telegrad.runtime.topologies import Topology
+from telegrad.runtime.transport import Transport
+from telegrad.spec import build
+from telegrad.workloads.base import Split, Task, Workload
+
+__all__ = ["OptimizerChoice", "Record", "Result", "Setting", "train"]
+
+Record = dict[str, float | int]
+OptimizerChoice = Literal["sgd", "adamw"] | Callable[[Iterable[nn.Parameter], float], torch.optim.Optimizer]
+
+_PATIENCE = 10
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a run leaves.
+
+    `records`: one dict an evaluation, the first at step 0 and the last at the last step, with the keys `step`, `epoch`,
+    `bits_up_per_worker`, `bits_down_per_worker`, `paper_bits_up_per_worker`, `train_loss` (mean over the steps since
+    the last evaluation; NaN at step 0), `validation`, `test` (the metric on these splits), `seconds` (training so far,
+    without evaluation), `encode_seconds` (the part of it spent in the methods' worker and server steps).
+    `ledger`: the account of bits; `parameters`: the final ones by name; `metric`, `higher_is_better`: the task's.
+    """
+
+    records: list[Record]
+    ledger: Ledger
+    parameters: dict[str, Tensor]
+    metric: str
+    higher_is_better: bool
+    seconds_per_step: float
+    encode_seconds_per_step: float
+
+
+@dataclass(frozen=True)
+class Setting:
+    """How a run trains, whoever the workers are.
+
+    Every step, each worker computes the gradient of its own batch of `batch_size` examples (None: all of its examples)
+    and sends what the method makes of it, along `topology`; the estimate is the gradient of the torch optimizer:
+    `optimizer` "sgd" with `momentum`, "adamw", or a function of parameters and lr. What a server sends back goes
+    through the unbiased compressor `downlink` (None: the topology's usual one).
+    `seed` decides first parameters, the split over workers (`dirichlet`: heterogeneous, see `partition`), batches and
+    every draw of the compressors; torch's global generator is neither used nor changed. The split into train,
+    validation and test is the same for all seeds. `gradients`: "vmap" computes all workers at once, in chunks of
+    `chunk`; "loop" each one as a lone process would; they differ in the last bits of gradients, never in a draw.
+    `granularity`: what one compressor call sees. `evaluate_every`: steps between evaluations, a twentieth of all by
+    default. `data`: the folder of the workload's data. `progress` is called after every step with the last evaluation's
+    record, the current `step` and its `train_loss`.
+    """
+
+    steps: int = 300
+    batch_size: int | None = 16
+    lr: float = 0.1
+    optimizer: OptimizerChoice = "sgd"
+    momentum: float = 0.0
+    weight_decay: float = 0.0
+    schedule: Schedule = "constant"
+    warmup_steps: int = 0
+    seed: int = 0
+    dirichlet: float | None = None
+    topology: str | Topology = "server"
+    granularity: Granularity = "model"
+    downlink: str | Compressor | None = None
+    gradients: Literal["vmap", "loop"] = "vmap"
+    chunk: int | None = None
+    evaluate_every: int | None = None
+    data: str | Path | None = None
+    progress: Callable[[Record], None] | None = None
+
+
+def train(workload: str | Workload | Task, method: str | Method, transport: Transport, setting: Setting) -> Result:
+    """Train `workload` under `method` with the workers of `transport`, and account for every bit.
+
+    All ranks, in whatever process they live, end with the same parameters and the same result.
+    A step with a non-finite gradient is skipped on all workers, leaves no trace in any state, and is counted.
+    Raises `DivergedError` (with `.records`) after ten such steps in a row; `SpecError`, `ConfigError` and `DataError`
+    before the first step; `CommunicationError` where a rank is lost.
+    """
+    steps, workers, batch_size = setting.steps, transport.workers, setting.batch_size
+    every = max(1, steps // 20) if setting.evaluate_every is None else setting.evaluate_every
+    _check(
+        steps=(steps, 0),
+        batch_size=(batch_size, 1),
+        warmup_steps=(setting.warmup_steps, 0),
+        workers=(workers, 1),
+        evaluate_every=(every, 1),
+    )
+    root, chosen = Key(setting.seed), build(method, "method")
+    exchange = exchange_of(chosen, setting.topology, setting.downlink, transport, root)
+    task = workload if isinstance(workload, Task) else _loaded(workload, setting.data)
+    model = task.model(root.fold(role="model"))
+    shares = partition(
+        task.train.targets, task.classes, workers, setting.dirichlet, batch_size or 1, root.fold(role="partition")
+    )
+    compute = (
+        LoopGradients(task, model) if setting.gradients == "loop" else VectorisedGradients(task, model, setting.chunk)
+    )
+    buffers = stacked_buffers(model, len(transport.ranks))
+    parameters = dict(model.named_parameters())
+    pieces = pieces_of(parameters, setting.granularity)
+    ledger, descent = exchange.ledger, _optimizer(setting, model)
+    examples_a_step = sum(len(share) for share in shares) if batch_size is None else workers * batch_size
+    seconds = encode_seconds = 0.0
+    skipped_in_a_row = 0
+    losses: list[float] = []
+    records: list[Record] = []
+
+    def ledger_of_all() -> Ledger:
+        return Ledger.merged(transport.objects(ledger))
+
+    def evaluate(step: int) -> None:
+        load_mean_buffers(model, {name: transport.gathered(own) for name, own in buffers.items()})
+        bits = ledger_of_all().to_dict()
+        records.append(
+            {
+                "step": step,
+                "epoch": step * examples_a_step / len(task.train),
+                "bits_up_per_worker": bits["bits_up_per_worker"],
+                "bits_down_per_worker": bits["bits_down_per_worker"],
+                "paper_bits_up_per_worker": bits["paper_bits_up_per_worker"],
+                "train_loss": math.fsum(losses) / len(losses) if losses else math.nan,
+                "validation": task.score(model, task.validation),
+                "test": task.score(model, task.test),
+                "seconds": seconds,
+                "encode_seconds": encode_seconds,
+            }
+        )
+        losses.clear()
+
+    evaluate(0)
+    for index in range(steps):
+        began = time.perf_counter()
+        rate = learning_rate(setting.schedule, setting.lr, index, steps, setting.warmup_steps)
+        batches = [
+            _batch(task, shares[rank], index, batch_size, root.fold(role="data", rank=rank)) for rank in transport.ranks
+        ]
+        per_worker, batch_losses, new_buffers = compute(batches, buffers)
+        computed = time.perf_counter()
+        try:
+            exchange.begin(index, rate)
+            gradients = [split_up(gradient, parameters, pieces) for gradient in per_worker]
+            estimates = by_parameter(exchange.run(pieces, gradients), pieces)
+            exchange.commit()
+        except NonFiniteError as error:
+            skipped_in_a_row += 1
+            ledger.skipped_steps += 1
+            if ledger.skipped_steps == 1:
+                warnings.warn(f"step {index} is skipped on all workers: {error}", TelegradWarning, stacklevel=2)
+            if skipped_in_a_row == _PATIENCE:
+                raise DivergedError(
+                    f"{chosen} with lr={setting.lr}: no finite gradient in the last {_PATIENCE} steps; lower the rate",
+                    records,
+                ) from None
+            encode_seconds += time.perf_counter() - computed
+        else:
+            encode_seconds += time.perf_counter() - computed
+            skipped_in_a_row, buffers = 0, new_buffers
+            _descend(descent, parameters, estimates, rate)
+            losses.append(float(transport.gathered(batch_losses).mean()))
+        ledger.steps += 1
+        seconds += time.perf_counter() - began
+        if (index + 1) % every == 0 or index + 1 == steps:
+            evaluate(index + 1)
+        if setting.progress is not None:
+            setting.progress({**records[-1], "step": index + 1, "train_loss": float(batch_losses.mean())})
+    final = {name: parameter.detach().clone() for name, parameter in parameters.items()}
+    count = max(1, steps)
+    return Result(
+        records,
+        ledger_of_all(),
+        final,
+        task.metric,
+        task.higher_is_better,
+        seconds / count,
+        encode_seconds / count,
+    )
+
+
+def _check(**at_least: tuple[int | None, int]) -> None:
+    for name, (value, lowest) in at_least.items():
+        if value is not None and value < lowest:
+            raise ConfigError(f"{name}={value}: a number from {lowest} is allowed")
+
+
+def _loaded(workload: str | Workload, data: str | Path | None) -> Task:
+    task: Task = build(workload, "workload").load(None if data is None else Path(data), Key())
+    return task
+
+
+def _batch(task: Task, rows: Tensor, step: int, batch_size: int | None, key: Key) -> Split:
+    batch = task.train.rows(batch_rows(rows, step, batch_size, key))
+    return Split(task.augment(batch.inputs, key.fold(role="augment", step=step)), batch.targets)
+
+
+def _optimizer(setting: Setting, model: nn.Module) -> torch.optim.Optimizer:
+    choice, lr = setting.optimizer, setting.lr
+    if callable(choice):
+        return choice(model.parameters(), lr)
+    if choice == "sgd":
+        return torch.optim.SGD(model.parameters(), lr=lr, momentum=setting.momentum, weight_decay=setting.weight_decay)
+    if choice == "adamw":
+        if setting.momentum:
+            raise ConfigError(f"momentum={setting.momentum} goes with optimizer=sgd; adamw has its own averages")
+        return torch.optim.AdamW(model.parameters(), lr=lr, weight_decay=setting.weight_decay)
+    raise ConfigError(f"optimizer={choice!r}: sgd, adamw, or a function of (parameters, lr) is allowed")
+
+
+def _descend(
+    optimizer: torch.optim.Optimizer, parameters: dict[str, nn.Parameter], estimates: dict[str, Tensor], lr: float
+) -> None:
+    for name, parameter in parameters.items():
+        parameter.grad = estimates[name].view_as(parameter).to(parameter.dtype)
+    for group in optimizer.param_groups:
+        group["lr"] = lr
+    optimizer.step()

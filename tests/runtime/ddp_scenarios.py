@@ -1,0 +1,512 @@
+"""Run as 2 ranks: every situation of a DDP script, each a function; prints one line of JSON a situation."""
+
+import json
+import re
+import sys
+import tempfile
+import traceback
+import warnings
+from pathlib import Path
+
+import pytest
+import torch
+import torch.distributed as dist
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+
+import telegrad as tg
+from telegrad.runtime.exchange import exchange_of
+from telegrad.runtime.pieces import by_parameter, pieces_of, split_up
+from telegrad.runtime.transport import LocalTransport
+
+MLMC, EF21 = "mlmc(stopk(s=0.1))", "ef21_sgdm(topk(k=0.1), momentum=0.3)"
+SCENARIOS = {}
+SMALL = {"bucket_cap_mb": 512 / 2**20}
+
+
+def scenario(function):
+    SCENARIOS[function.__name__] = function
+    return function
+
+
+class Net(nn.Module):
+    """Two layers and a head that only some batches use."""
+
+    def __init__(self, dtype=torch.float32, width=16):
+        super().__init__()
+        self.first, self.second = nn.Linear(8, width, dtype=dtype), nn.Linear(width, 4, dtype=dtype)
+        self.extra = nn.Linear(width, 4, dtype=dtype)
+        self.first.weight.data.copy_(torch.linspace(-0.5, 0.5, 8 * width).view(width, 8).sin())
+        for layer in (self.second, self.extra):
+            layer.weight.data.copy_(torch.linspace(-1, 1, 4 * width).view(4, width).cos() / 4)
+        for layer in (self.first, self.second, self.extra):
+            layer.bias.data.zero_()
+
+    def forward(self, x, extra=True):
+        hidden = self.first(x).tanh()
+        return self.second(hidden) + self.extra(hidden) if extra else self.second(hidden)
+
+
+def batch(rank, step, dtype=torch.float32, rows=8):
+    generator = torch.Generator().manual_seed(100 * step + rank)
+    x = torch.randn(rows, 8, generator=generator)
+    return x.to(dtype), (x[:, :4] * 2 + x[:, 4:].square()).to(dtype)
+
+
+def loss_of(model, rank, step, dtype=torch.float32, **more):
+    x, y = batch(rank, step, dtype)
+    return (model(x, **more) - y).square().mean()
+
+
+def wrapped(spec, net=None, ddp=None, **options):
+    model = DistributedDataParallel(Net() if net is None else net, **(ddp or {}))
+    return model, tg.ddp.register(model, spec, **options)
+
+
+def train(model, steps=4, start=0, optimizer=None, loss=loss_of, **more):
+    optimizer = optimizer or torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9, weight_decay=0.01)
+    for step in range(start, start + steps):
+        optimizer.zero_grad()
+        loss(model, dist.get_rank(), step, **more).backward()
+        optimizer.step()
+    return optimizer
+
+
+def values(model):
+    return torch.cat([p.detach().reshape(-1).double() for p in model.parameters()])
+
+
+def assert_alike(model):
+    """All ranks hold the same parameters, and they are finite."""
+    mine = values(model)
+    assert bool(mine.isfinite().all())
+    found = [torch.empty_like(mine) for _ in range(dist.get_world_size())]
+    dist.all_gather(found, mine)
+    assert all(torch.equal(one, mine) for one in found)
+
+
+def by_hand(spec, granularity, steps=4, topology="allgather"):
+    """The same training in this process: a plain loop over both ranks' gradients, and the exchange without a wire."""
+    net, exchange = Net(), exchange_of(spec, topology, None, LocalTransport(2), tg.Key(0))
+    named = dict(net.named_parameters())
+    pieces = pieces_of(named, granularity, 512)
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.05, momentum=0.9, weight_decay=0.01)
+    for step in range(steps):
+        own = []
+        for rank in range(2):
+            optimizer.zero_grad()
+            loss_of(net, rank, step).backward()
+            own.append(split_up(torch.cat([p.grad.reshape(-1) for p in named.values()]), named, pieces))
+        exchange.begin(step, 1.0)
+        estimates = by_parameter(exchange.run(pieces, own), pieces)
+        exchange.commit()
+        for name, estimate in estimates.items():
+            named[name].grad = estimate.view_as(named[name])
+        optimizer.step()
+    return net, exchange
+
+
+@scenario
+def the_uncompressed_exchange_is_ddps_own():
+    plain, (ours, handle) = DistributedDataParallel(Net()), wrapped("identity")
+    train(plain)
+    train(ours)
+    torch.testing.assert_close(values(ours), values(plain), rtol=1e-5, atol=1e-6)
+    assert handle.ledger.steps == 4
+    dense = sum(p.numel() for p in ours.parameters()) * 32
+    assert dense * 4 < handle.ledger.up[dist.get_rank()].total() < dense * 4 * 1.1
+
+
+@scenario
+def every_granularity_and_topology_equals_the_exchange_without_a_wire():
+    for granularity in ("model", "bucket", "tensor"):
+        for topology in ("allgather", "two_phase", "server", "hierarchical(node=2)"):
+            for spec in (f"sgd({MLMC})", EF21):
+                # Small buckets: several to a step, which DDP cuts anew after the first; ours stay.
+                model, handle = wrapped(spec, ddp=SMALL, granularity=granularity, topology=topology)
+                train(model)
+                net, exchange = by_hand(spec, granularity, topology=topology)
+                assert torch.equal(values(model), values(net)), (granularity, topology, spec)
+                assert handle.gathered_ledger().up == exchange.ledger.up
+                assert len(handle.pieces) == {"model": 1, "bucket": 3, "tensor": 6}[granularity]
+
+
+@scenario
+def gradient_accumulation_under_no_sync():
+    model, handle = wrapped("identity")
+    rank = dist.get_rank()
+    with model.no_sync():
+        loss_of(model, rank, 0).backward()
+    loss_of(model, rank, 1).backward()
+    assert handle.ledger.steps == 1
+    plain = Net()
+    for r in range(2):
+        for step in range(2):
+            loss_of(plain, r, step).backward()
+    for mine, theirs in zip(model.parameters(), plain.parameters(), strict=True):
+        torch.testing.assert_close(mine.grad, theirs.grad / 2, rtol=1e-5, atol=1e-6)
+
+
+@scenario
+def accumulation_without_no_sync_is_warned_of_once():
+    model, _ = wrapped(MLMC)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        for step in range(3):
+            loss_of(model, dist.get_rank(), step).backward()
+        optimizer.step()
+        train(model, optimizer=optimizer)
+    told = [str(w.message) for w in caught if issubclass(w.category, tg.TelegradWarning)]
+    assert len(told) == 1, told
+    assert "no_sync" in told[0]
+
+
+@scenario
+def a_grad_scaler_skips_an_overflow_on_all_ranks_and_lowers_its_scale():
+    scaler = torch.amp.GradScaler("cpu", init_scale=2.0**16)
+    model, handle = wrapped(EF21, grad_scaler=scaler)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9, weight_decay=0.01)
+    scales = []
+    for step in range(4):
+        optimizer.zero_grad()
+        factor = 1e38 if step == 1 and dist.get_rank() == 1 else 1.0
+        before = values(model)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            scaler.scale(loss_of(model, dist.get_rank(), step) * factor).backward()
+            scaler.unscale_(optimizer)
+            nn.utils.clip_grad_norm_(model.parameters(), 10.0)
+            scaler.step(optimizer)
+        scaler.update()
+        scales.append(scaler.get_scale())
+        assert torch.equal(before, values(model)) == (step == 1)
+    assert scales == [2.0**16, 2.0**15, 2.0**15, 2.0**15]
+    assert handle.ledger.skipped_steps == 1
+    assert_alike(model)
+
+
+@scenario
+def the_grad_scalers_scale_does_not_enter_the_memory():
+    """A power of two in and out again: the same training as without a scaler, bit for bit."""
+    scaler = torch.amp.GradScaler("cpu", init_scale=2.0**10)
+    model, _ = wrapped(EF21, grad_scaler=scaler)
+    plain, _ = wrapped(EF21)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9, weight_decay=0.01)
+    for step in range(4):
+        optimizer.zero_grad()
+        scaler.scale(loss_of(model, dist.get_rank(), step)).backward()
+        scaler.step(optimizer)
+        scaler.update(2.0 ** (11 + step))
+    train(plain)
+    torch.testing.assert_close(values(model), values(plain), rtol=1e-6, atol=1e-8)
+
+
+@scenario
+def a_bad_gradient_on_one_rank_skips_the_step_on_all():
+    model, handle = wrapped(EF21, ddp=SMALL)
+    reference, _ = wrapped(EF21, ddp=SMALL)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=0.05, weight_decay=0.1)
+    twin = torch.optim.AdamW(reference.parameters(), lr=0.05, weight_decay=0.1)
+    for step in range(4):
+        optimizer.zero_grad()
+        loss = loss_of(model, dist.get_rank(), step)
+        if step == 2 and dist.get_rank() == 1:
+            loss = loss * float("nan")
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            loss.backward()
+        told = [str(w.message) for w in caught if issubclass(w.category, tg.TelegradWarning)]
+        assert bool(told) == (step == 2)
+        assert not told or "step 2 is skipped on all ranks: worker 1" in told[0]
+        before = values(model)
+        optimizer.step()
+        assert torch.equal(before, values(model)) == (step == 2)
+    for step in (0, 1, 3):  # Top-k draws nothing: without that batch both must end alike
+        twin.zero_grad()
+        loss_of(reference, dist.get_rank(), step).backward()
+        twin.step()
+    assert handle.ledger.skipped_steps == 1
+    assert torch.equal(values(model), values(reference))
+    assert all(int(optimizer.state[p]["step"]) == 3 for p in model.parameters())
+
+
+@scenario
+def clipping_sees_the_same_norm_on_all_ranks():
+    model, _ = wrapped(MLMC)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    for step in range(3):
+        optimizer.zero_grad()
+        loss_of(model, dist.get_rank(), step).backward()
+        norm = nn.utils.clip_grad_norm_(model.parameters(), 0.5)
+        both = [torch.empty_like(norm) for _ in range(2)]
+        dist.all_gather(both, norm)
+        assert torch.equal(*both)
+        optimizer.step()
+    assert_alike(model)
+
+
+@scenario
+def join_with_uneven_inputs():
+    for spec in (MLMC, EF21):
+        model, handle = wrapped(spec)
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.05)
+        count = 3 if dist.get_rank() == 0 else 5
+        with model.join(), warnings.catch_warnings():
+            warnings.simplefilter("error")
+            for step in range(count):
+                optimizer.zero_grad()
+                loss_of(model, dist.get_rank(), step).backward()
+                optimizer.step()
+        assert_alike(model)
+        assert handle.ledger.steps == 5
+
+
+@scenario
+def parameters_that_are_not_used():
+    model, _ = wrapped(EF21, ddp={"find_unused_parameters": True})
+    train(model, 2, extra=False)
+    train(model, 2, start=2)
+    assert_alike(model)
+
+
+@scenario
+def static_graph_and_gradients_as_views_of_buckets():
+    for options in ({"static_graph": True}, {"gradient_as_bucket_view": True}):
+        model, _ = wrapped(EF21, ddp={**options, **SMALL}, granularity="tensor")
+        train(model)
+        net, _ = by_hand(EF21, "tensor")
+        assert torch.equal(values(model), values(net)), options
+
+
+@scenario
+def bf16_gradients():
+    for spec in (MLMC, EF21, "qsgd(levels=4)"):
+        model, _ = wrapped(spec, Net(torch.bfloat16))
+        before = values(model)
+        train(model, dtype=torch.bfloat16)
+        assert_alike(model)
+        assert not torch.equal(before, values(model))
+
+
+@scenario
+def parameters_of_two_dtypes():
+    net = Net()
+    net.extra.to(torch.float64)
+
+    class Mixed(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.net = net
+
+        def forward(self, x):
+            hidden = self.net.first(x).tanh()
+            return self.net.second(hidden) + self.net.extra(hidden.double()).float()
+
+    model, _ = wrapped(EF21, Mixed())
+    train(model)
+    assert_alike(model)
+    expect(tg.ConfigError, "2 dtypes", lambda: wrapped(EF21, Mixed(), granularity="model"))
+
+
+@scenario
+def several_parameter_groups_and_a_learning_rate_inside_the_memory():
+    model, _ = wrapped("identity")
+    groups = [{"params": model.module.first.parameters(), "lr": 0.1}, {"params": model.module.second.parameters()}]
+    optimizer = torch.optim.SGD(groups, lr=0.02)
+    other = DistributedDataParallel(Net())
+    groups = [{"params": other.module.first.parameters(), "lr": 0.1}, {"params": other.module.second.parameters()}]
+    twin = torch.optim.SGD(groups, lr=0.02)
+    handle = tg.ddp.register(other, "ef14(topk(k=1.0))", optimizer=twin)
+    train(model, optimizer=optimizer)
+    train(other, optimizer=twin)
+    # With k = d nothing is owed, so any learning rate inside the memory must cancel.
+    torch.testing.assert_close(values(other), values(model), rtol=1e-5, atol=1e-6)
+    rates = []
+    begin = handle.exchange.begin
+    handle.exchange.begin = lambda index, lr: (rates.append(lr), begin(index, lr))
+    twin.param_groups[0]["lr"] = 0.03
+    train(other, 1, optimizer=twin)
+    assert rates == [0.03]
+
+
+@scenario
+def frozen_and_shared_parameters():
+    net = Net()
+    net.first.bias.requires_grad_(False)
+    net.extra.weight = net.second.weight
+    model, handle = wrapped(EF21, net)
+    frozen = net.first.bias.clone()
+    train(model)
+    assert_alike(model)
+    assert torch.equal(frozen, net.first.bias)
+    assert set(handle.parameters) == {"first.weight", "second.weight", "second.bias", "extra.bias"}
+
+
+@scenario
+def compiled_models():
+    for compile_inner in (True, False):
+        net = torch.compile(Net(), backend="aot_eager") if compile_inner else Net()
+        model, handle = wrapped(EF21, net, granularity="tensor")
+        train(model if compile_inner else torch.compile(model, backend="aot_eager"))
+        twin, _ = by_hand(EF21, "tensor")
+        torch.testing.assert_close(values(model), values(twin), rtol=1e-4, atol=1e-5)
+        assert "first.weight" in handle.parameters
+
+
+@scenario
+def a_resumed_run_goes_on_bit_for_bit():
+    for topology in ("allgather", "two_phase", "server", "hierarchical(node=2)"):
+        for spec in (f"sgd({MLMC})", EF21):
+            whole, _ = wrapped(spec, topology=topology)
+            train(whole, 5)
+            model, handle = wrapped(spec, topology=topology)
+            optimizer = train(model, 3)
+            saved = {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "telegrad": handle.state_dict()}
+            with tempfile.TemporaryFile() as file:
+                torch.save(saved, file)
+                file.seek(0)
+                saved = torch.load(file)
+            fresh, again = wrapped(spec, topology=topology)
+            fresh.load_state_dict(saved["model"])
+            again.load_state_dict(saved["telegrad"])
+            optimizer = torch.optim.SGD(fresh.parameters(), lr=0.05, momentum=0.9, weight_decay=0.01)
+            optimizer.load_state_dict(saved["optimizer"])
+            train(fresh, 2, start=3, optimizer=optimizer)
+            assert torch.equal(values(fresh), values(whole)), (topology, spec)
+
+
+@scenario
+def a_distributed_checkpoint_holds_the_memory_of_every_rank():
+    import torch.distributed.checkpoint as checkpoint
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        folder = [tempfile.mkdtemp() if dist.get_rank() == 0 else ""]
+        dist.broadcast_object_list(folder)
+        for topology in ("allgather", "two_phase"):
+            whole, _ = wrapped(EF21, topology=topology)
+            train(whole, 5)
+            model, handle = wrapped(EF21, topology=topology)
+            optimizer = train(model, 3)
+            path = Path(folder[0]) / topology
+            checkpoint.save({"model": model.state_dict(), "telegrad": handle.state_dict()}, checkpoint_id=path)
+            fresh, again = wrapped(EF21, topology=topology)
+            state = {"model": fresh.state_dict(), "telegrad": again.state_dict()}
+            checkpoint.load(state, checkpoint_id=path)
+            fresh.load_state_dict(state["model"])
+            again.load_state_dict(state["telegrad"])
+            twin = torch.optim.SGD(fresh.parameters(), lr=0.05, momentum=0.9, weight_decay=0.01)
+            twin.load_state_dict(optimizer.state_dict())
+            train(fresh, 2, start=3, optimizer=twin)
+            assert torch.equal(values(fresh), values(whole)), topology
+
+
+@scenario
+def another_number_of_ranks():
+    for spec, warns in ((MLMC, False), (EF21, True)):
+        _, handle = wrapped(spec)
+        state = {**handle.state_dict(), "step": 7, "workers": 3}
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            handle.load_state_dict(state)
+        told = [str(w.message) for w in caught if issubclass(w.category, tg.TelegradWarning)]
+        assert handle.steps == 7
+        assert bool(told) == warns
+        assert not told or "state of 3 ranks does not fit 2" in told[0]
+
+
+@scenario
+def a_state_of_another_configuration_is_refused():
+    _, handle = wrapped(EF21)
+    _, other = wrapped(MLMC)
+    expect(tg.ConfigError, "method='ef21_sgdm", lambda: other.load_state_dict(handle.state_dict()))
+
+
+@scenario
+def ranks_that_do_not_agree_are_refused_at_registration():
+    rank = dist.get_rank()
+    expect(tg.ConfigError, "agree on seed: rank 0 has 0, rank 1 has 1", lambda: wrapped(MLMC, seed=rank))
+    other = ["sgd(mlmc(stopk(s=0.1)))", "sgd(randk(k=0.1))"]
+    expect(tg.ConfigError, f"agree on method: rank 0 has {other[0]}, rank 1 has", lambda: wrapped(other[rank]))
+
+
+@scenario
+def drift_is_found_and_named():
+    model, _ = wrapped(MLMC, check_every=2)
+    train(model, 3)
+    if dist.get_rank() == 1:
+        with torch.no_grad():
+            model.module.second.bias[1] += 1e-6
+    expect(tg.DriftError, "second.bias of rank 1", lambda: train(model, 2, start=3))
+
+
+@scenario
+def what_cannot_be_compressed_is_refused():
+    expect(tg.InputError, "DistributedDataParallel", lambda: tg.ddp.register(Net(), MLMC))
+    expect(tg.ConfigError, "granularity='layer'", lambda: wrapped(MLMC, granularity="layer"))
+    expect(tg.SpecError, "biased", lambda: wrapped(MLMC, topology="server", downlink="topk(k=0.1)"))
+    expect(tg.SpecError, "did you mean", lambda: wrapped("mlcm(stopk)"))
+    model, _ = wrapped("topk(k=1000)")
+    expect(tg.SpecError, "k=1000", lambda: train(model, 1))
+
+
+@scenario
+def a_subgroup_of_ranks():
+    group = dist.new_group([0, 1])
+    model = DistributedDataParallel(Net(), process_group=group)
+    tg.ddp.register(model, EF21)
+    train(model)
+    assert_alike(model)
+
+
+@scenario
+def other_collectives_beside_the_exchange():
+    model, _ = wrapped(MLMC, ddp=SMALL)
+    total = torch.zeros(1)
+
+    class Meddle(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, x):
+            return x.clone()
+
+        @staticmethod
+        def backward(ctx, gradient):
+            dist.all_reduce(total)  # a user's own collective in the middle of the backward pass
+            return gradient
+
+    def loss(model, rank, step):
+        x, y = batch(rank, step)
+        return (model(Meddle.apply(x.requires_grad_())) - y).square().mean()
+
+    train(model, loss=loss)
+    assert_alike(model)
+
+
+def expect(error, text, call):
+    with pytest.raises(error, match=re.escape(text)):
+        call()
+
+
+def run_all(scenarios, names):
+    """Run them on all ranks, up to the first that fails: then ranks may be out of step."""
+    torch.set_num_threads(1)
+    warnings.simplefilter("error", tg.TelegradWarning)
+    dist.init_process_group("gloo")
+    for name in names or scenarios:
+        torch.manual_seed(0)
+        try:
+            scenarios[name]()
+            failure = ""
+        except BaseException:
+            failure = traceback.format_exc()
+        print(json.dumps({"scenario": name, "failure": failure}), flush=True)
+        failures = [None] * dist.get_world_size()
+        dist.all_gather_object(failures, failure)
+        if any(failures):
+            break
+    dist.destroy_process_group()
+
+
+if __name__ == "__main__":
+    run_all(SCENARIOS, sys.argv[1:])

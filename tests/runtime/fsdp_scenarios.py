@@ -1,0 +1,144 @@
+"""Run as 2 ranks: FSDP2 with a compressed reduce-scatter; prints one line of JSON a situation."""
+
+import copy
+import sys
+import warnings
+
+import torch
+import torch.distributed as dist
+from ddp_scenarios import Net, assert_alike, by_hand, expect, loss_of, run_all, train
+from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
+from torch.distributed.tensor import DTensor
+
+import telegrad as tg
+
+MLMC = "mlmc(stopk(s=0.1))"
+SCENARIOS = {}
+
+
+def scenario(function):
+    SCENARIOS[function.__name__] = function
+    return function
+
+
+def sharded(spec, layers=True, policy=None, **options):
+    model = Net()
+    more = {"mp_policy": policy} if policy else {}
+    if layers:
+        for layer in (model.first, model.second):
+            fully_shard(layer, **more)
+    fully_shard(model, **more)
+    return model, (tg.fsdp.register(model, spec, **options) if spec else None)
+
+
+def whole(model):
+    return torch.cat([p.full_tensor().detach().reshape(-1).double() for p in model.parameters()])
+
+
+@scenario
+def the_uncompressed_exchange_is_the_training_of_a_plain_loop():
+    model, handle = sharded("identity")
+    train(model)
+    net, _ = by_hand("sgd(identity)", "model")
+    plain = torch.cat([p.detach().reshape(-1).double() for p in net.parameters()])
+    torch.testing.assert_close(whole(model), plain, rtol=1e-5, atol=1e-6)
+    assert handle.steps == 4
+    # Half of the gradients, the other rank's shards, leave a rank in every step.
+    dense = 4 * sum(p.numel() for p in net.parameters()) * 32 / 2
+    assert dense < handle.ledger().sent[dist.get_rank()] < 1.35 * dense
+
+
+@scenario
+def compressed_gradients_are_those_of_the_reference_shard_by_shard():
+    model, _ = sharded("randk(k=0.25)", layers=False)
+    loss_of(model, dist.get_rank(), 0).backward()
+    mine = torch.cat([p.grad.full_tensor().reshape(-1) for p in model.parameters()])
+    other = [torch.empty_like(mine) for _ in range(2)]
+    dist.all_gather(other, mine)
+    assert torch.equal(*other)
+    assert 0.2 < float((mine != 0).float().mean()) < 0.6, "Rand-k of two ranks leaves most entries at zero"
+
+
+@scenario
+def compressed_training_goes_down_and_repeats_itself():
+    losses = []
+    for _ in range(2):
+        model, _ = sharded(MLMC)
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.02)
+        before = float(loss_of(model, 0, 99))
+        train(model, 30, optimizer=optimizer)
+        losses.append((before, float(loss_of(model, 0, 99))))
+    assert losses[0] == losses[1]
+    assert losses[0][1] < 0.8 * losses[0][0]
+
+
+@scenario
+def a_resumed_run_goes_on_bit_for_bit():
+    full, _ = sharded(MLMC)
+    train(full, 5)
+    model, handle = sharded(MLMC)
+    optimizer = train(model, 3)
+    fresh, again = sharded(MLMC)
+    fresh.load_state_dict(copy.deepcopy(model.state_dict()))
+    again.load_state_dict(handle.state_dict())
+    twin = torch.optim.SGD(fresh.parameters(), lr=0.05, momentum=0.9, weight_decay=0.01)
+    twin.load_state_dict(copy.deepcopy(optimizer.state_dict()))
+    train(fresh, 2, start=3, optimizer=twin)
+    assert torch.equal(whole(fresh), whole(full))
+    expect(tg.ConfigError, "saved with mlmc", lambda: sharded("identity")[1].load_state_dict(handle.state_dict()))
+
+
+@scenario
+def a_bad_gradient_on_one_rank_skips_the_step_on_all():
+    model, handle = sharded(MLMC)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=0.01)
+    for step in range(4):
+        optimizer.zero_grad()
+        loss = loss_of(model, dist.get_rank(), step) * (float("nan") if step == 2 and dist.get_rank() else 1.0)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            loss.backward()
+        before = whole(model)
+        optimizer.step()
+        assert torch.equal(before, whole(model)) == (step == 2)
+    assert bool(whole(model).isfinite().all())
+    assert handle.ledger().skipped_steps == 1
+
+
+@scenario
+def gradients_reduced_in_bf16():
+    model, _ = sharded(MLMC, policy=MixedPrecisionPolicy(param_dtype=torch.bfloat16, reduce_dtype=torch.bfloat16))
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+    for step in range(3):
+        optimizer.zero_grad()
+        loss_of(model, dist.get_rank(), step).float().backward()
+        optimizer.step()
+    assert bool(whole(model).isfinite().all())
+
+
+@scenario
+def accumulation_without_synchronisation():
+    model, handle = sharded("identity")
+    model.set_requires_gradient_sync(False)
+    loss_of(model, dist.get_rank(), 0).backward()
+    model.set_requires_gradient_sync(True)
+    loss_of(model, dist.get_rank(), 1).backward()
+    assert handle.steps == 1
+    plain = Net()
+    for rank in range(2):
+        for step in range(2):
+            loss_of(plain, rank, step).backward()
+    for mine, theirs in zip(model.parameters(), plain.parameters(), strict=True):
+        assert isinstance(mine.grad, DTensor)
+        torch.testing.assert_close(mine.grad.full_tensor(), theirs.grad / 2, rtol=1e-5, atol=1e-6)
+
+
+@scenario
+def what_does_not_fit_is_refused():
+    expect(tg.SpecError, "topk(k=0.1) is biased", lambda: sharded("topk(k=0.1)"))
+    expect(tg.InputError, "fully_shard", lambda: tg.fsdp.register(Net(), MLMC))
+    assert_alike(Net())
+
+
+if __name__ == "__main__":
+    run_all(SCENARIOS, sys.argv[1:])

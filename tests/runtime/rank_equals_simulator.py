@@ -1,0 +1,36 @@
+"""Run as 4 ranks: trains over the wire and in the simulator, and checks that both end alike, bit for bit."""
+
+import sys
+
+import torch
+import torch.distributed as dist
+
+import telegrad as tg
+from telegrad.runtime.distributed import train_distributed
+
+METHODS = ["sgd(mlmc(stopk(s=0.01, values=sign)))", "ef14(topk(k=0.01))", "ef21_sgdm(topk(k=0.01), momentum=0.1)"]
+TOPOLOGIES = ["server", "allgather", "two_phase", "hierarchical(node=2)"]
+
+
+def main():
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo")
+    workers, bad = dist.get_world_size(), []
+    for number, (topology, method) in enumerate((t, m) for t in TOPOLOGIES for m in METHODS):
+        setting = {"steps": 50, "lr": 0.1, "topology": topology, "evaluate_every": 25, "batch_size": 4}
+        wire = train_distributed("digits", method, **setting)
+        dist.barrier()
+        if number % workers == dist.get_rank():  # the ranks share the work of simulating
+            simulated = tg.simulate("digits", method, workers=workers, gradients="loop", **setting)
+            same = [torch.equal(value, wire.parameters[name]) for name, value in simulated.parameters.items()]
+            records = [[{**r, "seconds": 0, "encode_seconds": 0} for r in run.records] for run in (wire, simulated)]
+            records = [[{k: str(v) for k, v in r.items()} for r in run] for run in records]  # NaN equals NaN
+            if not all(same) or records[0] != records[1] or wire.ledger.to_dict() != simulated.ledger.to_dict():
+                bad.append(f"{topology} {method}: parameters {same}")
+            print(f"{topology} {method}: compared")
+    dist.destroy_process_group()
+    sys.exit("\n".join(bad) or 0)
+
+
+if __name__ == "__main__":
+    main()

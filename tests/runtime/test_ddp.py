@@ -1,0 +1,84 @@
+"""DDP and FSDP2 over gloo: the situations of *_scenarios.py, lost workers, and the examples."""
+
+import functools
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import ddp_scenarios
+import fsdp_scenarios
+import pytest
+import torch
+from launch import launch, outputs
+
+ROOT = Path(__file__).parents[2]
+pytestmark = pytest.mark.xdist_group("ddp")
+
+
+@pytest.fixture(scope="module")
+def told():
+    """What two ranks say of every situation of a script."""
+
+    @functools.cache
+    def run(script):
+        ended = launch(script, 2)
+        lines = [[line for line in one.output.splitlines() if line.startswith('{"scenario"')] for one in ended]
+        return [{said["scenario"]: said["failure"] for said in map(json.loads, rank)} for rank in lines], outputs(ended)
+
+    return run
+
+
+@pytest.mark.parametrize(
+    ("script", "scenario"),
+    [("ddp_scenarios.py", name) for name in ddp_scenarios.SCENARIOS]
+    + [("fsdp_scenarios.py", name) for name in fsdp_scenarios.SCENARIOS],
+)
+def test_scenario(script, scenario, told):
+    found, everything = told(script)
+    for rank in range(2):
+        assert scenario in found[rank], f"rank {rank} never came to it\n{everything}"
+        assert not found[rank][scenario], found[rank][scenario]
+
+
+@pytest.mark.parametrize("how", ["exit", "hang"])
+def test_a_lost_worker_ends_the_step_with_an_error_within_the_groups_timeout(how):
+    ended = launch("lost_worker.py", 3, how, timeout=60)
+    for one in ended[:2]:
+        assert one.code == 7, outputs(ended)
+        assert "a worker is lost or the network is down" in one.output
+        seconds = float(re.search(r"after ([\d.]+) s", one.output).group(1))
+        assert seconds < 15, "the group's timeout is 5 seconds; one exchange has two collectives"
+
+
+def torchrun(*arguments, ranks=2, restarts=0):
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={ranks}"]
+    # The second variable: PyTorch issue 135712, restarted ranks find the addresses of the lost ones.
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1"}
+    command += [f"--max-restarts={restarts}", *map(str, arguments)]
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=200, check=False)
+
+
+def test_the_example_trains_and_differs_from_plain_ddp_by_two_lines():
+    ran = torchrun(ROOT / "examples/ddp_train.py")
+    assert ran.returncode == 0, ran.stderr
+    accuracy = [float(x) for x in re.findall(r"accuracy ([\d.]+)%", ran.stdout)]
+    assert len(accuracy) == 12
+    assert accuracy[-1] > 90
+    source = (ROOT / "examples/ddp_train.py").read_text()
+    body = source.split('"""')[2]
+    assert sum("telegrad" in line for line in body.splitlines()) == 2
+
+
+def test_after_kill_9_of_a_rank_an_elastic_run_ends_as_if_nothing_had_happened(tmp_path):
+    script = ROOT / "examples/ddp_elastic.py"
+    whole = torchrun(script, "--folder", tmp_path / "whole")
+    killed = torchrun(script, "--folder", tmp_path / "killed", "--kill-at", 25, restarts=1)
+    assert whole.returncode == 0, whole.stderr
+    assert killed.returncode == 0, killed.stderr
+    assert "from step 0 to 40" in whole.stdout
+    assert "from step 20 to 40" in killed.stdout
+    one, other = (torch.load(tmp_path / run / "final.pt") for run in ("whole", "killed"))
+    assert all(torch.equal(one[name], other[name]) for name in one)

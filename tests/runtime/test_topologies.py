@@ -1,0 +1,202 @@
+"""What every topology promises: the same estimate on all ranks, bytes that are booked, failures that all ranks see."""
+
+import pytest
+import torch
+
+import telegrad as tg
+from cases import ours
+from telegrad import Key, NonFiniteError, SpecError
+from telegrad.methods.base import Step
+from telegrad.runtime.exchange import exchange_of
+from telegrad.runtime.pieces import Part, Piece, joined_shards, shard_of, shards_of
+from telegrad.runtime.transport import LocalTransport
+from telegrad.spec import build
+from telegrad.wire.parcel import pack_parcel, unpack_parcel
+
+TOPOLOGIES = [build(cls.example, "topology") for cls in ours("topology")]
+PIECES = [Piece("a..b", (Part("a", 0, 5), Part("b", 0, 300))), Piece("c", (Part("c", 0, 1),))]
+METHODS = ["sgd(mlmc(stopk(s=0.1)))", "ef14(topk(k=0.1))", "ef21_sgdm(topk(k=0.1))"]
+
+
+class Wire(LocalTransport):
+    """Packs and unpacks every parcel that changes hands, and counts its bytes by sender and receiver."""
+
+    def __init__(self, workers):
+        super().__init__(workers)
+        self.bits, self.phases = [[0] * workers for _ in range(workers)], 0
+
+    def deliver(self, outgoing):
+        self.phases += 1
+        travelled = []
+        for sender, parcels in enumerate(outgoing):
+            data = {receiver: pack_parcel(parcel) for receiver, parcel in parcels.items()}
+            for receiver, one in data.items():
+                self.bits[sender][receiver] += 8 * len(one)
+            travelled.append({receiver: unpack_parcel(one) for receiver, one in data.items()})
+        return super().deliver(travelled)
+
+
+def gradients(workers, seed=0, dtype=torch.float32):
+    generator = torch.Generator().manual_seed(seed)
+    return [[torch.randn(p.numel, generator=generator).to(dtype) for p in PIECES] for _ in range(workers)]
+
+
+def steps(topology, method, transport, count=3, downlink=None, dtype=torch.float32):
+    exchange = exchange_of(method, topology, downlink, transport, Key(1))
+    found = []
+    for index in range(count):
+        exchange.begin(index, 0.1)
+        found.append(exchange.run(PIECES, gradients(transport.workers, index, dtype)))
+        exchange.commit()
+    return found, exchange
+
+
+@pytest.mark.parametrize("workers", [1, 2, 5])
+@pytest.mark.parametrize("topology", TOPOLOGIES, ids=str)
+def test_uncompressed_gradients_give_their_mean(topology, workers):
+    found, _ = steps(topology, "sgd(identity)", LocalTransport(workers), dtype=torch.float64)
+    for index, estimates in enumerate(found):
+        own = gradients(workers, index, torch.float64)
+        for number, estimate in enumerate(estimates):
+            mean = torch.stack([g[number] for g in own]).mean(0)
+            torch.testing.assert_close(estimate, mean, rtol=1e-14, atol=1e-14)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_server_and_allgather_make_the_methods_own_steps(method):
+    """Server states, worker states and keys are those of the contract driven by hand."""
+    server, allgather = (steps(t, method, LocalTransport(3))[0] for t in ("server", "allgather"))
+    chosen = tg.method(method)
+    states = {p: [chosen.worker_init(p.numel, torch.float32) for _ in range(3)] for p in PIECES}
+    servers = {p: chosen.server_init(p.numel, torch.float32) for p in PIECES}
+    for index in range(3):
+        own = gradients(3, index)
+        for number, piece in enumerate(PIECES):
+            step = Step(index, 0.1, Key(1).fold(step=index, piece=piece.name))
+            pairs = [chosen.worker_step(own[r][number], states[piece][r], r, step) for r in range(3)]
+            states[piece] = [state for _, state in pairs]
+            estimate, servers[piece] = chosen.server_step([code for code, _ in pairs], servers[piece], step)
+            assert torch.equal(server[index][number], estimate)
+            assert torch.equal(allgather[index][number], estimate)
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("topology", TOPOLOGIES, ids=str)
+def test_packing_changes_nothing_and_every_byte_is_booked(topology, method):
+    plain, exchange = steps(topology, method, LocalTransport(4))
+    wire = Wire(4)
+    packed, booked = steps(topology, method, wire)
+    assert all(
+        torch.equal(a, b) for one, other in zip(plain, packed, strict=True) for a, b in zip(one, other, strict=True)
+    )
+    ledger = booked.ledger
+    assert ledger.to_dict() == exchange.ledger.to_dict()
+    lengths = wire.phases * 3 * 64
+    for rank in range(4):
+        away = sum(bits for receiver, bits in enumerate(wire.bits[rank]) if receiver != rank)
+        assert ledger.sent[rank] + ledger.inside[rank] == away + lengths
+    home = [sum(wire.bits[sender][rank] for sender in range(4) if sender != rank) for rank in range(4)]
+    assert sum(ledger.received) + sum(ledger.inside) == sum(home) + 4 * lengths
+    assert sum(a.total() for a in ledger.up) == sum(a.total() for a in ledger.by_piece.values())
+
+
+def test_the_uplink_counts_each_message_once_and_the_downlink_what_is_decoded():
+    _, exchange = steps("allgather", "sgd(randk(k=0.1))", LocalTransport(4))
+    up = [account.total() for account in exchange.ledger.up]
+    assert [account.total() for account in exchange.ledger.down] == [sum(up)] * 4
+    _, exchange = steps("server", "sgd(randk(k=0.1))", LocalTransport(4))
+    assert [account.total() for account in exchange.ledger.up] == up
+    dense = sum(tg.compressor("identity").encode(torch.ones(p.numel)).nbits for p in PIECES)
+    assert [account.total() for account in exchange.ledger.down] == [3 * dense] * 4
+
+
+def test_two_phase_sends_the_same_number_of_bytes_from_any_number_of_workers():
+    piece = Piece("model", (Part("a", 0, 60_000), Part("b", 0, 40_000)))
+    sent = []
+    for workers in (2, 4, 8, 16):
+        exchange = exchange_of("sgd(importance(k=0.05))", "two_phase", None, LocalTransport(workers), Key(0))
+        generator = torch.Generator().manual_seed(0)
+        exchange.begin(0, 0.1)
+        exchange.run([piece], [[torch.randn(piece.numel, generator=generator)] for _ in range(workers)])
+        # What goes over the network is (M − 1) / M of two messages: the share that a worker keeps is no traffic.
+        sent.append(sum(exchange.ledger.sent) / workers * workers / (workers - 1))
+    assert max(sent) < 1.1 * min(sent)
+
+
+@pytest.mark.parametrize("topology", TOPOLOGIES, ids=str)
+@pytest.mark.parametrize("culprit", [0, 2])
+def test_a_bad_gradient_is_told_to_all_ranks_and_leaves_no_state(topology, culprit):
+    exchange = exchange_of("ef21_sgdm(topk(k=0.1))", topology, None, LocalTransport(4), Key(1))
+    clean, _ = steps(topology, "ef21_sgdm(topk(k=0.1))", LocalTransport(4), count=1)
+    bad = gradients(4)
+    bad[culprit][1][0] = torch.nan
+    told = []
+    rounds = [exchange.topology.round(m, PIECES, own) for m, own in zip(exchange.members, bad, strict=True)]
+    exchange.begin(0, 0.1)
+    phases = [next(one) for one in rounds]
+    for _ in range(3):
+        inboxes = exchange.transport.deliver([phase.outgoing for phase in phases])
+        phases = []
+        for one, inbox in zip(rounds, inboxes, strict=True):
+            try:
+                phases.append(one.send(inbox))
+            except NonFiniteError as error:
+                told.append(str(error))
+        if told:
+            break
+    assert len(told) == 4, "all ranks learn of it in the same phase"
+    assert len(set(told)) == 1
+    assert f"worker {culprit}, c" in told[0]
+    exchange._shared.clear()
+    exchange.begin(0, 0.1)
+    again = exchange.run(PIECES, gradients(4))
+    assert all(torch.equal(a, b) for a, b in zip(again, clean[0], strict=True))
+
+
+def test_an_overflowing_estimate_is_a_bad_step():
+    exchange = exchange_of("sgd(identity)", "allgather", None, LocalTransport(2), Key(0))
+    exchange.begin(0, 0.1)
+    huge = [[torch.full((p.numel,), 60000.0, dtype=torch.float16) for p in PIECES] for _ in range(2)]
+    assert all(bool(e.isfinite().all()) for e in exchange.run(PIECES, huge))
+    exchange = exchange_of("ef21(topk(k=1.0))", "allgather", None, LocalTransport(2), Key(0))
+    for index, sign in enumerate((1, -1)):
+        exchange.begin(index, 0.1)
+        own = [[sign * g for g in gradient] for gradient in huge]
+        if sign == 1:
+            exchange.run(PIECES, own)
+            exchange.commit()
+        else:
+            with pytest.raises(NonFiniteError):
+                exchange.run(PIECES, own)
+
+
+def test_shards_cover_a_piece_and_depend_on_the_parameter_alone():
+    piece = PIECES[0]
+    vector = torch.arange(float(piece.numel))
+    shards = shards_of(piece, 4)
+    assert torch.equal(joined_shards([shard_of(vector, piece, i, 4) for i in range(4)], piece, 4), vector)
+    assert [len(shard_of(vector, piece, i, 4)) for i in range(4)] == [shard.numel for shard in shards]
+    alone = shards_of(Piece("b", (Part("b", 0, 300),)), 4)
+    assert [shard.parts[1] for shard in shards] == [shard.parts[0] for shard in alone]
+
+
+@pytest.mark.parametrize(
+    ("topology", "downlink", "culprit"),
+    [
+        ("server(rank=4)", None, "server\\(rank=4\\).*0 … 3"),
+        ("server", "topk(k=0.1)", "downlink=topk.*biased"),
+        ("two_phase", "topk(k=0.1)", "downlink=topk.*biased"),
+        ("allgather", "randk(k=0.1)", "allgather sends no estimates"),
+        ("hierarchical(node=0)", None, "node=0"),
+        ("ring", None, "ring"),
+    ],
+)
+def test_what_does_not_fit_is_refused_at_construction(topology, downlink, culprit):
+    with pytest.raises(SpecError, match=culprit):
+        exchange_of("sgd(identity)", topology, downlink, LocalTransport(4), Key(0))
+
+
+def test_two_phase_compresses_its_estimates_as_the_method_does_where_that_is_unbiased():
+    pairs = {"sgd(randk(k=0.1))": "randk(k=0.1)", "ef14(topk(k=0.1))": "identity"}
+    for method, downlink in pairs.items():
+        assert str(exchange_of(method, "two_phase", None, LocalTransport(2), Key(0)).downlink) == downlink
