@@ -35,13 +35,16 @@ FAMILIES: dict[str, tuple[Callable[[int], str], int] | str] = {
 }
 
 
+_MOST = 3
+
+
 def mean_bits(spec: str, x, repeats: int = 3) -> float:
     compressor = tg.compressor(spec)
     return math.fsum(compressor.encode(x, tg.Key(repeat)).nbits for repeat in range(repeats)) / repeats
 
 
 def affordable(make: Callable[[int], str], most: int, x, budget: float, repeats: int = 3) -> dict[int, float]:
-    """Numbers whose messages stay within the budget on average, increasing, with their mean bits.
+    """The largest few numbers whose messages stay within the budget on average, increasing, with their mean bits.
 
     Bits mostly grow with the number, but not always (blocks of signs: a longer block keeps fewer of its entries). So
     powers of two are all tried, and wherever the budget is crossed upward bisection finds the number.
@@ -60,7 +63,8 @@ def affordable(make: Callable[[int], str], most: int, x, budget: float, repeats:
         while high - low > max(1, low // 500):
             middle = (low + high) // 2
             low, high = (middle, high) if fits(middle) else (low, middle)
-    return {number: bits[number] for number in sorted(bits) if fits(number)}
+    fitting = [number for number in sorted(bits) if fits(number)]
+    return {number: bits[number] for number in fitting[-_MOST:]}
 
 
 def tuned(make: Callable[[int], str], most: int, x, budget: float) -> str | None:
