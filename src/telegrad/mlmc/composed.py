@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -16,12 +17,12 @@ from telegrad.wire.positions import Positions
 __all__ = ["ComposedLadder"]
 
 
-@register("composed", example="composed(stopk(s=0.25), fixed_point)", source="B1.1 twice; B2 and B3 in one")
+@register("composed", example="composed(stopk(s=0.5), fixed_point)", source="B1.1 twice; B2 and B3 in one")
 @dataclass(frozen=True)
 class ComposedLadder(Ladder):
     """r_(i,j) = the j-th residual of `inner` on the i-th residual of `outer`.
 
-    For `composed(stopk(s=0.25), fixed_point)` that is bit plane j of block i, relative to the block's largest entry.
+    For `composed(stopk(s=0.5), fixed_point)` that is bit plane j of block i, relative to the block's largest entry.
 
     A message is as short as one plane of one block, and as unbiased. What the inner ladder always sends, it sends for
     every block. (1 + omega) is at most the product of both ladders': of the inner at d entries.
@@ -57,6 +58,10 @@ class _Pairs(Levels):
         return term.positions, inner.levels(numbers) if bool(numbers.any()) else None, ones
 
     def norms(self) -> Tensor:
+        return self._norms
+
+    @cached_property
+    def _norms(self) -> Tensor:
         return torch.cat(
             [levels.norms() if levels else torch.zeros_like(ones.norms()) for _, levels, ones in self.parts]
         )
