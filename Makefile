@@ -8,7 +8,7 @@ TORCH := torch==2.13.0
 TORCH_CPU_INDEX ?= https://download.pytorch.org/whl/cpu
 STAMP := $(VENV)/.installed
 
-.PHONY: setup demo test lint slow clean help
+.PHONY: setup demo test lint slow fuzz clean help
 
 help:  ## what there is to make
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/'
@@ -38,6 +38,9 @@ test: lint  ## lint and all tests but the slow ones
 
 slow: setup  ## the slow tests
 	OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -m slow
+
+fuzz: setup  ## 200,000 damaged messages: nothing but WireError may come of them
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/fuzz.py
 
 clean:  ## remove the virtual environment and caches
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -9,6 +9,7 @@ measured over `--repeats` messages. The vectors are quantile vectors of d entrie
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import math
 from collections.abc import Callable
@@ -34,20 +35,42 @@ FAMILIES: dict[str, tuple[Callable[[int], str], int] | str] = {
 }
 
 
+_MOST = 3
+
+
 def mean_bits(spec: str, x, repeats: int = 3) -> float:
     compressor = tg.compressor(spec)
     return math.fsum(compressor.encode(x, tg.Key(repeat)).nbits for repeat in range(repeats)) / repeats
 
 
+def affordable(make: Callable[[int], str], most: int, x, budget: float, repeats: int = 3) -> dict[int, float]:
+    """The largest few numbers whose messages stay within the budget on average, increasing, with their mean bits.
+
+    Bits mostly grow with the number, but not always (blocks of signs: a longer block keeps fewer of its entries). So
+    powers of two are all tried, and wherever the budget is crossed upward bisection finds the number.
+    """
+    bits: dict[int, float] = {}
+
+    def fits(n: int) -> bool:
+        if n not in bits:
+            bits[n] = mean_bits(make(n), x, repeats)
+        return bits[n] <= budget
+
+    scan = sorted({*(1 << e for e in range(most.bit_length())), most})
+    for low, high in itertools.pairwise(scan):
+        if not fits(low) or fits(high):
+            continue
+        while high - low > max(1, low // 500):
+            middle = (low + high) // 2
+            low, high = (middle, high) if fits(middle) else (low, middle)
+    fitting = [number for number in sorted(bits) if fits(number)]
+    return {number: bits[number] for number in fitting[-_MOST:]}
+
+
 def tuned(make: Callable[[int], str], most: int, x, budget: float) -> str | None:
-    """The spec with the largest parameter whose messages stay within the budget on average; bits grow with it."""
-    low, high = 1, most
-    if mean_bits(make(low), x) > budget:
-        return None
-    while low < high and high - low > low // 200:
-        middle = (low + high + 1) // 2
-        low, high = (middle, high) if mean_bits(make(middle), x) <= budget else (low, middle - 1)
-    return make(low)
+    """The spec of least predicted error whose messages stay within the budget."""
+    specs = [make(number) for number in affordable(make, most, x, budget)]
+    return min(specs, key=lambda spec: tg.compressor(spec).variance(x)) if specs else None
 
 
 def main() -> None:

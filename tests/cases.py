@@ -57,7 +57,8 @@ def _choices(hint, value, kind):
         return typing.get_args(hint)
     if hint is bool:
         return (False, True)
-    if isinstance(hint, type) and issubclass(hint, Registered) and hint.kind != kind:
+    # A ladder's part may be any compressor, which may be over any ladder: the example's will do.
+    if isinstance(hint, type) and issubclass(hint, Registered) and hint.kind != kind and kind != "ladder":
         return variants(hint.kind)
     # A share of three tenths leaves a last block that is shorter in most of the shapes below.
     return (0.3,) if isinstance(value, float) and set(typing.get_args(hint)) == {int, float} else (value,)

@@ -6,9 +6,10 @@ import pytest
 import torch
 
 import telegrad as tg
+from telegrad.compressors import ECDQ
 from telegrad.lab.variance import measure
 from telegrad.lab.vectors import quantile_vector
-from telegrad.portfolio import Magnitudes, portfolio
+from telegrad.portfolio import Magnitudes, Portfolio, portfolio
 
 NAMES = ["gauss", "laplace", "t3", "lognormal", "expdecay"]
 VECTORS = {name: quantile_vector(name, 100_000, tg.Key(0)) for name in NAMES}
@@ -32,13 +33,14 @@ def test_the_histogram_loses_no_mass(name):
 @pytest.mark.parametrize("bits", [0.0124, 0.0908, 0.49, 2.0])
 @pytest.mark.parametrize("name", NAMES)
 def test_every_prediction_comes_true(name, bits):
-    """Bits within 3 % and 200 bits, errors within a fifth (a head's symbols are predicted by a power law)."""
+    """Bits within 3 % and 200 bits; errors within a twelfth, or a sixth where next to nothing is left or sent."""
     x = VECTORS[name]
     for choice in portfolio(x, bits):
         found = measure(choice.compressor, x, tg.Key(1), 4)
         assert found.bits <= 1.03 * choice.bits + 200
         if choice.error > 1e-9 * energy(x):
-            assert found.omega == pytest.approx(choice.error / energy(x), rel=0.2, abs=5 * found.error)
+            within = 1 / 12 if 1e-4 < found.omega < 50 else 1 / 6
+            assert found.omega == pytest.approx(choice.error / energy(x), rel=within, abs=5 * found.error)
 
 
 @pytest.mark.parametrize(
@@ -67,6 +69,21 @@ def test_no_single_family_would_have_been_better(name):
         assert choices[0].error == min(choice.error for choice in choices)
         taken = tg.compressor(f"auto(bits={bits})").choose(x)
         assert taken.compressor == choices[0].compressor
+
+
+def test_from_about_two_bits_subtractive_dithering_is_the_best():
+    """A26: .097, .088 and .070 at 2 bits with an ideal coder; entropy-coded EDEN has .098 on all three."""
+    for name, best in (("gauss", 0.098), ("laplace", 0.088), ("t3", 0.070)):
+        found = measure("auto(bits=2.0007)", VECTORS[name], tg.Key(2), 3)
+        assert found.bits <= 1.001 * 200_070
+        assert found.omega <= 1.03 * best
+    assert isinstance(tg.compressor("auto(bits=2.0)").choose(VECTORS["laplace"]).compressor, ECDQ)
+
+
+def test_one_histogram_serves_every_budget():
+    x, choices = VECTORS["t3"], Portfolio(VECTORS["t3"])
+    for bits in (0.05, 0.7, 3.0):
+        assert choices.at(bits) == portfolio(x, bits)
 
 
 def test_different_vectors_get_different_families():

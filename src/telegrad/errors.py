@@ -14,7 +14,6 @@ __all__ = [
     "DivergedError",
     "DriftError",
     "InputError",
-    "NoClosedFormError",
     "NonFiniteError",
     "SpecError",
     "TelegradError",
@@ -41,10 +40,6 @@ class InputError(TelegradError, TypeError):
     """A tensor of a kind that cannot be compressed, or a call without what it needs (a key, a file of the right
     kind).
     """
-
-
-class NoClosedFormError(TelegradError, NotImplementedError):
-    """The exact variance of this compressor has no closed form; it can be measured."""
 
 
 class NonFiniteError(TelegradError, ArithmeticError):

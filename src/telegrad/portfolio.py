@@ -5,24 +5,27 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from telegrad.compressors.base import Compressor, Encoded
+from telegrad.compressors.ecdq import ECDQ
 from telegrad.compressors.eden import Eden
-from telegrad.compressors.head_tail import HeadTail
+from telegrad.compressors.head_tail import Heads, HeadTail
 from telegrad.compressors.importance import Importance
 from telegrad.compressors.qsgd import QSGD
 from telegrad.random import Key
 from telegrad.spec import check_that, register
 
-__all__ = ["Auto", "Choice", "Magnitudes", "portfolio"]
+__all__ = ["Auto", "Choice", "Magnitudes", "Portfolio", "portfolio"]
 
 _STEPS_AN_OCTAVE = 64
 _OVERHEAD = 200.0
 _CODER = 1.015
+_DITHERING = 1.0
 _LEAST_BITS, _MOST_BITS = 2.0**-12, 12.0
 
 
@@ -126,33 +129,49 @@ def _dearest_within(make: Callable[[int], Choice], most: int, budget: float) -> 
     return make(low)
 
 
-def portfolio(v: Tensor, bits: float) -> list[Choice]:
-    """What each family can do for the flat, non-zero v at `bits` a coordinate, the least predicted error first.
+class Portfolio:
+    """What each family can do for a flat, non-zero vector at any number of bits; its histograms are made once.
 
     Families: a kept head with a rotated tail (A27, entropy-coded EDEN where no head pays), importance sampling (A5.5),
-    stochastic rounding (A7). The first is always there.
+    stochastic rounding (A7) and, from a bit a coordinate, entropy-coded subtractive dithering (A26).
     """
-    statistics, budget = Magnitudes.of(v), bits * len(v)
-    rotated = HeadTail(min(bits, _MOST_BITS))
-    found = [Choice(rotated, budget, rotated._variance(v))]
-    nonzero = int(statistics.count.sum())
-    for family, most in ((_importance, nonzero), (_rounding, 1 << 24)):
-        choice = _dearest_within(lambda size, family=family: family(statistics, size), most, budget)  # type: ignore[misc]
-        if choice is not None:
-            found.append(choice)
-    return sorted(found, key=lambda choice: choice.error)
+
+    def __init__(self, v: Tensor) -> None:
+        self.v, self.magnitudes, self.heads = v, Magnitudes.of(v), Heads(v)
+
+    def at(self, bits: float) -> list[Choice]:
+        """The choices at `bits` a coordinate, the least predicted error first; there always is one."""
+        budget = bits * len(self.v)
+        rate = min(bits, _MOST_BITS)
+        found = [Choice(HeadTail(rate), budget, self.heads.best(rate * len(self.v))[2])]
+        if bits >= _DITHERING:
+            dithering = ECDQ(rate)
+            found.append(Choice(dithering, budget, dithering._variance(self.v)))
+        nonzero = int(self.magnitudes.count.sum())
+        for family, most in ((_importance, nonzero), (_rounding, 1 << 24)):
+            choice = _dearest_within(partial(family, self.magnitudes), most, budget)
+            if choice is not None:
+                found.append(choice)
+        return sorted(found, key=lambda choice: choice.error)
 
 
-@register("auto", example="auto(bits=0.5)", source="the portfolio of B14's strongest unbiased rows: A5, A7, A21.5, A27")
+def portfolio(v: Tensor, bits: float) -> list[Choice]:
+    """What each family can do for the flat, non-zero v at `bits` a coordinate, the least predicted error first."""
+    return Portfolio(v).at(bits)
+
+
+@register(
+    "auto", example="auto(bits=0.5)", source="the portfolio of B14's strongest unbiased rows: A5, A7, A21.5, A26, A27"
+)
 @dataclass(frozen=True)
 class Auto(Compressor):
     """For each vector, the unbiased compressor with the least predicted error at `bits` a coordinate; or, with `omega`
     instead, the fewest bits at which a predicted E‖C(x) − x‖² <= omega ‖x‖².
 
-    It chooses among a kept head with a rotated tail, importance sampling and stochastic rounding, from one histogram of
-    magnitudes. The message describes itself, so the choice needs no bit of its own. `omega(d)` is the rotation's
-    constant, which bounds every choice's prediction; `variance` is the prediction for what is chosen. Unbiased as far
-    as what it chooses is: exactly, but where rotations are taken (see eden).
+    It chooses among a kept head with a rotated tail, importance sampling, stochastic rounding and subtractive
+    dithering, from histograms of magnitudes. The message describes itself, so the choice needs no bit of its own.
+    `omega(d)` is the rotation's constant, which bounds every choice's prediction; `variance` is the prediction for what
+    is chosen. Unbiased as far as what it chooses is: exactly, but where rotations are taken (see eden).
     """
 
     bits: float | None = None
@@ -173,12 +192,12 @@ class Auto(Compressor):
         """The choice for a flat, finite, non-zero vector."""
         if self.bits is not None:
             return portfolio(v, self.bits)[0]
-        goal = float(self.target or 0.0) * float(v.double().square().sum())
+        choices, goal = Portfolio(v), float(self.target or 0.0) * float(v.double().square().sum())
         low, high = math.log2(_LEAST_BITS), math.log2(_MOST_BITS)
         for _ in range(12):
             middle = (low + high) / 2
-            low, high = (low, middle) if portfolio(v, 2.0**middle)[0].error <= goal else (middle, high)
-        return portfolio(v, 2.0**high)[0]
+            low, high = (low, middle) if choices.at(2.0**middle)[0].error <= goal else (middle, high)
+        return choices.at(2.0**high)[0]
 
     def omega(self, d: int) -> float:
         return float(self.target) if self.target is not None else Eden(float(self.bits or 0), "entropy").omega(d)

@@ -16,9 +16,12 @@ import types
 import typing
 from collections.abc import Callable
 from keyword import iskeyword
-from typing import Any, ClassVar, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar
 
 from telegrad.errors import SpecError
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 __all__ = [
     "Amount",
@@ -53,6 +56,18 @@ class Registered:
             elif value != field.default:
                 parts.append(f"{_word(field)}={_text(value)}")
         return f"{self.spec_name}({', '.join(parts)})" if parts else self.spec_name
+
+    def for_shape(self, shape: tuple[int, ...]) -> Self:
+        """This object as it treats tensors of `shape`, which it is handed flat: itself, unless it or a part looks at
+        shapes.
+        """
+        if len(shape) < 2:
+            return self
+        fields = ((field.name, getattr(self, field.name)) for field in dataclasses.fields(self))  # type: ignore[arg-type]
+        parts = {name: value for name, value in fields if isinstance(value, Registered)}
+        fitted = {name: part.for_shape(shape) for name, part in parts.items()}
+        same = all(fitted[name] is part for name, part in parts.items())
+        return self if same else dataclasses.replace(self, **fitted)  # type: ignore[type-var]
 
 
 _registry: dict[str, dict[str, type[Registered]]] = {}
@@ -213,11 +228,12 @@ def check_that(condition: bool, owner: Registered, name: str, allowed: str) -> N
         raise SpecError(f"{cls.spec_name}({name}={getattr(owner, name)}): {allowed}; for example `{cls.example}`")
 
 
-def check_amount(owner: Registered, name: str) -> None:
-    """Refuse an `Amount` argument that is neither a positive count nor a fraction in (0, 1]."""
-    value = getattr(owner, name)
-    fits = value >= 1 if isinstance(value, int) else 0.0 < value <= 1.0
-    check_that(fits, owner, name, "a count (an integer from 1) or a fraction of d (a float in (0, 1]) is allowed")
+def check_amount(owner: Registered, *names: str) -> None:
+    """Refuse `Amount` arguments that are neither a positive count nor a fraction in (0, 1], nor None."""
+    for name in names:
+        value = getattr(owner, name)
+        fits = value is None or (value >= 1 if isinstance(value, int) else 0.0 < value <= 1.0)
+        check_that(fits, owner, name, "a count (an integer from 1) or a fraction of d (a float in (0, 1]) is allowed")
 
 
 def resolve_amount(owner: Registered, name: str, d: int) -> int:

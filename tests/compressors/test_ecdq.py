@@ -51,7 +51,7 @@ def test_the_errors_of_the_reference_at_measured_bits(bits, omegas):
 @pytest.mark.parametrize("law", VECTORS)
 def test_messages_have_as_many_bits_as_asked_for(law, bits):
     values = coded(bits, VECTORS[law])[1]
-    if (law, bits) == ("expdec", 8):  # three quarters of its entries are below the smallest step
+    if (law, bits) == ("expdecay", 8):  # three quarters of its entries are below the smallest step
         assert values.ratio == pytest.approx(2**19, rel=1e-3)
         return
     # Δ may not depend on the dither, so single messages scatter, by about 1 % on the lognormal vector at low rates.

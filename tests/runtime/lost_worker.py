@@ -14,8 +14,9 @@ import telegrad as tg
 
 def main(how):
     torch.set_num_threads(1)
-    dist.init_process_group("gloo", timeout=timedelta(seconds=5))
-    model, _ = scenarios.wrapped("ef21(topk(k=0.1))")
+    dist.init_process_group("gloo")
+    group = dist.new_group([0, 1, 2], timeout=timedelta(seconds=5))
+    model, _ = scenarios.wrapped("ef21(topk(k=0.1))", ddp={"process_group": group})
     scenarios.train(model, 2)
     if dist.get_rank() == 2:
         if how == "hang":

@@ -20,6 +20,7 @@ from telegrad.compressors.mix import Mix
 from telegrad.compressors.natural import Natural
 from telegrad.compressors.natural_dithering import NaturalDithering
 from telegrad.compressors.permk import PermK
+from telegrad.compressors.powersgd import PowerSGD
 from telegrad.compressors.qsgd import QSGD
 from telegrad.compressors.randk import RandK
 from telegrad.compressors.rtn import RTN
@@ -27,6 +28,7 @@ from telegrad.compressors.scaled import Scaled
 from telegrad.compressors.sign import Sign
 from telegrad.compressors.srht import SRHT
 from telegrad.compressors.stopk import SegmentedTopK
+from telegrad.compressors.subsample import Subsample
 from telegrad.compressors.terngrad import TernGrad
 from telegrad.compressors.topk import TopK
 
@@ -54,10 +56,12 @@ __all__ = [
     "NaturalDithering",
     "PermK",
     "Policy",
+    "PowerSGD",
     "RandK",
     "Scaled",
     "SegmentedTopK",
     "Sign",
+    "Subsample",
     "TernGrad",
     "TopK",
     "Warmup",

@@ -36,14 +36,10 @@ class Compressor(Registered, ABC):
     Contractive: E‖C(x) − x‖² <= (1 − alpha(d)) ‖x‖². Whoever combines compressors asks this at construction.
 
     Subclasses implement `_encode` and `_variance` on flat, finite, non-zero vectors; the unhappy inputs are handled
-    here.
+    here. One that looks at the tensor's shape takes it in `for_shape`.
     """
 
     kind: ClassVar[str] = "compressor"
-    exact: ClassVar[bool] = True
-    """Whether the declared law holds exactly at every d. False where it is that of large d, as for random rotations:
-    then E C(x) = x up to a small share of ‖x‖, and `variance` and `omega` are predictions.
-    """
 
     @property
     @abstractmethod
@@ -54,6 +50,13 @@ class Compressor(Registered, ABC):
     @abstractmethod
     def random(self) -> bool:
         """Whether `encode` draws random numbers, and so needs a key."""
+
+    @property
+    def exact(self) -> bool:
+        """Whether the declared law holds exactly at every d. False where it is that of large d, as for random
+        rotations: then E C(x) = x up to a small share of ‖x‖, and `variance` and `omega` are predictions.
+        """
+        return True
 
     @abstractmethod
     def omega(self, d: int) -> float:
@@ -119,7 +122,7 @@ class Compressor(Registered, ABC):
         v, shift = checked(x)
         if v is None:
             return Encoded(())
-        encoded = self._encode(v, key)
+        encoded = self.for_shape(tuple(x.shape))._encode(v, key)
         terms = tuple(term for term in encoded.terms if term.positions.n)
         return Encoded(tuple(_shifted(term, shift) for term in terms) if shift else terms, encoded.level)
 
@@ -138,7 +141,7 @@ class Compressor(Registered, ABC):
         if v is None:
             return 0.0
         try:
-            return math.ldexp(self._variance(v), 2 * shift)
+            return math.ldexp(self.for_shape(tuple(x.shape))._variance(v), 2 * shift)
         except OverflowError:
             return math.inf
 

@@ -76,7 +76,7 @@ class Policy(_Choice):
         return self.special.unbiased and self.default.unbiased
 
     @property
-    def exact(self) -> bool:  # type: ignore[override]
+    def exact(self) -> bool:
         return self.special.exact and self.default.exact
 
     @property
@@ -115,7 +115,7 @@ class Warmup(_Choice):
         return self.first.unbiased and self.then.unbiased
 
     @property
-    def exact(self) -> bool:  # type: ignore[override]
+    def exact(self) -> bool:
         return self.first.exact and self.then.exact
 
     @property

@@ -42,7 +42,7 @@ class Compose(Compressor):
         return self.inner.unbiased
 
     @property
-    def exact(self) -> bool:  # type: ignore[override]
+    def exact(self) -> bool:
         return self.outer.exact and self.inner.exact
 
     @property

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,9 +19,12 @@ from telegrad.wire.code import Code, Term
 from telegrad.wire.positions import IndexSet
 from telegrad.wire.values import Floats, Grid, Values
 
-__all__ = ["HeadTail"]
+__all__ = ["HeadTail", "Heads"]
 
 _HALVINGS = 6
+_CLOSER = 6
+# What `Integers` makes of magnitudes: entropy coded with a table of frequencies, or Golomb-Rice.
+_ALPHABET, _WORTH_CODING, _A_FREQUENCY = 4096, 512, 3.0
 _LARGEST_SYMBOL = 2.0**24
 
 
@@ -86,26 +90,69 @@ def _magnitude_steps(v: Tensor) -> Tensor:
 
 def _best_head(v: Tensor, steps: Tensor, budget: float) -> tuple[int, int, float]:
     """(the lowest step of the head, halvings of t, the predicted squared error); a step above all is no head."""
-    d, squares = len(v), v.double().square()
-    counts = torch.bincount(steps).flip(0).cumsum(0).cpu().numpy()
-    energies = torch.bincount(steps, weights=squares).flip(0).cumsum(0).cpu().numpy()
-    used = np.flatnonzero(np.diff(counts, prepend=0))  # the first of `counts` is the highest step
-    used = used[counts[used] < d]
-    k, energy, kept = counts[used].astype(np.float64), float(energies[-1]), energies[used]
-    lower = 2.0 ** -(used / 16)  # t / max |x|, to within a step
-    excess = np.cumsum(np.diff(k, prepend=0.0) * np.log(lower)) / np.maximum(k, 1.0) - np.log(lower)
-    best = len(counts), 0, energy * float(_tail_omega(np.array([budget]), d, v.dtype)[0])
-    for halvings in range(_HALVINGS):
-        # The magnitudes beyond t about follow a power law: of its differential entropy, log2(step) is not sent.
-        entropy = halvings + np.log2(np.maximum(excess, 0.05)) + (1 + excess) / np.log(2.0)
-        bits = _index_bits(d, k) + (1 + np.maximum(entropy, 0.2)) * k + 80
-        rounding = k * (lower * float(v.double().abs().max()) / 2**halvings) ** 2 / 12
-        error = (np.maximum(energy - kept, 0.0) + rounding) * _tail_omega(budget - bits, d, v.dtype)
-        error[(bits > 0.9 * budget) | (2.0**halvings > _LARGEST_SYMBOL * lower)] = np.inf
-        if len(error) and error.min() < best[2]:
-            at = int(error.argmin())
-            best = len(counts) - 1 - int(used[at]), halvings, float(error[at])
-    return best
+    return Heads(v, steps).best(budget)
+
+
+class Heads:
+    """A histogram of magnitudes, from which the best head for any budget is predicted."""
+
+    def __init__(self, v: Tensor, steps: Tensor | None = None) -> None:
+        steps = _magnitude_steps(v) if steps is None else steps
+        squares = v.double().square()
+        # From the highest step downward.
+        counts = torch.bincount(steps).flip(0).cumsum(0).cpu().numpy()
+        energies = torch.bincount(steps, weights=squares).flip(0).cumsum(0).cpu().numpy()
+        used = np.flatnonzero(np.diff(counts, prepend=0))
+        self.used = used[counts[used] < len(v)]
+        self.d, self.dtype, self.steps, self.energy = len(v), v.dtype, len(counts), float(energies[-1])
+        self.counts, self.kept = counts[self.used].astype(np.float64), energies[self.used]
+        # The lower ends of the steps, relative to the largest magnitude; a step is 1/16 of its octave.
+        lowest = torch.from_numpy(((self.steps - 1 - self.used) << 19).astype(np.int32))
+        self.lower = lowest.view(torch.float32).double().numpy()
+        self.largest = float(v.abs().max())
+
+    def best(self, budget: float) -> tuple[int, int, float]:
+        """(the lowest step of the head, halvings of t, the predicted squared error); a step above all is no head."""
+        best = self.steps, 0, self.energy * float(_tail_omega(np.array([budget]), self.d, self.dtype)[0])
+        k, places = self.counts, _index_bits(self.d, self.counts)
+        # The magnitudes beyond t about follow a power law, whose differential entropy tells where to look closer.
+        falls = np.log(self.lower)
+        excess = np.cumsum(np.diff(k, prepend=0.0) * falls) / np.maximum(k, 1.0) - falls
+        differential = np.log2(np.maximum(excess, 0.05)) + (1 + excess) / np.log(2.0)
+        for halvings in range(_HALVINGS):
+            rounding = k * (self.lower * self.largest / 2**halvings) ** 2 / 12
+            left = np.maximum(self.energy - self.kept, 0.0) + rounding
+            bits = places + (1 + np.maximum(halvings + differential, 0.2)) * k + 80
+            allowed = (bits <= 0.9 * budget) & (2.0**halvings <= _LARGEST_SYMBOL * self.lower)
+            hopeful = np.flatnonzero(allowed)
+            error = left[hopeful] * _tail_omega(budget - bits[hopeful], self.d, self.dtype)
+            for at in hopeful[np.argsort(error)][:_CLOSER]:
+                dear = places[at] + k[at] + self._symbol_bits(int(at), halvings) + 80
+                if dear <= 0.9 * budget:
+                    exact = float(left[at] * _tail_omega(np.array([budget - dear]), self.d, self.dtype)[0])
+                    if exact < best[2]:
+                        best = self.steps - 1 - int(self.used[at]), halvings, exact
+        return best
+
+    def _symbol_bits(self, at: int, halvings: int) -> float:
+        """The bits of the magnitudes of the head down to step number `at`, in steps of t / 2^halvings."""
+        step = self.lower[at] / 2**halvings
+        low = self.lower[at::-1] / step
+        count = np.diff(self.counts[: at + 1], prepend=0.0)[::-1]
+        width = 2.0 ** np.floor(np.log2(low)) / 16
+        fine = width < 2.0
+        # Steps of the histogram that are narrower than symbols are shared out over these; wider ones hold many.
+        edges = np.append(low[fine], low[fine][-1] + width[fine][-1]) if fine.any() else np.zeros(1)
+        cells = np.arange(np.floor(edges[0]), np.ceil(edges[-1]) + 1) + 0.5
+        shared = np.diff(np.interp(cells, edges, np.append(0.0, count[fine].cumsum())), prepend=0.0)
+        groups = np.concatenate([shared, count[~fine]])
+        groups, total = groups[groups > 0], self.counts[at]
+        bits = float((groups * np.log2(total / groups)).sum() + (count[~fine] * np.log2(width[~fine])).sum())
+        top, mean = 1.0 / step, float((count * (low + width / 2)).sum() / total)
+        rice = max(bits, float(total) * (math.log2(max(mean, 1.0)) + 1.5))
+        if top >= _ALPHABET or total < _WORTH_CODING:
+            return rice
+        return min(rice, bits + _A_FREQUENCY * min(top, 2 * total) + 5 * top)
 
 
 def _tail_omega(budget: np.ndarray, d: int, dtype: torch.dtype) -> np.ndarray:

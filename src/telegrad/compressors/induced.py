@@ -34,7 +34,7 @@ class Induced(Compressor):
         check_that(self.second.unbiased, self, "second", "an unbiased compressor is allowed")
 
     @property
-    def exact(self) -> bool:  # type: ignore[override]
+    def exact(self) -> bool:
         return self.second.exact
 
     @property

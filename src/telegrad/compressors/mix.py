@@ -36,9 +36,7 @@ class Mix(Compressor):
     random = True
 
     def __post_init__(self) -> None:
-        check_amount(self, "k")
-        if self.k2 is not None:
-            check_amount(self, "k2")
+        check_amount(self, "k", "k2")
 
     def _counts(self, d: int) -> tuple[int, int]:
         k = resolve_amount(self, "k", d)

@@ -35,7 +35,7 @@ class Scaled(Compressor):
         check_that(self.by is None or 0 < self.by <= 1, self, "by", "a number in (0, 1] is allowed")
 
     @property
-    def exact(self) -> bool:  # type: ignore[override]
+    def exact(self) -> bool:
         return self.inner.exact
 
     @property

@@ -36,7 +36,9 @@ def add_at(out: Tensor, index: Tensor, numbers: Tensor, weight: float) -> None:
         out.index_add_(0, index.to(out.device), numbers.to(device=out.device, dtype=out.dtype), alpha=weight)
     else:
         flat = out.detach().numpy()
-        _add(flat, index.cpu().numpy(), plain(numbers).astype(flat.dtype, copy=False), flat.dtype.type(weight))
+        with np.errstate(over="ignore"):  # foreign messages may hold what the dtype cannot
+            own = plain(numbers).astype(flat.dtype, copy=False)
+        _add(flat, index.cpu().numpy(), own, flat.dtype.type(weight))
 
 
 def _add_scalar(out, index, numbers, weight):  # type: ignore[no-untyped-def]

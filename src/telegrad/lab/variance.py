@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from telegrad.compressors.base import Compressor
-from telegrad.errors import DataError, NoClosedFormError, SpecError
+from telegrad.errors import DataError, SpecError
 from telegrad.random import Key
 from telegrad.spec import build
 from telegrad.wire.message import pack
@@ -43,7 +43,7 @@ class Measurement:
     """One compressor on one vector.
 
     `bits`: mean length of the packed message; `bits_per_coordinate`: that over d; `omega`: mean ‖C(x) − x‖² / ‖x‖²
-    over the repeats, `error` its standard error; `predicted`: variance(x) / ‖x‖², None where there is no closed form;
+    over the repeats, `error` its standard error; `predicted`: variance(x) / ‖x‖²;
     `bound`: omega(d), the worst case over all vectors (1 − alpha(d) for a biased compressor).
     """
 
@@ -54,7 +54,7 @@ class Measurement:
     bits_per_coordinate: float
     omega: float
     error: float
-    predicted: float | None
+    predicted: float
     bound: float
 
 
@@ -71,10 +71,6 @@ def measure(spec: str | Compressor, x: Tensor, key: Key, repeats: int) -> Measur
         errors.append(float(rest.square().sum()) / energy)
     mean = math.fsum(errors) / count
     spread = math.sqrt(math.fsum((e - mean) ** 2 for e in errors) / (count - 1)) if count > 1 else 0.0
-    try:
-        predicted = compressor.variance(x) / energy
-    except NoClosedFormError:
-        predicted = None
     d = len(x)
     bound = compressor.omega(d) if compressor.unbiased else 1 - compressor.alpha(d)
     mean_bits = math.fsum(bits) / count
@@ -86,7 +82,7 @@ def measure(spec: str | Compressor, x: Tensor, key: Key, repeats: int) -> Measur
         mean_bits / d,
         mean,
         spread / math.sqrt(count),
-        predicted,
+        compressor.variance(x) / energy,
         bound,
     )
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from telegrad.compressors.base import Compressor, Encoded, checked
 from telegrad.compressors.coding import coding_omega, nonzero_term
 from telegrad.mlmc.ladder import MESSAGE_OVERHEAD, Ladder, Levels
-from telegrad.mlmc.probabilities import Law, level_probabilities
+from telegrad.mlmc.probabilities import Law, level_probabilities, weighed_probabilities
 from telegrad.mlmc.sampling import Sampling, draw_counts, inclusions, level_uniforms
 from telegrad.mlmc.variance import Design, estimator_variance
 from telegrad.random import Key
@@ -35,6 +35,9 @@ class MLMC(Compressor):
     message;
     `sampling`: how they are drawn (B11.2, B11.3): independent draws, averaged (a whole number of them); poisson or
     systematic, without replacement, where a heavy level is certain; or coupled: all levels up to a random one.
+    `weight`: with probabilities=cost, the c of the objective (c + ω) · bits that they minimise: 0 for error times bits,
+    1 where the noise of gradients dominates, M for M workers without it (B9.2); none is p ∝ Δ/√K, which is c = 1 where
+    nothing is always sent (B9.1).
     `workers`: above 1, that many workers spread their levels evenly by a stream they share (B12.1): each one's law is
     unchanged, but their errors are no longer independent, and the mean's can be far smaller where gradients are alike.
     """
@@ -45,12 +48,20 @@ class MLMC(Compressor):
     draws: float = 1.0
     sampling: Sampling = "independent"
     workers: int = 1
+    weight: float | None = None
 
     unbiased = True
     random = True
 
     def __post_init__(self) -> None:
         check_that(self.workers >= 1, self, "workers", "a number of workers from 1 is allowed")
+        if self.weight is not None:
+            check_that(
+                self.weight >= 0 and self.probabilities == "cost",
+                self,
+                "weight",
+                "a number from 0 is allowed, with probabilities=cost",
+            )
         check_that(self.base >= 0, self, "base", "a number of levels from 0 is allowed")
         if self.sampling == "independent":
             check_that(self.draws >= 1 and self.draws == round(self.draws), self, "draws", "a whole number is allowed")
@@ -70,6 +81,9 @@ class MLMC(Compressor):
             # plus 66 d bits.
             spread = ((MESSAGE_OVERHEAD + 66 * d) / MESSAGE_OVERHEAD) ** 0.5
             exact = (1 + exact) * (spread + 1) ** 2 / (4 * spread) - 1
+            if self.weight is not None:
+                # The least (c + ω) · bits is no more than that of p ∝ Δ/√K, and bits differ by spread² at most.
+                exact = (self.weight + exact) * spread**2 - self.weight
         if self.ladder.values != "sign":
             exact = (1 + coding_omega(d, self.ladder.values)) * (1 + exact) - 1
         if self.sampling == "independent":
@@ -82,9 +96,22 @@ class MLMC(Compressor):
     def alpha(self, d: int) -> float:
         return max(0.0, 1 - self.omega(d))
 
-    def _inclusions(self, levels: Levels) -> Tensor:
-        """π_l of all levels; 1 for those of the base."""
+    def _weights(self, v: Tensor, levels: Levels) -> Tensor:
+        """What the π_l of levels beyond the base are made from; float64, shape (L,)."""
         weights = level_probabilities(levels, self.probabilities)
+        if self.weight is None or not bool(weights[self.base :].any()):
+            return weights
+        norms, costs, rest = levels.norms()[self.base :], levels.costs(), v.double().clone()
+        always = (levels.base(), *(levels.residual(level) for level in range(1, min(self.base, len(costs)) + 1)))
+        for term in (term for terms in always for term in terms):
+            term.add_to(rest, -1.0)
+        excess = float(rest.square().sum()) - self.weight * float(v.double().square().sum())
+        costs = costs[self.base :] + float((costs[: self.base] - MESSAGE_OVERHEAD).sum())
+        return torch.cat([weights[: self.base], weighed_probabilities(norms, costs, excess)])
+
+    def _inclusions(self, v: Tensor, levels: Levels) -> Tensor:
+        """π_l of all levels; 1 for those of the base."""
+        weights = self._weights(v, levels)
         pi = torch.ones_like(weights)
         rest = weights[self.base :]
         if len(rest):
@@ -95,7 +122,7 @@ class MLMC(Compressor):
 
     def _encode(self, v: Tensor, key: Key) -> Encoded:
         levels = self.ladder.levels(v)
-        pi = self._inclusions(levels)
+        pi = self._inclusions(v, levels)
         counts = torch.ones(len(pi), dtype=torch.int64)
         if bool(pi[self.base :].any()):
             count = len(pi) - self.base
@@ -130,7 +157,7 @@ class MLMC(Compressor):
         if scaled is None:
             return
         levels, half = self.ladder.levels(scaled), shift // 2
-        pi = self._inclusions(levels)
+        pi = self._inclusions(scaled, levels)
         base = torch.zeros(len(v), dtype=torch.float64)
         for term in levels.base():
             term.add_to(base, 1.0)
@@ -149,7 +176,7 @@ class MLMC(Compressor):
 
     def _variance(self, v: Tensor) -> float:
         levels = self.ladder.levels(v)
-        design = Design(self._inclusions(levels), self.base, self.draws, self.sampling)
+        design = Design(self._inclusions(v, levels), self.base, self.draws, self.sampling)
         return estimator_variance(v, levels, design, self.ladder.values)
 
 

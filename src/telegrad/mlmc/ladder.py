@@ -33,7 +33,7 @@ class Levels(ABC):
     says so.
     """
 
-    orthogonal: ClassVar[bool] = False
+    orthogonal: bool = False
 
     @abstractmethod
     def norms(self) -> Tensor:

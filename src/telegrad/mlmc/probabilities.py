@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Literal
 
 import torch
@@ -11,7 +12,7 @@ from torch import Tensor
 
 from telegrad.mlmc.ladder import Levels
 
-__all__ = ["Law", "draw_level", "level_probabilities"]
+__all__ = ["Law", "draw_level", "level_probabilities", "weighed_probabilities"]
 
 Law = Literal["adaptive", "fixed", "cost"]
 
@@ -33,6 +34,36 @@ def level_probabilities(levels: Levels, law: Law) -> Tensor:
     if law == "cost":
         weights = weights / levels.costs().sqrt()
     return weights / weights.sum()
+
+
+def weighed_probabilities(norms: Tensor, costs: Tensor, excess: float) -> Tensor:
+    """The p that minimises (Σ Δ_l²/p_l − R) · Σ p_l K_l, R = `excess` <= (ΣΔ)² (B9.2); not all norms are zero.
+
+    With R = ‖v − g⁰‖² − c ‖v‖² that is (c + ω) times the expected bits. It has the form p ∝ Δ / √(K − τ) with τ below
+    the least cost of a non-zero level, and is unimodal in τ: a golden-section search over log(min K − τ) finds it.
+    """
+    weights = norms / norms.max()
+    # Never drawn in practice, and 1/p would overflow.
+    used = weights >= 2.0**-1000
+    delta, cost, shifted = weights[used], costs[used], excess / float(norms.max()) ** 2
+    least = float(cost.min())
+
+    def law(at: float) -> Tensor:
+        p = delta / (cost - least + math.exp(at)).sqrt()
+        return p / p.sum()
+
+    def objective(at: float) -> float:
+        p = law(at)
+        return (float((delta.square() / p).sum()) - shifted) * float((p * cost).sum())
+
+    low, high = math.log(least) - 30.0, math.log(float(cost.max())) + 30.0
+    golden = (math.sqrt(5.0) - 1) / 2
+    for _ in range(70):
+        first, second = high - golden * (high - low), low + golden * (high - low)
+        low, high = (low, second) if objective(first) <= objective(second) else (first, high)
+    p = torch.zeros_like(norms)
+    p[used] = law((low + high) / 2)
+    return p
 
 
 def draw_level(p: Tensor, u: float) -> int:

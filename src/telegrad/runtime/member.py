@@ -72,7 +72,8 @@ class Member:
         for piece, gradient in zip(pieces, gradients, strict=True):
             state = self.worker_states.of(piece, gradient.dtype)
             try:
-                code, state = self.method.worker_step(gradient, state, worker, self._step(piece))
+                method = self.method.for_shape(piece.shape)
+                code, state = method.worker_step(gradient, state, worker, self._step(piece))
             except NonFiniteError as error:
                 return Parcel(failure=f"worker {worker}, {piece.name}: {error}")
             self._worker_pending[piece] = state
@@ -119,7 +120,8 @@ class Member:
         codes = []
         for piece, estimate in zip(pieces, served, strict=True):
             try:
-                codes.append(self.downlink.encode(estimate, self._step(piece).key.fold(role="downlink")))
+                downlink = self.downlink.for_shape(piece.shape)
+                codes.append(downlink.encode(estimate, self._step(piece).key.fold(role="downlink")))
             except NonFiniteError as error:
                 return Parcel(failure=f"the estimate of {piece.name}: {error}")
         return Parcel(tuple(codes))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 from itertools import accumulate
 from typing import Literal
@@ -42,10 +42,14 @@ class Part:
 
 @dataclass(frozen=True)
 class Piece:
-    """A flat vector made of parts of parameters, one after another; `name` is folded into the keys of its messages."""
+    """A flat vector made of parts of parameters, one after another; `name` is folded into the keys of its messages.
+
+    `shape`: that of the parameter where the piece is one parameter, for compressors that look at it.
+    """
 
     name: str
     parts: tuple[Part, ...]
+    shape: tuple[int, ...] = field(default=(), compare=False)
 
     @cached_property
     def sizes(self) -> list[int]:
@@ -69,7 +73,7 @@ def pieces_of(
     """
     parts = [Part(name, 0, p.numel()) for name, p in parameters.items()]
     if granularity == "tensor":
-        return [Piece(part.name, (part,)) for part in parts]
+        return [Piece(part.name, (part,), tuple(parameters[part.name].shape)) for part in parts]
     dtypes = list(dict.fromkeys(p.dtype for p in parameters.values()))
     if granularity == "model":
         if len(dtypes) > 1:

@@ -18,6 +18,7 @@ from telegrad.wire.values.dithered import Dithered
 from telegrad.wire.values.exponents import Exponents
 from telegrad.wire.values.floats import Floats
 from telegrad.wire.values.grid import Grid
+from telegrad.wire.values.low_rank import LowRank
 from telegrad.wire.values.rotated import Rotated
 from telegrad.wire.values.table import Table
 
@@ -31,6 +32,7 @@ __all__ = [
     "Floats",
     "Grid",
     "LloydMaxCells",
+    "LowRank",
     "Rotated",
     "Table",
     "Values",
@@ -40,7 +42,10 @@ __all__ = [
 
 _KINDS: dict[int, type[Values]] = {
     cls.tag: cls
-    for cls in (Floats, Grid, Exponents, Table, Bucketed, Rotated, LloydMaxCells, DeadZoneCells, Cosine, Dithered)
+    for cls in (
+        *(Floats, Grid, Exponents, Table, Bucketed, Dithered),
+        *(LowRank, Rotated, Cosine, LloydMaxCells, DeadZoneCells),
+    )
 }
 
 

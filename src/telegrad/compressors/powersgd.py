@@ -1,0 +1,137 @@
+"""PowerSGD: one power iteration finds a subspace that holds much of a matrix; the matrix is projected onto it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from telegrad.compressors.base import Compressor, Encoded
+from telegrad.random import Key
+from telegrad.spec import check_that, register
+from telegrad.wire.code import Term
+from telegrad.wire.positions import All
+from telegrad.wire.values import Floats, LowRank
+from telegrad.wire.values.low_rank import as_matrix
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+__all__ = ["PowerSGD", "power_iteration"]
+
+_DRAWS = 32
+_DEPENDENT = 1e-10
+
+
+@register("powersgd", example="powersgd(rank=2)", source="A18; Vogels, Karimireddy, Jaggi, NeurIPS 2019")
+@dataclass(frozen=True)
+class PowerSGD(Compressor):
+    """C(G) = P Pᵀ G, the columns of P an orthonormal basis of those of G Q, Q normal from the key; P and Pᵀ G are sent.
+
+    G is the tensor as a matrix: the first dimension against all others; a flat tensor has ⌊√d⌋ rows, filled up with
+    zeros at the end; `rows` sets another number. Where the two factors would be no shorter, G goes as it is. The side
+    that Q multiplies is the shorter one, of n = min(rows, columns).
+
+    Biased and contractive with alpha = rank/n over the draw of Q: P Pᵀ keeps G U, U an orthonormal basis of the columns
+    of Q, so ‖Pᵀ G‖² >= ‖G U‖², whose mean is (rank/n) ‖G‖². Equal singular values attain it. Without the draw nothing
+    is kept for sure. ‖G − C(G)‖² = ‖G‖² − ‖Pᵀ G‖² (A18.1); its mean has no closed form, and `variance` averages it over
+    32 fixed draws of Q. Nothing is remembered: the warm start of the source (the last Pᵀ G instead of a random Q) is
+    `power_iteration` with that Q.
+    """
+
+    rank: int = 2
+    rows: int | None = None
+
+    unbiased = False
+    random = True
+    exact = False
+
+    def __post_init__(self) -> None:
+        check_that(self.rank >= 1, self, "rank", "a number from 1 is allowed")
+        check_that(self.rows is None or self.rows >= 1, self, "rows", "a number from 1 is allowed")
+
+    def for_shape(self, shape: tuple[int, ...]) -> Self:
+        return replace(self, rows=shape[0]) if self.rows is None and len(shape) > 1 and shape[0] else self
+
+    def _rows(self, d: int) -> int:
+        return max(1, min(d, self.rows or math.isqrt(d)))
+
+    def _shorter(self, d: int) -> int:
+        rows = self._rows(d)
+        return min(rows, -(-d // rows))
+
+    def omega(self, d: int) -> float:
+        return math.inf
+
+    def alpha(self, d: int) -> float:
+        return min(1.0, self.rank / max(1, self._shorter(d)))
+
+    def _matrix(self, v: Tensor) -> Tensor | None:
+        """v as a matrix; None where its factors are no shorter."""
+        matrix = as_matrix(v.double(), self._rows(len(v)))
+        return matrix if min(self.rank, *matrix.shape) * sum(matrix.shape) < len(v) else None
+
+    def _factors(self, matrix: Tensor, key: Key) -> tuple[Tensor, Tensor]:
+        short = min(matrix.shape)
+        q = key.fold(role="start").normal(short * self.rank).view(short, self.rank).to(matrix.device)
+        return power_iteration(matrix, q)
+
+    def _encode(self, v: Tensor, key: Key) -> Encoded:
+        d, matrix = len(v), self._matrix(v)
+        if matrix is None:
+            return Encoded((Term(All(d), Floats(v)),))
+        left, right = self._factors(matrix, key)
+        if left.numel() == 0:
+            return Encoded(())
+        return Encoded((Term(All(d), LowRank(d, left, right).rounded(v.dtype, None)),))
+
+    def _draws(self, matrix: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+        return (self._factors(matrix, Key().fold(draw=draw)) for draw in range(_DRAWS))
+
+    def _mean(self, v: Tensor) -> Tensor:
+        matrix = self._matrix(v)
+        if matrix is None:
+            return v.double()
+        return torch.stack([LowRank(len(v), *factors).numbers() for factors in self._draws(matrix)]).mean(0)
+
+    def _variance(self, v: Tensor) -> float:
+        matrix = self._matrix(v)
+        if matrix is None:
+            return 0.0
+        estimates = (LowRank(len(v), *factors).numbers() for factors in self._draws(matrix))
+        return sum(float((v.double() - estimate).square().sum()) for estimate in estimates) / _DRAWS
+
+
+def power_iteration(matrix: Tensor, q: Tensor) -> tuple[Tensor, Tensor]:
+    """The factors (left, right) of the projection of `matrix` onto the columns that it makes of q; float64.
+
+    q: shape (n, rank), n the shorter side of the matrix. Of a matrix with rows no fewer than columns, left is
+    orthonormal and right = matrixᵀ left; else the other way round. Either has a column for each independent one of q's,
+    so possibly fewer. The orthonormal factor's fellow is what the source calls Q, and the warm start of the next call.
+    """
+    tall = matrix if matrix.shape[0] >= matrix.shape[1] else matrix.t()
+    # numpy's sums have one order, whatever the number of threads.
+    a, columns = np.ascontiguousarray(tall.cpu().numpy()), q.t().contiguous().cpu().numpy()
+    basis = _orthonormal(np.einsum("ij,kj->ki", a, columns))
+    fellow = np.einsum("ij,ki->kj", a, basis)
+    left, right = (torch.from_numpy(factor.T.copy()).to(matrix.device) for factor in (basis, fellow))
+    return (left, right) if tall is matrix else (right, left)
+
+
+def _orthonormal(rows: np.ndarray) -> np.ndarray:
+    """Orthonormal rows that span those given (Gram-Schmidt, twice), without those that depend on the ones before."""
+    found: list[np.ndarray] = []
+    for row in rows:
+        before, rest = math.sqrt(float(np.square(row).sum())), row
+        for _ in range(2):
+            for other in found:
+                rest = rest - float((rest * other).sum()) * other
+        norm = math.sqrt(float(np.square(rest).sum()))
+        if norm > _DEPENDENT * before:
+            found.append(rest / norm)
+    return np.array(found).reshape(len(found), rows.shape[1])
