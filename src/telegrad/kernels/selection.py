@@ -325,9 +325,12 @@ def _largest_reference(keys: np.ndarray, mask: Any) -> int:
 
 
 def _collect_scalar(keys, mask, low, high, start, where, found):  # type: ignore[no-untyped-def]
-    """Mark a block without a branch, then look at its marks eight at a time: most entries are not wanted."""
+    """Mark a block without a branch, then look at its marks eight at a time: most entries are not wanted.
+
+    It never writes beyond `where`, even where the tensor is changed by others meanwhile.
+    """
     marks = np.zeros(_BLOCK, dtype=np.uint8)
-    eights, at = marks.view(np.uint64), 0
+    eights, at, last = marks.view(np.uint64), 0, len(where) - 1
     for begin in range(0, len(keys), _BLOCK):
         block = keys[begin : begin + _BLOCK]
         for j in range(len(block)):
@@ -338,7 +341,7 @@ def _collect_scalar(keys, mask, low, high, start, where, found):  # type: ignore
                 for j in range(8 * eight, min(8 * eight + 8, len(block))):
                     where[at] = start + begin + j
                     found[at] = block[j] & mask
-                    at += marks[j]
+                    at = min(at + marks[j], last)
     return at
 
 

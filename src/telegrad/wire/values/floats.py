@@ -42,7 +42,8 @@ class Floats(Values):
         return float(np.abs(plain(self.value)).max())
 
     def scaled(self, factor: float) -> Floats:
-        return Floats(torch.from_numpy(plain(self.value).astype(np.float64) * factor))
+        with np.errstate(over="ignore"):  # an estimate that overflows is refused when it is encoded
+            return Floats(torch.from_numpy(plain(self.value).astype(np.float64) * factor))
 
     def rounded(self, dtype: torch.dtype, key: Key | None) -> Floats:
         if self.value.dtype == dtype:
