@@ -165,7 +165,7 @@ def checked(x: Tensor) -> tuple[Tensor | None, int]:
         raise InputError(
             f"a tensor of {given} cannot be compressed; allowed are {', '.join(map(str, DTYPES))}: write x.float()"
         )
-    v = x.detach().reshape(-1)  # a copy only where x is not contiguous
+    v = x.detach().reshape(-1).contiguous()  # a copy only where x is not contiguous
     if v.numel() == 0:
         return None, 0
     largest = largest_magnitude(v)

@@ -301,9 +301,12 @@ def _count_with_offsets_reference(keys: np.ndarray, mask: Any, shift: int, total
 
 
 def _collect_scalar(keys, mask, low, high, start, where, found):  # type: ignore[no-untyped-def]
-    """Mark a block without a branch, then look at its marks eight at a time: most entries are not wanted."""
+    """Mark a block without a branch, then look at its marks eight at a time: most entries are not wanted.
+
+    It never writes beyond `where`, even where the tensor is changed by others meanwhile.
+    """
     marks = np.zeros(_BLOCK, dtype=np.uint8)
-    eights, at = marks.view(np.uint64), 0
+    eights, at, last = marks.view(np.uint64), 0, len(where) - 1
     for begin in range(0, len(keys), _BLOCK):
         block = keys[begin : begin + _BLOCK]
         for j in range(len(block)):
@@ -314,7 +317,7 @@ def _collect_scalar(keys, mask, low, high, start, where, found):  # type: ignore
                 for j in range(8 * eight, min(8 * eight + 8, len(block))):
                     where[at] = start + begin + j
                     found[at] = block[j] & mask
-                    at += marks[j]
+                    at = min(at + marks[j], last)
     return at
 
 

@@ -43,7 +43,7 @@ class Floats(Values):
         return largest_of(self.value)
 
     def scaled(self, factor: float) -> Floats:
-        with np.errstate(over="ignore"):  # whoever encodes looks for infinities
+        with np.errstate(over="ignore"):  # an estimate that overflows is refused when it is encoded
             return Floats(torch.from_numpy(plain(self.value).astype(np.float64) * factor))
 
     def rounded(self, dtype: torch.dtype, key: Key | None) -> Floats:
