@@ -64,12 +64,14 @@ def sent() -> int:
     return int((COUNTERS / "tx_bytes").read_text())
 
 
-def time_steps(model: DistributedDataParallel, handle: telegrad.ddp.Handle | None, steps: int) -> dict[str, float]:
+def time_steps(
+    model: DistributedDataParallel, handle: telegrad.ddp.Handle | None, steps: int, warm: int
+) -> dict[str, float]:
     optimizer = torch.optim.SGD(model.parameters(), lr=1e-3)
     generator = torch.Generator().manual_seed(dist.get_rank())
     inputs = torch.randn(16, 1024, generator=generator)
     targets = torch.randn(16, 512, generator=generator)
-    seconds, warm = [], 3
+    seconds = []
     for step in range(steps + warm):
         if step == warm:
             dist.barrier()
@@ -119,6 +121,7 @@ def main() -> None:
     parser.add_argument("task", choices=["wide", "digits"])
     parser.add_argument("exchange")
     parser.add_argument("--steps", type=int, default=10)
+    parser.add_argument("--warm", type=int, default=3, help="steps before those that are timed")
     parser.add_argument("--lr", type=float, default=0.1)
     parser.add_argument("--target", type=float, default=0.95)
     options = parser.parse_args()
@@ -129,7 +132,7 @@ def main() -> None:
     model = DistributedDataParallel(model, bucket_cap_mb=100)
     handle = exchange(model, options.exchange)
     if options.task == "wide":
-        found: dict[str, float | None] = dict(time_steps(model, handle, options.steps))
+        found: dict[str, float | None] = dict(time_steps(model, handle, options.steps, options.warm))
     else:
         found = time_to_accuracy(model, options.target, options.lr, options.steps)
     if dist.get_rank() == 0:

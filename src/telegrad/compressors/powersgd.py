@@ -84,7 +84,7 @@ class PowerSGD(Compressor):
     def _encode(self, v: Tensor, key: Key) -> Encoded:
         d, matrix = len(v), self._matrix(v)
         if matrix is None:
-            return Encoded((Term(All(d), Floats(v)),))
+            return Encoded((Term(All(d), Floats(v.clone())),))
         left, right = self._factors(matrix, key)
         if left.numel() == 0:
             return Encoded(())

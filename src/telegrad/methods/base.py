@@ -4,6 +4,7 @@ state.
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,11 +13,13 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from telegrad.errors import NonFiniteError
+from telegrad.kernels.magnitudes import largest_magnitude
 from telegrad.random import Key
 from telegrad.spec import Registered
 from telegrad.wire.code import Code
 
-__all__ = ["Method", "State", "Step", "mean_of"]
+__all__ = ["Method", "State", "Step", "mean_of", "require_finite"]
 
 State = dict[str, Tensor]
 """What a worker or the server remembers between steps: named tensors. Never changed in place."""
@@ -25,12 +28,13 @@ State = dict[str, Tensor]
 @dataclass(frozen=True)
 class Step:
     """What both sides know of the current step: its number from 0, the learning rate, and the key of this step and
-    piece.
+    piece. `workspace`: a flat vector, of whatever content, that the server may overwrite with its estimate.
     """
 
     index: int
     lr: float
     key: Key
+    workspace: Tensor | None = None
 
     def uplink(self, rank: int) -> Key:
         """The key of what worker `rank` sends in this step."""
@@ -66,17 +70,29 @@ class Method(Registered, ABC):
     @abstractmethod
     def server_step(self, codes: Sequence[Code], state: State, step: Step) -> tuple[Tensor, State]:
         """The estimate of the mean gradient (flat, shape (d,)) from the codes in the order of ranks, and the next
-        state.
+        state. Raises `NonFiniteError` where the estimate overflows the codes' dtype.
         """
 
 
-def mean_of(codes: Sequence[Code], weight: float = 1.0) -> Tensor:
+def mean_of(codes: Sequence[Code], weight: float = 1.0, workspace: Tensor | None = None) -> Tensor:
     """weight · the mean of the codes' estimates, flat, accumulated in the order of ranks in the codes' dtype (at
-    least float32).
+    least float32); in `workspace`, where that is of this dtype and length. Raises `NonFiniteError` where it overflows.
     """
     first = codes[0]
     wide = torch.float64 if first.dtype == torch.float64 else torch.float32
-    out = torch.zeros(first.numel, dtype=wide)
+    if workspace is not None and workspace.dtype == wide and workspace.shape == (first.numel,):
+        out = workspace.zero_()
+    else:
+        out = torch.zeros(first.numel, dtype=wide)
     for code in codes:
         code.add_to(out.view(code.shape), weight / len(codes))
+    bound = sum(term.values.largest() for code in codes for term in code.terms) * abs(weight) / len(codes)
+    if not bound <= torch.finfo(first.dtype).max:
+        require_finite(out.to(first.dtype))
     return out
+
+
+def require_finite(estimate: Tensor) -> None:
+    """Raise `NonFiniteError` where an entry of the estimate is not finite."""
+    if not math.isfinite(largest_magnitude(estimate)):
+        raise NonFiniteError(f"the estimate overflows {estimate.dtype}")

@@ -51,4 +51,4 @@ class EF14(Method):
         return {}
 
     def server_step(self, codes: Sequence[Code], state: State, step: Step) -> tuple[Tensor, State]:
-        return mean_of(codes, 1 / step.lr if step.lr else 0.0), state
+        return mean_of(codes, 1 / step.lr if step.lr else 0.0, step.workspace), state

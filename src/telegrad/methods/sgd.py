@@ -41,4 +41,4 @@ class SGD(Method):
         return {}
 
     def server_step(self, codes: Sequence[Code], state: State, step: Step) -> tuple[Tensor, State]:
-        return mean_of(codes), state
+        return mean_of(codes, workspace=step.workspace), state

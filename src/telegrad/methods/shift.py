@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from telegrad.compressors.base import Compressor
-from telegrad.methods.base import State, mean_of
+from telegrad.methods.base import State, mean_of, require_finite
 from telegrad.random import Key
 from telegrad.wire.code import Code
 
@@ -31,4 +31,5 @@ def empty_estimate(d: int, dtype: torch.dtype) -> State:
 def accumulate(codes: Sequence[Code], state: State) -> tuple[Tensor, State]:
     """The estimate plus the mean of the codes, as estimate and as next state."""
     estimate = state["estimate"] + mean_of(codes)
+    require_finite(estimate.to(codes[0].dtype))
     return estimate, {"estimate": estimate}

@@ -100,6 +100,7 @@ class Handle:
         self._conveyor = Conveyor(self)
         self._loads: list[Load] = []
         self._waiting: list[Piece] = []
+        self._room: dict[Piece, Tensor] = {}
         self._step, self._bad_step, self._taken, self._warned = 0, False, True, False
         self._optimizer_hook = register_optimizer_step_pre_hook(self._before_step)
 
@@ -177,12 +178,25 @@ class Handle:
     def _exchange(self, pieces: list[Piece], views: list[list[Tensor]]) -> None:
         """Overwrite the gradients of these pieces, given as views by part, with the estimates of their means."""
         scale = float(self.grad_scaler.get_scale()) if self.grad_scaler is not None else 1.0
-        vectors = [(own[0] if len(own) == 1 else torch.cat(own)).cpu() for own in views]
-        estimates = self.exchange.run(pieces, [vectors if scale == 1.0 else [vector / scale for vector in vectors]])
-        for own, piece, estimate in zip(views, pieces, estimates, strict=True):
+        vectors = [self._joined(piece, own) for piece, own in zip(pieces, views, strict=True)]
+        sent = [vector.cpu() if scale == 1.0 else vector.cpu() / scale for vector in vectors]
+        estimates = self.exchange.run(pieces, [sent], overwrite=True)
+        for own, vector, estimate in zip(views, vectors, estimates, strict=True):
             scaled = estimate if scale == 1.0 else estimate * scale
-            for view, part in zip(own, scaled.split(piece.sizes), strict=True):
-                view.copy_(part)
+            if vector.data_ptr() != own[0].data_ptr():
+                for view, part in zip(own, scaled.split([view.numel() for view in own]), strict=True):
+                    view.copy_(part)
+            elif scaled.data_ptr() != vector.data_ptr():
+                vector.copy_(scaled)
+
+    def _joined(self, piece: Piece, views: list[Tensor]) -> Tensor:
+        """The piece's gradients as one vector: DDP's buffer itself where they lie in it in this order, else a copy."""
+        ends = [view.data_ptr() + view.nbytes for view in views]
+        if all(end == view.data_ptr() for end, view in zip(ends[:-1], views[1:], strict=True)):
+            return views[0].as_strided((piece.numel,), (1,))
+        if piece not in self._room:
+            self._room[piece] = torch.empty(piece.numel, dtype=views[0].dtype, device=views[0].device)
+        return torch.cat(views, out=self._room[piece])
 
     def _finish(self, loads: list[Load]) -> None:
         if self._bad_step:

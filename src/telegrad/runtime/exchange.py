@@ -44,14 +44,19 @@ class Exchange:
         for member in self.members:
             member.begin(index, lr)
 
-    def run(self, pieces: Sequence[Piece], gradients: Sequence[Sequence[Tensor]]) -> list[Tensor]:
+    def run(
+        self, pieces: Sequence[Piece], gradients: Sequence[Sequence[Tensor]], overwrite: bool = False
+    ) -> list[Tensor]:
         """The estimates, by piece, of the mean gradient of all workers.
 
-        `gradients`: for each rank of this process, by piece, a flat vector. Raises `NonFiniteError`, on all ranks
-        alike, naming the first worker and piece at fault.
+        `gradients`: for each rank of this process, by piece, a flat vector. `overwrite`: an estimate may take the place
+        of its gradient, and may be returned as that very vector. Raises `NonFiniteError`, on all ranks alike, naming
+        the first worker and piece at fault.
         """
         rounds = [self.topology.round(member, pieces, own) for member, own in zip(self.members, gradients, strict=True)]
         names = [piece.name for piece in pieces]
+        for member, own in zip(self.members, gradients, strict=True):
+            member.workspaces = dict(zip(pieces, own, strict=True)) if overwrite else {}
         try:
             phases = [next(one) for one in rounds]
             while True:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, TypeVar
 
 import torch
@@ -12,7 +12,6 @@ from torch import Tensor
 from telegrad.compressors.base import Compressor
 from telegrad.compressors.identity import Identity
 from telegrad.errors import NonFiniteError
-from telegrad.kernels.magnitudes import largest_magnitude
 from telegrad.methods.base import Method, State, Step
 from telegrad.random import Key
 from telegrad.runtime.pieces import Piece
@@ -28,7 +27,8 @@ class Member:
     """Worker `rank` of `workers`, and the server of whatever its topology gives it to serve.
 
     States that a round brings are pending until `commit`. `shared`, a dictionary common to all members that live in one
-    process, spares them from computing alike what all ranks compute alike.
+    process, spares them from computing alike what all ranks compute alike. `workspaces`: vectors by piece that a
+    server's step may overwrite.
     """
 
     def __init__(
@@ -40,6 +40,7 @@ class Member:
         self._worker_pending: dict[Piece, State] = {}
         self._server_pending: dict[Piece, State] = {}
         self._index, self._lr = 0, 0.0
+        self.workspaces: Mapping[Piece, Tensor] = {}
 
     def begin(self, index: int, lr: float) -> None:
         """Enter step `index`, and forget what a step before left pending."""
@@ -90,11 +91,12 @@ class Member:
         for number, piece in enumerate(pieces):
             codes = [parcel.codes[number] for parcel in parcels]
             state = self.server_states.of(piece, dtype)
-            estimate, self._server_pending[piece] = self.method.server_step(codes, state, self._step(piece))
-            estimate = estimate.to(dtype)
-            if not math.isfinite(largest_magnitude(estimate)):
-                return f"the estimate of {piece.name} overflows {dtype}"
-            estimates.append(estimate)
+            step = replace(self._step(piece), workspace=self.workspaces.get(piece))
+            try:
+                estimate, self._server_pending[piece] = self.method.server_step(codes, state, step)
+            except NonFiniteError as error:
+                return f"{piece.name}: {error}"
+            estimates.append(estimate.to(dtype))
         return estimates
 
     def serve_alike(

@@ -75,15 +75,14 @@ class GroupTransport(Transport):
 
     def deliver(self, outgoing: Sequence[Mapping[int, Parcel]]) -> list[dict[int, Parcel]]:
         (parcels,), (me,) = outgoing, self.ranks
-        abroad = {receiver: parcel for receiver, parcel in parcels.items() if receiver != me}
-        packed = {
-            parcel: pack_parcel(parcel) for parcel in dict.fromkeys(abroad.values())
-        }  # the same one often goes to many
-        received = self._all_to_all([packed[abroad[i]] if i in abroad else b"" for i in range(self.workers)])
-        inbox = {sender: unpack_parcel(received[sender]) for sender in range(self.workers) if len(received[sender])}
-        if me in parcels:
-            inbox[me] = parcels[me]
-        return [dict(sorted(inbox.items()))]
+        packed = {parcel: pack_parcel(parcel) for parcel in dict.fromkeys(parcels.values())}  # one often goes to many
+        received = self._all_to_all(
+            [packed[parcels[i]] if i in parcels and i != me else b"" for i in range(self.workers)]
+        )
+        inbox = {sender: data for sender, data in enumerate(received) if len(data)}
+        if me in parcels:  # decoded as by all others, so that it shares no memory with gradients
+            inbox[me] = memoryview(packed[parcels[me]])
+        return [{sender: unpack_parcel(inbox[sender]) for sender in sorted(inbox)}]
 
     def _all_to_all(self, data: Sequence[bytes]) -> list[memoryview]:
         lengths = [len(one) for one in data]
