@@ -206,7 +206,7 @@ def test_when_every_method_diverges_the_command_says_so(call, monkeypatch):
 def test_list_names_everything(call):
     code, out, _ = call("list")
     assert code == 0
-    for kind in ("compressor", "ladder", "method", "workload"):
+    for kind in ("compressor", "ladder", "method", "topology", "workload"):
         for name in names(kind):
             assert re.search(rf"^{name}  ", out, re.MULTILINE), name
 

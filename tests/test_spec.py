@@ -11,7 +11,7 @@ import telegrad as tg
 from cases import ours, variants
 from telegrad.spec import Registered, build, names, register, registered, resolve_amount
 
-KINDS = ("compressor", "ladder", "method", "workload")
+KINDS = ("compressor", "ladder", "method", "topology", "workload")
 CLASSES = [cls for kind in KINDS for cls in ours(kind)]
 
 

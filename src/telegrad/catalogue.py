@@ -33,9 +33,9 @@ def method(spec: str | Method) -> Method:
 
 
 def catalogue() -> list[Entry]:
-    """Every registered compressor, ladder, method and workload with an example spec."""
+    """Every registered compressor, ladder, method, topology and workload with an example spec."""
     return [
         Entry(kind, name, cls.example, cls.source, (cls.__doc__ or "").strip().splitlines()[0])
-        for kind in ("compressor", "ladder", "method", "workload")
+        for kind in ("compressor", "ladder", "method", "topology", "workload")
         for name, cls in registered(kind).items()
     ]

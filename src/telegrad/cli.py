@@ -249,7 +249,7 @@ def bench(
         torch.set_num_threads(threads)
     console = _console()
     if part == "step":
-        methods = spec or [f"sgd({compressor})" for compressor in ("identity", *timing.DEFAULT_SPECS)]
+        methods = spec or [f"sgd({compressor})" for compressor in ("identity", *timing.STEP_SPECS)]
         rows: Any = timing.bench_step(methods, workers, 20, min(repeats, 3))
         console.print(share_table(rows))
     elif part in ("encode", "decode"):

@@ -26,16 +26,25 @@ from telegrad.runtime.simulate import simulate
 from telegrad.spec import build
 from telegrad.wire.message import pack, unpack
 
-__all__ = ["DEFAULT_SPECS", "VECTORS", "Share", "Timing", "as_json", "bench_codec", "bench_step"]
+__all__ = ["DEFAULT_SPECS", "STEP_SPECS", "VECTORS", "Share", "Timing", "as_json", "bench_codec", "bench_step"]
 
-DEFAULT_SPECS = (
+STEP_SPECS = (
     "mlmc(stopk(s=0.01, values=sign))",
     "mlmc(stopk(s=0.01))",
     "importance(k=0.01)",
     "topk(k=0.01)",
     "randk(k=0.01)",
 )
-"""What is timed where no spec is given."""
+"""What is timed in a simulated step where no spec is given."""
+
+DEFAULT_SPECS = (
+    *STEP_SPECS,
+    "mlmc(fixed_point)",
+    "eden(bits=1)",
+    "qsgd(levels=20, bucket=512)",
+    "ecdq(bits=2)",
+)
+"""What is encoded and decoded where no spec is given."""
 
 VECTORS: dict[str, Callable[[Tensor], Tensor]] = {
     "gauss": lambda z: z,

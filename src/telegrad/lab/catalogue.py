@@ -17,6 +17,7 @@ _KINDS = {
     "compressor": "Compressors: what a worker makes of its gradient",
     "ladder": "Ladders: levels of rising fidelity, for mlmc(...)",
     "method": "Methods: what workers send and what the server makes of it",
+    "topology": "Topologies: how messages travel",
     "workload": "Workloads: a model, its data and its metric",
 }
 
