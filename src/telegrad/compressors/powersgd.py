@@ -4,23 +4,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from telegrad.compressors.base import Compressor, Encoded
+from telegrad.compressors.matrix import ReadsMatrix
 from telegrad.random import Key
-from telegrad.spec import check_that, register
+from telegrad.spec import register
 from telegrad.wire.code import Term
 from telegrad.wire.positions import All
 from telegrad.wire.values import Floats, LowRank
 from telegrad.wire.values.low_rank import as_matrix
-
-if TYPE_CHECKING:
-    from typing_extensions import Self
 
 __all__ = ["PowerSGD", "power_iteration"]
 
@@ -30,7 +27,7 @@ _DEPENDENT = 1e-10
 
 @register("powersgd", example="powersgd(rank=2)", source="A18; Vogels, Karimireddy, Jaggi, NeurIPS 2019")
 @dataclass(frozen=True)
-class PowerSGD(Compressor):
+class PowerSGD(ReadsMatrix, Compressor):
     """C(G) = P Pᵀ G, the columns of P an orthonormal basis of those of G Q, Q normal from the key; P and Pᵀ G are sent.
 
     G is the tensor as a matrix: the first dimension against all others; a flat tensor has ⌊√d⌋ rows, filled up with
@@ -50,16 +47,6 @@ class PowerSGD(Compressor):
     unbiased = False
     random = True
     exact = False
-
-    def __post_init__(self) -> None:
-        check_that(self.rank >= 1, self, "rank", "a number from 1 is allowed")
-        check_that(self.rows is None or self.rows >= 1, self, "rows", "a number from 1 is allowed")
-
-    def for_shape(self, shape: tuple[int, ...]) -> Self:
-        return replace(self, rows=shape[0]) if self.rows is None and len(shape) > 1 and shape[0] else self
-
-    def _rows(self, d: int) -> int:
-        return max(1, min(d, self.rows or math.isqrt(d)))
 
     def _shorter(self, d: int) -> int:
         rows = self._rows(d)

@@ -3,28 +3,25 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from telegrad.compressors.matrix import ReadsMatrix
 from telegrad.mlmc.ladder import MESSAGE_OVERHEAD, Ladder, Levels
-from telegrad.spec import check_that, register
+from telegrad.spec import register
 from telegrad.wire.code import Term
 from telegrad.wire.positions import All
 from telegrad.wire.values import LowRank
 from telegrad.wire.values.low_rank import as_matrix
-
-if TYPE_CHECKING:
-    from typing_extensions import Self
 
 __all__ = ["LowRankLadder"]
 
 
 @register("low_rank", example="low_rank(rank=1)", source="B1; Wang et al., NeurIPS 2018 (ATOMO, spectral)")
 @dataclass(frozen=True)
-class LowRankLadder(Ladder):
+class LowRankLadder(ReadsMatrix, Ladder):
     """r_l = Σ σ_i u_i w_iᵀ over the l-th `rank` singular directions of the tensor as a matrix, largest first.
 
     Residuals are orthogonal; one direction a level and adaptive probabilities give p ∝ σ and omega(v) = (Σσ)² / Σσ² −
@@ -37,16 +34,6 @@ class LowRankLadder(Ladder):
     rows: int | None = None
 
     values = "fp32"
-
-    def __post_init__(self) -> None:
-        check_that(self.rank >= 1, self, "rank", "a number from 1 is allowed")
-        check_that(self.rows is None or self.rows >= 1, self, "rows", "a number from 1 is allowed")
-
-    def for_shape(self, shape: tuple[int, ...]) -> Self:
-        return replace(self, rows=shape[0]) if self.rows is None and len(shape) > 1 and shape[0] else self
-
-    def _rows(self, d: int) -> int:
-        return max(1, min(d, self.rows or math.isqrt(d)))
 
     def omega(self, d: int, adaptive: bool) -> float:
         rows = self._rows(d)

@@ -135,14 +135,14 @@ def train(workload: str | Workload | Task, method: str | Method, transport: Tran
 
     def evaluate(step: int) -> None:
         load_mean_buffers(model, {name: transport.gathered(own) for name, own in buffers.items()})
-        bits = ledger_of_all().to_dict()
+        account = ledger_of_all()
         records.append(
             {
                 "step": step,
                 "epoch": step * examples_a_step / len(task.train),
-                "bits_up_per_worker": bits["bits_up_per_worker"],
-                "bits_down_per_worker": bits["bits_down_per_worker"],
-                "paper_bits_up_per_worker": bits["paper_bits_up_per_worker"],
+                "bits_up_per_worker": account.bits_up_per_worker,
+                "bits_down_per_worker": account.bits_down_per_worker,
+                "paper_bits_up_per_worker": account.paper_bits_up_per_worker,
                 "train_loss": math.fsum(losses) / len(losses) if losses else math.nan,
                 "validation": task.score(model, task.validation),
                 "test": task.score(model, task.test),

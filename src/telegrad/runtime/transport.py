@@ -94,7 +94,7 @@ class GroupTransport(Transport):
             got = torch.empty(sum(sizes), dtype=torch.uint8, device=self.device)
             dist.all_to_all_single(got, sent.to(self.device), sizes, lengths, group=self.group)
             view = got.cpu().numpy().data
-        except (RuntimeError, dist.DistBackendError) as error:
+        except RuntimeError as error:
             raise lost(error) from error
         parts, at = [], 0
         for size in sizes:
@@ -106,7 +106,7 @@ class GroupTransport(Transport):
         rows = [torch.empty_like(tensors[0], device=self.device) for _ in range(self.workers)]
         try:
             dist.all_gather(rows, tensors[0].contiguous().to(self.device), group=self.group)
-        except (RuntimeError, dist.DistBackendError) as error:
+        except RuntimeError as error:
             raise lost(error) from error
         return torch.stack(rows).to(tensors.device)
 
@@ -114,7 +114,7 @@ class GroupTransport(Transport):
         found: list[Any] = [None] * self.workers
         try:
             dist.all_gather_object(found, mine, group=self.group)
-        except (RuntimeError, dist.DistBackendError) as error:
+        except RuntimeError as error:
             raise lost(error) from error
         return found
 
