@@ -25,7 +25,7 @@ class Wire(LocalTransport):
         super().__init__(workers)
         self.bits, self.phases = [[0] * workers for _ in range(workers)], 0
 
-    def deliver(self, outgoing):
+    def send(self, outgoing):
         self.phases += 1
         travelled = []
         for sender, parcels in enumerate(outgoing):
@@ -33,7 +33,7 @@ class Wire(LocalTransport):
             for receiver, one in data.items():
                 self.bits[sender][receiver] += 8 * len(one)
             travelled.append({receiver: unpack_parcel(one) for receiver, one in data.items()})
-        return super().deliver(travelled)
+        return super().send(travelled)
 
 
 def gradients(workers, seed=0, dtype=torch.float32):
@@ -135,7 +135,7 @@ def test_a_bad_gradient_is_told_to_all_ranks_and_leaves_no_state(topology, culpr
     exchange.begin(0, 0.1)
     phases = [next(one) for one in rounds]
     for _ in range(3):
-        inboxes = exchange.transport.deliver([phase.outgoing for phase in phases])
+        inboxes = exchange.transport.send([phase.outgoing for phase in phases])()
         phases = []
         for one, inbox in zip(rounds, inboxes, strict=True):
             try:
@@ -147,10 +147,28 @@ def test_a_bad_gradient_is_told_to_all_ranks_and_leaves_no_state(topology, culpr
     assert len(told) == 4, "all ranks learn of it in the same phase"
     assert len(set(told)) == 1
     assert f"worker {culprit}, c" in told[0]
-    exchange._shared.clear()
     exchange.begin(0, 0.1)
     again = exchange.run(PIECES, gradients(4))
     assert all(torch.equal(a, b) for a, b in zip(again, clean[0], strict=True))
+
+
+@pytest.mark.parametrize("topology", TOPOLOGIES, ids=str)
+def test_rounds_that_are_under_way_together_end_as_one_after_the_other(topology):
+    found = []
+    for together in (False, True):
+        exchange = exchange_of("ef21_sgdm(topk(k=0.1))", topology, None, LocalTransport(4), Key(1))
+        for index in range(3):
+            exchange.begin(index, 0.1)
+            each = [[[g] for g in numbered] for numbered in zip(*gradients(4, index), strict=True)]
+            if together:
+                running = [exchange.start([piece], own) for piece, own in zip(PIECES, each, strict=True)]
+                estimates = [one.finish()[0] for one in running]
+            else:
+                estimates = [exchange.run([piece], own)[0] for piece, own in zip(PIECES, each, strict=True)]
+            exchange.commit()
+        found.append((estimates, exchange.ledger.to_dict()))
+    assert all(torch.equal(a, b) for a, b in zip(found[0][0], found[1][0], strict=True))
+    assert found[0][1] == found[1][1]
 
 
 def test_an_overflowing_estimate_is_a_bad_step():

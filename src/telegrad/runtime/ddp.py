@@ -3,6 +3,8 @@
 # Annotations must be real types here: DDP looks at those of its hook.
 
 import warnings
+from collections import deque
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -101,6 +103,7 @@ class Handle:
         self._loads: list[Load] = []
         self._waiting: list[Piece] = []
         self._room: dict[Piece, Tensor] = {}
+        self._under_way: deque[Callable[[], None]] = deque()
         self._step, self._bad_step, self._taken, self._warned = 0, False, True, False
         self._optimizer_hook = register_optimizer_step_pre_hook(self._before_step)
 
@@ -165,22 +168,32 @@ class Handle:
         ready = [piece for piece in self._waiting if all(part.name in views for part in piece.parts)]
         self._waiting = [piece for piece in self._waiting if piece not in ready]
         if ready and not self._bad_step:
+            self._under_way.append(self._start(ready, [[views[part.name] for part in piece.parts] for piece in ready]))
+        # While the newest messages travel, those before are decoded; never by the clock, so that all ranks do the same.
+        while len(self._under_way) > (0 if loads[-1].last else 1):
             try:
-                self._exchange(ready, [[views[part.name] for part in piece.parts] for piece in ready])
+                self._under_way.popleft()()
             except NonFiniteError as error:
-                self._bad_step = True
-                if not self.ledger.skipped_steps:
+                if not self._bad_step and not self.ledger.skipped_steps:
                     text = f"step {self._step} is skipped on all ranks: {error}"
                     warnings.warn(text, TelegradWarning, stacklevel=2)
+                self._bad_step = True
         if loads[-1].last:
             self._finish(loads)
 
-    def _exchange(self, pieces: list[Piece], views: list[list[Tensor]]) -> None:
-        """Overwrite the gradients of these pieces, given as views by part, with the estimates of their means."""
+    def _start(self, pieces: list[Piece], views: list[list[Tensor]]) -> Callable[[], None]:
+        """Send what these pieces' gradients, given as views by part, are compressed to; in return, what overwrites them
+        with the estimates of their means.
+        """
         scale = float(self.grad_scaler.get_scale()) if self.grad_scaler is not None else 1.0
         vectors = [self._joined(piece, own) for piece, own in zip(pieces, views, strict=True)]
         sent = [vector.cpu() if scale == 1.0 else vector.cpu() / scale for vector in vectors]
-        estimates = self.exchange.run(pieces, [sent], overwrite=True)
+        running = self.exchange.start(pieces, [sent], overwrite=True)
+        return lambda: self._overwrite(views, vectors, running.finish(), scale)
+
+    def _overwrite(
+        self, views: list[list[Tensor]], vectors: list[Tensor], estimates: list[Tensor], scale: float
+    ) -> None:
         for own, vector, estimate in zip(views, vectors, estimates, strict=True):
             scaled = estimate if scale == 1.0 else estimate * scale
             if vector.data_ptr() != own[0].data_ptr():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
-from typing import Any
+from typing import Any, final
 
 from torch import Tensor
 
@@ -15,17 +15,18 @@ from telegrad.runtime.ledger import Ledger
 from telegrad.runtime.member import Member
 from telegrad.runtime.pieces import Piece
 from telegrad.runtime.topologies import Topology
+from telegrad.runtime.topologies.base import Phase
 from telegrad.runtime.transport import Transport
 from telegrad.spec import build, registered
 
-__all__ = ["Exchange", "exchange_of", "method_of"]
+__all__ = ["Exchange", "Running", "exchange_of", "method_of"]
 
 
 class Exchange:
     """A method's worker and server steps, along a topology, for the ranks that live in this process.
 
-    A step is `begin`, any number of `run`s over different pieces, and `commit`; what is not committed leaves no trace
-    in any state. Bits are booked as they are sent, in steps that fail as well.
+    A step is `begin`, any number of `run`s (or `start`s) over different pieces, and `commit`; what is not committed
+    leaves no trace in any state. Bits are booked as they are sent, in steps that fail as well.
     """
 
     def __init__(
@@ -41,6 +42,7 @@ class Exchange:
 
     def begin(self, index: int, lr: float) -> None:
         """Enter step `index`, in which the optimizer's learning rate is `lr`."""
+        self._shared.clear()
         for member in self.members:
             member.begin(index, lr)
 
@@ -53,31 +55,54 @@ class Exchange:
         of its gradient, and may be returned as that very vector. Raises `NonFiniteError`, on all ranks alike, naming
         the first worker and piece at fault.
         """
-        rounds = [self.topology.round(member, pieces, own) for member, own in zip(self.members, gradients, strict=True)]
-        names = [piece.name for piece in pieces]
-        for member, own in zip(self.members, gradients, strict=True):
-            member.workspaces = dict(zip(pieces, own, strict=True)) if overwrite else {}
-        try:
-            phases = [next(one) for one in rounds]
-            while True:
-                inboxes = self.transport.deliver([phase.outgoing for phase in phases])
-                for member, phase, inbox in zip(self.members, phases, inboxes, strict=True):
-                    self.ledger.book(member.rank, phase.outgoing, inbox, phase.account, names)
-                phases, estimates = [], None
-                for one, inbox in zip(rounds, inboxes, strict=True):
-                    try:
-                        phases.append(one.send(inbox))
-                    except StopIteration as end:
-                        estimates = estimates if estimates is not None else end.value
-                if estimates is not None:
-                    return estimates
-        finally:
-            self._shared.clear()
+        return self.start(pieces, gradients, overwrite).finish()
+
+    def start(self, pieces: Sequence[Piece], gradients: Sequence[Sequence[Tensor]], overwrite: bool = False) -> Running:
+        """`run`, but only until the first messages are on their way: `finish` what this returns.
+
+        Several may be under way, over different pieces; all ranks must start and finish them in the same order.
+        """
+        if overwrite:
+            for member, own in zip(self.members, gradients, strict=True):
+                member.workspaces.update(zip(pieces, own, strict=True))
+        return Running(self, pieces, gradients)
 
     def commit(self) -> None:
         """Make the states of this step those that count."""
+        self._shared.clear()
         for member in self.members:
             member.commit()
+
+
+@final
+class Running:
+    """A round under way: its newest messages were sent and not yet looked at."""
+
+    def __init__(self, exchange: Exchange, pieces: Sequence[Piece], gradients: Sequence[Sequence[Tensor]]) -> None:
+        self._exchange, self._names = exchange, [piece.name for piece in pieces]
+        members = zip(exchange.members, gradients, strict=True)
+        self._rounds = [exchange.topology.round(member, pieces, own) for member, own in members]
+        self._send([next(one) for one in self._rounds])
+
+    def _send(self, phases: list[Phase]) -> None:
+        self._phases = phases
+        self._delivery = self._exchange.transport.send([phase.outgoing for phase in phases])
+
+    def finish(self) -> list[Tensor]:
+        """The estimates, by piece. Raises what `Exchange.run` raises."""
+        while True:
+            inboxes = self._delivery()
+            for member, phase, inbox in zip(self._exchange.members, self._phases, inboxes, strict=True):
+                self._exchange.ledger.book(member.rank, phase.outgoing, inbox, phase.account, self._names)
+            phases, estimates = [], None
+            for one, inbox in zip(self._rounds, inboxes, strict=True):
+                try:
+                    phases.append(one.send(inbox))
+                except StopIteration as end:
+                    estimates = estimates if estimates is not None else end.value
+            if estimates is not None:
+                return estimates
+            self._send(phases)
 
 
 def method_of(spec: str | Method | Compressor) -> Method:

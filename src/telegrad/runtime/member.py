@@ -40,12 +40,12 @@ class Member:
         self._worker_pending: dict[Piece, State] = {}
         self._server_pending: dict[Piece, State] = {}
         self._index, self._lr = 0, 0.0
-        self.workspaces: Mapping[Piece, Tensor] = {}
+        self.workspaces: dict[Piece, Tensor] = {}
 
     def begin(self, index: int, lr: float) -> None:
         """Enter step `index`, and forget what a step before left pending."""
         self._index, self._lr = index, lr
-        self._worker_pending, self._server_pending = {}, {}
+        self._worker_pending, self._server_pending, self.workspaces = {}, {}, {}
 
     def commit(self) -> None:
         """Make the pending states those that count."""

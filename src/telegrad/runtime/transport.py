@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -13,7 +14,11 @@ from torch import Tensor
 from telegrad.errors import CommunicationError
 from telegrad.wire.parcel import Parcel, pack_parcel, unpack_parcel
 
-__all__ = ["LENGTH_NBYTES", "GroupTransport", "LocalTransport", "Transport"]
+__all__ = ["LENGTH_NBYTES", "Delivery", "GroupTransport", "LocalTransport", "Transport"]
+
+Outgoing = Mapping[int, Parcel]
+Delivery = Callable[[], list[dict[int, Parcel]]]
+"""Waits for what was sent; returns, for each rank of this process, by sender what it receives."""
 
 LENGTH_NBYTES = 8
 """Bytes by which a rank tells each other one, in every phase, how long its parcel will be (0 for none)."""
@@ -29,10 +34,11 @@ class Transport(ABC):
     ranks: Sequence[int]
 
     @abstractmethod
-    def deliver(self, outgoing: Sequence[Mapping[int, Parcel]]) -> list[dict[int, Parcel]]:
-        """For each rank of this process, by receiver what it sends; in return, by sender what it receives.
+    def send(self, outgoing: Sequence[Outgoing]) -> Delivery:
+        """Send on their way, for each rank of this process, by receiver what it sends.
 
-        All ranks take part in every call, be it with nothing to send. Raises `CommunicationError` where a rank is lost.
+        All ranks take part in every call, be it with nothing to send, and in the same order. Raises
+        `CommunicationError` where a rank is lost, here or while waiting.
         """
 
     @abstractmethod
@@ -50,10 +56,11 @@ class LocalTransport(Transport):
     def __init__(self, workers: int) -> None:
         self.workers, self.ranks = workers, range(workers)
 
-    def deliver(self, outgoing: Sequence[Mapping[int, Parcel]]) -> list[dict[int, Parcel]]:
-        return [
+    def send(self, outgoing: Sequence[Outgoing]) -> Delivery:
+        inboxes = [
             {sender: parcels[rank] for sender, parcels in enumerate(outgoing) if rank in parcels} for rank in self.ranks
         ]
+        return lambda: inboxes
 
     def gathered(self, tensors: Tensor) -> Tensor:
         return tensors
@@ -63,7 +70,8 @@ class LocalTransport(Transport):
 
 
 class GroupTransport(Transport):
-    """A rank a process, over a process group: each phase is an all-to-all of lengths and one of bytes.
+    """A rank a process, over a process group: each phase is an all-to-all of lengths and one of bytes; the bytes travel
+    while the ranks do something else.
 
     Works on gloo and NCCL: both have the uneven all-to-all. Bytes travel from `device`, which NCCL wants to be a GPU.
     """
@@ -73,34 +81,41 @@ class GroupTransport(Transport):
         self.workers, self.ranks = dist.get_world_size(group), [dist.get_rank(group)]
         self.device = torch.device("cuda" if dist.get_backend(group) == "nccl" else "cpu")
 
-    def deliver(self, outgoing: Sequence[Mapping[int, Parcel]]) -> list[dict[int, Parcel]]:
+    def send(self, outgoing: Sequence[Outgoing]) -> Delivery:
         (parcels,), (me,) = outgoing, self.ranks
         packed = {parcel: pack_parcel(parcel) for parcel in dict.fromkeys(parcels.values())}  # one often goes to many
-        received = self._all_to_all(
-            [packed[parcels[i]] if i in parcels and i != me else b"" for i in range(self.workers)]
-        )
-        inbox = {sender: data for sender, data in enumerate(received) if len(data)}
-        if me in parcels:  # decoded as by all others, so that it shares no memory with gradients
-            inbox[me] = memoryview(packed[parcels[me]])
-        return [{sender: unpack_parcel(inbox[sender]) for sender in sorted(inbox)}]
+        # What a rank sends itself is decoded as by all others, so that it shares no memory with gradients.
+        own = packed[parcels[me]] if me in parcels else b""
+        wait = self._all_to_all([packed[parcels[i]] if i in parcels and i != me else b"" for i in range(self.workers)])
 
-    def _all_to_all(self, data: Sequence[bytes]) -> list[memoryview]:
+        def inbox() -> list[dict[int, Parcel]]:
+            received = [own if sender == me else data for sender, data in enumerate(wait())]
+            return [{sender: unpack_parcel(data) for sender, data in enumerate(received) if len(data)}]
+
+        return inbox
+
+    def _all_to_all(self, data: Sequence[bytes]) -> Callable[[], list[memoryview]]:
         lengths = [len(one) for one in data]
         try:
             theirs = torch.zeros(self.workers, dtype=torch.int64, device=self.device)
             dist.all_to_all_single(theirs, torch.tensor(lengths, device=self.device), group=self.group)
             sizes = theirs.tolist()
             sent = torch.frombuffer(bytearray(b"".join(data) or b"\0"), dtype=torch.uint8)[: sum(lengths)]
-            got = torch.empty(sum(sizes), dtype=torch.uint8, device=self.device)
-            dist.all_to_all_single(got, sent.to(self.device), sizes, lengths, group=self.group)
-            view = got.cpu().numpy().data
+            sent, got = sent.to(self.device), torch.empty(sum(sizes), dtype=torch.uint8, device=self.device)
+            work = dist.all_to_all_single(got, sent, sizes, lengths, group=self.group, async_op=True)
         except RuntimeError as error:
             raise lost(error) from error
-        parts, at = [], 0
-        for size in sizes:
-            parts.append(view[at : at + size])
-            at += size
-        return parts
+
+        def received() -> list[memoryview]:
+            try:
+                work.wait()
+                view = got.cpu().numpy().data
+            except RuntimeError as error:
+                raise lost(error) from error
+            ends = list(itertools.accumulate(sizes))
+            return [view[end - size : end] for end, size in zip(ends, sizes, strict=True)]
+
+        return received
 
     def gathered(self, tensors: Tensor) -> Tensor:
         rows = [torch.empty_like(tensors[0], device=self.device) for _ in range(self.workers)]
