@@ -11,13 +11,13 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
-from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from telegrad.compressors.base import Compressor
 from telegrad.errors import ConfigError, InputError, NonFiniteError, TelegradWarning
 from telegrad.methods.base import Method
 from telegrad.random import Key
 from telegrad.runtime.agreement import check_alike, check_no_drift, own_group
+from telegrad.runtime.bad_steps import BadSteps
 from telegrad.runtime.conveyor import Conveyor, Load
 from telegrad.runtime.exchange import Exchange, exchange_of, method_of
 from telegrad.runtime.ledger import Ledger
@@ -104,8 +104,8 @@ class Handle:
         self._waiting: list[Piece] = []
         self._room: dict[Piece, Tensor] = {}
         self._under_way: deque[Callable[[], None]] = deque()
-        self._step, self._bad_step, self._taken, self._warned = 0, False, True, False
-        self._optimizer_hook = register_optimizer_step_pre_hook(self._before_step)
+        self._step, self._taken, self._warned = 0, True, False
+        self._bad_steps = BadSteps(lambda: self._names, lambda: self._step - 1, self._note_step)
 
     @property
     def ledger(self) -> Ledger:
@@ -160,24 +160,21 @@ class Handle:
     def ship(self, loads: list[Load], start: bool) -> None:
         """On the conveyor's thread: exchange what has become complete. `loads`: all of the step so far."""
         if start:
-            self._bad_step, self._waiting = False, list(self.pieces)
+            self._waiting = list(self.pieces)
             if self.check_every and self._step % self.check_every == 0:
                 check_no_drift(self.exchange.transport, self.parameters, self._step)
             self.exchange.begin(self._step, self.optimizer.param_groups[0]["lr"] if self.optimizer else 1.0)
         views = {name: view for load in loads for name, view in load.views.items()}
         ready = [piece for piece in self._waiting if all(part.name in views for part in piece.parts)]
         self._waiting = [piece for piece in self._waiting if piece not in ready]
-        if ready and not self._bad_step:
+        if ready and self._step not in self._bad_steps:
             self._under_way.append(self._start(ready, [[views[part.name] for part in piece.parts] for piece in ready]))
         # While the newest messages travel, those before are decoded; never by the clock, so that all ranks do the same.
         while len(self._under_way) > (0 if loads[-1].last else 1):
             try:
                 self._under_way.popleft()()
             except NonFiniteError as error:
-                if not self._bad_step and not self.ledger.skipped_steps:
-                    text = f"step {self._step} is skipped on all ranks: {error}"
-                    warnings.warn(text, TelegradWarning, stacklevel=2)
-                self._bad_step = True
+                self._bad_steps.add(self._step, error)
         if loads[-1].last:
             self._finish(loads)
 
@@ -212,8 +209,8 @@ class Handle:
         return torch.cat(views, out=self._room[piece])
 
     def _finish(self, loads: list[Load]) -> None:
-        if self._bad_step:
-            self.ledger.skipped_steps += 1
+        self.ledger.skipped_steps = self._bad_steps.count
+        if self._step in self._bad_steps:
             for load in loads:
                 load.buffer.fill_(torch.inf)
         else:
@@ -221,14 +218,8 @@ class Handle:
         self.ledger.steps += 1
         self._step += 1
 
-    def _before_step(self, optimizer: torch.optim.Optimizer, *_: Any) -> None:
-        """Before any optimizer's step: note that ours was taken, and leave out a bad one."""
-        ours = [p for group in optimizer.param_groups for p in group["params"] if p in self._names]
-        if ours:
-            self._taken = True
-        if self._bad_step:
-            for parameter in ours:
-                parameter.grad = None
+    def _note_step(self) -> None:
+        self._taken = True
 
     def state_dict(self) -> dict[str, Any]:
         """What this rank needs to go on: the step, and this rank's memory as worker and server, by parameter.
@@ -265,6 +256,7 @@ class Handle:
         (member,) = self.exchange.members
         own = state.get(f"rank{member.rank}")
         self._step = int(state["step"])
+        self._bad_steps.forget()
         if state["workers"] == member.workers and own is not None:
             member.worker_states.load(own["worker"])
             member.server_states.load(own["server"])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,12 +9,12 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule
-from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from telegrad.compressors.base import Compressor
-from telegrad.errors import ConfigError, InputError, NonFiniteError, SpecError, TelegradWarning
+from telegrad.errors import ConfigError, InputError, NonFiniteError, SpecError
 from telegrad.methods.sgd import SGD
 from telegrad.random import Key
+from telegrad.runtime.bad_steps import BadSteps
 from telegrad.runtime.exchange import Exchange
 from telegrad.runtime.ledger import Ledger
 from telegrad.runtime.pieces import Part, Piece
@@ -56,27 +55,25 @@ def register(model: nn.Module, spec: str | Compressor, *, seed: int = 0) -> Hand
 
 
 class Handle:
-    """What `register` returns. `ledger()`: this rank's rows of the account; `steps`: steps so far, skipped ones
-    included.
-    """
+    """What `register` returns: the account and the count of steps of a sharded model's compressed exchange."""
 
     def __init__(self, model: nn.Module, compressor: Compressor, seed: int) -> None:
         self.model, self.method, self.key = model, SGD(compressor), Key(seed)
         self.exchanges: dict[int, Exchange] = {}
         self.calls: dict[str, int] = {}
-        self.skipped_steps = 0
-        self._bad_step = -1
-        self._hook = register_optimizer_step_pre_hook(self._before_step)
+        self._bad_steps = BadSteps(lambda: set(self.model.parameters()), lambda: self.steps - 1)
 
     @property
     def steps(self) -> int:
         """Steps so far, skipped ones included."""
         return max(self.calls.values(), default=0)
 
+    @property
     def ledger(self) -> Ledger:
         """This rank's rows of the account, over all groups of parameters."""
-        ledger = Ledger.merged([exchange.ledger for exchange in self.exchanges.values()])
-        ledger.steps, ledger.skipped_steps = self.steps, self.skipped_steps
+        begun = [exchange.ledger for exchange in self.exchanges.values()]
+        ledger = Ledger.merged(begun or [Ledger(dist.get_world_size())])
+        ledger.steps, ledger.skipped_steps = self.steps, self._bad_steps.count
         return ledger
 
     def state_dict(self) -> dict[str, Any]:
@@ -90,6 +87,7 @@ class Handle:
                 f"the state was saved with {state['compressor']}, and this handle has {self.method.compressor}"
             )
         self.calls = dict(state["calls"])
+        self._bad_steps.forget()
 
     def reduce_scatter(self, name: str, vector: Tensor, group: dist.ProcessGroup) -> Tensor | None:
         """The mean over ranks of this rank's shard of `vector`; None where a gradient was not finite."""
@@ -103,22 +101,9 @@ class Handle:
         try:
             (own,) = exchange.run([Piece(name, (Part(name, 0, len(vector)),))], [[vector.cpu()]])
         except NonFiniteError as error:
-            if self._bad_step != step:
-                self._bad_step = step
-                self.skipped_steps += 1
-                if self.skipped_steps == 1:
-                    text = f"step {step} is skipped on all ranks: {error}"
-                    warnings.warn(text, TelegradWarning, stacklevel=2)
+            self._bad_steps.add(step, error)
             return None
         return own
-
-    def _before_step(self, optimizer: torch.optim.Optimizer, *_: Any) -> None:
-        if self._bad_step == self.steps - 1:
-            ours = set(self.model.parameters())
-            for group in optimizer.param_groups:
-                for parameter in group["params"]:
-                    if parameter in ours:
-                        parameter.grad = None
 
 
 class _CompressedReduceScatter:
