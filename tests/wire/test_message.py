@@ -46,7 +46,9 @@ def is_refused_or_read(data):
     except tg.WireError:
         return "refused"
     assert decoded.shape == code.shape
-    assert 8 * len(tg.pack(code)) == code.nbits
+    assert 8 * len(data) == code.nbits
+    again = tg.unpack(tg.pack(code))
+    assert torch.equal(again.decode().nan_to_num(), decoded.nan_to_num())
     return "read"
 
 

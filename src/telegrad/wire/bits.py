@@ -29,11 +29,20 @@ __all__ = [
 
 
 class Reader:
-    """A cursor over received bytes; every read checks that the bytes are there."""
+    """A cursor over received bytes; every read checks that the bytes are there.
+
+    `account`: bytes by field of the ledger, as far as they were booked.
+    """
 
     def __init__(self, data: bytes | bytearray | memoryview) -> None:
         self._data = memoryview(data).cast("B")
-        self._at = 0
+        self._at, self._booked = 0, 0
+        self.account: dict[str, int] = {}
+
+    def book(self, name: str) -> None:
+        """Book all that was read since the last time as this field of the ledger."""
+        self.account[name] = self.account.get(name, 0) + self._at - self._booked
+        self._booked = self._at
 
     @property
     def left(self) -> int:

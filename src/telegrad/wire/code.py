@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import torch
@@ -54,12 +55,14 @@ class Code:
     """The sum of `terms`, the estimate of a tensor of `shape` and `dtype`; no terms stand for zero.
 
     `level` is the level an MLMC compressor drew (0 where there is none): for the account, the decoder does not need it.
+    `received`: bytes by field of the message that the code was read from.
     """
 
     shape: tuple[int, ...]
     dtype: torch.dtype
     terms: tuple[Term, ...] = ()
     level: int = 0
+    received: Mapping[str, int] | None = field(default=None, compare=False, repr=False)
 
     @property
     def numel(self) -> int:
@@ -69,6 +72,8 @@ class Code:
     @cached_property
     def fields(self) -> dict[str, int]:
         """Bits by field; they add up to `nbits`."""
+        if self.received is not None:
+            return {name: 8 * self.received.get(name, 0) for name in FIELDS}
         account = Counter(dict.fromkeys(FIELDS, 0))
         dimensions = sum(varint_nbytes(size) for size in self.shape)
         account["header"] = (
@@ -83,7 +88,7 @@ class Code:
 
     @property
     def nbits(self) -> int:
-        """The exact length of the packed message in bits: 8 · len(pack(code))."""
+        """The exact length of the packed message in bits: 8 · len(pack(code)), or of the one that it was read from."""
         return sum(self.fields.values())
 
     @property

@@ -53,7 +53,11 @@ def unpack(data: bytes | bytearray | memoryview) -> Code:
     if dtype_code >= len(DTYPES) or rank > _MAX_RANK:
         raise WireError(f"unknown dtype {dtype_code} or rank {rank} in the message")
     shape = tuple(reader.varint() for _ in range(rank))
-    numel, level, n_terms = math.prod(shape), reader.varint(), reader.varint()
+    reader.book("header")
+    numel, level = math.prod(shape), reader.varint()
+    reader.book("level")
+    n_terms = reader.varint()
+    reader.book("header")
     if numel > _MAX_NUMEL:
         raise WireError(f"the message announces {numel} entries; up to {_MAX_NUMEL} are allowed")
     try:
@@ -62,10 +66,13 @@ def unpack(data: bytes | bytearray | memoryview) -> Code:
         raise WireError(f"the message announces {numel} entries, more than the memory holds") from None
     if reader.left:
         raise WireError(f"{reader.left} bytes follow the end of the message")
-    return Code(shape, DTYPES[dtype_code], terms, level)
+    reader.account["header"] += CHECKSUM_NBYTES
+    return Code(shape, DTYPES[dtype_code], terms, level, received=reader.account)
 
 
 def _read_term(reader: Reader, numel: int, dtype_code: int) -> Term:
     kinds = reader.byte()
+    reader.book("header")
     positions = read_positions(kinds >> 4, reader, numel)
+    reader.book("index")
     return Term(positions, read_values(kinds & 0xF, reader, positions.n, DTYPES[dtype_code]))

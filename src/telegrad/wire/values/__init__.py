@@ -58,4 +58,6 @@ def kind_of(tag: int) -> type[Values]:
 
 def read_values(tag: int, reader: Reader, n: int, dtype: torch.dtype) -> Values:
     """Read n values of kind `tag` in a message for a tensor of `dtype`."""
-    return kind_of(tag).read(reader, n, dtype)
+    values = kind_of(tag).read(reader, n, dtype)
+    reader.book("value")
+    return values

@@ -76,7 +76,10 @@ class Values(ABC):
     @classmethod
     @abstractmethod
     def read(cls, reader: Reader, n: int, dtype: torch.dtype) -> Values:
-        """The inverse of `write`: n values in a message for a tensor of `dtype`. Raises `WireError`."""
+        """The inverse of `write`: n values in a message for a tensor of `dtype`. Raises `WireError`.
+
+        What is not booked as another field while it is read counts as values.
+        """
 
 
 def largest_of(numbers: Tensor) -> float:

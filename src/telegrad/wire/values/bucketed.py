@@ -74,9 +74,11 @@ class Bucketed(Values):
     def read(cls, reader: Reader, n: int, dtype: torch.dtype) -> Bucketed:
         """The inverse of `write`."""
         bucket = reader.varint()
+        reader.book("header")
         if bucket < 1:
             raise WireError("the message announces buckets without entries")
         count = -(-n // bucket)
         raw = bytearray(reader.take(count * scalar_nbytes(dtype)))
+        reader.book("scale")
         wide = torch.frombuffer(raw, dtype=scalar_dtype(dtype)) if count else torch.zeros(0)
         return cls(torch.from_numpy(unfolded(Integers.read_narrow(reader, n))), wide.double(), bucket)

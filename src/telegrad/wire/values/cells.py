@@ -115,6 +115,7 @@ class LloydMaxCells(Values):
     def read(cls, reader: Reader, n: int, dtype: torch.dtype) -> LloydMaxCells:
         """The inverse of `write`."""
         bits, share = struct.unpack("<BH", reader.take(3))
+        reader.book("header")
         if not 1 <= bits <= _MOST_BITS - (share > 0) or n > 8 * reader.left:
             raise WireError(f"{n} cells of {bits} bits are not in the message")
         if not share:
@@ -205,6 +206,7 @@ class DeadZoneCells(Values):
     def read(cls, reader: Reader, n: int, dtype: torch.dtype) -> DeadZoneCells:
         """The inverse of `write`."""
         zero, step, base = struct.unpack("<ffB", reader.take(9))
+        reader.book("header")
         # The comparison is false for NaN, too.
         if not (0 < zero < 2.0**10 and 2.0**-16 < step < 2.0**10 and base <= 1):
             raise WireError(f"a dead zone of {zero} with steps of {step} is not ours")

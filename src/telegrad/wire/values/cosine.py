@@ -69,6 +69,7 @@ class Cosine(Inner):
     def read(cls, reader: Reader, n: int, dtype: torch.dtype) -> Cosine:
         """The inverse of `write`."""
         chunk = reader.varint()
+        reader.book("header")
         if not 1 <= chunk <= LONGEST_CHUNK:
             raise WireError(f"chunks of {chunk} entries in the message; 1 to {LONGEST_CHUNK} are allowed")
         return cls(*read_inner(reader, n, dtype), chunk)

@@ -91,9 +91,12 @@ class Dithered(Values):
     @classmethod
     def read(cls, reader: Reader, n: int, dtype: torch.dtype) -> Dithered:
         """The inverse of `write`."""
-        step, seed = read_scalar(reader, dtype), int.from_bytes(reader.take(8), "little")
+        step = read_scalar(reader, dtype)
+        reader.book("scale")
+        seed = int.from_bytes(reader.take(8), "little")
         ratio, size = struct.unpack("<fB", reader.take(5))
         buckets = Integers.read(reader, size)
+        reader.book("header")
         counts = counted(np.minimum(buckets, _LARGEST_BUCKET))
         if (
             not (0 < ratio <= FURTHEST and 1 <= size <= _MOST_COUNTS)

@@ -98,12 +98,18 @@ class Exponents(Values):
     @classmethod
     def read(cls, reader: Reader, n: int, dtype: torch.dtype) -> Exponents:
         """The inverse of `write`."""
-        mantissa_bits, top = reader.byte(), struct.unpack("<h", reader.take(2))[0]
+        mantissa_bits = reader.byte()
+        reader.book("header")
+        top = struct.unpack("<h", reader.take(2))[0]
+        reader.book("scale")
         negative = torch.from_numpy(reader.bits(n).astype(bool))
+        reader.book("sign")
         exponent = torch.from_numpy(top - Integers.read(reader, n))
+        reader.book("value")
         if mantissa_bits > 52 or (n and not (int(exponent.min()) >= -1022 and top <= 1023)):
             raise WireError("the message holds numbers outside the range of a float64")
         if mantissa_bits == 0:
             return cls(negative, exponent)
         weight = read_scalar(reader, dtype)
+        reader.book("scale")
         return cls(negative, exponent, torch.from_numpy(unpack_fixed(reader, n, mantissa_bits)), mantissa_bits, weight)

@@ -63,6 +63,7 @@ class Floats(Values):
     def read(cls, reader: Reader, n: int, dtype: torch.dtype) -> Floats:
         """The inverse of `write`."""
         code = reader.byte()
+        reader.book("header")
         if code >= len(DTYPES):
             raise WireError(f"unknown dtype {code} in the message")
         raw = bytearray(reader.take(n * DTYPES[code].itemsize))

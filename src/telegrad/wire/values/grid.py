@@ -69,5 +69,7 @@ class Grid(Values):
     def read(cls, reader: Reader, n: int, dtype: torch.dtype) -> Grid:
         """The inverse of `write`."""
         scale = read_scalar(reader, dtype)
+        reader.book("scale")
         signs = 1 - 2 * reader.bits(n).astype(np.int64)
+        reader.book("sign")
         return cls(torch.from_numpy(signs * (Integers.read(reader, n) + 1)), scale)

@@ -73,6 +73,7 @@ class LowRank(Values):
     def read(cls, reader: Reader, n: int, dtype: torch.dtype) -> LowRank:
         """The inverse of `write`."""
         rows, rank = reader.varint(), reader.varint()
+        reader.book("header")
         columns = -(-n // max(rows, 1))
         if not (1 <= rows <= n and 1 <= rank <= min(rows, columns)):
             raise WireError(f"a matrix of {rows} rows and rank {rank} in a message for {n} entries")

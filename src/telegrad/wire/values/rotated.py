@@ -78,10 +78,12 @@ def read_inner(reader: Reader, n: int, dtype: torch.dtype) -> tuple[Positions, V
     from telegrad.wire.values import kind_of, read_values
 
     kinds = reader.byte()
+    reader.book("header")
     if issubclass(kind_of(kinds & 0xF), Inner):
         # Nesting has no use, and without end it would exhaust the stack.
         raise WireError("the message nests one change of basis in another")
     positions = read_positions(kinds >> 4, reader, n)
+    reader.book("index")
     return positions, read_values(kinds & 0xF, reader, positions.n, dtype)
 
 
@@ -160,6 +162,7 @@ class Rotated(Inner):
         seed, scaled = int.from_bytes(reader.take(8), "little"), reader.byte()
         if scaled > 1:
             raise WireError(f"a rotation of format {scaled} is not ours")
+        reader.book("header")
         scales = None
         # Every block but the short ones has 65536 entries: so many scales must be there before they are counted out.
         if scaled and n // 65536 * scalar_nbytes(dtype) > reader.left:
@@ -167,5 +170,6 @@ class Rotated(Inner):
         if scaled:
             raw = bytearray(reader.take(len(block_sizes(n)) * scalar_nbytes(dtype)))
             scales = torch.frombuffer(raw, dtype=scalar_dtype(dtype)).double() if n else torch.zeros(0).double()
+        reader.book("scale")
         positions, values = read_inner(reader, n, dtype)
         return cls(positions, values, seed, scales)

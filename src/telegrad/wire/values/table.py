@@ -70,7 +70,9 @@ class Table(Values):
     def read(cls, reader: Reader, n: int, dtype: torch.dtype) -> Table:
         """The inverse of `write`."""
         size = reader.varint()
+        reader.book("header")
         raw = bytearray(reader.take(size * scalar_nbytes(dtype)))
+        reader.book("scale")
         table = (
             torch.frombuffer(raw, dtype=scalar_dtype(dtype)).double() if size else torch.zeros(0, dtype=torch.float64)
         )
