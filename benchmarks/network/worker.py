@@ -18,6 +18,8 @@ from torch.nn.parallel import DistributedDataParallel
 import telegrad
 
 COUNTERS = Path("/sys/class/net/eth0/statistics")
+HEADER_NBYTES = 14 + 20 + 32
+"""Ethernet, IPv4 and TCP with timestamps: what the interface counts for a packet beyond its load."""
 
 
 def network(name: str) -> nn.Module:
@@ -89,7 +91,10 @@ def time_steps(
         "interface_packets_a_step": (sent("packets") - packets) / steps,
     }
     if handle is not None:
-        measured["ledger_bytes_a_step"] = (handle.ledger.sent[dist.get_rank()] - booked) / 8 / steps
+        ledger = (handle.ledger.sent[dist.get_rank()] - booked) / 8 / steps
+        expected = ledger + HEADER_NBYTES * measured["interface_packets_a_step"]
+        measured["ledger_bytes_a_step"] = ledger
+        measured["interface_over_ledger_and_headers"] = measured["interface_bytes_a_step"] / expected
     return measured
 
 
