@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from telegrad.kernels.compiled import Loop, in_chunks
+from telegrad.kernels.device import with_gpu_form
 from telegrad.random import Key
 
 __all__ = ["UNIT", "drawn_in_proportion", "uniform_bits", "uniforms", "words"]
@@ -55,13 +56,15 @@ def uniforms(key: Key, n: int, start: int = 0) -> Tensor:
     return out
 
 
+@with_gpu_form("uniforms")
 def drawn_in_proportion(v: Tensor, threshold: float, key: Key) -> Tensor:
     """The indices j with u_j · threshold < |v_j|, u = `key.uniform(d)`: each with probability |v_j| / threshold, at
-    most 1; increasing, int64, shape (n,). `v`: flat and contiguous, any float dtype. No array of size d is made.
+    most 1; increasing, int64, shape (n,), on the CPU. `v`: flat and contiguous, any float dtype. No array of size d is
+    made.
     """
-    if v.is_cuda or len(v) < _SHORT:
-        drawn = key.uniform(len(v), device=v.device) * threshold < v.double().abs()
-        return drawn.nonzero().squeeze(1)
+    v = v.cpu()
+    if len(v) < _SHORT:
+        return (key.uniform(len(v)) * threshold < v.double().abs()).nonzero().squeeze(1)
     offset, inner = words(key)
 
     def work(_: int, start: int, stop: int) -> list[np.ndarray]:

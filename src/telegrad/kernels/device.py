@@ -1,0 +1,63 @@
+"""Which form of a kernel runs: the loops of the CPU, or, for tensors on a GPU, what `telegrad.kernels.gpu` holds.
+
+A front function marked `@with_gpu_form("module")` keeps its one name and meaning. Where its first argument lies on a GPU,
+`telegrad.kernels.gpu.<module>` answers by a function of the same name; where Triton is missing, the function itself, which
+then copies what it needs to the CPU. Both give the same bytes.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from functools import cache, wraps
+from importlib import import_module
+from typing import Any, ParamSpec, TypeVar
+
+import torch
+from torch import Tensor
+
+from telegrad.errors import TelegradWarning
+
+__all__ = ["on_gpu", "with_gpu_form"]
+
+Arguments = ParamSpec("Arguments")
+Result = TypeVar("Result")
+
+_everywhere = False  # tests set it: the forms for a GPU run for all tensors, under Triton's interpreter
+
+
+def on_gpu(what: Tensor | torch.device) -> bool:
+    """Whether the forms for a GPU run for this tensor, or for tensors on this device."""
+    device = what.device if isinstance(what, Tensor) else what
+    return (device.type == "cuda" or _everywhere) and _triton()
+
+
+def with_gpu_form(module: str) -> Callable[[Callable[Arguments, Result]], Callable[Arguments, Result]]:
+    """Mark a function whose first argument is a tensor as having a form of the same name in `telegrad.kernels.gpu`."""
+
+    def marked(on_cpu: Callable[Arguments, Result]) -> Callable[Arguments, Result]:
+        @wraps(on_cpu)
+        def front(*arguments: Arguments.args, **named: Arguments.kwargs) -> Result:
+            first: Any = arguments[0]
+            form = _form(module, on_cpu.__name__) if on_gpu(first) else on_cpu
+            return form(*arguments, **named)
+
+        return front
+
+    return marked
+
+
+@cache
+def _form(module: str, name: str) -> Any:
+    return getattr(import_module(f"telegrad.kernels.gpu.{module}"), name)
+
+
+@cache
+def _triton() -> bool:
+    try:
+        import triton  # noqa: F401
+    except ImportError:
+        text = "triton is not installed: tensors on a GPU are copied to the CPU, and encoded and decoded there"
+        warnings.warn(text, TelegradWarning, stacklevel=4)
+        return False
+    return True
