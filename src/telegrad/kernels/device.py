@@ -1,8 +1,8 @@
 """Which form of a kernel runs: the loops of the CPU, or, for tensors on a GPU, what `telegrad.kernels.gpu` holds.
 
-A front function marked `@with_gpu_form("module")` keeps its one name and meaning. Where its first argument lies on a GPU,
-`telegrad.kernels.gpu.<module>` answers by a function of the same name; where Triton is missing, the function itself, which
-then copies what it needs to the CPU. Both give the same bytes.
+A front function marked `@with_gpu_form("module")` keeps its one name and meaning. Where its first argument lies on a
+GPU, the function of the same name in `telegrad.kernels.gpu.<module>` answers; where Triton is missing the function
+itself does, which copies what it needs to the CPU. Both give the same bytes.
 """
 
 from __future__ import annotations
@@ -33,7 +33,9 @@ def on_gpu(what: Tensor | torch.device) -> bool:
 
 
 def with_gpu_form(module: str) -> Callable[[Callable[Arguments, Result]], Callable[Arguments, Result]]:
-    """Mark a function whose first argument is a tensor as having a form of the same name in `telegrad.kernels.gpu`."""
+    """Mark a function as having a form of its name in `telegrad.kernels.gpu.<module>`; its first argument, a tensor or
+    a device, tells where it runs.
+    """
 
     def marked(on_cpu: Callable[Arguments, Result]) -> Callable[Arguments, Result]:
         @wraps(on_cpu)

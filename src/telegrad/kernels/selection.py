@@ -43,7 +43,8 @@ class MagnitudeHistogram:
     """
 
     def __init__(self, v: Tensor, with_sums: bool = False) -> None:
-        self.n, self._keys = len(v), keys_of(v)
+        self.n = len(v)
+        self._keys: Any = keys_of(v)  # of the CPU, or of a GPU
         self._finer: dict[tuple[int, int], np.ndarray] = {}
         self._offsets: np.ndarray | int = 0
         if with_sums and self._keys.shift:
@@ -175,6 +176,7 @@ class Keys:
 
     def collected(self, low: int, high: int, most: int) -> tuple[np.ndarray, np.ndarray]:
         """(indices, keys) of the entries with keys from low to high, of which there are `most`."""
+
         def work(_: int, start: int, stop: int) -> tuple[np.ndarray, np.ndarray]:
             room = min(most, stop - start) + 1  # the loop writes one place ahead
             where, keys = np.empty(room, dtype=np.int64), np.empty(room, dtype=self._plain.dtype)
@@ -218,12 +220,14 @@ def _ends(dtype: torch.dtype, width: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def largest_entries(v: Tensor, k: int) -> Tensor:
-    """The indices of the k entries of largest magnitude, increasing; among equal magnitudes the lowest indices win."""
+    """The indices of the k entries of largest magnitude, increasing, on the CPU; among equal magnitudes the lowest
+    indices win.
+    """
     if k >= len(v):
-        return torch.arange(len(v), device=v.device)
+        return torch.arange(len(v))
     if len(v) < SMALL:
-        return descending_order(v)[:k].sort().values
-    return MagnitudeHistogram(v).ranked(0, k).to(v.device)
+        return descending_order(v.cpu())[:k].sort().values
+    return MagnitudeHistogram(v).ranked(0, k)
 
 
 def _count_scalar(keys, mask, shift, counts):  # type: ignore[no-untyped-def]

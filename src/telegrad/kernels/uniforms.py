@@ -20,6 +20,7 @@ __all__ = ["UNIT", "drawn_in_proportion", "uniform_bits", "uniforms", "words"]
 _SHORT = 4096  # below it, a few numpy operations are as quick as a compiled loop
 _PIECE = 1 << 18
 _BLOCK = 256
+_CPU = torch.device("cpu")
 
 UNIT = 2.0**-53
 """What the integers of `uniform_bits` are multiplied by to lie in [0, 1); the product is exact."""
@@ -46,14 +47,20 @@ def words(key: Key) -> tuple[np.uint64, np.uint64]:
     return np.uint64(offset), np.uint64(inner)
 
 
-def uniforms(key: Key, n: int, start: int = 0) -> Tensor:
-    """`key.uniform(n, start=start)`, float64 on the CPU, by all threads."""
+def uniforms(key: Key, n: int, start: int = 0, device: torch.device = _CPU) -> Tensor:
+    """`key.uniform(n, start=start)`, float64, made on the device; on the CPU by all threads."""
+    return uniforms_on(device, key, n, start)
+
+
+@with_gpu_form("uniforms")
+def uniforms_on(device: torch.device, key: Key, n: int, start: int) -> Tensor:
+    """`uniforms` in another order."""
     if n < _SHORT:
-        return key.uniform(n, start=start)
+        return key.uniform(n, start=start, device=device)
     out = torch.empty(n, dtype=torch.float64)
     array, (offset, inner) = out.numpy(), words(key)
     in_chunks(lambda _, low, high: _fill(array[low:high], offset, inner, start + low), n)
-    return out
+    return out.to(device)
 
 
 @with_gpu_form("uniforms")

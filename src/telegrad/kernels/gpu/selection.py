@@ -29,7 +29,7 @@ def _count(  # type: ignore[no-untyped-def]
     # programs wait for one place.
     first = ((tl.load(keys + program * BLOCK).to(tl.int64) & mask) - low) >> shift
     alike = inside & (number == first)
-    count = tl.sum(alike.to(tl.int64))
+    count = tl.sum(alike.to(tl.int32))
     tl.atomic_add(counts + row + first, count, mask=count > 0, sem="relaxed")
     tl.atomic_add(counts + row + number, 1, mask=inside & (number != first), sem="relaxed")
     if SUMS:
@@ -49,8 +49,8 @@ def _window(  # type: ignore[no-untyped-def]
     i = program * BLOCK + tl.arange(0, BLOCK)
     key = tl.load(keys + i, mask=i < n, other=0).to(tl.int64) & mask
     wanted = (i < n) & (key <= first) & (key >= last)
-    firsts = (wanted & (key == first)).to(tl.int64)
-    lasts = (wanted & (key == last)).to(tl.int64)
+    firsts = (wanted & (key == first)).to(tl.int32)
+    lasts = (wanted & (key == last)).to(tl.int32)
     row = numbers + program * 3
     if WRITE:
         tie_of_first = tl.load(row + 1) + tl.cumsum(firsts, 0) - firsts
@@ -58,7 +58,7 @@ def _window(  # type: ignore[no-untyped-def]
         wanted = wanted & ((key != first) | (tie_of_first >= first_ties)) & ((key != last) | (tie_of_last < last_ties))
         write_chosen(wanted, i, tl.load(row), out, room)
     else:
-        tl.store(row, tl.sum((wanted & (key < first) & (key > last)).to(tl.int64)))
+        tl.store(row, tl.sum((wanted & (key < first) & (key > last)).to(tl.int32)))
         tl.store(row + 1, tl.sum(firsts))
         tl.store(row + 2, tl.sum(lasts))
 

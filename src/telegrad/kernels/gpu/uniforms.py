@@ -8,7 +8,7 @@ from torch import Tensor
 from telegrad.kernels.gpu.launching import BLOCK, bits_of, chosen_in_two_passes, launch, write_chosen
 from telegrad.random import Key
 
-__all__ = ["drawn_in_proportion", "uniform", "uniforms"]
+__all__ = ["drawn_in_proportion", "uniform", "uniform_bits", "uniforms_on"]
 
 _GOLDEN = tl.constexpr(0x9E3779B97F4A7C15)
 _MIX_1 = tl.constexpr(0xBF58476D1CE4E5B9)
@@ -37,7 +37,7 @@ def _fill(out, n, offset: tl.uint64, inner: tl.uint64, start: tl.int64, BLOCK: t
     tl.store(out + i, uniform(offset, inner, i + start), mask=i < n)
 
 
-def uniforms(key: Key, n: int, start: int, device: torch.device) -> Tensor:
+def uniforms_on(device: torch.device, key: Key, n: int, start: int) -> Tensor:
     """`key.uniform(n, start=start)`, float64, made where it is wanted."""
     out = torch.empty(n, dtype=torch.float64, device=device)
     launch(_fill, -(-n // BLOCK), out, n, *key.words, start, BLOCK=BLOCK)
@@ -46,7 +46,16 @@ def uniforms(key: Key, n: int, start: int, device: torch.device) -> Tensor:
 
 @triton.jit(do_not_specialize=["threshold", "offset", "inner", "room"])
 def _draw(  # type: ignore[no-untyped-def]
-    v, n, threshold: tl.int64, offset: tl.uint64, inner: tl.uint64, starts, out, room, WRITE: tl.constexpr, BLOCK: tl.constexpr
+    v,
+    n,
+    threshold: tl.int64,
+    offset: tl.uint64,
+    inner: tl.uint64,
+    starts,
+    out,
+    room,
+    WRITE: tl.constexpr,
+    BLOCK: tl.constexpr,
 ):
     program = tl.program_id(0).to(tl.int64)
     i = program * BLOCK + tl.arange(0, BLOCK)
@@ -56,7 +65,7 @@ def _draw(  # type: ignore[no-untyped-def]
     if WRITE:
         write_chosen(drawn, i, tl.load(starts + program), out, room)
     else:
-        tl.store(starts + program, tl.sum(drawn.to(tl.int64)))
+        tl.store(starts + program, tl.sum(drawn.to(tl.int32)))
 
 
 def drawn_in_proportion(v: Tensor, threshold: float, key: Key) -> Tensor:

@@ -1,0 +1,130 @@
+"""The forms for GPUs give the CPU's bytes: compiled where there is a GPU, else in Triton's interpreter."""
+
+import numpy as np
+import pytest
+import torch
+from test_selecting import DTYPES, vector
+
+import telegrad as tg
+from telegrad.kernels import device
+from telegrad.kernels.scatter import add_at
+from telegrad.kernels.selection import SMALL, MagnitudeHistogram, largest_entries
+from telegrad.kernels.uniforms import drawn_in_proportion, uniforms
+
+pytest.importorskip("triton", reason="Triton is not installed: the forms for GPUs cannot run")
+
+GPU = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+KINDS = ["heavy", "constant", "few values", "mostly zero", "subnormal"]
+LENGTH = SMALL + 1500  # three programs, the last not full
+
+
+@pytest.fixture
+def both(monkeypatch):
+    """A call: (what `work` gives for tensors on the CPU, what it gives for them on a GPU); the second by the forms
+    `expected`, and perhaps others.
+    """
+
+    def ran(work, *tensors, expected):
+        on_cpu, used, find = work(*tensors), set(), device._form
+
+        def noted(module, name):
+            used.add(name)
+            return find(module, name)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(device, "_everywhere", not torch.cuda.is_available())
+            patch.setattr(device, "_form", noted)
+            on_gpu = work(*(tensor.to(GPU) for tensor in tensors))
+        assert used >= expected
+        return on_cpu, on_gpu
+
+    return ran
+
+
+def extreme(dtype):
+    """Zeros of both signs, subnormal, equal and the largest numbers among ordinary ones."""
+    v, limits = vector("normal", LENGTH, dtype), torch.finfo(dtype)
+    v[5::7], v[6::7], v[100:900] = limits.max, -limits.smallest_normal / 4, 0.7
+    v[::11], v[1::11] = 0.0, -0.0
+    return v
+
+
+@pytest.mark.parametrize(("n", "start"), [(1, 0), (5000, 3), (2048, 2**31 - 5), (300, 2**40)])
+def test_uniforms_are_those_of_the_key(n, start, both):
+    key = tg.Key(4).fold(step=n)
+    made = both(lambda at: uniforms(key, n, start, at.device), torch.zeros(1), expected={"uniforms_on"})
+    assert torch.equal(made[1].cpu(), key.uniform(n, start=start))
+    assert torch.equal(made[0], key.uniform(n, start=start))
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_draws_are_those_of_the_cpu(dtype, both):
+    v = extreme(dtype)
+    for threshold in (1.3, 1e-3, float(torch.finfo(dtype).max)):
+        drawn = both(lambda v: drawn_in_proportion(v, threshold, tg.Key(2)), v, expected={"drawn_in_proportion"})  # noqa: B023
+        assert len(drawn[0])
+        assert torch.equal(*drawn)
+    for n in (0, 1, 2048):
+        drawn = both(lambda v: drawn_in_proportion(v, 0.5, tg.Key(2)), v[:n], expected={"drawn_in_proportion"})
+        assert torch.equal(*drawn)
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("kind", [*KINDS, "extreme"])
+def test_counts_sums_and_ranks_are_those_of_the_cpu(kind, dtype, both):
+    v = extreme(dtype) if kind == "extreme" else vector(kind, LENGTH, dtype)
+    n, summed = len(v), dtype != torch.float64
+
+    def found(v):
+        histogram = MagnitudeHistogram(v, with_sums=summed)
+        full = np.flatnonzero(histogram.counts)
+        windows = [(0, 57), (1, 2), (900, 2500), (n - 2000, n), (0, n), (9, 9)]
+        return {
+            "counts": histogram.counts.tolist(),
+            "sums": histogram.sums()[full].tolist() if summed else None,
+            "entries": histogram.entries(int(full[0]), int(np.median(full))).tolist(),
+            "ranked": [histogram.ranked(*window).tolist() for window in windows],
+        }
+
+    on_cpu, on_gpu = both(found, v, expected={"keys_of"})
+    assert on_cpu == on_gpu
+
+
+def test_many_programs_share_their_counts(both):
+    """More programs than copies of the counts, and a vector as long as they are."""
+    v = vector("few values", 20 * 2048, torch.bfloat16)
+    chosen = both(lambda v: largest_entries(v, 700), v, expected={"keys_of"})
+    assert torch.equal(*chosen)
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_messages_are_added_as_by_the_cpu(dtype, both):
+    n = 3000
+    messages = [(tg.Key(rank).subset(n, size), tg.Key(rank).normal(size)) for rank, size in enumerate([700, 0, 1500])]
+
+    def total(out):
+        out = out.clone()
+        for (index, numbers), weight in zip(messages, (1 / 3, 1.0, -0.7), strict=True):
+            add_at(out, index, numbers, weight)
+        return out.cpu()
+
+    on_cpu, on_gpu = both(total, vector("normal", n, dtype), expected={"add_at"})
+    assert torch.equal(on_cpu, on_gpu)
+    assert not torch.equal(on_cpu, vector("normal", n, dtype))
+
+
+SPECS = {
+    "mlmc(stopk(s=0.01, values=sign))": {"keys_of"},
+    "mlmc(stopk(s=0.01))": {"keys_of"},
+    "topk(k=0.01)": {"keys_of"},
+    "importance(k=0.01)": {"keys_of", "drawn_in_proportion"},
+}
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("spec", SPECS)
+def test_messages_are_those_of_the_cpu(spec, dtype, both):
+    compressor, v = tg.compressor(spec), vector("heavy", LENGTH, dtype)
+    for seed in (0, 1):
+        messages = both(lambda v: tg.pack(compressor.encode(v, tg.Key(seed))), v, expected=SPECS[spec])  # noqa: B023
+        assert messages[0] == messages[1]
