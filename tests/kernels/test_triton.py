@@ -7,8 +7,13 @@ from test_selecting import DTYPES, vector
 
 import telegrad as tg
 from telegrad.kernels import device
+from telegrad.kernels.hadamard import rotate, rotate_back
+from telegrad.kernels.magnitudes import sums_of_squares
+from telegrad.kernels.planes import leading_bits, plane_counts
+from telegrad.kernels.rounding import rounded_to_steps
 from telegrad.kernels.scatter import add_at
 from telegrad.kernels.selection import SMALL, MagnitudeHistogram, largest_entries
+from telegrad.kernels.symbols import fixed_width, from_fixed_width
 from telegrad.kernels.uniforms import drawn_in_proportion, uniforms
 
 pytest.importorskip("triton", reason="Triton is not installed: the forms for GPUs cannot run")
@@ -113,11 +118,77 @@ def test_messages_are_added_as_by_the_cpu(dtype, both):
     assert not torch.equal(on_cpu, vector("normal", n, dtype))
 
 
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_rounding_to_steps_is_the_cpus(dtype, both):
+    v = vector("heavy", 5000, dtype)
+    each = tg.Key(4).uniform(50) + 0.01
+    for steps, bucket, most in [
+        (each, 100, 30),
+        (each * 1e-4, 100, 2**20),
+        (torch.full((1,), 1e-3).double(), 5000, 300),
+    ]:
+        symbols = both(
+            lambda v: rounded_to_steps(v, steps, bucket, tg.Key(2), most),  # noqa: B023
+            v,
+            expected={"rounded_to_steps"},
+        )
+        assert symbols[0].dtype == symbols[1].dtype
+        assert torch.equal(*symbols)
+        assert len(symbols[0].unique()) > 3
+
+
+@pytest.mark.parametrize("block", [64, 100, 512, 4100, 65536])
+def test_sums_of_squares_are_formed_in_the_cpus_order(block, both):
+    for dtype in (torch.float32, torch.bfloat16):
+        sums = both(lambda v: sums_of_squares(v, block), vector("heavy", 9001, dtype), expected={"sums_of_squares"})
+        assert torch.equal(*sums)
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_bit_planes_are_those_of_the_cpu(dtype, both):
+    v = extreme(dtype)
+    m = float(v.double().abs().max())
+
+    def planes(v):
+        return *plane_counts(v, m), *(leading_bits(v, m, *bits) for bits in [(1, 1), (9, 9), (20, 15), (62, 62)])
+
+    for on_cpu, on_gpu in zip(*both(planes, v, expected={"plane_counts", "leading_bits"}), strict=True):
+        assert on_cpu.dtype == on_gpu.dtype
+        assert torch.equal(on_cpu, on_gpu)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("n", [300, 65536 + 4500])
+def test_rotations_are_those_of_the_cpu(n, dtype, both):
+    v = vector("mostly zero", n, dtype)
+    v[n // 2] = -0.0
+    for turn in (rotate, rotate_back):
+        on_cpu, on_gpu = both(lambda v: turn(v, 5).cpu(), v, expected={turn.__name__})  # noqa: B023
+        assert on_cpu.dtype == on_gpu.dtype
+        assert on_cpu.numpy().tobytes() == on_gpu.numpy().tobytes()
+
+
+@pytest.mark.parametrize("width", [1, 2, 3, 5, 7, 8, 9, 13, 32, 33, 62])
+def test_packed_bits_are_those_of_the_cpu(width, both):
+    for n in (0, 1, 8, 1003):
+        kind = torch.uint8 if width <= 8 else torch.int64
+        values = torch.from_numpy(tg.Key(n).generator().integers(0, 2**width, n)).to(kind)
+        on_cpu, on_gpu = both(lambda values: fixed_width(values, width), values, expected={"fixed_width"})
+        assert on_cpu.tobytes() == on_gpu.tobytes()
+        assert np.array_equal(from_fixed_width(on_gpu, n, width), values.numpy())
+
+
 SPECS = {
     "mlmc(stopk(s=0.01, values=sign))": {"keys_of"},
     "mlmc(stopk(s=0.01))": {"keys_of"},
     "topk(k=0.01)": {"keys_of"},
     "importance(k=0.01)": {"keys_of", "drawn_in_proportion"},
+    "qsgd(levels=20, bucket=512)": {"sums_of_squares", "rounded_to_steps"},
+    "dithering(norm=2, levels=20)": {"sums_of_squares", "rounded_to_steps"},
+    "terngrad": {"rounded_to_steps"},
+    "fixed_point(level=3)": {"leading_bits"},
+    "mlmc(fixed_point)": {"plane_counts"},
+    "srht(k=0.01)": {"rotate"},
 }
 
 

@@ -13,6 +13,7 @@ from functools import cache, wraps
 from importlib import import_module
 from typing import Any, ParamSpec, TypeVar
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -26,8 +27,10 @@ Result = TypeVar("Result")
 _everywhere = False  # tests set it: the forms for a GPU run for all tensors, under Triton's interpreter
 
 
-def on_gpu(what: Tensor | torch.device) -> bool:
+def on_gpu(what: Tensor | torch.device | np.ndarray) -> bool:
     """Whether the forms for a GPU run for this tensor, or for tensors on this device."""
+    if isinstance(what, np.ndarray):
+        return False
     device = what.device if isinstance(what, Tensor) else what
     return (device.type == "cuda" or _everywhere) and _triton()
 
