@@ -1,5 +1,12 @@
 """The forms for GPUs give the CPU's bytes: compiled where there is a GPU, else in Triton's interpreter."""
 
+import json
+import os
+import platform
+import subprocess
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -17,6 +24,8 @@ from telegrad.kernels.symbols import fixed_width, from_fixed_width
 from telegrad.kernels.uniforms import drawn_in_proportion, uniforms
 
 pytest.importorskip("triton", reason="Triton is not installed: the forms for GPUs cannot run")
+
+launching = pytest.importorskip("telegrad.kernels.gpu.launching")
 
 GPU = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 KINDS = ["heavy", "constant", "few values", "mostly zero", "subnormal"]
@@ -199,3 +208,57 @@ def test_messages_are_those_of_the_cpu(spec, dtype, both):
     for seed in (0, 1):
         messages = both(lambda v: tg.pack(compressor.encode(v, tg.Key(seed))), v, expected=SPECS[spec])  # noqa: B023
         assert messages[0] == messages[1]
+
+
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="Triton's packages bring NVIDIA's assembler for x86-64")
+def test_kernels_compile_for_a_gpu_without_contracted_or_approximate_arithmetic(monkeypatch, both):
+    """No GPU needed: what the forms launch is compiled for compute capability 9.0 in a process of its own."""
+    from telegrad.kernels.gpu import hadamard, magnitudes, packing, planes, rounding, scatter, selection
+    from telegrad.kernels.gpu import uniforms as draws
+    from triton.runtime.jit import mangle_type
+
+    launched = {}
+
+    def noted(kernel, programs, *arguments, **constants):
+        launch = [kernel.fn.__module__, kernel.fn.__name__, [mangle_type(one) for one in arguments], constants]
+        launched[json.dumps(launch)] = kernel.fn.__name__
+        launching.launch(kernel, programs, *arguments, **constants)
+
+    for module in (draws, hadamard, magnitudes, packing, planes, rounding, scatter, selection):
+        monkeypatch.setattr(module, "launch", noted)
+    v = vector("normal", LENGTH, torch.float32)
+
+    def everything(v):
+        uniforms(tg.Key(), 10, 0, v.device)
+        MagnitudeHistogram(v, with_sums=True).ranked(5, 50)
+        drawn_in_proportion(v, 2.0, tg.Key())
+        rounded_to_steps(v, torch.ones(1).double(), LENGTH, tg.Key(), 9)
+        sums_of_squares(v, 512)
+        leading_bits(v, 9.0, 1, 1)
+        plane_counts(v, 9.0)
+        rotate_back(rotate(vector("normal", 65536, torch.float32).to(v.device), 1), 1)
+        rotate(vector("normal", 65536, torch.float64).to(v.device), 1)
+        fixed_width(v.view(torch.uint8), 3)
+        add_at(v.clone(), torch.arange(9), v[:9], 0.3)
+        add_at(v.bfloat16(), torch.arange(9), v[:9], 0.3)
+
+    both(everything, v, expected=set())
+    done = subprocess.run(
+        [sys.executable, str(Path(__file__).with_name("compile_for_gpu.py"))],
+        input="\n".join(launched),
+        env={**os.environ, "TRITON_INTERPRET": "0"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    compiled = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [one["kernel"] for one in compiled] == list(launched.values())
+    for one in compiled:
+        print(one)
+        assert one["shared"] <= 99 * 1024, "the shared memory of a block on the smaller GPUs"
+        for operation in one["operations"]:
+            assert not operation.startswith("fma")
+            assert ".ftz" not in operation
+            assert not operation.startswith(("div.full", "div.approx"))
+            assert not (operation.startswith(("atom", "red")) and ".f" in operation.partition("add")[2])

@@ -47,12 +47,16 @@ def _scatter(y, n: tl.int64, rest: tl.int64, out, BLOCK: tl.constexpr):  # type:
 
 
 @triton.jit
+def _butterfly(x, STEP: tl.constexpr, WIDTH: tl.constexpr):  # type: ignore[no-untyped-def]
+    pairs = tl.reshape(x, (_SIDE * WIDTH // (2 * STEP), 2, STEP))
+    a, b = tl.split(tl.permute(pairs, (0, 2, 1)))
+    return tl.reshape(tl.permute(tl.join(a + b, a - b), (0, 2, 1)), (_SIDE, WIDTH))
+
+
+@triton.jit
 def _butterflies(x, WIDTH: tl.constexpr):  # type: ignore[no-untyped-def]
     for level in tl.static_range(8):
-        step: tl.constexpr = (1 << level) * WIDTH
-        pairs = tl.reshape(x, (_SIDE * WIDTH // (2 * step), 2, step))
-        a, b = tl.split(tl.permute(pairs, (0, 2, 1)))
-        x = tl.reshape(tl.permute(tl.join(a + b, a - b), (0, 2, 1)), (_SIDE, WIDTH))
+        x = _butterfly(x, (1 << level) * WIDTH, WIDTH)
     return x
 
 
@@ -65,8 +69,10 @@ def _flipped(x, offset, inner, block, column, WIDTH: tl.constexpr):  # type: ign
     signs = tl.reshape(signs, (_SIDE, WIDTH))
     # By its bit: 0 − x would make no −0.
     if x.dtype == tl.float64:
-        return (x.to(tl.int64, bitcast=True) ^ (signs.to(tl.int64) << 63)).to(tl.float64, bitcast=True)
-    return (x.to(tl.int32, bitcast=True) ^ (signs.to(tl.int32) << 31)).to(tl.float32, bitcast=True)
+        flipped = (x.to(tl.int64, bitcast=True) ^ (signs.to(tl.int64) << 63)).to(tl.float64, bitcast=True)
+    else:
+        flipped = (x.to(tl.int32, bitcast=True) ^ (signs.to(tl.int32) << 31)).to(tl.float32, bitcast=True)
+    return flipped
 
 
 @triton.jit(do_not_specialize=["offset", "inner"])
@@ -92,7 +98,10 @@ def _half(  # type: ignore[no-untyped-def]
     if DIVIDED:
         divisor = tl.load(factors + 3 * block + 2)
         # Triton's own division of float32 numbers is not rounded to the nearest.
-        entry = entry / divisor if entry.dtype == tl.float64 else tl.math.div_rn(entry, divisor)
+        if entry.dtype == tl.float64:
+            entry = entry / divisor
+        else:
+            entry = tl.math.div_rn(entry, divisor)
     if TRANSPOSED:
         tl.store(out + start + column * _SIDE + row, entry)
     else:
