@@ -20,5 +20,5 @@ for line in sys.stdin:
     source = ASTSource(kernel, signature | dict.fromkeys(constants, "constexpr"), constants)
     made = triton.compile(source, target=GPUTarget("cuda", 90, 32), options={"enable_fp_fusion": False})
     ptx = made.asm["ptx"]
-    operations = sorted(set(re.findall(r"^\s*(?:@%p\d+ )?((?:fma|div|add|atom|red|mul|cvt)\.[\w.:]+)", ptx, re.MULTILINE)))
+    operations = sorted(set(re.findall(r"^\s*(?:@%p\d+ )?((?:fma|div|add|sub|atom|red|mul|cvt)\.[\w.:]+)", ptx, re.MULTILINE)))
     print(json.dumps({"kernel": name, "types": types, "operations": operations, "shared": made.metadata.shared}))
