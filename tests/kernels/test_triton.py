@@ -213,9 +213,10 @@ def test_messages_are_those_of_the_cpu(spec, dtype, both):
 @pytest.mark.skipif(platform.machine() != "x86_64", reason="Triton's packages bring NVIDIA's assembler for x86-64")
 def test_kernels_compile_for_a_gpu_without_contracted_or_approximate_arithmetic(monkeypatch, both):
     """No GPU needed: what the forms launch is compiled for compute capability 9.0 in a process of its own."""
+    from triton.runtime.jit import mangle_type
+
     from telegrad.kernels.gpu import hadamard, magnitudes, packing, planes, rounding, scatter, selection
     from telegrad.kernels.gpu import uniforms as draws
-    from triton.runtime.jit import mangle_type
 
     launched = {}
 

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from telegrad.errors import InputError, NonFiniteError
+from telegrad.kernels.device import on_gpu
 from telegrad.kernels.magnitudes import largest_magnitude
 from telegrad.kernels.reference import round_to_dtype
 from telegrad.random import Key
@@ -129,7 +130,7 @@ class Compressor(Registered, ABC):
         if v is None:
             return Encoded(())
         shaped = self.for_shape(tuple(x.shape))
-        encoded = shaped._encode(v if shaped.on_gpu(v) else v.cpu(), key)
+        encoded = shaped._encode(v if on_gpu(v) and shaped.on_gpu(v) else v.cpu(), key)
         terms = tuple(term for term in encoded.terms if term.positions.n)
         return Encoded(tuple(_shifted(term, shift) for term in terms) if shift else terms, encoded.level)
 

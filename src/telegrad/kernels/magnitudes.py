@@ -13,18 +13,9 @@ from torch import Tensor
 from telegrad.kernels.compiled import Loop, in_chunks
 from telegrad.kernels.device import with_gpu_form
 
-__all__ = [
-    "LANES",
-    "largest_in",
-    "largest_magnitude",
-    "plain",
-    "sum_of_magnitudes_in",
-    "sums_of_squares",
-    "sums_of_squares_in",
-]
+__all__ = ["largest_in", "largest_magnitude", "plain", "sum_of_magnitudes_in", "sums_of_squares", "sums_of_squares_in"]
 
-LANES = 64
-"""Sums that are formed beside each other and added in the end."""
+_LANES = 64
 _PIECE = 1 << 20  # 16-bit floats are widened in pieces, never as a whole
 
 
@@ -70,20 +61,20 @@ def _worst(found: Iterable[float]) -> float:
 
 
 def _square_scalar(v: Any, block: int, out: Any) -> None:
-    sums = np.zeros(LANES)
+    sums = np.zeros(_LANES)
     for b in range(len(out)):
         sums[:] = 0.0
         part = v[b * block : (b + 1) * block]
-        whole = len(part) // LANES * LANES
-        for i in range(0, whole, LANES):
-            for lane in range(LANES):
+        whole = len(part) // _LANES * _LANES
+        for i in range(0, whole, _LANES):
+            for lane in range(_LANES):
                 x = np.float64(part[i + lane])
                 sums[lane] += x * x
         for i in range(whole, len(part)):
             x = np.float64(part[i])
             sums[i - whole] += x * x
         total = 0.0
-        for lane in range(LANES):
+        for lane in range(_LANES):
             total += sums[lane]
         out[b] = total
 
@@ -91,10 +82,10 @@ def _square_scalar(v: Any, block: int, out: Any) -> None:
 def _square_reference(v: np.ndarray, block: int, out: np.ndarray) -> None:
     for b in range(len(out)):
         part = v[b * block : (b + 1) * block].astype(np.float64)
-        lanes = np.zeros(-(-len(part) // LANES) * LANES)
+        lanes = np.zeros(-(-len(part) // _LANES) * _LANES)
         lanes[: len(part)] = part * part
         # Cumulated, because that has one order.
-        out[b] = np.cumsum(np.cumsum(lanes.reshape(-1, LANES), axis=0)[-1])[-1]
+        out[b] = np.cumsum(np.cumsum(lanes.reshape(-1, _LANES), axis=0)[-1])[-1]
 
 
 @with_gpu_form("magnitudes")
@@ -116,23 +107,23 @@ def sums_of_squares_in(x: np.ndarray, block: int) -> np.ndarray:
 
 
 def _sum_scalar(x: Any) -> float:
-    lanes = np.zeros(LANES)
-    whole = len(x) // LANES * LANES
-    for i in range(0, whole, LANES):
-        for lane in range(LANES):
+    lanes = np.zeros(_LANES)
+    whole = len(x) // _LANES * _LANES
+    for i in range(0, whole, _LANES):
+        for lane in range(_LANES):
             lanes[lane] += abs(np.float64(x[i + lane]))
     for i in range(whole, len(x)):
         lanes[i - whole] += abs(np.float64(x[i]))
     total = 0.0
-    for lane in range(LANES):
+    for lane in range(_LANES):
         total += lanes[lane]
     return total
 
 
 def _sum_reference(x: np.ndarray) -> float:
-    lanes = np.zeros(-(-len(x) // LANES) * LANES)
+    lanes = np.zeros(-(-len(x) // _LANES) * _LANES)
     lanes[: len(x)] = np.abs(x)
-    return float(np.cumsum(np.cumsum(lanes.reshape(-1, LANES), axis=0)[-1])[-1])
+    return float(np.cumsum(np.cumsum(lanes.reshape(-1, _LANES), axis=0)[-1])[-1])
 
 
 def sum_of_magnitudes_in(x: np.ndarray) -> float:

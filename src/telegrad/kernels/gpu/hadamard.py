@@ -98,10 +98,7 @@ def _half(  # type: ignore[no-untyped-def]
     if DIVIDED:
         divisor = tl.load(factors + 3 * block + 2)
         # Triton's own division of float32 numbers is not rounded to the nearest.
-        if entry.dtype == tl.float64:
-            entry = entry / divisor
-        else:
-            entry = tl.math.div_rn(entry, divisor)
+        entry = entry / divisor if entry.dtype == tl.float64 else tl.math.div_rn(entry, divisor)
     if TRANSPOSED:
         tl.store(out + start + column * _SIDE + row, entry)
     else:

@@ -6,10 +6,10 @@ import triton.language as tl
 from torch import Tensor
 
 from telegrad.kernels.gpu.launching import launch
-from telegrad.kernels.magnitudes import LANES
 
 __all__ = ["sums_of_squares", "total_of_lanes"]
 
+_LANES = 64  # as on the CPU
 _SHORT = 4096  # blocks up to this length are summed several at a time by one program
 _BLOCK = 128
 
@@ -48,7 +48,7 @@ def total_of_lanes(lanes: Tensor) -> Tensor:
 def sums_of_squares(v: Tensor, block: int) -> Tensor:
     """The form of `telegrad.kernels.magnitudes.sums_of_squares`; the sums come to the CPU."""
     blocks = -(-len(v) // block)
-    lanes = torch.empty((LANES, blocks), dtype=torch.float64, device=v.device)
-    group, rows = 16 if block <= _SHORT else 1, -(-block // LANES)
-    launch(_squares, -(-blocks // group), v, len(v), block, blocks, rows, lanes, GROUP=group, LANES=LANES)
+    lanes = torch.empty((_LANES, blocks), dtype=torch.float64, device=v.device)
+    group, rows = 16 if block <= _SHORT else 1, -(-block // _LANES)
+    launch(_squares, -(-blocks // group), v, len(v), block, blocks, rows, lanes, GROUP=group, LANES=_LANES)
     return total_of_lanes(lanes)
