@@ -29,10 +29,8 @@ _everywhere = False  # tests set it: the forms for a GPU run for all tensors, un
 
 def on_gpu(what: Tensor | torch.device | np.ndarray) -> bool:
     """Whether the forms for a GPU run for this tensor, or for tensors on this device."""
-    if isinstance(what, np.ndarray):
-        return False
-    device = what.device if isinstance(what, Tensor) else what
-    return (device.type == "cuda" or _everywhere) and _triton()
+    there = what.is_cuda if isinstance(what, Tensor) else isinstance(what, torch.device) and what.type == "cuda"
+    return (there or (_everywhere and not isinstance(what, np.ndarray))) and _triton()
 
 
 def with_gpu_form(module: str) -> Callable[[Callable[Arguments, Result]], Callable[Arguments, Result]]:
