@@ -8,7 +8,7 @@ TORCH := torch==2.13.0
 TORCH_CPU_INDEX ?= https://download.pytorch.org/whl/cpu
 STAMP := $(VENV)/.installed
 
-.PHONY: setup demo test lint slow fuzz clean help
+.PHONY: setup demo test lint slow fuzz gpu clean help
 
 help:  ## what there is to make
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/'
@@ -41,6 +41,12 @@ slow: setup  ## the slow tests
 
 fuzz: setup  ## 200,000 damaged messages: nothing but WireError may come of them
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/fuzz.py
+
+gpu: setup  ## on a machine with a GPU: the kernels compiled for it, compared with the CPU's byte for byte, and timed
+	$(BIN)/python -c "import sys, torch; sys.exit(None if torch.cuda.is_available() else 'torch finds no GPU here')"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/kernels/test_triton.py
+	$(BIN)/telegrad bench encode --device cuda
+	$(BIN)/telegrad bench decode --device cuda
 
 clean:  ## remove the virtual environment and caches
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,8 +1,14 @@
+import os
+
 import pytest
 import torch
 from hypothesis import settings
 
 from telegrad.kernels import compiled
+
+# Before anything imports triton: where there is no GPU, its kernels run in an interpreter, on the CPU's tensors.
+if not torch.cuda.is_available():
+    os.environ.setdefault("TRITON_INTERPRET", "1")
 
 # The same examples on every run and machine, and no stopwatch: a test fails because of what it shows, or not at all.
 settings.register_profile("telegrad", derandomize=True, deadline=None, max_examples=60, database=None)

@@ -233,6 +233,7 @@ def bench(
     repeats: Annotated[int, typer.Option(help="Timings of each", min=1)] = 7,
     peers: Annotated[bool, typer.Option(help="Time what torch offers too")] = True,
     workers: Annotated[int, typer.Option(help="Of `step`", min=1)] = 32,
+    device: Annotated[str, typer.Option(help="Where the tensors of encode and decode lie: cpu or cuda")] = "cpu",
     threads: Threads = None,
     json_file: Annotated[Path | None, typer.Option("--json", help="Write the figures here", show_default=False)] = None,
 ) -> None:
@@ -257,14 +258,16 @@ def bench(
         chosen = list(vector or timing.VECTORS)
         specs = spec or timing.DEFAULT_SPECS
         which: Any = part
-        rows = timing.bench_codec(which, specs, sizes, chosen, repeats, peers, lambda text: typer.echo(text, err=True))
+        rows = timing.bench_codec(
+            which, specs, sizes, chosen, repeats, peers, lambda text: typer.echo(text, err=True), device
+        )
         for table in timing_table(rows):
             console.print(table)
     else:
         raise ConfigError(f"bench {part}: encode, decode or step is allowed")
     if json_file is not None:
         json_file.parent.mkdir(parents=True, exist_ok=True)
-        json_file.write_text(json.dumps(timing.as_json(part, rows), indent=1) + "\n", encoding="utf-8")
+        json_file.write_text(json.dumps(timing.as_json(part, rows, device), indent=1) + "\n", encoding="utf-8")
         typer.echo(f"json:   {json_file}")
 
 

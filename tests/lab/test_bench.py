@@ -61,6 +61,7 @@ def test_the_command_prints_a_table_and_writes_the_figures(tmp_path):
     written = json.loads(file.read_text())
     assert written["bench"] == "encode"
     assert {"machine", "threads", "commit"} <= set(written)
+    assert written["device"] == "cpu"
     assert {"name", "seconds", "ratio", "first_seconds", "bits", "extra_bytes"} <= set(written["results"][0])
     assert [row["name"] for row in written["results"]][:2] == ["copy", "topk(k=5)"]
 
@@ -83,6 +84,7 @@ def test_the_share_of_a_step_is_that_of_the_simulation(monkeypatch, tmp_path):
     [
         (["everything"], "encode, decode or step is allowed"),
         (["encode", "--vector", "flat", "--size", "10"], "gauss, heavy are there"),
+        (["encode", "--device", "abacus", "--size", "10"], "device='abacus': cpu is there"),
         (["encode", "--spec", "topq(k=1)", "--size", "10"], "topk"),
     ],
 )

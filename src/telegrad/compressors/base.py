@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from telegrad.errors import InputError, NonFiniteError
+from telegrad.kernels.device import on_gpu
 from telegrad.kernels.magnitudes import largest_magnitude
 from telegrad.kernels.reference import round_to_dtype
 from telegrad.random import Key
@@ -84,6 +85,12 @@ class Compressor(Registered, ABC):
         alpha = self.alpha(d)
         return 1 - alpha if alpha > 0 else math.inf
 
+    def on_gpu(self, v: Tensor) -> bool:
+        """Whether `_encode` takes this v where it lies on a GPU, because every pass over it has a form there; else v
+        comes to the CPU first.
+        """
+        return False
+
     @abstractmethod
     def _encode(self, v: Tensor, key: Key) -> Encoded:
         """The terms for flat, contiguous, finite, non-zero `v` of shape (d,)."""
@@ -122,7 +129,8 @@ class Compressor(Registered, ABC):
         v, shift = checked(x)
         if v is None:
             return Encoded(())
-        encoded = self.for_shape(tuple(x.shape))._encode(v, key)
+        shaped = self.for_shape(tuple(x.shape))
+        encoded = shaped._encode(v if on_gpu(v) and shaped.on_gpu(v) else v.cpu(), key)
         terms = tuple(term for term in encoded.terms if term.positions.n)
         return Encoded(tuple(_shifted(term, shift) for term in terms) if shift else terms, encoded.level)
 
@@ -141,7 +149,7 @@ class Compressor(Registered, ABC):
         if v is None:
             return 0.0
         try:
-            return math.ldexp(self.for_shape(tuple(x.shape))._variance(v), 2 * shift)
+            return math.ldexp(self.for_shape(tuple(x.shape))._variance(v.cpu()), 2 * shift)
         except OverflowError:
             return math.inf
 

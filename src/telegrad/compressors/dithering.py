@@ -94,6 +94,9 @@ class Dithering(Compressor):
     def alpha(self, d: int) -> float:
         return max(0.0, 1 - self.omega(d))
 
+    def on_gpu(self, v: Tensor) -> bool:
+        return self._p in (2.0, math.inf)
+
     def _encode(self, v: Tensor, key: Key) -> Encoded:
         return Encoded((dithered(v, p_norm(v, self._p) / self.levels, self.levels, key),))
 

@@ -46,6 +46,9 @@ class FixedPoint(Compressor):
         m = largest_magnitude(v)
         return leading_bits(v, m, self.level, self.level), m * 2.0**-self.level
 
+    def on_gpu(self, v: Tensor) -> bool:
+        return True
+
     def _encode(self, v: Tensor, key: Key) -> Encoded:
         term = symbols_term(*self._truncated(v))
         return Encoded((Term(term.positions, term.values.rounded(v.dtype, None)),))

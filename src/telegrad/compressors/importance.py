@@ -67,8 +67,12 @@ def counted_threshold(v: Tensor, k: float) -> float:
     t = (float(total[at]) + rest) / left
     if t >= largest[at]:
         return t
-    inside = v[histogram.entries(int(bins[at]), int(bins[at])).to(v.device)]
-    return optimal_threshold(inside.double().abs(), left, rest)
+    inside = taken(v, histogram.entries(int(bins[at]), int(bins[at])))
+    return optimal_threshold(inside.abs(), left, rest)
+
+
+def _counted(v: Tensor) -> bool:
+    return len(v) >= SMALL and v.dtype != torch.float64
 
 
 @register("importance", example="importance(k=0.01)", source="A5; Wangni et al. 2018")
@@ -104,10 +108,12 @@ class Importance(Compressor):
     def alpha(self, d: int) -> float:
         return max(0.0, 1 - self.omega(d))
 
+    def on_gpu(self, v: Tensor) -> bool:
+        return _counted(v) and self.design == "bernoulli"
+
     def _threshold(self, v: Tensor) -> float:
         k = resolve_amount(self, "k", len(v))
-        counted = len(v) >= SMALL and v.dtype != torch.float64
-        t = counted_threshold(v, k) if counted else optimal_threshold(v.double().abs(), k)
+        t = counted_threshold(v, k) if _counted(v) else optimal_threshold(v.double().abs(), k)
         if v.dtype == torch.float64 or t == 0.0:
             return t
         nearest = torch.tensor(t, dtype=torch.float32)

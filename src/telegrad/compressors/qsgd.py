@@ -57,6 +57,9 @@ class QSGD(Compressor):
     def alpha(self, d: int) -> float:
         return max(0.0, 1 - self.omega(d))
 
+    def on_gpu(self, v: Tensor) -> bool:
+        return self.norm == "l2" and v.dtype != torch.float64
+
     def _steps(self, v: Tensor) -> Tensor:
         """The step of every bucket, float64."""
         bucket = min(self.bucket or len(v), len(v))

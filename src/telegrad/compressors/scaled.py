@@ -65,6 +65,9 @@ class Scaled(Compressor):
         direct = (factor * math.sqrt(1 - alpha) + 1 - factor) ** 2 if alpha > 0 else 1.0
         return max(0.0, 1 - self.eta(d) ** 2 - self.spread(d), 1 - direct)
 
+    def on_gpu(self, v: Tensor) -> bool:
+        return self.inner.on_gpu(v)
+
     def _encode(self, v: Tensor, key: Key) -> Encoded:
         inner, factor = self.inner.encoded(v, key), self.factor(len(v))
         rounding = key.fold(role="factor") if self.random else None

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from telegrad.compressors.base import Compressor, Encoded
 from telegrad.kernels.hadamard import rotate
+from telegrad.kernels.scatter import taken
 from telegrad.random import Key
 from telegrad.spec import Amount, check_amount, register, resolve_amount
 from telegrad.wire.code import Term
@@ -41,12 +42,15 @@ class SRHT(Compressor):
     def alpha(self, d: int) -> float:
         return max(0.0, 1 - self.omega(d))
 
+    def on_gpu(self, v: Tensor) -> bool:
+        return True
+
     def _encode(self, v: Tensor, key: Key) -> Encoded:
         d = len(v)
         k = resolve_amount(self, "k", d)
         seed = key.fold(role="rotation").to_int()
         positions = Subset(d, k, key.fold(role="subset").to_int())
-        chosen = rotate(v.double(), seed)[positions.indices().to(v.device)] * (d / k)
+        chosen = taken(rotate(v.double(), seed), positions.indices()) * (d / k)
         values = Rotated(positions, Floats(chosen), seed).rounded(v.dtype, key)
         return Encoded((Term(All(d), values),))
 

@@ -47,6 +47,9 @@ class SegmentedTopK(Compressor):
     def alpha(self, d: int) -> float:
         return self._topk(d).alpha(d)
 
+    def on_gpu(self, v: Tensor) -> bool:
+        return self._topk(len(v)).on_gpu(v)
+
     def _encode(self, v: Tensor, key: Key) -> Encoded:
         return self._topk(len(v))._encode(v, key)
 

@@ -51,6 +51,9 @@ class TernGrad(Compressor):
         limit = self.clip * float(x.square().mean().sqrt())
         return x.clamp(-limit, limit)
 
+    def on_gpu(self, v: Tensor) -> bool:
+        return self.clip is None
+
     def _encode(self, v: Tensor, key: Key) -> Encoded:
         x = v if self.clip is None else self._clipped(v)
         term = dithered(x, largest_magnitude(x), 1, key)

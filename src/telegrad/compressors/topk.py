@@ -11,7 +11,7 @@ from torch import Tensor
 from telegrad.compressors.base import Compressor, Encoded
 from telegrad.compressors.coding import Coding, coding_omega, coding_variance, nonzero_term
 from telegrad.kernels.scatter import taken
-from telegrad.kernels.selection import largest_entries
+from telegrad.kernels.selection import SMALL, largest_entries
 from telegrad.random import Key
 from telegrad.spec import Amount, check_amount, register, resolve_amount
 from telegrad.wire.positions import IndexSet
@@ -47,6 +47,9 @@ class TopK(Compressor):
     def alpha(self, d: int) -> float:
         k = resolve_amount(self, "k", d)
         return max(0.0, k / d * (1 - (coding_omega(k, self.values) if self.random else 0.0)))
+
+    def on_gpu(self, v: Tensor) -> bool:
+        return len(v) >= SMALL
 
     def _encode(self, v: Tensor, key: Key) -> Encoded:
         index = largest_entries(v, resolve_amount(self, "k", len(v)))

@@ -28,6 +28,7 @@ import torch
 from torch import Tensor
 
 from telegrad.kernels.compiled import Loop, in_chunks
+from telegrad.kernels.device import with_gpu_form
 from telegrad.kernels.magnitudes import largest_in, plain
 from telegrad.kernels.uniforms import uniform_bits, words
 from telegrad.random import Key
@@ -187,14 +188,14 @@ class Rotation:
         self._held = threading.local()
 
     @cached_property
-    def _short_places(self) -> np.ndarray:
+    def short_places(self) -> np.ndarray:
         """Where the entries of the short blocks lie, in the order of the blocks."""
         stride = _stride(self._rest) if len(self.sizes) - self.n // LARGEST > 1 else 1
         return np.arange(self._rest) * stride % max(1, self._rest) * self.n // max(1, self._rest)
 
     def _places(self, number: int) -> np.ndarray:
         start = self.starts[number] - (self.n - self._rest)
-        return self._short_places[start : start + self.sizes[number]]
+        return self.short_places[start : start + self.sizes[number]]
 
     def _skipped(self, start: int) -> int:
         """How many entries of short blocks lie before entry number `start` of the long ones."""
@@ -202,8 +203,9 @@ class Rotation:
         return min(self._rest, ((start + 1) * self._rest - 1) // (self.n - self._rest) + 1)
 
     @cached_property
-    def _whole_keys(self) -> list[tuple[np.uint64, np.uint64]]:
-        return [words(self._key.fold(block=0).fold(round=number)) for number in range(2)]
+    def whole_words(self) -> list[tuple[int, int]]:
+        """The words of the keys of the signs that the long blocks' two rounds share."""
+        return [self._key.fold(block=0).fold(round=number).words for number in range(2)]
 
     def scratch(self, number: int, dtype: np.dtype[Any]) -> np.ndarray:
         """Room for block `number`, this thread's: fresh memory costs more than a pass over it."""
@@ -219,18 +221,24 @@ class Rotation:
     def _rounds(self, start: int, size: int) -> list[tuple[np.uint64, np.uint64, int]]:
         """(the key's words, the first of the stream's numbers) of the signs of each round."""
         if size == LARGEST:
-            return [(*pair, start // 32) for pair in self._whole_keys]
+            return [(np.uint64(offset), np.uint64(inner), start // 32) for offset, inner in self.whole_words]
         base = self._key.fold(block=start).fold(size=size)
         return [(*words(base.fold(round=number)), 0) for number in range(2 if size >= _SAFE else 3)]
 
     def block(self, x: np.ndarray, number: int) -> tuple[np.ndarray, float]:
         """(Y, c): block `number` of the rotated x is Y / c, in x's precision; Y lasts until this thread's next call."""
         start, size = self.starts[number], self.sizes[number]
-        own, other = self._scratch(size, x.dtype)
+        own = self.scratch(number, x.dtype)
         if size == LARGEST:
             _gather(x, start, self._skipped(start), self._rest, own)
         else:
             np.take(x, self._places(number), out=own)
+        return self.turned(own, number)
+
+    def turned(self, own: np.ndarray, number: int) -> tuple[np.ndarray, float]:
+        """`block` of entries that are already taken from their places; they are used up."""
+        start, size = self.starts[number], self.sizes[number]
+        other = self._scratch(size, own.dtype)[1]
         if size < SMALLEST:
             return _uniformly(own, self._key.fold(block=start), inverse=False), 1.0
         # Brought near 1 by a power of two, in two steps that x's precision holds: nothing overflows or vanishes.
@@ -248,17 +256,7 @@ class Rotation:
         may be what `scratch` gave) is used up.
         """
         start, size = self.starts[number], self.sizes[number]
-        if size < SMALLEST:
-            y = _uniformly(y, self._key.fold(block=start), inverse=True)
-        else:
-            rounds, other = self._rounds(start, size), self._scratch(size, y.dtype)[1]
-            high, scale = _high(size), scale * float(size) ** (-len(rounds) / 2)
-            if len(rounds) % 2:
-                high = size // high
-            for stream in reversed(rounds):
-                _transform(y, high, size // high, other)
-                _flipped(other, stream)
-                y, other, high = other, y, size // high
+        y, scale = self.turned_back(y, number, scale)
         # Products are rounded once: in float32 where it holds the scale, else in float64.
         with np.errstate(over="ignore", under="ignore"):
             short = np.float32(scale)
@@ -267,6 +265,19 @@ class Rotation:
             _scatter(y, factor, start, self._skipped(start), self._rest, out)
         else:
             out[self._places(number)] = y.astype(np.float64) * scale
+
+    def turned_back(self, y: np.ndarray, number: int, scale: float) -> tuple[np.ndarray, float]:
+        """(z, c): `scale` times the inverse image of y, block `number`, is c z; y is used up."""
+        start, size = self.starts[number], self.sizes[number]
+        if size < SMALLEST:
+            return _uniformly(y, self._key.fold(block=start), inverse=True), scale
+        rounds, other = self._rounds(start, size), self._scratch(size, y.dtype)[1]
+        high = _high(size) if len(rounds) % 2 == 0 else size // _high(size)
+        for stream in reversed(rounds):
+            _transform(y, high, size // high, other)
+            _flipped(other, stream)
+            y, other, high = other, y, size // high
+        return y, scale * float(size) ** (-len(rounds) / 2)
 
     def each_block(self, work: Callable[[int], Any]) -> list[Any]:
         """[work(number) for every block], by all threads."""
@@ -283,6 +294,7 @@ def _high(size: int) -> int:
     return 1 << (size.bit_length() // 2)
 
 
+@with_gpu_form("hadamard")
 def rotate(v: Tensor, seed: int) -> Tensor:
     """The rotation number `seed` of the flat v, block by block; an isometry. float64, or float32 for shorter floats."""
     x, rotation = plain(v), Rotation(len(v), seed)
@@ -297,6 +309,7 @@ def rotate(v: Tensor, seed: int) -> Tensor:
     return torch.from_numpy(out).to(v.device)
 
 
+@with_gpu_form("hadamard")
 def rotate_back(y: Tensor, seed: int) -> Tensor:
     """The inverse of `rotate`, which is also its transpose."""
     x, rotation = plain(y), Rotation(len(y), seed)

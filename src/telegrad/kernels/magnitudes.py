@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from telegrad.kernels.compiled import Loop, in_chunks
+from telegrad.kernels.device import with_gpu_form
 
 __all__ = ["largest_in", "largest_magnitude", "plain", "sum_of_magnitudes_in", "sums_of_squares", "sums_of_squares_in"]
 
@@ -87,6 +88,7 @@ def _square_reference(v: np.ndarray, block: int, out: np.ndarray) -> None:
         out[b] = np.cumsum(np.cumsum(lanes.reshape(-1, _LANES), axis=0)[-1])[-1]
 
 
+@with_gpu_form("magnitudes")
 def sums_of_squares(v: Tensor, block: int) -> Tensor:
     """Σ v_j² over every `block` of neighbours (the last may be shorter), float64: 64 interleaved sums, then their
     sum.

@@ -16,15 +16,21 @@ import torch
 from torch import Tensor
 
 from telegrad.kernels.compiled import Loop, in_chunks
+from telegrad.kernels.device import with_gpu_form
 from telegrad.kernels.magnitudes import plain
 
-__all__ = ["PLANES", "leading_bits", "plane_counts", "quotients"]
+__all__ = ["PLANES", "REST_BLOCK", "REST_LANES", "bits_dtype", "leading_bits", "plane_counts", "quotients"]
 
 PLANES = 62
 """Bit planes of a magnitude relative to the largest; what is below them is the exact remainder."""
 
-_BLOCK = 65536
-_LANES = 16
+REST_BLOCK = 65536
+"""Entries whose squared remainders are summed apart."""
+
+REST_LANES = 128
+"""Sums of them that are formed beside each other and added in the end."""
+
+_LANES = REST_LANES // 8
 _DIGITS = 11
 
 
@@ -48,8 +54,8 @@ def _count_scalar(x: Any, m: float, counts: Any, squares: Any) -> None:
     since = 0
     for block in range(len(squares)):
         lanes[:] = 0.0
-        stop = min(len(x), (block + 1) * _BLOCK)
-        for low in range(block * _BLOCK, stop, row):
+        stop = min(len(x), (block + 1) * REST_BLOCK)
+        for low in range(block * REST_BLOCK, stop, row):
             size = min(row, stop - low)
             if size < row:
                 words[:] = 0
@@ -109,7 +115,7 @@ def _count_scalar(x: Any, m: float, counts: Any, squares: Any) -> None:
 
 def _count_reference(x: np.ndarray, m: float, counts: np.ndarray, squares: np.ndarray) -> None:
     for block in range(len(squares)):
-        q, rest = _quotients(x[block * _BLOCK : (block + 1) * _BLOCK], m)
+        q, rest = _quotients(x[block * REST_BLOCK : (block + 1) * REST_BLOCK], m)
         for p in range(PLANES):
             counts[p] += int((q >> p & 1).sum())
         lanes = np.zeros(-(-len(q) // (8 * _LANES)) * 8 * _LANES)
@@ -117,16 +123,17 @@ def _count_reference(x: np.ndarray, m: float, counts: np.ndarray, squares: np.nd
         squares[block] = np.cumsum(np.cumsum(lanes.reshape(-1, 8 * _LANES), axis=0)[-1])[-1]
 
 
+@with_gpu_form("planes")
 def plane_counts(v: Tensor, m: float) -> tuple[Tensor, Tensor]:
     """(the set bits of planes 1 … 62, int64; Σ rest² of each 65536 neighbours, float64)."""
     x = plain(v)
 
     def work(_: int, start: int, stop: int) -> tuple[np.ndarray, np.ndarray]:
-        counts, squares = np.zeros(64, dtype=np.int64), np.zeros(-(-(stop - start) // _BLOCK))
+        counts, squares = np.zeros(64, dtype=np.int64), np.zeros(-(-(stop - start) // REST_BLOCK))
         _count(x[start:stop], m, counts, squares)
         return counts, squares
 
-    parts = in_chunks(work, len(x), _BLOCK)
+    parts = in_chunks(work, len(x), REST_BLOCK)
     counts = np.sum([counts for counts, _ in parts], axis=0)[:PLANES][::-1].copy()
     return torch.from_numpy(counts), torch.from_numpy(np.concatenate([squares for _, squares in parts]))
 
@@ -144,14 +151,20 @@ def _lead_reference(x: np.ndarray, m: float, shift: int, mask: int, out: np.ndar
     out[:] = np.where(x < 0, -bits, bits)
 
 
+def bits_dtype(count: int) -> torch.dtype:
+    """The smallest signed integer type for `count` bits."""
+    return torch.int8 if count <= 7 else torch.int16 if count <= 15 else torch.int64
+
+
+@with_gpu_form("planes")
 def leading_bits(v: Tensor, m: float, level: int, count: int) -> Tensor:
-    """sign(v_j) times the integer of the `count` bits of |v_j| / m that end with bit number `level`, in the smallest
-    signed integer type.
+    """sign(v_j) times the integer of the `count` bits of |v_j| / m that end with bit number `level`, on the
+    CPU, in the dtype `bits_dtype(count)`.
     """
-    x = plain(v)
-    out = np.empty(len(x), dtype=np.int8 if count <= 7 else np.int16 if count <= 15 else np.int64)
+    x, bits = plain(v), torch.empty(len(v), dtype=bits_dtype(count))
+    out = bits.numpy()
     in_chunks(lambda _, low, high: _lead(x[low:high], m, PLANES - level, (1 << count) - 1, out[low:high]), len(x))
-    return torch.from_numpy(out)
+    return bits
 
 
 _count = Loop(_count_scalar, _count_reference)

@@ -9,11 +9,12 @@ import torch
 from torch import Tensor
 
 from telegrad.kernels.compiled import Loop, in_chunks
+from telegrad.kernels.device import with_gpu_form
 from telegrad.kernels.magnitudes import plain
 from telegrad.kernels.uniforms import UNIT, uniform_bits, words
 from telegrad.random import Key
 
-__all__ = ["rounded_to_steps", "times_steps"]
+__all__ = ["rounded_to_steps", "symbol_dtype", "times_steps"]
 
 _SHORT = 1024
 _PIECE = 65536
@@ -56,14 +57,20 @@ def _round_reference(
     out[:] = np.where(x < 0, -magnitude, magnitude)
 
 
+def symbol_dtype(most: int) -> torch.dtype:
+    """The smallest signed integer type for magnitudes up to `most` + 1."""
+    return torch.int8 if most < 127 else torch.int16 if most < 32767 else torch.int64
+
+
+@with_gpu_form("rounding")
 def rounded_to_steps(v: Tensor, steps: Tensor, bucket: int, key: Key, most: int) -> Tensor:
     """sign(v_j) (⌊y_j⌋ + [u_j < y_j − ⌊y_j⌋]) for y_j = |v_j| / step of j's bucket, u the stream of the key.
 
-    Buckets of `bucket` neighbours have one positive float64 step each. The result has the smallest signed integer type
-    for magnitudes up to `most` + 1.
+    Buckets of `bucket` neighbours have one positive float64 step each. The result, on the CPU, has the dtype
+    `symbol_dtype(most)`.
     """
-    kind = np.int8 if most < 127 else np.int16 if most < 32767 else np.int64
-    x, out = plain(v), np.empty(len(v), dtype=kind)
+    symbols = torch.empty(len(v), dtype=symbol_dtype(most))
+    x, out = plain(v), symbols.numpy()
     of_buckets, bucket = _spread(steps, bucket, len(x))
     short = len(x) < _SHORT  # an array of uniforms costs nothing
     given, (offset, inner) = (key.uniform(len(x)).numpy(), (np.uint64(0),) * 2) if short else (np.empty(0), words(key))
@@ -74,7 +81,7 @@ def rounded_to_steps(v: Tensor, steps: Tensor, bucket: int, key: Key, most: int)
         len(x),
         bucket,
     )
-    return torch.from_numpy(out)
+    return symbols
 
 
 def _times_scalar(symbols: Any, steps: Any, bucket: int, out: Any) -> None:

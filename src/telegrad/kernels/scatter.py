@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from telegrad.kernels.compiled import Loop
+from telegrad.kernels.device import with_gpu_form
 from telegrad.kernels.magnitudes import plain
 
 __all__ = ["add_at", "taken"]
@@ -22,14 +23,15 @@ _PLAIN = (torch.float32, torch.float64)
 
 
 def taken(v: Tensor, index: Tensor, widened: bool = True) -> Tensor:
-    """v[index], `widened` to float64 or in v's own dtype; `v` flat, `index` int64."""
+    """v[index] on the CPU, `widened` to float64 or in v's own dtype; `v` flat, `index` int64."""
     if v.is_cuda or v.dtype not in _PLAIN:
-        chosen = v[index.to(v.device)]
+        chosen = v[index.to(v.device)].cpu()
         return chosen.double() if widened else chosen
     numbers = v.detach().numpy()[index.numpy()]
     return torch.from_numpy(numbers.astype(np.float64) if widened else numbers)
 
 
+@with_gpu_form("scatter")
 def add_at(out: Tensor, index: Tensor, numbers: Tensor, weight: float) -> None:
     """out[index] += weight · numbers, in place and in out's dtype; `out` flat, the indices (int64) all different."""
     if out.is_cuda or out.dtype not in _PLAIN:

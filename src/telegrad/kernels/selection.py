@@ -16,15 +16,18 @@ import torch
 from torch import Tensor
 
 from telegrad.kernels.compiled import Loop, in_chunks
+from telegrad.kernels.device import with_gpu_form
 from telegrad.kernels.reference import descending_order
 
-__all__ = ["SMALL", "MagnitudeHistogram", "largest_entries"]
+__all__ = ["INTEGERS", "SMALL", "MagnitudeHistogram", "first_bits", "keys_of", "largest_entries"]
 
 SMALL = 4096
 """Vectors with fewer entries are sorted: that is as quick."""
 
-_INTEGERS = {torch.float32: torch.int32, torch.float64: torch.int64}
-_INTEGERS |= {torch.bfloat16: torch.int16, torch.float16: torch.int16}
+INTEGERS = {torch.float32: torch.int32, torch.float64: torch.int64}
+INTEGERS |= {torch.bfloat16: torch.int16, torch.float16: torch.int16}
+"""What a float's bits are read as."""
+
 _LONG = 1 << 20
 _BITS, _BITS_OF_LONG = 13, 15  # of a key that tell its bin; short vectors are not worth clearing many bins
 _BLOCK = 256
@@ -40,7 +43,8 @@ class MagnitudeHistogram:
     """
 
     def __init__(self, v: Tensor, with_sums: bool = False) -> None:
-        self.n, self._keys = len(v), _Keys(v)
+        self.n = len(v)
+        self._keys: Any = keys_of(v)  # of the CPU, or of a GPU
         self._finer: dict[tuple[int, int], np.ndarray] = {}
         self._offsets: np.ndarray | int = 0
         if with_sums and self._keys.shift:
@@ -69,6 +73,9 @@ class MagnitudeHistogram:
         keys = self._keys
         top = _Cut(0, keys.bits, 0, self.n) if start == 0 else self._cut(start)
         bottom = self._cut(stop - 1)
+        if keys.exact:
+            first = ((1 << keys.bits) - 1, 0) if start == 0 else (top.low, start - top.above)
+            return keys.window(first, (bottom.low, stop - bottom.above), stop - start)
         if top.low == bottom.low and top.alone:
             return torch.from_numpy(keys.ties(top.low, start - top.above, stop - top.above))
         # A key so common that it fills a run alone is not collected: of its entries the right ones are counted off.
@@ -97,7 +104,7 @@ class MagnitudeHistogram:
             number, shift = len(counts) - 1 - place, max(0, cut.shift - self._keys.width)
             count = int(counts[number])
             cut = _Cut(cut.low | number << shift, shift, cut.above + int(above[place]) - count, count)
-            if shift == 0 or count <= max(self.n >> 3, SMALL):
+            if shift == 0 or (count <= max(self.n >> 3, SMALL) and not keys.exact):
                 return cut
             if (cut.low, shift) not in self._finer:
                 self._finer[cut.low, shift] = keys.counted(cut.low, max(0, shift - keys.width), shift)
@@ -123,23 +130,26 @@ def _limit(found: np.ndarray, cut: _Cut, rank: int) -> tuple[int, int]:
     return key, place - int(np.count_nonzero(mine > key))
 
 
-class _Keys:
+def first_bits(v: Tensor) -> int:
+    """How many first bits of a key tell its bin."""
+    return _BITS if v.element_size() > 2 and len(v) < _LONG else _BITS_OF_LONG
+
+
+class Keys:
     """A vector's magnitudes as integers of `bits` bits, and the passes over them."""
 
+    exact = False
+    """Whether a window's ends are found to the last bit by counting, and nothing more than it is collected."""
+
     def __init__(self, v: Tensor) -> None:
-        self.dtype, plain = v.dtype, v.detach().view(_INTEGERS[v.dtype])
-        self.bits = 8 * v.element_size() - 1
-        self.width = _BITS if self.bits > 15 and len(plain) < _LONG else _BITS_OF_LONG
+        self.bits, self.width, self._n = 8 * v.element_size() - 1, first_bits(v), len(v)
         self.shift = self.bits - self.width
-        self._on_device: Tensor | None = plain if plain.is_cuda else None
-        self._plain, self._mask = _integers(plain, self.bits)
-        self._n = len(plain)
+        self._plain = v.detach().cpu().view(INTEGERS[v.dtype]).numpy()
+        self._mask = self._plain.dtype.type((1 << self.bits) - 1)
 
     def counted(self, low: int, shift: int, within: int | None = None) -> np.ndarray:
         """The counts of key >> shift; of only the keys from `low` on to low + 2^within − 1, relative to low."""
         bins = 1 << ((self.bits if within is None else within) - shift)
-        if self._on_device is not None:
-            return _torch_counts(self._on_device, self.bits, low, shift, within, bins)
         rows = 4 if self._n >= 1 << 16 else 1
 
         def work(_: int, start: int, stop: int) -> np.ndarray:
@@ -155,11 +165,6 @@ class _Keys:
     def counted_with_offsets(self) -> np.ndarray:
         """The counts of the keys' first bits and the sums of what is below these, int64, shape (bins, 2)."""
         shift, bins = self.shift, 1 << self.width
-        if self._on_device is not None:
-            keys = (self._on_device & ((1 << self.bits) - 1)).to(torch.int64)
-            counts = torch.bincount(keys >> shift, minlength=bins)
-            sums = torch.zeros_like(counts).index_add_(0, keys >> shift, keys & ((1 << shift) - 1))
-            return torch.stack([counts, sums], 1).cpu().numpy()
         rows = 2 if self._n >= 1 << 16 else 1
 
         def work(_: int, start: int, stop: int) -> np.ndarray:
@@ -171,10 +176,6 @@ class _Keys:
 
     def collected(self, low: int, high: int, most: int) -> tuple[np.ndarray, np.ndarray]:
         """(indices, keys) of the entries with keys from low to high, of which there are `most`."""
-        if self._on_device is not None:
-            keys = self._on_device & ((1 << self.bits) - 1)
-            where = ((keys >= low) & (keys <= high)).nonzero().squeeze(1)
-            return where.cpu().numpy(), keys[where].cpu().numpy()
 
         def work(_: int, start: int, stop: int) -> tuple[np.ndarray, np.ndarray]:
             room = min(most, stop - start) + 1  # the loop writes one place ahead
@@ -189,20 +190,15 @@ class _Keys:
 
     def ties(self, key: int, first: int, last: int) -> np.ndarray:
         """The indices of the entries with that very key, from the `first` to before the `last` of them."""
-        if self._on_device is not None:
-            same = (self._on_device & ((1 << self.bits) - 1)) == key
-            return same.nonzero().squeeze(1)[first:last].cpu().numpy()
         where = np.empty(last - first, dtype=np.int64)
         _collect_ties(self._plain, self._mask, key, first, where)
         return where
 
 
-def _integers(plain: Tensor, bits: int) -> tuple[Any, Any]:
-    """What loops on the CPU run over: the integers, and the mask that takes their sign bit out."""
-    if plain.is_cuda:
-        return None, None
-    array = plain.numpy()
-    return array, array.dtype.type((1 << bits) - 1)
+@with_gpu_form("selection")
+def keys_of(v: Tensor) -> Keys:
+    """The passes over v's magnitudes, where v lies."""
+    return Keys(v)
 
 
 def _summed(parts: list[np.ndarray]) -> np.ndarray:
@@ -215,7 +211,7 @@ def _summed(parts: list[np.ndarray]) -> np.ndarray:
 @cache
 def _ends(dtype: torch.dtype, width: int) -> tuple[np.ndarray, np.ndarray]:
     """The smallest and the largest magnitude of every bin; those of infinity and NaN stay empty, and end in numbers."""
-    integer = _INTEGERS[dtype]
+    integer = INTEGERS[dtype]
     shift = torch.iinfo(integer).bits - 1 - width
     first = torch.arange(1 << width, dtype=torch.int64) << shift
     ends = (keys.to(integer).view(dtype).double().numpy() for keys in (first, first + ((1 << shift) - 1)))
@@ -224,19 +220,14 @@ def _ends(dtype: torch.dtype, width: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def largest_entries(v: Tensor, k: int) -> Tensor:
-    """The indices of the k entries of largest magnitude, increasing; among equal magnitudes the lowest indices win."""
+    """The indices of the k entries of largest magnitude, increasing, on the CPU; among equal magnitudes the lowest
+    indices win.
+    """
     if k >= len(v):
-        return torch.arange(len(v), device=v.device)
+        return torch.arange(len(v))
     if len(v) < SMALL:
-        return descending_order(v)[:k].sort().values
-    return MagnitudeHistogram(v).ranked(0, k).to(v.device)
-
-
-def _torch_counts(plain: Tensor, bits: int, low: int, shift: int, within: int | None, bins: int) -> np.ndarray:
-    keys = (plain & ((1 << bits) - 1)).to(torch.int64)
-    if within is not None:
-        keys = keys[(keys >= low) & (keys < low + (1 << within))] - low
-    return torch.bincount(keys >> shift, minlength=bins).cpu().numpy()
+        return descending_order(v.cpu())[:k].sort().values
+    return MagnitudeHistogram(v).ranked(0, k)
 
 
 def _count_scalar(keys, mask, shift, counts):  # type: ignore[no-untyped-def]

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from telegrad.kernels.compiled import Loop, in_chunks
+from telegrad.kernels.device import with_gpu_form
 from telegrad.random import Key
 
 __all__ = ["UNIT", "drawn_in_proportion", "uniform_bits", "uniforms", "words"]
@@ -19,6 +20,7 @@ __all__ = ["UNIT", "drawn_in_proportion", "uniform_bits", "uniforms", "words"]
 _SHORT = 4096  # below it, a few numpy operations are as quick as a compiled loop
 _PIECE = 1 << 18
 _BLOCK = 256
+_CPU = torch.device("cpu")
 
 UNIT = 2.0**-53
 """What the integers of `uniform_bits` are multiplied by to lie in [0, 1); the product is exact."""
@@ -45,23 +47,31 @@ def words(key: Key) -> tuple[np.uint64, np.uint64]:
     return np.uint64(offset), np.uint64(inner)
 
 
-def uniforms(key: Key, n: int, start: int = 0) -> Tensor:
-    """`key.uniform(n, start=start)`, float64 on the CPU, by all threads."""
+def uniforms(key: Key, n: int, start: int = 0, device: torch.device = _CPU) -> Tensor:
+    """`key.uniform(n, start=start)`, float64, made on the device; on the CPU by all threads."""
+    return uniforms_on(device, key, n, start)
+
+
+@with_gpu_form("uniforms")
+def uniforms_on(device: torch.device, key: Key, n: int, start: int) -> Tensor:
+    """`uniforms` in another order."""
     if n < _SHORT:
-        return key.uniform(n, start=start)
+        return key.uniform(n, start=start, device=device)
     out = torch.empty(n, dtype=torch.float64)
     array, (offset, inner) = out.numpy(), words(key)
     in_chunks(lambda _, low, high: _fill(array[low:high], offset, inner, start + low), n)
-    return out
+    return out.to(device)
 
 
+@with_gpu_form("uniforms")
 def drawn_in_proportion(v: Tensor, threshold: float, key: Key) -> Tensor:
     """The indices j with u_j · threshold < |v_j|, u = `key.uniform(d)`: each with probability |v_j| / threshold, at
-    most 1; increasing, int64, shape (n,). `v`: flat and contiguous, any float dtype. No array of size d is made.
+    most 1; increasing, int64, shape (n,), on the CPU. `v`: flat and contiguous, any float dtype. No array of size d is
+    made.
     """
-    if v.is_cuda or len(v) < _SHORT:
-        drawn = key.uniform(len(v), device=v.device) * threshold < v.double().abs()
-        return drawn.nonzero().squeeze(1)
+    v = v.cpu()
+    if len(v) < _SHORT:
+        return (key.uniform(len(v)) * threshold < v.double().abs()).nonzero().squeeze(1)
     offset, inner = words(key)
 
     def work(_: int, start: int, stop: int) -> list[np.ndarray]:

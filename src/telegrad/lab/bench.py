@@ -10,7 +10,7 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -107,19 +107,23 @@ def bench_codec(
     repeats: int,
     peers: bool = True,
     progress: Callable[[str], None] = lambda text: None,
+    device: str = "cpu",
 ) -> list[Timing]:
     """Time encoding (packed bytes included) or decoding (unpacking and accumulating into a dense float32 tensor),
     beside a copy and, where `peers` are wanted, what torch offers.
 
-    Raises `SpecError` for a spec that does not exist or fit, `ConfigError` for an unknown law of entries.
+    On a GPU, `device="cuda"`, a call ends when the device has done what it started. Raises `SpecError` for a spec that
+    does not exist or fit, `ConfigError` for an unknown law of entries or a device that is not there.
     """
+    if device != "cpu" and not (device == "cuda" and torch.cuda.is_available()):
+        raise ConfigError(f"device={device!r}: cpu is there, and cuda where torch finds a GPU")
     compressors = [build(spec, "compressor") for spec in specs]
     found = []
     for size in sizes:
         for vector in vectors:
             if vector not in VECTORS:
                 raise ConfigError(f"vector={vector!r}: {', '.join(VECTORS)} are there")
-            x = VECTORS[vector](torch.randn(size, generator=torch.Generator().manual_seed(size)))
+            x = VECTORS[vector](torch.randn(size, generator=torch.Generator().manual_seed(size))).to(device)
             progress(f"{part}: {size:,} entries, {vector}")
             contenders = _encoders(compressors, x) if part == "encode" else _decoders(compressors, x)
             contenders = [contender for contender in contenders if contender.ours or peers]
@@ -156,6 +160,7 @@ def _decoders(compressors: Sequence[Compressor], x: Tensor) -> list[_Contender]:
 
 
 def _timed(contenders: Sequence[_Contender], x: Tensor, vector: str, repeats: int) -> list[Timing]:
+    contenders = [replace(contender, call=_finished(contender.call, x)) for contender in contenders]
     target = torch.empty_like(x)
     target.copy_(x)
     first: list[float] = []
@@ -167,7 +172,7 @@ def _timed(contenders: Sequence[_Contender], x: Tensor, vector: str, repeats: in
         first.append(time.perf_counter() - began)
         bits.append(8 * len(made) if isinstance(made, bytes) else contender.bits)
         del made
-        peak = _peak_bytes(contender.call)
+        peak = _peak_bytes(contender.call, x)
         shares.append(None if peak is None else peak / (4 * len(x)))
     times: list[list[float]] = [[] for _ in contenders]
     ratios: list[list[float]] = [[] for _ in contenders]
@@ -176,7 +181,7 @@ def _timed(contenders: Sequence[_Contender], x: Tensor, vector: str, repeats: in
         for number, contender in enumerate(contenders):
             if repeat >= 2 and times[number][0] > _SLOW:
                 continue
-            copies.append(_seconds(lambda: target.copy_(x)))
+            copies.append(_seconds(_finished(lambda: target.copy_(x), x)))
             times[number].append(_seconds(contender.call))
             ratios[number].append(times[number][-1] / copies[-1])
     copy = Timing("copy", False, vector, len(x), statistics.median(copies), 1.0, 0.0, 0.0, 32 * len(x))
@@ -197,6 +202,19 @@ def _timed(contenders: Sequence[_Contender], x: Tensor, vector: str, repeats: in
     return [copy, *found]
 
 
+def _finished(call: Callable[[], Any], x: Tensor) -> Callable[[], Any]:
+    """The call and, for an x on a GPU, the wait for what it started there."""
+    if not x.is_cuda:
+        return call
+
+    def whole() -> Any:
+        made = call()
+        torch.cuda.synchronize(x.device)
+        return made
+
+    return whole
+
+
 def _seconds(call: Callable[[], Any]) -> float:
     """The time of one call; the mean of several where one is too short to be timed."""
     count, spent = 0, 0.0
@@ -208,8 +226,15 @@ def _seconds(call: Callable[[], Any]) -> float:
     return spent / count
 
 
-def _peak_bytes(call: Callable[[], Any]) -> int | None:
-    """By how much a call raises the process's resident memory at its peak; None where the system does not tell."""
+def _peak_bytes(call: Callable[[], Any], x: Tensor) -> int | None:
+    """By how much a call raises the process's resident memory at its peak, or, for an x on a GPU, what is allocated
+    there; None where the system does not tell.
+    """
+    if x.is_cuda:
+        torch.cuda.reset_peak_memory_stats(x.device)
+        allocated = torch.cuda.memory_allocated(x.device)
+        call()
+        return torch.cuda.max_memory_allocated(x.device) - allocated
     status, clear = Path("/proc/self/status"), Path("/proc/self/clear_refs")
     try:
         clear.write_text("5", encoding="ascii")  # forget the highest resident set so far
@@ -240,7 +265,8 @@ def bench_step(methods: Sequence[str], workers: int, steps: int, repeats: int) -
     ]
 
 
-def as_json(part: str, rows: Sequence[Timing] | Sequence[Share]) -> dict[str, Any]:
-    """What `telegrad bench --json` writes."""
+def as_json(part: str, rows: Sequence[Timing] | Sequence[Share], device: str = "cpu") -> dict[str, Any]:
+    """What `telegrad bench --json` writes; a GPU by its name."""
+    where = torch.cuda.get_device_name() if device == "cuda" else device
     results = [asdict(row) | ({"share": row.share} if isinstance(row, Share) else {}) for row in rows]
-    return {"bench": part, **provenance(), "threads": torch.get_num_threads(), "results": results}
+    return {"bench": part, **provenance(), "device": where, "threads": torch.get_num_threads(), "results": results}

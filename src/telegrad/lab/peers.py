@@ -54,7 +54,7 @@ def _power_iteration(x: Tensor) -> Callable[[], Tensor]:
     """The hook's step on the most square matrix: P = M Q, orthogonalised, then Q = Mᵀ P; Q is kept for the next."""
     rows = max(1, int(len(x) ** 0.5))
     matrix = x[: rows * (len(x) // rows)].view(rows, -1)
-    q = torch.randn(matrix.shape[1], min(_RANK, rows), generator=torch.Generator().manual_seed(0))
+    q = torch.randn(matrix.shape[1], min(_RANK, rows), generator=torch.Generator().manual_seed(0)).to(x.device)
 
     def call() -> Tensor:
         p = torch.linalg.qr(matrix @ q).Q

@@ -120,6 +120,9 @@ class MLMC(Compressor):
             pi[self.base :] = inclusions(rest, self.sampling, self.draws, costs[self.base :]) if some else 0.0
         return pi
 
+    def on_gpu(self, v: Tensor) -> bool:
+        return self.weight is None and self.ladder.on_gpu(v)
+
     def _encode(self, v: Tensor, key: Key) -> Encoded:
         levels = self.ladder.levels(v)
         pi = self._inclusions(v, levels)

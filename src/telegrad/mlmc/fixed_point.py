@@ -39,6 +39,9 @@ class FixedPointLadder(Ladder):
     def omega(self, d: int, adaptive: bool) -> float:
         return (d**0.5 - 1) / 2
 
+    def on_gpu(self, v: Tensor) -> bool:
+        return True
+
     def levels(self, v: Tensor) -> Levels:
         return _BitPlanes(v)
 

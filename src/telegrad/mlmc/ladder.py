@@ -87,6 +87,10 @@ class Ladder(Registered, ABC):
         values.
         """
 
+    def on_gpu(self, v: Tensor) -> bool:
+        """Whether `levels` takes this v where it lies on a GPU, see `Compressor.on_gpu`."""
+        return False
+
     @abstractmethod
     def levels(self, v: Tensor) -> Levels:
         """Apply to a flat, finite, non-zero vector of shape (d,), any float dtype."""

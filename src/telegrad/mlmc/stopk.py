@@ -67,9 +67,12 @@ class SegmentedTopKLadder(Ladder):
         # Σ Δ_l² / p_l is linear in the Δ_l², so the worst case lies in the block that is drawn least for its energy.
         return inflation / float(fixed_law(sizes).min()) - 1
 
+    def on_gpu(self, v: Tensor) -> bool:
+        return len(v) >= SMALL and v.dtype != torch.float64
+
     def levels(self, v: Tensor) -> Levels:
         sizes = block_sizes(len(v), resolve_amount(self, "s", len(v)), self.growth)
-        if len(v) >= SMALL and v.dtype != torch.float64:
+        if self.on_gpu(v):
             histogram = MagnitudeHistogram(v)
             if float(histogram.largest[np.flatnonzero(histogram.counts)[-1]]) >= _LARGE_ENOUGH:
                 return _CountedBlocks(v, sizes, self.values, histogram)

@@ -49,7 +49,7 @@ class Floats(Values):
     def rounded(self, dtype: torch.dtype, key: Key | None) -> Floats:
         if self.value.dtype == dtype:
             return self
-        drawn = uniforms(key, self.n).to(self.value.device) if key else None
+        drawn = uniforms(key, self.n, device=self.value.device) if key else None
         return Floats(round_to_dtype(self.value.double(), dtype, drawn))
 
     def sizes(self, dtype: torch.dtype) -> Sizes:

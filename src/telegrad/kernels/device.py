@@ -1,0 +1,66 @@
+"""Which form of a kernel runs: the loops of the CPU, or, for tensors on a GPU, what `telegrad.kernels.gpu` holds.
+
+A front function marked `@with_gpu_form("module")` keeps its one name and meaning. Where its first argument lies on a
+GPU, the function of the same name in `telegrad.kernels.gpu.<module>` answers; where Triton is missing the function
+itself does, which copies what it needs to the CPU. Both give the same bytes.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from functools import cache, wraps
+from importlib import import_module
+from typing import Any, ParamSpec, TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from telegrad.errors import TelegradWarning
+
+__all__ = ["on_gpu", "with_gpu_form"]
+
+Arguments = ParamSpec("Arguments")
+Result = TypeVar("Result")
+
+_everywhere = False  # tests set it: the forms for a GPU run for all tensors, under Triton's interpreter
+
+
+def on_gpu(what: Tensor | torch.device | np.ndarray) -> bool:
+    """Whether the forms for a GPU run for this tensor, or for tensors on this device."""
+    there = what.is_cuda if isinstance(what, Tensor) else isinstance(what, torch.device) and what.type == "cuda"
+    return (there or (_everywhere and not isinstance(what, np.ndarray))) and _triton()
+
+
+def with_gpu_form(module: str) -> Callable[[Callable[Arguments, Result]], Callable[Arguments, Result]]:
+    """Mark a function as having a form of its name in `telegrad.kernels.gpu.<module>`; its first argument, a tensor or
+    a device, tells where it runs.
+    """
+
+    def marked(on_cpu: Callable[Arguments, Result]) -> Callable[Arguments, Result]:
+        @wraps(on_cpu)
+        def front(*arguments: Arguments.args, **named: Arguments.kwargs) -> Result:
+            first: Any = arguments[0]
+            form = _form(module, on_cpu.__name__) if on_gpu(first) else on_cpu
+            return form(*arguments, **named)
+
+        return front
+
+    return marked
+
+
+@cache
+def _form(module: str, name: str) -> Any:
+    return getattr(import_module(f"telegrad.kernels.gpu.{module}"), name)
+
+
+@cache
+def _triton() -> bool:
+    try:
+        import triton  # noqa: F401
+    except ImportError:
+        text = "triton is not installed: tensors on a GPU are copied to the CPU, and encoded and decoded there"
+        warnings.warn(text, TelegradWarning, stacklevel=4)
+        return False
+    return True
