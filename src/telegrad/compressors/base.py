@@ -146,9 +146,12 @@ class Compressor(Registered, ABC):
             return math.inf
 
 
+_TOP = {dtype: torch.finfo(dtype).max for dtype in DTYPES}
+
+
 def _fits(code: Code) -> bool:
     """Whether the estimate and every term of it are finite in the tensor's dtype; decoded only where it is close."""
-    top = torch.finfo(code.dtype).max
+    top = _TOP[code.dtype]
     if sum(term.values.largest() for term in code.terms) <= top:
         return True
     peaks = [float(term.values.numbers().abs().max()) for term in code.terms]
@@ -166,8 +169,6 @@ def checked(x: Tensor) -> tuple[Tensor | None, int]:
             f"a tensor of {given} cannot be compressed; allowed are {', '.join(map(str, DTYPES))}: write x.float()"
         )
     v = x.detach().reshape(-1).contiguous()  # a copy only where x is not contiguous
-    if v.numel() == 0:
-        return None, 0
     largest = largest_magnitude(v)
     if not math.isfinite(largest):
         raise NonFiniteError(
@@ -175,8 +176,7 @@ def checked(x: Tensor) -> tuple[Tensor | None, int]:
         )
     if largest == 0.0:
         return None, 0
-    shift = math.frexp(largest)[1]
-    if v.dtype == torch.float64 and abs(shift) > 400:
+    if v.dtype == torch.float64 and abs(shift := math.frexp(largest)[1]) > 400:
         half = -shift // 2
         return v * 2.0**half * 2.0 ** (-shift - half), shift
     return v, 0

@@ -16,9 +16,17 @@ from torch import Tensor
 from telegrad.kernels.compiled import Loop
 from telegrad.kernels.magnitudes import plain
 
-__all__ = ["add_at", "taken"]
+__all__ = ["add_at", "taken", "zeros"]
 
 _PLAIN = (torch.float32, torch.float64)
+_IN_NUMPY = {torch.float32: np.float32, torch.float64: np.float64, torch.float16: np.float16}
+
+
+def zeros(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+    """A tensor of zeros on the CPU, as fresh memory from the system: what is never touched costs nothing."""
+    if dtype in _IN_NUMPY:
+        return torch.from_numpy(np.zeros(shape, dtype=_IN_NUMPY[dtype]))
+    return torch.zeros(shape, dtype=dtype)
 
 
 def taken(v: Tensor, index: Tensor, widened: bool = True) -> Tensor:
@@ -35,10 +43,11 @@ def add_at(out: Tensor, index: Tensor, numbers: Tensor, weight: float) -> None:
     if out.is_cuda or out.dtype not in _PLAIN:
         out.index_add_(0, index.to(out.device), numbers.to(device=out.device, dtype=out.dtype), alpha=weight)
     else:
-        flat = out.detach().numpy()
-        with np.errstate(over="ignore"):  # foreign messages may hold what the dtype cannot
-            own = plain(numbers).astype(flat.dtype, copy=False)
-        _add(flat, index.cpu().numpy(), own, flat.dtype.type(weight))
+        flat, own = out.detach().numpy(), plain(numbers)
+        if own.dtype != flat.dtype:
+            with np.errstate(over="ignore"):  # foreign messages may hold what the dtype cannot
+                own = own.astype(flat.dtype)
+        _add(flat, plain(index), own, flat.dtype.type(weight))
 
 
 def _add_scalar(out, index, numbers, weight):  # type: ignore[no-untyped-def]

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from telegrad.kernels.compiled import Loop, in_chunks
+from telegrad.kernels.magnitudes import plain
 from telegrad.random import Key
 
 __all__ = ["UNIT", "drawn_in_proportion", "uniform_bits", "uniforms", "words"]
@@ -59,7 +60,7 @@ def drawn_in_proportion(v: Tensor, threshold: float, key: Key) -> Tensor:
     """The indices j with u_j · threshold < |v_j|, u = `key.uniform(d)`: each with probability |v_j| / threshold, at
     most 1; increasing, int64, shape (n,). `v`: flat and contiguous, any float dtype. No array of size d is made.
     """
-    if v.is_cuda or len(v) < _SHORT:
+    if v.is_cuda:
         drawn = key.uniform(len(v), device=v.device) * threshold < v.double().abs()
         return drawn.nonzero().squeeze(1)
     offset, inner = words(key)
@@ -67,13 +68,12 @@ def drawn_in_proportion(v: Tensor, threshold: float, key: Key) -> Tensor:
     def work(_: int, start: int, stop: int) -> list[np.ndarray]:
         buffer, found = np.empty(min(_PIECE, stop - start) + 1, dtype=np.int64), []
         for low in range(start, stop, _PIECE):
-            piece = v[low : min(stop, low + _PIECE)]
-            plain = (piece if piece.dtype in (torch.float32, torch.float64) else piece.float()).numpy()
-            found.append(buffer[: _draw(plain, threshold, offset, inner, low, buffer)].copy())
+            piece = plain(v[low : min(stop, low + _PIECE)])
+            found.append(buffer[: _draw(piece, threshold, offset, inner, low, buffer)].copy())
         return found
 
-    parts = [found for part in in_chunks(work, len(v)) for found in part]
-    return torch.from_numpy(np.concatenate(parts)) if parts else torch.zeros(0, dtype=torch.int64)
+    parts = [found for part in in_chunks(work, v.numel()) for found in part]
+    return torch.from_numpy(parts[0] if len(parts) == 1 else np.concatenate([np.zeros(0, dtype=np.int64), *parts]))
 
 
 def _draw_scalar(values, threshold, offset, inner, start, where):  # type: ignore[no-untyped-def]

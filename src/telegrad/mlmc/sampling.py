@@ -31,7 +31,8 @@ def inclusions(weights: Tensor, sampling: Sampling, draws: float, costs: Tensor)
     (B11.3).
     """
     if sampling == "independent":
-        return draws * weights / weights.sum()
+        plain = weights.numpy()
+        return torch.from_numpy(draws * plain / plain.sum())
     if sampling == "coupled":
         return _coupled(weights.square(), draws, costs)
     threshold = optimal_threshold(weights, draws)
@@ -79,7 +80,7 @@ def draw_counts(pi: Tensor, sampling: Sampling, uniforms: Tensor) -> Tensor:
     counts = torch.zeros(len(pi), dtype=torch.int64)
     if sampling == "independent":
         for u in uniforms.tolist():
-            counts[draw_level(pi, u) - 1] += 1
+            counts.numpy()[draw_level(pi, u) - 1] += 1
     elif sampling == "poisson":
         counts += uniforms < pi
     elif sampling == "systematic":

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
+import math
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from telegrad.errors import WireError
-from telegrad.kernels.scatter import add_at
+from telegrad.kernels.scatter import add_at, zeros
 from telegrad.wire.bits import varint_nbytes
 from telegrad.wire.positions import Positions
 from telegrad.wire.values import Floats, Values
@@ -64,12 +64,12 @@ class Code:
     @property
     def numel(self) -> int:
         """The number d of entries of the tensor."""
-        return torch.Size(self.shape).numel()
+        return math.prod(self.shape)
 
     @cached_property
     def fields(self) -> dict[str, int]:
         """Bits by field; they add up to `nbits`."""
-        account = Counter(dict.fromkeys(FIELDS, 0))
+        account = dict.fromkeys(FIELDS, 0)
         dimensions = sum(varint_nbytes(size) for size in self.shape)
         account["header"] = (
             1 + varint_nbytes(len(self.shape)) + dimensions + varint_nbytes(len(self.terms)) + CHECKSUM_NBYTES
@@ -78,7 +78,8 @@ class Code:
         for term in self.terms:
             account["header"] += 1
             account["index"] += term.positions.nbytes
-            account.update(term.values.sizes(self.dtype))
+            for name, nbytes in term.values.sizes(self.dtype).items():
+                account[name] += nbytes
         return {name: 8 * nbytes for name, nbytes in account.items()}
 
     @property
@@ -108,8 +109,8 @@ class Code:
         if len(self.terms) == 1 and self.terms[0].positions.indices() is None:
             return self.terms[0].values.numbers_as(self.dtype).to("cpu").view(self.shape)
         try:
-            out = torch.zeros(self.shape, dtype=self.dtype if len(self.terms) <= 1 else torch.float64)
-        except RuntimeError:
+            out = zeros(self.shape, self.dtype if len(self.terms) <= 1 else torch.float64)
+        except (RuntimeError, MemoryError):
             raise WireError(f"a tensor of shape {self.shape} does not fit into memory") from None
         self.add_to(out)
         return out.to(self.dtype)

@@ -13,8 +13,9 @@ from functools import cached_property
 import numpy as np
 
 from telegrad.errors import WireError
+from telegrad.kernels.bit_streams import best_rice
 from telegrad.kernels.gaps import bucketed, widths_of
-from telegrad.wire.bits import Reader, best_rice, pack_varied, unpack_varied
+from telegrad.wire.bits import Reader, pack_varied, unpack_varied
 from telegrad.wire.integers import Integers, entropy_bits
 
 __all__ = ["BUCKETS", "Gaps"]
@@ -39,7 +40,10 @@ class Gaps:
 
     @cached_property
     def _gaps(self) -> np.ndarray:
-        return np.diff(self.index, prepend=-1) - 1
+        gaps = self.index.copy()
+        gaps[1:] -= self.index[:-1]
+        gaps[1:] -= 1
+        return gaps
 
     @cached_property
     def _plain(self) -> Integers:
@@ -74,12 +78,17 @@ class Gaps:
     def read(reader: Reader, n: int, form: int) -> np.ndarray:
         """Read n places that `write` wrote, after the format byte `form`; if they fit the vector is not checked."""
         if form != BUCKETS:
-            return np.cumsum(Integers.read(reader, n, form) + 1) - 1
+            return _places(Integers.read(reader, n, form))
         buckets = Integers.read(reader, n)
         if n and int(buckets.max()) >= _LARGEST_BUCKET:
             raise WireError(f"an index set in the message has a gap in bucket {int(buckets.max())}")
         widths = widths_of(buckets)
-        return np.cumsum(((buckets - 4 * widths) << widths | unpack_varied(reader, widths)) + 1) - 1
+        return _places((buckets - 4 * widths) << widths | unpack_varied(reader, widths))
+
+
+def _places(gaps: np.ndarray) -> np.ndarray:
+    gaps[1:] += 1
+    return np.cumsum(gaps, out=gaps)
 
 
 def _coded_bits(symbols: np.ndarray) -> float:

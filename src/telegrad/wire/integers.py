@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 
 from telegrad.errors import WireError
+from telegrad.kernels.bit_streams import best_rice
 from telegrad.kernels.compiled import in_chunks
 from telegrad.kernels.rans import PIECE, Decoder, Encoder, lanes_of
 from telegrad.kernels.symbols import counted, folded, joined, parted
 from telegrad.wire.bits import (
     Reader,
-    best_rice,
     pack_fixed,
     pack_rice,
     pack_varint,
@@ -58,16 +58,17 @@ class Integers:
 
     @cached_property
     def _counts(self) -> np.ndarray | None:
-        """How often each integer occurs, where all are below 4096."""
-        return counted(self.values, _ALPHABET)
+        """How often each integer occurs, where they are many and all below 4096."""
+        return counted(self.values, _ALPHABET) if len(self.values) >= _WORTH_CODING else None
 
     @cached_property
     def _plain(self) -> tuple[int, int]:
         """The better of fixed width and Golomb-Rice: (format, bits)."""
         n, counts = len(self.values), self._counts
         if counts is None:
-            width = int(self._unsigned().max()).bit_length()
-            b, rice = best_rice(self._unsigned().astype(np.int64, copy=False))
+            values = self._unsigned().astype(np.int64, copy=False)
+            width = int(values.max()).bit_length() if n else 0
+            b, rice = best_rice(values)
         else:
             width = max(0, len(counts) - 1).bit_length()
             b, rice = _best_rice_of(counts)
@@ -77,7 +78,7 @@ class Integers:
     def _coded(self) -> bytes | None:
         """The entropy-coded stream and its format byte, where that is shorter."""
         nbytes, counts = (self._plain[1] + 7) // 8, self._counts
-        if len(self.values) < _WORTH_CODING or nbytes == 0 or counts is None:
+        if nbytes == 0 or counts is None:
             return None
         if entropy_bits(counts) / 8 + len(counts) / 2 > nbytes:
             return None
@@ -93,10 +94,10 @@ class Integers:
         """The packed integers; their number is known from elsewhere in the message."""
         if self._coded is not None:
             return self._coded
-        form, _ = self._plain
+        form, nbits = self._plain
         if form >= _FIXED:
             return bytes([form]) + pack_fixed(self._unsigned(), form - _FIXED)
-        return bytes([form]) + pack_rice(self._unsigned().astype(np.int64, copy=False), form)
+        return bytes([form]) + pack_rice(self._unsigned().astype(np.int64, copy=False), form, nbits)
 
     def _unsigned(self) -> np.ndarray:
         return folded(self.values) if self.values.dtype in (np.int8, np.int16) else self.values
@@ -122,8 +123,9 @@ class Integers:
 
 def _best_rice_of(counts: np.ndarray) -> tuple[int, int]:
     """`best_rice` of a stream whose integers occur `counts` times."""
-    total, value = int(counts.sum()), np.arange(len(counts))
-    lengths = [int(counts @ (value >> b)) + total * (b + 1) for b in range(13)]
+    # Σ n >> b is how many integers are at least 2^b, 2 · 2^b, 3 · 2^b, …
+    least = counts[::-1].cumsum()[::-1]
+    lengths = [int(least[1 << b :: 1 << b].sum()) + int(least[0]) * (b + 1) for b in range(13)]
     return min(enumerate(lengths), key=lambda pair: pair[1])
 
 

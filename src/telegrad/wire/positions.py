@@ -115,10 +115,12 @@ class IndexSet(Positions):
 
     @property
     def nbytes(self) -> int:
-        return varint_nbytes(self.n) + (1 + self._bitmap.nbytes if self._bitmap else self._gaps.nbytes)
+        bitmap = self._bitmap
+        return varint_nbytes(self.n) + (self._gaps.nbytes if bitmap is None else 1 + bitmap.nbytes)
 
     def write(self) -> bytes:
-        return pack_varint(self.n) + (bytes([BITMAP]) + self._bitmap.write() if self._bitmap else self._gaps.write())
+        bitmap = self._bitmap
+        return pack_varint(self.n) + (self._gaps.write() if bitmap is None else bytes([BITMAP]) + bitmap.write())
 
     def keep(self, which: Tensor) -> Positions:
         return IndexSet(self.d, torch.from_numpy(plain(self.index)[plain(which)]))

@@ -24,6 +24,8 @@ from telegrad.wire.values.base import (
 
 __all__ = ["Floats"]
 
+_IN_NUMPY = (torch.float32, torch.float64, torch.float16)
+
 
 @dataclass(frozen=True)
 class Floats(Values):
@@ -56,7 +58,8 @@ class Floats(Values):
         return {"header": 1, "value": self.n * self.value.element_size()}
 
     def write(self, dtype: torch.dtype) -> bytes:
-        raw = self.value.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes()
+        value = self.value.detach().cpu()
+        raw = (value if value.dtype in _IN_NUMPY else value.view(torch.int16)).numpy().tobytes()
         return bytes([DTYPES.index(self.value.dtype)]) + raw
 
     @classmethod
