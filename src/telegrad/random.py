@@ -111,7 +111,10 @@ class Key:
 
     def uniform(self, n: int, *, start: int = 0, device: torch.device | str | None = None) -> Tensor:
         """Elements start … start+n−1 of the stream as float64 in [0, 1), multiples of 2^−53."""
-        return torch.from_numpy((self._raw(n, start) >> np.uint64(11)) * 2.0**-53).to(device or "cpu")
+        if n == 1:
+            return torch.tensor([self.number(start)], dtype=torch.float64, device=device)
+        drawn = torch.from_numpy((self._raw(n, start) >> np.uint64(11)) * 2.0**-53)
+        return drawn if device is None else drawn.to(device)
 
     def normal(self, n: int, *, device: torch.device | str | None = None) -> Tensor:
         """n standard normal float64 numbers (inverse distribution function of `uniform`)."""

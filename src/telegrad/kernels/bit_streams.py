@@ -50,9 +50,10 @@ def rice_nbits(values: np.ndarray, b: int) -> int:
 
 def _best_scalar(values):  # type: ignore[no-untyped-def]
     """From a guess downhill: the length is convex in b, so where one starts does not matter."""
-    total = 0.0
+    total, largest = 0.0, np.int64(0)
     for i in range(len(values)):
         total += np.float64(values[i])
+        largest = max(largest, values[i])
     b = 0
     while b < _LARGEST_PARAMETER and total >= np.float64(len(values)) * (2 << b):
         b += 1
@@ -67,23 +68,22 @@ def _best_scalar(values):  # type: ignore[no-untyped-def]
         if shorter >= length:
             break
         b, length = b + 1, shorter
-    return b, length
+    return b, length, largest
 
 
-def _best_reference(values: np.ndarray) -> tuple[int, int]:
+def _best_reference(values: np.ndarray) -> tuple[int, int, int]:
     # Far below the logarithm of the mean the lengths could exceed 64 bits.
     guess = min(_LARGEST_PARAMETER, int(np.log2(max(1.0, float(values.mean())))))
     lengths = [(rice_nbits(values, b), b) for b in range(max(0, guess - 2), min(_LARGEST_PARAMETER, guess + 2) + 1)]
     length, b = min(lengths)
-    return b, length
+    return b, length, int(values.max())
 
 
-def best_rice(values: np.ndarray) -> tuple[int, int]:
-    """The parameter, 0 … 31, with the shortest Rice code of non-negative int64 `values`, and that length in bits."""
-    if len(values) == 0:
-        return 0, 0
-    b, length = _best(values)
-    return int(b), int(length)
+def best_rice(values: np.ndarray) -> tuple[int, int, int]:
+    """The parameter, 0 … 31, with the shortest Rice code of non-negative int64 `values`, that length in bits, and the
+    largest value.
+    """
+    return _best(values) if len(values) else (0, 0, 0)
 
 
 def _put_rice_scalar(values, b, out):  # type: ignore[no-untyped-def]

@@ -85,6 +85,8 @@ def in_chunks(work: Callable[[int, int, int], Any], n: int, multiple: int = 1) -
     What is computed must not depend on how n is cut: sums of integers, or writes to places of its own. `work` must not
     call `in_chunks` itself.
     """
+    if n < 2 * _SMALLEST_CHUNK:
+        return [work(0, 0, n)] if n else []
     cut = chunks(n, multiple)
     if len(cut) <= 1:
         return [work(0, start, stop) for start, stop in cut]

@@ -29,13 +29,11 @@ def zeros(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
     return torch.zeros(shape, dtype=dtype)
 
 
-def taken(v: Tensor, index: Tensor, widened: bool = True) -> Tensor:
-    """v[index], `widened` to float64 or in v's own dtype; `v` flat, `index` int64."""
-    if v.is_cuda or v.dtype not in _PLAIN:
-        chosen = v[index.to(v.device)]
-        return chosen.double() if widened else chosen
-    numbers = v.detach().numpy()[index.numpy()]
-    return torch.from_numpy(numbers.astype(np.float64) if widened else numbers)
+def taken(v: Tensor, index: Tensor) -> Tensor:
+    """v[index]; `v` flat, `index` int64."""
+    if v.is_cuda or v.dtype == torch.bfloat16:
+        return v[index.to(v.device)]
+    return torch.from_numpy(v.detach().numpy()[index.numpy()])
 
 
 def add_at(out: Tensor, index: Tensor, numbers: Tensor, weight: float) -> None:

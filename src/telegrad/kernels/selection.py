@@ -56,6 +56,10 @@ class MagnitudeHistogram:
         step = (self.largest - self.smallest) / max(1, (1 << self._keys.shift) - 1)
         return self.counts * self.smallest + self._offsets * step
 
+    def top(self) -> float:
+        """The largest magnitude of the last bin that is not empty."""
+        return float(self.largest[_place(self.counts, 0)[0]])
+
     def entries(self, first: int, last: int) -> Tensor:
         """The indices of all entries in the bins first … last, increasing, int64."""
         shift = self._keys.shift

@@ -18,6 +18,7 @@ from telegrad.random import Key
 __all__ = ["UNIT", "drawn_in_proportion", "uniform_bits", "uniforms", "words"]
 
 _SHORT = 4096  # below it, a few numpy operations are as quick as a compiled loop
+_WIDE = (torch.float32, torch.float64)
 _PIECE = 1 << 18
 _BLOCK = 256
 
@@ -64,11 +65,13 @@ def drawn_in_proportion(v: Tensor, threshold: float, key: Key) -> Tensor:
         drawn = key.uniform(len(v), device=v.device) * threshold < v.double().abs()
         return drawn.nonzero().squeeze(1)
     offset, inner = words(key)
+    values = plain(v) if v.dtype in _WIDE else v  # the others are widened in pieces
 
     def work(_: int, start: int, stop: int) -> list[np.ndarray]:
         buffer, found = np.empty(min(_PIECE, stop - start) + 1, dtype=np.int64), []
         for low in range(start, stop, _PIECE):
-            piece = plain(v[low : min(stop, low + _PIECE)])
+            piece = values[low : min(stop, low + _PIECE)]
+            piece = piece if isinstance(piece, np.ndarray) else plain(piece)
             found.append(buffer[: _draw(piece, threshold, offset, inner, low, buffer)].copy())
         return found
 

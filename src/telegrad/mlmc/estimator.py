@@ -113,9 +113,9 @@ class MLMC(Compressor):
         """π_l of all levels; 1 for those of the base."""
         weights, base = self._weights(v, levels), self.base
         rest = weights[base:] if base else weights
-        if len(rest) and bool(rest.numpy().any()):
-            costs = levels.costs() if self.probabilities == "cost" else torch.ones_like(weights)
-            rest = inclusions(rest, self.sampling, self.draws, costs[base:])
+        if rest.numpy().any():
+            costs = levels.costs()[base:] if self.probabilities == "cost" and self.sampling == "coupled" else None
+            rest = inclusions(rest, self.sampling, self.draws, costs)
         return torch.cat([torch.ones_like(weights[:base]), rest]) if base else rest
 
     def _drawn(self, pi: Tensor, key: Key) -> list[tuple[int, float]]:

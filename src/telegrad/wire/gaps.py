@@ -39,40 +39,31 @@ class Gaps:
     index: np.ndarray = field(repr=False)
 
     @cached_property
-    def _gaps(self) -> np.ndarray:
+    def _parts(self) -> tuple[Integers, np.ndarray | None, np.ndarray]:
+        """The gaps, or their buckets and the widths of what lies below these; then the gaps."""
         gaps = self.index.copy()
         gaps[1:] -= self.index[:-1]
         gaps[1:] -= 1
-        return gaps
-
-    @cached_property
-    def _plain(self) -> Integers:
-        return Integers(self._gaps)
-
-    @cached_property
-    def _buckets(self) -> tuple[Integers, np.ndarray] | None:
-        """(the buckets, the widths of the raw bits), where they are shorter than the gaps."""
-        gaps = self._gaps
-        if len(gaps) < _WORTH_CODING:
-            return None
-        least = min(best_rice(gaps)[1], _coded_bits(gaps) if int(gaps.max()) < _ALPHABET else np.inf)
-        buckets, widths = bucketed(gaps)
-        return (Integers(buckets), widths) if int(widths.sum()) + _coded_bits(buckets) < least else None
+        if len(gaps) >= _WORTH_CODING:
+            _, rice, largest = best_rice(gaps)
+            least = min(rice, _coded_bits(gaps) if largest < _ALPHABET else np.inf)
+            buckets, widths = bucketed(gaps)
+            if int(widths.sum()) + _coded_bits(buckets) < least:
+                return Integers(buckets), widths, gaps
+        return Integers(gaps), None, gaps
 
     @property
     def nbytes(self) -> int:
         """The length of `write()`."""
-        if self._buckets is None:
-            return self._plain.nbytes
-        buckets, widths = self._buckets
-        return 1 + buckets.nbytes + (int(widths.sum()) + 7) // 8
+        integers, widths, _ = self._parts
+        return integers.nbytes if widths is None else 1 + integers.nbytes + (int(widths.sum()) + 7) // 8
 
     def write(self) -> bytes:
         """The packed places; their number is known from elsewhere in the message."""
-        if self._buckets is None:
-            return self._plain.write()
-        buckets, widths = self._buckets
-        return bytes([BUCKETS]) + buckets.write() + pack_varied(self._gaps & ((1 << widths) - 1), widths)
+        integers, widths, gaps = self._parts
+        if widths is None:
+            return integers.write()
+        return bytes([BUCKETS]) + integers.write() + pack_varied(gaps & ((1 << widths) - 1), widths)
 
     @staticmethod
     def read(reader: Reader, n: int, form: int) -> np.ndarray:

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from telegrad.errors import WireError
 from telegrad.kernels.magnitudes import plain
+from telegrad.kernels.scatter import taken
 from telegrad.random import Key
 from telegrad.wire.bits import Reader, pack_varint, varint_nbytes
 from telegrad.wire.gaps import Gaps
@@ -89,41 +90,39 @@ class IndexSet(Positions):
 
     @property
     def n(self) -> int:
-        return len(self.index)
+        return self.index.numel()
 
     def indices(self) -> Tensor | None:
         return self.index
 
     @cached_property
-    def _gaps(self) -> Gaps:
-        return Gaps(self.index.cpu().numpy())
-
-    @cached_property
-    def _bitmap(self) -> Integers | None:
-        """One symbol an entry, where that is shorter: for dense sets."""
+    def _form(self) -> Gaps | Integers:
+        """The gaps, or one symbol an entry where that is shorter: for dense sets."""
+        index = plain(self.index)
+        n, gaps = len(index), Gaps(index)
         # In a sparse set gaps come as near to the entropy, at the cost of the places and not of d.
-        if _SPARSE * self.n < self.d:
-            return None
+        if _SPARSE * n < self.d:
+            return gaps
         # An entropy-coded stream takes 16 bytes and more beyond its entropy.
-        least = min(self.d, entropy_bits(np.array([self.n, self.d - self.n])) + 128)
-        if least / 8 > self._gaps.nbytes:
-            return None
+        least = min(self.d, entropy_bits(np.array([n, self.d - n])) + 128)
+        if least / 8 > gaps.nbytes:
+            return gaps
         marks = np.zeros(self.d, dtype=np.uint8)
-        marks[self.index.cpu().numpy()] = 1
+        marks[index] = 1
         bitmap = Integers(marks)
-        return bitmap if 1 + bitmap.nbytes < self._gaps.nbytes else None
+        return bitmap if 1 + bitmap.nbytes < gaps.nbytes else gaps
 
     @property
     def nbytes(self) -> int:
-        bitmap = self._bitmap
-        return varint_nbytes(self.n) + (self._gaps.nbytes if bitmap is None else 1 + bitmap.nbytes)
+        form = self._form
+        return varint_nbytes(self.n) + form.nbytes + isinstance(form, Integers)
 
     def write(self) -> bytes:
-        bitmap = self._bitmap
-        return pack_varint(self.n) + (self._gaps.write() if bitmap is None else bytes([BITMAP]) + bitmap.write())
+        form = self._form
+        return pack_varint(self.n) + (bytes([BITMAP]) if isinstance(form, Integers) else b"") + form.write()
 
     def keep(self, which: Tensor) -> Positions:
-        return IndexSet(self.d, torch.from_numpy(plain(self.index)[plain(which)]))
+        return IndexSet(self.d, taken(self.index, which))
 
     @classmethod
     def read(cls, reader: Reader, d: int) -> IndexSet:

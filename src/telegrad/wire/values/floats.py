@@ -36,7 +36,7 @@ class Floats(Values):
 
     @property
     def n(self) -> int:
-        return len(self.value)
+        return self.value.numel()
 
     def numbers(self) -> Tensor:
         return self.value
@@ -46,7 +46,7 @@ class Floats(Values):
 
     def scaled(self, factor: float) -> Floats:
         with np.errstate(over="ignore"):  # an estimate that overflows is refused when it is encoded
-            return Floats(torch.from_numpy(plain(self.value).astype(np.float64) * factor))
+            return Floats(torch.from_numpy(np.multiply(plain(self.value), factor, dtype=np.float64)))
 
     def rounded(self, dtype: torch.dtype, key: Key | None) -> Floats:
         if self.value.dtype == dtype:
