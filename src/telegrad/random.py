@@ -137,8 +137,7 @@ class Key:
 
         The first k distinct elements of an i.i.d. stream form a uniform k-subset; past n/2 the complement is drawn.
         """
-        if not 0 <= k <= n:
-            raise ValueError(f"Key.subset(n={n}, k={k}): 0 <= k <= n is allowed")
+        check_subset(n, k)
         if 2 * k > n:
             kept = torch.ones(n, dtype=torch.bool)
             kept[self.subset(n, n - k)] = False
@@ -155,3 +154,11 @@ class Key:
     def generator(self) -> np.random.Generator:
         """A numpy generator seeded by this key, for laws that have no counter-based form (Dirichlet, gamma)."""
         return np.random.Generator(np.random.Philox(key=self.words[0] | self.words[1] << 64))
+
+
+def check_subset(n: int, k: int) -> None:
+    """Refuse a number of places that n do not have, and more places than the stream of integers reaches."""
+    if not 0 <= k <= n:
+        raise ValueError(f"Key.subset(n={n}, k={k}): 0 <= k <= n is allowed")
+    if n >= 2**31:
+        raise ValueError(f"Key.subset(n={n}, k={k}): n < 2^31 is allowed")

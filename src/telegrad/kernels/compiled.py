@@ -49,12 +49,22 @@ class Loop:
 
     def _linked(self, numba: Any) -> Any:
         """`scalar`, its names of helpers bound to what compiled code may call."""
-        if not self.uses:
-            return self.scalar
-        helpers = {helper.__name__: numba.njit(helper) for helper in self.uses}
-        linked = FunctionType(self.scalar.__code__, {**self.scalar.__globals__, **helpers}, self.scalar.__name__)
-        linked.__qualname__ = self.scalar.__qualname__
-        return linked
+        return _bound(self.scalar, {helper.__name__: _helper(helper, numba) for helper in self.uses})
+
+
+def _helper(helper: Any, numba: Any) -> Any:
+    """A compiled helper; the plain functions that it calls in its turn are found by their names."""
+    called = {name: helper.__globals__.get(name) for name in helper.__code__.co_names}
+    plain = {name: _helper(one, numba) for name, one in called.items() if isinstance(one, FunctionType)}
+    return numba.njit(_bound(helper, plain))
+
+
+def _bound(function: Any, names: dict[str, Any]) -> Any:
+    if not names:
+        return function
+    bound = FunctionType(function.__code__, {**function.__globals__, **names}, function.__name__)
+    bound.__qualname__ = function.__qualname__
+    return bound
 
 
 @cache

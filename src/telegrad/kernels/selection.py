@@ -53,8 +53,7 @@ class MagnitudeHistogram:
     def sums(self) -> np.ndarray:
         """Σ |v_j| over each bin, float64: exact up to the rounding of one sum."""
         # Within a bin magnitudes are linear in the key: an integer sum of keys gives theirs.
-        step = (self.largest - self.smallest) / max(1, (1 << self._keys.shift) - 1)
-        return self.counts * self.smallest + self._offsets * step
+        return self.counts * self.smallest + self._offsets * _steps(self._keys.dtype, self._keys.width)
 
     def top(self) -> float:
         """The largest magnitude of the last bin that is not empty."""
@@ -218,6 +217,14 @@ def _ends(dtype: torch.dtype, width: int) -> tuple[np.ndarray, np.ndarray]:
     ends = (keys.to(integer).view(dtype).double().numpy() for keys in (first, first + ((1 << shift) - 1)))
     smallest, largest = (np.where(np.isfinite(end), end, torch.finfo(dtype).max) for end in ends)
     return smallest, largest
+
+
+@cache
+def _steps(dtype: torch.dtype, width: int) -> np.ndarray:
+    """By how much magnitudes grow from key to key, in every bin."""
+    smallest, largest = _ends(dtype, width)
+    shift = torch.iinfo(_INTEGERS[dtype]).bits - 1 - width
+    return (largest - smallest) / max(1, (1 << shift) - 1)
 
 
 def largest_entries(v: Tensor, k: int) -> Tensor:

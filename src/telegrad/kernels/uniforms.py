@@ -15,7 +15,7 @@ from telegrad.kernels.compiled import Loop, in_chunks
 from telegrad.kernels.magnitudes import plain
 from telegrad.random import Key
 
-__all__ = ["UNIT", "drawn_in_proportion", "uniform_bits", "uniforms", "words"]
+__all__ = ["UNIT", "drawn_in_proportion", "stream_bits", "uniform_bits", "uniforms", "words"]
 
 _SHORT = 4096  # below it, a few numpy operations are as quick as a compiled loop
 _WIDE = (torch.float32, torch.float64)
@@ -33,12 +33,17 @@ _MIX_2 = np.uint64(0x94D049BB133111EB)
 _30, _27, _31, _11 = np.uint64(30), np.uint64(27), np.uint64(31), np.uint64(11)
 
 
-def uniform_bits(offset, inner, i):  # type: ignore[no-untyped-def]
-    """Element i of the stream as an integer below 2^53, uint64; `offset` and `inner` uint64, i any integer >= 0."""
+def stream_bits(offset, inner, i):  # type: ignore[no-untyped-def]
+    """Element i of the stream, 64 bits; `offset` and `inner` uint64, i any integer >= 0."""
     z = (np.uint64(i) + _ONE) * _GOLDEN + offset
     z = ((z ^ (z >> _30)) * _MIX_1) ^ inner
     z = (z ^ (z >> _27)) * _MIX_2
-    return (z ^ (z >> _31)) >> _11
+    return z ^ (z >> _31)
+
+
+def uniform_bits(offset, inner, i):  # type: ignore[no-untyped-def]
+    """Element i of the stream as an integer below 2^53, uint64: what is a float in `Key.uniform`."""
+    return stream_bits(offset, inner, i) >> _11
 
 
 def words(key: Key) -> tuple[np.uint64, np.uint64]:

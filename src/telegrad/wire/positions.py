@@ -16,6 +16,7 @@ from torch import Tensor
 from telegrad.errors import WireError
 from telegrad.kernels.magnitudes import plain
 from telegrad.kernels.scatter import taken
+from telegrad.kernels.subsets import permutation, subset
 from telegrad.random import Key
 from telegrad.wire.bits import Reader, pack_varint, varint_nbytes
 from telegrad.wire.gaps import Gaps
@@ -161,7 +162,7 @@ class Subset(Positions):
 
     @cached_property
     def _indices(self) -> Tensor:
-        return Key(self.seed).subset(self.d, self.size)
+        return subset(Key(self.seed), self.d, self.size)
 
     @property
     def nbytes(self) -> int:
@@ -240,7 +241,7 @@ class Share(Positions):
 
     @cached_property
     def _indices(self) -> Tensor:
-        return Key(self.seed).permutation(self.d)[self.part :: self.parts].sort().values
+        return torch.from_numpy(np.sort(permutation(Key(self.seed), self.d).numpy()[self.part :: self.parts]))
 
     @property
     def nbytes(self) -> int:
