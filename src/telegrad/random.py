@@ -55,7 +55,7 @@ class Key:
         return self._at((*self.path, *(sorted(what.items()) if len(what) > 1 else what.items())))
 
     def _at(self, path: tuple[tuple[str, int | str], ...]) -> Key:
-        """The key of the same seed at `path`, past the checks of a new seed: keys are folded several times a message."""
+        """The key of the same seed at `path`, past the checks of a new seed: messages fold many keys."""
         key = object.__new__(Key)
         key.__dict__["seed"], key.__dict__["path"] = self.seed, path
         return key

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -11,6 +12,7 @@ import torch
 from torch import Tensor
 
 from telegrad.errors import InputError, NonFiniteError
+from telegrad.kernels.compiled import each
 from telegrad.kernels.magnitudes import largest_magnitude
 from telegrad.kernels.reference import round_to_dtype
 from telegrad.random import Key
@@ -116,6 +118,13 @@ class Compressor(Registered, ABC):
         if not _fits(code):
             raise overflows(self, x.dtype)
         return code
+
+    def encode_each(self, xs: Tensor | Sequence[Tensor], keys: Sequence[Key]) -> list[Code]:
+        """The codes of the rows of a batch (M, d), or of any M tensors, as one `encode` after the other would make them
+        with these keys; long ones by several threads. Raises what `encode` raises, for the first one at fault.
+        """
+        size = sum(x.numel() for x in xs)
+        return each(lambda pair: self.encode(*pair), list(zip(xs, keys, strict=True)), size)
 
     def encoded(self, x: Tensor, key: Key) -> Encoded:
         """What `encode` sends for `x`, not yet checked for overflow: for compressors that are made of others."""

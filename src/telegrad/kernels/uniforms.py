@@ -17,7 +17,7 @@ from telegrad.random import Key
 
 __all__ = ["UNIT", "drawn_in_proportion", "stream_bits", "uniform_bits", "uniforms", "words"]
 
-_SHORT = 4096  # below it, a few numpy operations are as quick as a compiled loop
+_SHORT = 64  # below it, a few numpy operations are as quick as a compiled loop
 _WIDE = (torch.float32, torch.float64)
 _PIECE = 1 << 18
 _BLOCK = 256
@@ -66,7 +66,7 @@ def drawn_in_proportion(v: Tensor, threshold: float, key: Key) -> Tensor:
     """The indices j with u_j · threshold < |v_j|, u = `key.uniform(d)`: each with probability |v_j| / threshold, at
     most 1; increasing, int64, shape (n,). `v`: flat and contiguous, any float dtype. No array of size d is made.
     """
-    if v.is_cuda:
+    if v.is_cuda or v.numel() < _SHORT:
         drawn = key.uniform(len(v), device=v.device) * threshold < v.double().abs()
         return drawn.nonzero().squeeze(1)
     offset, inner = words(key)

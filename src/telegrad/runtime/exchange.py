@@ -8,6 +8,7 @@ from typing import Any
 from torch import Tensor
 
 from telegrad.compressors.base import Compressor
+from telegrad.kernels.compiled import each
 from telegrad.methods.base import Method
 from telegrad.methods.sgd import SGD
 from telegrad.random import Key
@@ -58,7 +59,8 @@ class Exchange:
         for member, own in zip(self.members, gradients, strict=True):
             member.workspaces = dict(zip(pieces, own, strict=True)) if overwrite else {}
         try:
-            phases = [next(one) for one in rounds]
+            # Up to its first messages a round is its worker's alone: they may run side by side.
+            phases = each(next, rounds, sum(gradient.numel() for own in gradients for gradient in own))
             while True:
                 inboxes = self.transport.deliver([phase.outgoing for phase in phases])
                 for member, phase, inbox in zip(self.members, phases, inboxes, strict=True):

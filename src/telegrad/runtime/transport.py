@@ -11,7 +11,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from telegrad.errors import CommunicationError
-from telegrad.wire.parcel import Parcel, pack_parcel, unpack_parcel
+from telegrad.wire.parcel import Parcel, pack_parcel, unpack_each
 
 __all__ = ["LENGTH_NBYTES", "GroupTransport", "LocalTransport", "Transport"]
 
@@ -82,7 +82,8 @@ class GroupTransport(Transport):
         inbox = {sender: data for sender, data in enumerate(received) if len(data)}
         if me in parcels:  # decoded as by all others, so that it shares no memory with gradients
             inbox[me] = memoryview(packed[parcels[me]])
-        return [{sender: unpack_parcel(inbox[sender]) for sender in sorted(inbox)}]
+        senders = sorted(inbox)
+        return [dict(zip(senders, unpack_each([inbox[sender] for sender in senders]), strict=True))]
 
     def _all_to_all(self, data: Sequence[bytes]) -> list[memoryview]:
         lengths = [len(one) for one in data]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from telegrad.errors import WireError
-from telegrad.kernels.bit_streams import get_rice, get_varied, put_rice, put_varied
+from telegrad.kernels.bit_streams import get_rice, put_rice, put_varied
 from telegrad.kernels.symbols import fixed_width, from_fixed_width
 
 __all__ = [
@@ -17,7 +17,6 @@ __all__ = [
     "pack_varint",
     "unpack_fixed",
     "unpack_rice",
-    "unpack_varied",
     "varint_nbytes",
 ]
 
@@ -63,9 +62,19 @@ class Reader:
         """The next n bits as uint8 zeros and ones, from whole bytes."""
         return np.unpackbits(np.frombuffer(self.take((n + 7) // 8), np.uint8), count=n)
 
+    def plain(self, n: int) -> np.ndarray:
+        """The next n bytes as an array that nobody writes to, whatever they came in: one compiled form serves all."""
+        return _plain(self.take(n))
+
     def peek(self, n: int) -> np.ndarray:
-        """Up to n bytes from here on, without moving."""
-        return np.frombuffer(self._data[self._at : self._at + n], np.uint8)
+        """Up to n bytes from here on, as such an array, without moving."""
+        return _plain(self._data[self._at : self._at + n])
+
+
+def _plain(data: memoryview) -> np.ndarray:
+    array = np.frombuffer(data, np.uint8)
+    array.flags.writeable = False
+    return array
 
 
 _BYTES = [bytes([byte]) for byte in range(256)]
@@ -110,13 +119,6 @@ def pack_varied(values: np.ndarray, widths: np.ndarray) -> bytes:
     return out.tobytes()
 
 
-def unpack_varied(reader: Reader, widths: np.ndarray) -> np.ndarray:
-    """Read integers of these widths as int64 (the inverse of `pack_varied`)."""
-    data, values = _plain(reader.take((int(widths.sum()) + 7) // 8)), np.zeros(len(widths), dtype=np.int64)
-    get_varied(data, widths, values)
-    return values
-
-
 def pack_rice(values: np.ndarray, b: int, nbits: int) -> bytes:
     """The Rice code of non-negative int64 `values`, `nbits` long, padded to whole bytes."""
     out = np.zeros((nbits + 7) // 8, dtype=np.uint8)
@@ -129,15 +131,8 @@ def unpack_rice(reader: Reader, n: int, b: int) -> np.ndarray:
     if n > 8 * reader.left:
         raise WireError(f"truncated message: {n} coded integers cannot lie in {reader.left} bytes")
     values = np.empty(n, dtype=np.int64)
-    nbits = get_rice(_plain(reader.peek(reader.left)), b, values)
+    nbits = get_rice(reader.peek(reader.left), b, values)
     if nbits < 0:
         raise WireError("truncated message: a run of coded integers has no end")
     reader.take((nbits + 7) // 8)
     return values
-
-
-def _plain(data: memoryview | np.ndarray) -> np.ndarray:
-    """Received bytes as an array that nobody writes to, whatever they came in: one compiled form serves all."""
-    array = np.frombuffer(data, np.uint8)
-    array.flags.writeable = False
-    return array

@@ -14,8 +14,8 @@ import numpy as np
 
 from telegrad.errors import WireError
 from telegrad.kernels.bit_streams import best_rice
-from telegrad.kernels.gaps import bucketed, widths_of
-from telegrad.wire.bits import Reader, pack_varied, unpack_varied
+from telegrad.kernels.gaps import bucketed, places, raw_bits
+from telegrad.wire.bits import Reader, pack_varied
 from telegrad.wire.integers import Integers, entropy_bits
 
 __all__ = ["BUCKETS", "Gaps"]
@@ -66,20 +66,22 @@ class Gaps:
         return bytes([BUCKETS]) + integers.write() + pack_varied(gaps & ((1 << widths) - 1), widths)
 
     @staticmethod
-    def read(reader: Reader, n: int, form: int) -> np.ndarray:
-        """Read n places that `write` wrote, after the format byte `form`; if they fit the vector is not checked."""
-        if form != BUCKETS:
-            return _places(Integers.read(reader, n, form))
-        buckets = Integers.read(reader, n)
-        if n and int(buckets.max()) >= _LARGEST_BUCKET:
-            raise WireError(f"an index set in the message has a gap in bucket {int(buckets.max())}")
-        widths = widths_of(buckets)
-        return _places((buckets - 4 * widths) << widths | unpack_varied(reader, widths))
-
-
-def _places(gaps: np.ndarray) -> np.ndarray:
-    gaps[1:] += 1
-    return np.cumsum(gaps, out=gaps)
+    def read(reader: Reader, n: int, form: int, d: int) -> np.ndarray:
+        """Read n places below d that `write` wrote, after the format byte `form`."""
+        if form == BUCKETS:
+            buckets = Integers.read_narrow(reader, n)
+            if n and int(buckets.max()) >= _LARGEST_BUCKET:
+                raise WireError(f"an index set in the message has a gap in bucket {int(buckets.max())}")
+            index = places(buckets, reader.plain((raw_bits(buckets) + 7) // 8), d)
+        else:
+            index = Integers.read(reader, n, form)
+            index[1:] += 1
+            np.cumsum(index, out=index)
+            if n and not (index[0] >= 0 and index[-1] < d and (index[1:] > index[:-1]).all()):
+                index = None
+        if index is None:
+            raise WireError(f"an index in the message lies outside the vector of {d} entries")
+        return index
 
 
 def _coded_bits(symbols: np.ndarray) -> float:

@@ -136,9 +136,7 @@ class IndexSet(Positions):
             if len(index) != n:
                 raise WireError(f"the message announces {n} indices and marks {len(index)}")
         else:
-            index = Gaps.read(reader, n, form)
-            if n and not (index[0] >= 0 and index[-1] < d and (index[1:] > index[:-1]).all()):
-                raise WireError(f"an index in the message lies outside the vector of {d} entries")
+            index = Gaps.read(reader, n, form, d)
         return cls(d, torch.from_numpy(index))
 
 
