@@ -141,6 +141,9 @@ class FixedKey:
     def uniform(self, n, *, start=0, device=None):
         return torch.full((n,), self.value, dtype=torch.float64)
 
+    def number(self, i=0):
+        return float(self.value)
+
     def to_int(self):
         return int(self.value)
 

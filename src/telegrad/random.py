@@ -10,6 +10,7 @@ PermK finds its rank so, and the permutation that all ranks share.
 from __future__ import annotations
 
 import hashlib
+import struct
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -23,6 +24,8 @@ _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 _MIX_1 = np.uint64(0xBF58476D1CE4E5B9)
 _MIX_2 = np.uint64(0x94D049BB133111EB)
 _WORD = (1 << 64) - 1
+_TWO_WORDS = struct.Struct("<QQ")
+_NAMES = (int, str)
 
 
 @dataclass(frozen=True)
@@ -47,9 +50,15 @@ class Key:
     def fold(self, **what: int | str) -> Key:
         """The key of the stream named by `what` below this one, e.g. `key.fold(step=3, rank=1)`."""
         for name, value in what.items():
-            if isinstance(value, bool) or not isinstance(value, int | str):
+            if isinstance(value, bool) or not isinstance(value, _NAMES):
                 raise TypeError(f"Key.fold({name}={value!r}): only integers and strings name a stream")
-        return Key(self.seed, (*self.path, *sorted(what.items())))
+        return self._at((*self.path, *(sorted(what.items()) if len(what) > 1 else what.items())))
+
+    def _at(self, path: tuple[tuple[str, int | str], ...]) -> Key:
+        """The key of the same seed at `path`, past the checks of a new seed: messages fold many keys."""
+        key = object.__new__(Key)
+        key.__dict__["seed"], key.__dict__["path"] = self.seed, path
+        return key
 
     def find(self, name: str) -> int | str | None:
         """The last value folded under `name`, e.g. the rank of the worker this key is for; None where there is none."""
@@ -57,18 +66,24 @@ class Key:
 
     def without(self, name: str) -> Key:
         """The key as if `name` had never been folded: `key.without("rank")` is a stream that all ranks share."""
-        return Key(self.seed, tuple((key, value) for key, value in self.path if key != name))
+        return self._at(tuple((key, value) for key, value in self.path if key != name))
 
     @cached_property
     def words(self) -> tuple[int, int]:
         """The two 64-bit words of this key, (offset, inner), from which compiled loops derive its stream."""
         # repr() of ints and strings is unambiguous, so distinct (seed, path) give distinct texts.
-        digest = hashlib.blake2b(repr((self.seed, self.path)).encode(), digest_size=16).digest()
-        return int.from_bytes(digest[:8], "little"), int.from_bytes(digest[8:], "little")
+        offset, inner = _TWO_WORDS.unpack(
+            hashlib.blake2b(repr((self.seed, self.path)).encode(), digest_size=16).digest()
+        )
+        return offset, inner
 
     def to_int(self) -> int:
         """A 64-bit integer that stands for this key: `Key(seed=key.to_int())` can be rebuilt by whoever receives it."""
         return self.words[0]
+
+    def number(self, i: int = 0) -> float:
+        """Element i of `uniform`, in plain arithmetic: for a single one arrays cost more."""
+        return (self._element(i) >> 11) * 2.0**-53
 
     def _raw(self, n: int, start: int) -> np.ndarray:
         if n == 1:
@@ -87,16 +102,19 @@ class Key:
         return z
 
     def _element(self, i: int) -> int:
-        """One element of the stream, in plain integers: for a single one arrays cost more than arithmetic."""
+        """One element of the stream, in plain integers."""
         offset, inner = self.words
-        z = ((i + 1) * int(_GOLDEN) + offset) & _WORD
-        z = (((z ^ z >> 30) * int(_MIX_1)) & _WORD) ^ inner
-        z = ((z ^ z >> 27) * int(_MIX_2)) & _WORD
+        z = ((i + 1) * 0x9E3779B97F4A7C15 + offset) & _WORD
+        z = (((z ^ z >> 30) * 0xBF58476D1CE4E5B9) & _WORD) ^ inner
+        z = ((z ^ z >> 27) * 0x94D049BB133111EB) & _WORD
         return z ^ z >> 31
 
     def uniform(self, n: int, *, start: int = 0, device: torch.device | str | None = None) -> Tensor:
         """Elements start … start+n−1 of the stream as float64 in [0, 1), multiples of 2^−53."""
-        return torch.from_numpy((self._raw(n, start) >> np.uint64(11)) * 2.0**-53).to(device or "cpu")
+        if n == 1:
+            return torch.tensor([self.number(start)], dtype=torch.float64, device=device)
+        drawn = torch.from_numpy((self._raw(n, start) >> np.uint64(11)) * 2.0**-53)
+        return drawn if device is None else drawn.to(device)
 
     def normal(self, n: int, *, device: torch.device | str | None = None) -> Tensor:
         """n standard normal float64 numbers (inverse distribution function of `uniform`)."""
@@ -119,8 +137,7 @@ class Key:
 
         The first k distinct elements of an i.i.d. stream form a uniform k-subset; past n/2 the complement is drawn.
         """
-        if not 0 <= k <= n:
-            raise ValueError(f"Key.subset(n={n}, k={k}): 0 <= k <= n is allowed")
+        check_subset(n, k)
         if 2 * k > n:
             kept = torch.ones(n, dtype=torch.bool)
             kept[self.subset(n, n - k)] = False
@@ -137,3 +154,11 @@ class Key:
     def generator(self) -> np.random.Generator:
         """A numpy generator seeded by this key, for laws that have no counter-based form (Dirichlet, gamma)."""
         return np.random.Generator(np.random.Philox(key=self.words[0] | self.words[1] << 64))
+
+
+def check_subset(n: int, k: int) -> None:
+    """Refuse a number of places that n do not have, and more places than the stream of integers reaches."""
+    if not 0 <= k <= n:
+        raise ValueError(f"Key.subset(n={n}, k={k}): 0 <= k <= n is allowed")
+    if n >= 2**31:
+        raise ValueError(f"Key.subset(n={n}, k={k}): n < 2^31 is allowed")

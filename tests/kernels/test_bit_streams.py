@@ -5,48 +5,42 @@ import numpy as np
 import pytest
 from hypothesis import given
 
+from telegrad.kernels import bit_streams
 from telegrad.kernels import gaps as gap_kernels
-from telegrad.kernels.bit_streams import get_fixed, get_unary, get_varied, put_fixed, put_unary, put_varied
-from telegrad.kernels.gaps import bucketed, widths_of
+from telegrad.kernels.bit_streams import best_rice, get_rice, get_varied, put_rice, put_varied, rice_nbits
+from telegrad.kernels.gaps import bucketed, places, raw_bits, widths_of
 
 
-@given(st.integers(1, 62), st.integers(0, 23), st.data())
-def test_fixed_width_streams_are_the_same_in_both_forms(width, first, data):
-    values = np.array(data.draw(st.lists(st.integers(0, 2**width - 1), min_size=1, max_size=40)), dtype=np.int64)
-    streams = []
-    for put in (put_fixed, put_fixed.reference):
-        out = np.zeros((first + width * len(values) + 7) // 8, dtype=np.uint8)
-        out[0] |= 128 if first else 0  # what is there already stays
-        put(values, width, first, out)
-        streams.append(out)
-    assert np.array_equal(*streams)
-    assert streams[0][0] >> 7 == 1 or not first
-    for get in (get_fixed, get_fixed.reference):
-        back = np.zeros(len(values), dtype=np.int64)
-        get(streams[0], first, width, back)
-        assert np.array_equal(back, values)
-
-
-@given(st.lists(st.integers(0, 90), min_size=1, max_size=60), st.integers(0, 3))
-def test_unary_streams_are_the_same_in_both_forms(values, padding):
+@given(st.lists(st.integers(0, 2**45), min_size=1, max_size=60), st.integers(0, 5), st.integers(0, 3))
+def test_rice_codes_are_the_same_in_both_forms(values, above, padding):
     array = np.array(values, dtype=np.int64)
-    nbits, streams = int((array + 1).sum()), []
-    for put in (put_unary, put_unary.reference):
+    b = min(31, max(0, int(array.max()).bit_length() - above))
+    array &= (64 << b) - 1  # no endless runs
+    nbits, streams = rice_nbits(array, b), []
+    for put in (put_rice, put_rice.reference):
         out = np.zeros((nbits + 7) // 8, dtype=np.uint8)
-        put(array, out)
+        put(array, b, out)
         streams.append(out)
     assert np.array_equal(*streams)
     whole = np.concatenate([streams[0], np.full(padding, 255, dtype=np.uint8)])
-    for get in (get_unary, get_unary.reference):
+    for get in (get_rice, get_rice.reference):
         back = np.zeros(len(array), dtype=np.int64)
-        assert get(whole, back) == nbits
+        assert get(whole, b, back) == nbits
         assert np.array_equal(back, array)
+        short = whole[: (nbits + 7) // 8 - 1]
+        assert not 0 <= get(short, b, back) <= 8 * len(short)
+
+
+@given(st.lists(st.integers(0, 2**62 - 1), min_size=1, max_size=30))
+def test_the_best_parameter_is_the_same_in_both_forms(values):
+    array = np.array(values, dtype=np.int64) >> 2  # sums of them stay below 2^64
+    assert bit_streams._best(array) == bit_streams._best.reference(array) == best_rice(array)
 
 
 @pytest.mark.parametrize("n", [2, 9])
-def test_a_unary_stream_that_ends_too_early_is_noticed(n):
-    for get in (get_unary, get_unary.reference):
-        assert get(np.array([0b00010000, 0], dtype=np.uint8), np.zeros(n, dtype=np.int64)) == -1
+def test_a_rice_code_that_ends_too_early_is_noticed(n):
+    for get in (get_rice, get_rice.reference):
+        assert get(np.array([0b00010000, 0], dtype=np.uint8), 0, np.zeros(n, dtype=np.int64)) == -1
 
 
 @given(st.lists(st.tuples(st.integers(0, 56), st.integers(0, 2**56 - 1)), min_size=1, max_size=40))
@@ -77,3 +71,29 @@ def test_a_gap_lies_in_its_bucket(gaps):
     gap_kernels._bucket.reference(array, *again)
     assert np.array_equal(again[0], buckets)
     assert np.array_equal(again[1], widths)
+
+
+@given(st.lists(st.integers(0, 2**30), min_size=1, max_size=40), st.integers(0, 3))
+def test_places_come_back_from_the_buckets_of_their_gaps(gaps, spare):
+    array = np.array(gaps, dtype=np.int64)
+    buckets, widths = bucketed(array)
+    index, data = np.cumsum(array + 1) - 1, np.zeros((int(widths.sum()) + 7) // 8, dtype=np.uint8)
+    put_varied(array & ((1 << widths) - 1), widths, data)
+    assert raw_bits(buckets) == gap_kernels._raw_bits.reference(buckets) == int(widths.sum())
+    d = int(index[-1]) + 1 + spare
+    for kind in (np.int64, np.uint8):
+        assert np.array_equal(places(buckets.astype(kind), data, d), index)
+    again = np.empty_like(index)
+    assert gap_kernels._places.reference(buckets, data, d, again)
+    assert np.array_equal(again, index)
+    assert places(buckets, data, int(index[-1])) is None
+    assert not gap_kernels._places.reference(buckets, data, int(index[-1]), again)
+
+
+@pytest.mark.parametrize("n", [3, 600])
+def test_gaps_beyond_all_integers_are_refused(n):
+    """Buckets of the largest width: their sum exceeds 64 bits."""
+    buckets = np.full(n, 199, dtype=np.uint8)
+    data = np.full((raw_bits(buckets) + 7) // 8, 255, dtype=np.uint8)
+    assert places(buckets, data, 2**40) is None
+    assert not gap_kernels._places.reference(buckets, data, 2**40, np.empty(n, dtype=np.int64))

@@ -119,7 +119,7 @@ def test_messages_are_added_as_by_the_cpu(dtype, both):
     def total(out):
         out = out.clone()
         for (index, numbers), weight in zip(messages, (1 / 3, 1.0, -0.7), strict=True):
-            add_at(out, index, numbers, weight)
+            add_at(out, [(index, numbers)], weight)
         return out.cpu()
 
     on_cpu, on_gpu = both(total, vector("normal", n, dtype), expected={"add_at"})
@@ -239,9 +239,9 @@ def test_kernels_compile_for_a_gpu_without_contracted_or_approximate_arithmetic(
         plane_counts(v, 9.0)
         rotate(vector("normal", 65536, torch.float32).to(v.device), 1)
         fixed_width(v.view(torch.uint8), 3)
-        add_at(v.clone(), torch.arange(9), v[:9], 0.3)
-        add_at(v.half(), torch.arange(9), v[:9], 0.3)
-        add_at(v.bfloat16(), torch.arange(9), v[:9], 0.3)
+        add_at(v.clone(), [(torch.arange(9), v[:9])], 0.3)
+        add_at(v.half(), [(torch.arange(9), v[:9])], 0.3)
+        add_at(v.bfloat16(), [(torch.arange(9), v[:9])], 0.3)
 
     both(everything, v, expected=set())
     done = subprocess.run(

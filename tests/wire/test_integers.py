@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given, settings
 
 from telegrad import WireError
-from telegrad.wire.bits import Reader, rice_nbits
+from telegrad.kernels.bit_streams import rice_nbits
+from telegrad.wire.bits import Reader
 from telegrad.wire.integers import ENTROPY, Integers, entropy_bits
 
 SHORT = st.lists(st.one_of(st.integers(0, 3), st.integers(0, 300), st.integers(0, 2**40)), max_size=60)

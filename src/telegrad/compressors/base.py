@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -11,6 +12,7 @@ import torch
 from torch import Tensor
 
 from telegrad.errors import InputError, NonFiniteError
+from telegrad.kernels.compiled import each
 from telegrad.kernels.device import on_gpu
 from telegrad.kernels.magnitudes import largest_magnitude
 from telegrad.kernels.reference import round_to_dtype
@@ -124,6 +126,13 @@ class Compressor(Registered, ABC):
             raise overflows(self, x.dtype)
         return code
 
+    def encode_each(self, xs: Tensor | Sequence[Tensor], keys: Sequence[Key]) -> list[Code]:
+        """The codes of the rows of a batch (M, d), or of any M tensors, as one `encode` after the other would make them
+        with these keys; long ones by several threads. Raises what `encode` raises, for the first one at fault.
+        """
+        size = sum(x.numel() for x in xs)
+        return each(lambda pair: self.encode(*pair), list(zip(xs, keys, strict=True)), size)
+
     def encoded(self, x: Tensor, key: Key) -> Encoded:
         """What `encode` sends for `x`, not yet checked for overflow: for compressors that are made of others."""
         v, shift = checked(x)
@@ -154,9 +163,12 @@ class Compressor(Registered, ABC):
             return math.inf
 
 
+_TOP = {dtype: torch.finfo(dtype).max for dtype in DTYPES}
+
+
 def _fits(code: Code) -> bool:
     """Whether the estimate and every term of it are finite in the tensor's dtype; decoded only where it is close."""
-    top = torch.finfo(code.dtype).max
+    top = _TOP[code.dtype]
     if sum(term.values.largest() for term in code.terms) <= top:
         return True
     peaks = [float(term.values.numbers().abs().max()) for term in code.terms]
@@ -174,8 +186,6 @@ def checked(x: Tensor) -> tuple[Tensor | None, int]:
             f"a tensor of {given} cannot be compressed; allowed are {', '.join(map(str, DTYPES))}: write x.float()"
         )
     v = x.detach().reshape(-1).contiguous()  # a copy only where x is not contiguous
-    if v.numel() == 0:
-        return None, 0
     largest = largest_magnitude(v)
     if not math.isfinite(largest):
         raise NonFiniteError(
@@ -183,8 +193,7 @@ def checked(x: Tensor) -> tuple[Tensor | None, int]:
         )
     if largest == 0.0:
         return None, 0
-    shift = math.frexp(largest)[1]
-    if v.dtype == torch.float64 and abs(shift) > 400:
+    if v.dtype == torch.float64 and abs(shift := math.frexp(largest)[1]) > 400:
         half = -shift // 2
         return v * 2.0**half * 2.0 ** (-shift - half), shift
     return v, 0

@@ -14,8 +14,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from telegrad.kernels.magnitudes import plain
+from telegrad.kernels.magnitudes import largest_magnitude, plain
 from telegrad.kernels.reference import binary_exponent, power_of_two, round_to_dtype, rounding_variance
+from telegrad.kernels.scatter import taken
 from telegrad.kernels.uniforms import drawn_in_proportion
 from telegrad.random import Key
 from telegrad.wire.code import Term
@@ -32,10 +33,10 @@ def nonzero_term(positions: Positions, v: Tensor, coding: Coding, dtype: torch.d
 
     Subnormal float64 numbers (below 2^−1022) have no leading one and count as zero in the codings that need it.
     """
-    if coding != "fp32" and len(v):
-        magnitude = np.abs(plain(v))
-        if not magnitude.min() >= 2.0**-1022:
-            which = torch.from_numpy(np.flatnonzero(magnitude >= 2.0**-1022))
+    if coding != "fp32":
+        coded = np.abs(plain(v)) >= 2.0**-1022
+        if not coded.all():
+            which = torch.from_numpy(np.flatnonzero(coded))
             positions, v = positions.keep(which), v[which.to(v.device)]
     return code_values(positions, v, coding, dtype, key)
 
@@ -54,10 +55,9 @@ def code_values(positions: Positions, v: Tensor, coding: Coding, dtype: torch.dt
         exponent = binary_exponent(v).to(torch.int64)
         fraction = v.abs() / power_of_two(exponent) - 1
         return Term(positions, Exponents(v < 0, exponent + (uniforms < fraction)))
-    numbers = plain(v)
-    largest = float(np.abs(numbers).max()) if len(v) else 0.0
+    largest = largest_magnitude(v)
     kept = drawn_in_proportion(v, largest, key)
-    grid = Grid(torch.from_numpy(np.sign(numbers[plain(kept)]).astype(np.int64)), largest)
+    grid = Grid(torch.from_numpy(np.sign(plain(taken(v, kept))).astype(np.int64)), largest)
     return Term(positions.keep(kept), grid.rounded(dtype, key.fold(role="scale")))
 
 

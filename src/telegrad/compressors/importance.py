@@ -11,10 +11,12 @@ import torch
 from torch import Tensor
 
 from telegrad.compressors.base import Compressor, Encoded
+from telegrad.kernels.blocks import threshold_bin
 from telegrad.kernels.magnitudes import plain
 from telegrad.kernels.reference import rounding_variance, sorted_descending
 from telegrad.kernels.scatter import taken
 from telegrad.kernels.selection import SMALL, MagnitudeHistogram
+from telegrad.kernels.subsets import permutation
 from telegrad.kernels.uniforms import drawn_in_proportion
 from telegrad.random import Key
 from telegrad.spec import Amount, check_amount, register, resolve_amount
@@ -49,26 +51,18 @@ def counted_threshold(v: Tensor, k: float) -> float:
     the exact sums over the bins of a histogram, and the entries of the one bin that t lies in.
     """
     histogram = MagnitudeHistogram(v, with_sums=True)
-    bins = np.flatnonzero(histogram.counts)[::-1]
-    count, total = histogram.counts[bins], histogram.sums()[bins]
-    smallest, largest = histogram.smallest[bins], histogram.largest[bins]
-    smaller = np.append(np.cumsum(total[:0:-1])[::-1], 0.0)
-    # Σ min(1, |v| / t) at the lower end t of each bin: the first from above at which it reaches k holds t, or lies
-    # next below it.
-    with np.errstate(divide="ignore"):
-        reached = np.cumsum(count) + np.divide(smaller, smallest, out=np.zeros_like(smaller), where=smaller > 0)
-    enough = np.flatnonzero(reached >= k)
-    if len(enough) == 0:
+    sums = histogram.sums()
+    at, above, rest = threshold_bin(histogram.counts, sums, histogram.smallest, k)
+    if at < 0:
         return 0.0
-    at = int(enough[0])
-    left, rest = k - float(count[:at].sum()), float(smaller[at])
-    if rest == 0.0 and (left >= count[at] or total[at] == 0.0):
+    left, count, total = k - above, int(histogram.counts[at]), float(sums[at])
+    if rest == 0.0 and (left >= count or total == 0.0):
         return 0.0
-    t = (float(total[at]) + rest) / left
-    if t >= largest[at]:
+    t = (total + rest) / left
+    if t >= histogram.largest[at]:
         return t
-    inside = taken(v, histogram.entries(int(bins[at]), int(bins[at])))
-    return optimal_threshold(inside.abs(), left, rest)
+    inside = taken(v, histogram.entries(at, at))
+    return optimal_threshold(inside.double().abs(), left, rest)
 
 
 def _counted(v: Tensor) -> bool:
@@ -116,10 +110,13 @@ class Importance(Compressor):
         t = counted_threshold(v, k) if _counted(v) else optimal_threshold(v.double().abs(), k)
         if v.dtype == torch.float64 or t == 0.0:
             return t
-        nearest = torch.tensor(t, dtype=torch.float32)
-        above = float(nearest if float(nearest) >= t else torch.nextafter(nearest, torch.tensor(math.inf)))
+        top = torch.finfo(v.dtype).max
+        if t >= top:
+            return top
+        nearest = np.float32(t)
+        above = float(nearest if float(nearest) >= t else np.nextafter(nearest, np.float32(math.inf)))
         # A smaller threshold than the budget asks for keeps more entries, and the estimate finite.
-        return min(above, torch.finfo(v.dtype).max)
+        return min(above, top)
 
     def _kept(self, v: Tensor, threshold: float, key: Key) -> Tensor:
         """The indices of the entries that are sent, increasing: each with probability min(1, |v_j| / threshold)."""
@@ -135,7 +132,7 @@ class Importance(Compressor):
     def _systematic(self, magnitude: Tensor, threshold: float, key: Key) -> Tensor:
         """Which entries are drawn, each with probability magnitude / threshold < 1, ⌊Σ⌋ or ⌈Σ⌉ of them."""
         d = len(magnitude)
-        order = key.fold(role="order").permutation(d).to(magnitude.device)
+        order = permutation(key.fold(role="order"), d).to(magnitude.device)
         ticks = ((magnitude[order] / threshold).cumsum(0) - float(key.fold(role="comb").uniform(1))).ceil()
         drawn = torch.zeros(d, dtype=torch.bool, device=magnitude.device)
         drawn[order] = ticks > torch.nn.functional.pad(ticks[:-1], (1, 0))

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from telegrad.compressors.base import Compressor, Encoded
 from telegrad.kernels.selection import largest_entries
+from telegrad.kernels.subsets import subset
 from telegrad.random import Key
 from telegrad.spec import Amount, check_amount, register, resolve_amount
 from telegrad.wire.code import Term
@@ -62,7 +63,7 @@ class Mix(Compressor):
         kept = torch.zeros(d, dtype=torch.bool, device=v.device)
         kept[largest_entries(v, k)] = True
         others = (~kept).nonzero().squeeze(1)
-        kept[others[key.fold(role="subset").subset(d - k, more).to(v.device)]] = True
+        kept[others[subset(key.fold(role="subset"), d - k, more).to(v.device)]] = True
         index = kept.nonzero().squeeze(1)
         return Encoded((Term(IndexSet(d, index), Floats(v[index])),))
 

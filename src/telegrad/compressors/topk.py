@@ -52,9 +52,10 @@ class TopK(Compressor):
         return len(v) >= SMALL
 
     def _encode(self, v: Tensor, key: Key) -> Encoded:
-        index = largest_entries(v, resolve_amount(self, "k", len(v)))
-        kept = taken(v, index, widened=self.values != "fp32")
-        return Encoded((nonzero_term(IndexSet(len(v), index), kept, self.values, v.dtype, key),))
+        d = v.numel()
+        index = largest_entries(v, resolve_amount(self, "k", d))
+        kept = taken(v, index) if self.values == "fp32" else taken(v, index).double()
+        return Encoded((nonzero_term(IndexSet(d, index), kept, self.values, v.dtype, key),))
 
     def _mean(self, v: Tensor) -> Tensor:
         index = largest_entries(v, resolve_amount(self, "k", len(v)))

@@ -15,13 +15,16 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from types import FunctionType
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
 from telegrad.errors import TelegradWarning
 
-__all__ = ["Loop", "chunks", "in_chunks"]
+__all__ = ["Loop", "chunks", "each", "in_chunks"]
+
+T = TypeVar("T")
+R = TypeVar("R")
 
 _SMALLEST_CHUNK = 65536
 
@@ -49,12 +52,22 @@ class Loop:
 
     def _linked(self, numba: Any) -> Any:
         """`scalar`, its names of helpers bound to what compiled code may call."""
-        if not self.uses:
-            return self.scalar
-        helpers = {helper.__name__: numba.njit(helper) for helper in self.uses}
-        linked = FunctionType(self.scalar.__code__, {**self.scalar.__globals__, **helpers}, self.scalar.__name__)
-        linked.__qualname__ = self.scalar.__qualname__
-        return linked
+        return _bound(self.scalar, {helper.__name__: _helper(helper, numba) for helper in self.uses})
+
+
+def _helper(helper: Any, numba: Any) -> Any:
+    """A compiled helper; the plain functions that it calls in its turn are found by their names."""
+    called = {name: helper.__globals__.get(name) for name in helper.__code__.co_names}
+    plain = {name: _helper(one, numba) for name, one in called.items() if isinstance(one, FunctionType)}
+    return numba.njit(_bound(helper, plain))
+
+
+def _bound(function: Any, names: dict[str, Any]) -> Any:
+    if not names:
+        return function
+    bound = FunctionType(function.__code__, {**function.__globals__, **names}, function.__name__)
+    bound.__qualname__ = function.__qualname__
+    return bound
 
 
 @cache
@@ -82,14 +95,62 @@ def chunks(n: int, multiple: int = 1) -> list[tuple[int, int]]:
 def in_chunks(work: Callable[[int, int, int], Any], n: int, multiple: int = 1) -> list[Any]:
     """[work(number, start, stop) for every chunk of 0 … n−1], side by side; the results in the order of the chunks.
 
-    What is computed must not depend on how n is cut: sums of integers, or writes to places of its own. `work` must not
-    call `in_chunks` itself.
+    What is computed must not depend on how n is cut: sums of integers, or writes to places of its own. Within `work`
+    and `each` nothing is cut.
     """
+    if n < 2 * _SMALLEST_CHUNK or _within.work:
+        return [work(0, 0, n)] if n else []
     cut = chunks(n, multiple)
-    if len(cut) <= 1:
-        return [work(0, start, stop) for start, stop in cut]
-    rest = [_pool(os.getpid()).submit(work, number, *cut[number]) for number in range(1, len(cut))]
-    first = work(0, *cut[0])
+    return _together([lambda number=number: work(number, *cut[number]) for number in range(len(cut))])
+
+
+def each(work: Callable[[T], R], items: Sequence[T], size: int) -> list[R]:
+    """[work(item) for item in items], of `size` elements in all, by as many threads as torch may use; for messages,
+    which have much that cannot be cut. An error is that of the first item that fails.
+
+    Items of fewer than some ten thousand elements are mostly Python's, which one thread does best.
+    """
+    threads = min(torch.get_num_threads(), len(items))
+    if threads < 2 or size < _SMALLEST_CHUNK * len(items) or _within.work:
+        return [work(item) for item in items]
+    waiting, done = iter(range(len(items))), [None] * len(items)
+    failed: dict[int, BaseException] = {}
+
+    def share() -> None:
+        for number in waiting:  # one iterator for all threads
+            try:
+                done[number] = work(items[number])  # type: ignore[call-overload]
+            except BaseException as error:
+                failed[number] = error
+                return
+
+    _together([share] * threads)
+    if failed:
+        raise failed[min(failed)]
+    return done  # type: ignore[return-value]
+
+
+class _Within(threading.local):
+    """Whether the thread is at work for `in_chunks` or `each` already."""
+
+    work = False
+
+
+_within = _Within()
+
+
+def _together(tasks: Sequence[Callable[[], Any]]) -> list[Any]:
+    """The results of tasks that run side by side, the first of them in this thread."""
+
+    def run(task: Callable[[], Any]) -> Any:
+        _within.work = True
+        try:
+            return task()
+        finally:
+            _within.work = False
+
+    rest = [_pool(os.getpid()).submit(run, task) for task in tasks[1:]]
+    first = run(tasks[0])
     return [first, *(one.result() for one in rest)]
 
 

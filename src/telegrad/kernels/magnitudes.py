@@ -16,13 +16,22 @@ from telegrad.kernels.device import with_gpu_form
 __all__ = ["largest_in", "largest_magnitude", "plain", "sum_of_magnitudes_in", "sums_of_squares", "sums_of_squares_in"]
 
 _LANES = 64
+_SHORT = (torch.bfloat16, torch.float16)
+_ALONE = 1 << 17  # too few to be shared out
 _PIECE = 1 << 20  # 16-bit floats are widened in pieces, never as a whole
 
 
 def plain(v: Tensor) -> np.ndarray:
     """v as a numpy array on the CPU, without a copy where it lies there; 16-bit floats become float32."""
-    v = v.detach().cpu()
-    return (v.float() if v.dtype in (torch.bfloat16, torch.float16) else v).contiguous().numpy()
+    v = v.detach()
+    if not v.is_cpu:
+        v = v.cpu()
+    if v.dtype in _SHORT:
+        v = v.float()
+    return v.contiguous().numpy()
+
+
+_MASKS = {4: (np.int32, np.int32(2**31 - 1)), 8: (np.int64, np.int64(2**63 - 1))}
 
 
 def _largest_scalar(bits: Any, mask: Any) -> Any:
@@ -38,9 +47,8 @@ def _largest_reference(bits: np.ndarray, mask: Any) -> Any:
 
 def largest_in(x: np.ndarray) -> float:
     """max |x_i| of float32 or float64 numbers by the calling thread; NaN where there is one: its bits are largest."""
-    bits = x.view(np.int32 if x.itemsize == 4 else np.int64)
-    mask = np.array([2**31 - 1 if x.itemsize == 4 else 2**63 - 1], dtype=bits.dtype)
-    return float(np.array([_largest(bits, mask[0])], dtype=bits.dtype).view(x.dtype)[0])
+    integer, mask = _MASKS[x.itemsize]
+    return float(integer(_largest(x.view(integer), mask)).view(x.dtype))
 
 
 def largest_magnitude(v: Tensor) -> float:
@@ -48,6 +56,9 @@ def largest_magnitude(v: Tensor) -> float:
     if v.is_cuda:
         low, high = v.aminmax()
         return max(-float(low), float(high))
+
+    if v.numel() < _ALONE:
+        return largest_in(plain(v))
 
     def work(_: int, start: int, stop: int) -> float:
         pieces = (v[low : min(stop, low + _PIECE)] for low in range(start, stop, _PIECE))

@@ -140,7 +140,7 @@ class Encoder:
     def __init__(self, frequency: np.ndarray, bits: int) -> None:
         self.bits = bits
         flat, starts = frequency.reshape(-1), (np.cumsum(frequency, axis=-1) - frequency).reshape(-1)
-        divisor = np.maximum(flat, 1).astype(object)
+        divisor = np.maximum(flat, 1)
         reciprocal = ((1 << 32 + bits) + divisor - 1) // divisor
         self._table = np.empty((len(flat), 4), dtype=np.uint64)
         for column, entries in enumerate((flat << 32 - bits, starts, reciprocal, (1 << bits) - flat)):
@@ -173,11 +173,9 @@ class Decoder:
         self._width = rows.shape[1] + 1
         self._starts = np.zeros((len(rows), self._width), dtype=np.uint32)
         np.cumsum(rows, axis=1, out=self._starts[:, 1:], dtype=np.uint32)
-        slots = np.arange(1 << min(bits, _HINT)) << max(0, bits - _HINT)
-        kind = np.uint8 if rows.shape[1] <= 256 else np.uint16
-        self._hints = np.array(
-            [np.searchsorted(row, slots, side="right") - 1 for row in self._starts], dtype=kind
-        ).reshape(len(rows), -1)
+        symbols = np.arange(rows.shape[1], dtype=np.uint8 if rows.shape[1] <= 256 else np.uint16)
+        step = 1 << max(0, bits - _HINT)
+        self._hints = np.array([symbols.repeat(row)[::step] for row in rows]).reshape(len(rows), -1)
 
     def piece(
         self, states: np.ndarray, words: np.ndarray, symbols: np.ndarray, contexts: np.ndarray | None = None

@@ -14,6 +14,7 @@ __all__ = [
     "power_of_two",
     "round_to_dtype",
     "round_to_integer",
+    "rounded_number",
     "rounding_variance",
     "sorted_descending",
 ]
@@ -61,6 +62,17 @@ def round_to_dtype(v: Tensor, dtype: torch.dtype, u: Tensor | None) -> Tensor:
     out = torch.empty(v.shape, dtype=torch.float32)
     _round(v.detach().contiguous().numpy().reshape(-1), u.contiguous().numpy(), bits, lowest, out.numpy().reshape(-1))
     return out.to(dtype)
+
+
+def rounded_number(value: float, dtype: torch.dtype, u: float | None) -> float:
+    """`round_to_dtype` of one number."""
+    if dtype == torch.float64:
+        return value
+    if u is None:
+        return float(torch.tensor(value, dtype=dtype))
+    out = np.empty(1, dtype=np.float32)
+    _round(np.array([value]), np.array([u]), *_FORMATS[dtype], out)
+    return float(out[0])
 
 
 def _rounded(v: Tensor, dtype: torch.dtype, u: Tensor) -> Tensor:

@@ -7,40 +7,71 @@ operation, at the price of milliseconds where others use the cores: here one thr
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from telegrad.kernels.compiled import Loop
+from telegrad.kernels.compiled import Loop, in_chunks
 from telegrad.kernels.device import with_gpu_form
 from telegrad.kernels.magnitudes import plain
 
-__all__ = ["add_at", "taken"]
+__all__ = ["add_at", "taken", "zeros"]
 
+_RANGE = 1 << 17
 _PLAIN = (torch.float32, torch.float64)
+_IN_NUMPY = {torch.float32: np.float32, torch.float64: np.float64, torch.float16: np.float16}
 
 
-def taken(v: Tensor, index: Tensor, widened: bool = True) -> Tensor:
-    """v[index] on the CPU, `widened` to float64 or in v's own dtype; `v` flat, `index` int64."""
-    if v.is_cuda or v.dtype not in _PLAIN:
-        chosen = v[index.to(v.device)].cpu()
-        return chosen.double() if widened else chosen
-    numbers = v.detach().numpy()[index.numpy()]
-    return torch.from_numpy(numbers.astype(np.float64) if widened else numbers)
+def zeros(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+    """A tensor of zeros on the CPU, as fresh memory from the system: what is never touched costs nothing.
+
+    Raises `ValueError`, `MemoryError` or `RuntimeError` where there is no room for such a tensor.
+    """
+    if dtype in _IN_NUMPY:
+        return torch.from_numpy(np.zeros(shape, dtype=_IN_NUMPY[dtype]))
+    return torch.zeros(shape, dtype=dtype)
+
+
+def taken(v: Tensor, index: Tensor) -> Tensor:
+    """v[index] on the CPU; `v` flat, `index` int64."""
+    if v.is_cuda or v.dtype == torch.bfloat16:
+        return v[index.to(v.device)].cpu()
+    return torch.from_numpy(v.detach().numpy()[index.numpy()])
 
 
 @with_gpu_form("scatter")
-def add_at(out: Tensor, index: Tensor, numbers: Tensor, weight: float) -> None:
-    """out[index] += weight · numbers, in place and in out's dtype; `out` flat, the indices (int64) all different."""
+def add_at(out: Tensor, parts: Sequence[tuple[Tensor, Tensor]], weight: float) -> None:
+    """out[index] += weight · numbers for all (index, numbers), one after the other, in place and in out's dtype; `out`
+    flat, every index int64 and increasing.
+
+    Each thread goes through its share of `out` range by range, with all parts' entries of a range while that is in the
+    cache: every entry's sum has the order of the parts.
+    """
     if out.is_cuda or out.dtype not in _PLAIN:
-        out.index_add_(0, index.to(out.device), numbers.to(device=out.device, dtype=out.dtype), alpha=weight)
+        for index, numbers in parts:
+            out.index_add_(0, index.to(out.device), numbers.to(device=out.device, dtype=out.dtype), alpha=weight)
+        return
+    flat = out.detach().numpy()
+    with np.errstate(over="ignore"):  # foreign messages may hold what the dtype cannot
+        plain_parts = [(plain(index), plain(numbers).astype(flat.dtype, copy=False)) for index, numbers in parts]
+        factor = flat.dtype.type(weight)
+
+    def work(_: int, start: int, stop: int) -> None:
+        edges = np.append(np.arange(start, stop, _RANGE), stop)
+        cuts = [np.searchsorted(index, edges).tolist() for index, _ in plain_parts]
+        for number in range(len(edges) - 1):
+            for (index, numbers), cut in zip(plain_parts, cuts, strict=True):
+                here = slice(cut[number], cut[number + 1])
+                _add(flat, index[here], numbers[here], factor)
+
+    if len(flat) <= _RANGE:
+        for index, numbers in plain_parts:
+            _add(flat, index, numbers, factor)
     else:
-        flat = out.detach().numpy()
-        with np.errstate(over="ignore"):  # foreign messages may hold what the dtype cannot
-            own = plain(numbers).astype(flat.dtype, copy=False)
-        _add(flat, index.cpu().numpy(), own, flat.dtype.type(weight))
+        in_chunks(work, len(flat))
 
 
 def _add_scalar(out, index, numbers, weight):  # type: ignore[no-untyped-def]

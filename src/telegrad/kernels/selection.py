@@ -43,7 +43,7 @@ class MagnitudeHistogram:
     """
 
     def __init__(self, v: Tensor, with_sums: bool = False) -> None:
-        self.n = len(v)
+        self.n, self._dtype = len(v), v.dtype
         self._keys: Any = keys_of(v)  # of the CPU, or of a GPU
         self._finer: dict[tuple[int, int], np.ndarray] = {}
         self._offsets: np.ndarray | int = 0
@@ -57,8 +57,11 @@ class MagnitudeHistogram:
     def sums(self) -> np.ndarray:
         """Σ |v_j| over each bin, float64: exact up to the rounding of one sum."""
         # Within a bin magnitudes are linear in the key: an integer sum of keys gives theirs.
-        step = (self.largest - self.smallest) / max(1, (1 << self._keys.shift) - 1)
-        return self.counts * self.smallest + self._offsets * step
+        return self.counts * self.smallest + self._offsets * _steps(self._dtype, self._keys.width)
+
+    def top(self) -> float:
+        """The largest magnitude of the last bin that is not empty."""
+        return float(self.largest[_place(self.counts, 0)[0]])
 
     def entries(self, first: int, last: int) -> Tensor:
         """The indices of all entries in the bins first … last, increasing, int64."""
@@ -99,11 +102,9 @@ class MagnitudeHistogram:
         """The narrowest run of keys around the entry of that rank that is worth counting."""
         keys, counts, cut = self._keys, self.counts, _Cut(0, self._keys.bits, 0, self.n)
         while True:
-            above = np.cumsum(counts[::-1])
-            place = int(np.searchsorted(above, rank - cut.above, side="right"))
-            number, shift = len(counts) - 1 - place, max(0, cut.shift - self._keys.width)
-            count = int(counts[number])
-            cut = _Cut(cut.low | number << shift, shift, cut.above + int(above[place]) - count, count)
+            number, above = _place(counts, rank - cut.above)
+            shift, count = max(0, cut.shift - keys.width), int(counts[number])
+            cut = _Cut(cut.low | number << shift, shift, cut.above + above, count)
             if shift == 0 or (count <= max(self.n >> 3, SMALL) and not keys.exact):
                 return cut
             if (cut.low, shift) not in self._finer:
@@ -121,13 +122,8 @@ class _Cut:
 
 def _limit(found: np.ndarray, cut: _Cut, rank: int) -> tuple[int, int]:
     """(key, ties): all with larger keys and the first `ties` of those with that key are ranked before `rank`."""
-    mine = found[(found >= cut.low) & (found <= cut.high)]
-    place = rank - cut.above
-    if place == len(mine):
-        return cut.low - 1, 0
-    at = len(mine) - 1 - place
-    key = int(np.partition(mine, at)[at])
-    return key, place - int(np.count_nonzero(mine > key))
+    key, ties = _find_limit(found, cut.low, cut.high, rank - cut.above)
+    return int(key), int(ties)
 
 
 def first_bits(v: Tensor) -> int:
@@ -217,6 +213,14 @@ def _ends(dtype: torch.dtype, width: int) -> tuple[np.ndarray, np.ndarray]:
     ends = (keys.to(integer).view(dtype).double().numpy() for keys in (first, first + ((1 << shift) - 1)))
     smallest, largest = (np.where(np.isfinite(end), end, torch.finfo(dtype).max) for end in ends)
     return smallest, largest
+
+
+@cache
+def _steps(dtype: torch.dtype, width: int) -> np.ndarray:
+    """By how much magnitudes grow from key to key, in every bin."""
+    smallest, largest = _ends(dtype, width)
+    shift = torch.iinfo(INTEGERS[dtype]).bits - 1 - width
+    return (largest - smallest) / max(1, (1 << shift) - 1)
 
 
 def largest_entries(v: Tensor, k: int) -> Tensor:
@@ -321,6 +325,64 @@ def _collect_reference(
     return len(chosen)
 
 
+def _place_scalar(counts, rank):  # type: ignore[no-untyped-def]
+    """The bin of the entry of that rank, from the last bin downwards, and how many entries lie above the bin."""
+    above, number = 0, len(counts) - 1
+    while number > 0 and above + counts[number] <= rank:
+        above += counts[number]
+        number -= 1
+    return number, above
+
+
+def _place_reference(counts: np.ndarray, rank: int) -> tuple[int, int]:
+    reached = np.cumsum(counts[::-1])
+    place = int(np.searchsorted(reached, rank, side="right"))
+    number = len(counts) - 1 - place
+    return number, int(reached[place] - counts[number])
+
+
+def _find_limit_scalar(found, low, high, place):  # type: ignore[no-untyped-def]
+    """Of the keys from low to high: the one at that place from the largest, by quickselect, and how many of its equals
+    are before it; (low − 1, 0) where they end at that place.
+    """
+    mine, n = np.empty(len(found), dtype=found.dtype), 0
+    for i in range(len(found)):
+        mine[n] = found[i]
+        n += found[i] >= low and found[i] <= high
+    if place == n:
+        return low - 1, 0
+    left, right, wanted = 0, n - 1, n - 1 - place
+    while left < right:
+        pivot, i, j = mine[(left + right) >> 1], left, right
+        while i <= j:
+            while mine[i] < pivot:
+                i += 1
+            while mine[j] > pivot:
+                j -= 1
+            if i <= j:
+                mine[i], mine[j] = mine[j], mine[i]
+                i, j = i + 1, j - 1
+        if wanted <= j:
+            right = j
+        elif wanted >= i:
+            left = i
+        else:
+            break
+    key, larger = np.int64(mine[wanted]), 0
+    for i in range(n):
+        larger += mine[i] > key
+    return key, place - larger
+
+
+def _find_limit_reference(found: np.ndarray, low: int, high: int, place: int) -> tuple[int, int]:
+    mine = found[(found >= low) & (found <= high)]
+    if place == len(mine):
+        return low - 1, 0
+    at = len(mine) - 1 - place
+    key = int(np.partition(mine, at)[at])
+    return key, place - int(np.count_nonzero(mine > key))
+
+
 def _keep_scalar(where, found, first, first_ties, last, last_ties, out):  # type: ignore[no-untyped-def]
     """Of the collected: those not ranked before (first, first_ties), but before (last, last_ties)."""
     at, firsts, lasts = 0, 0, 0
@@ -378,5 +440,7 @@ _count = Loop(_count_scalar, _count_reference)
 _count_within = Loop(_count_within_scalar, _count_within_reference)
 _count_with_offsets = Loop(_count_with_offsets_scalar, _count_with_offsets_reference)
 _collect = Loop(_collect_scalar, _collect_reference)
+_place = Loop(_place_scalar, _place_reference)
+_find_limit = Loop(_find_limit_scalar, _find_limit_reference)
 _keep = Loop(_keep_scalar, _keep_reference)
 _collect_ties = Loop(_collect_ties_scalar, _collect_ties_reference)

@@ -19,12 +19,13 @@ _UNSIGNED: dict[Any, Any] = {np.dtype(np.int8): np.dtype(np.uint8), np.dtype(np.
 
 def _count_scalar(values: Any, counts: Any) -> bool:
     size = counts.shape[1]
-    # Four tables, so that equal neighbours do not wait for each other.
+    # Several tables for long streams, so that equal neighbours do not wait for each other.
+    last = len(counts) - 1
     for i in range(len(values)):
         value = values[i]
         if value >= size:
             return False
-        counts[i & 3, value] += 1
+        counts[i & last, value] += 1
     return True
 
 
@@ -41,7 +42,7 @@ def counted(values: np.ndarray, size: int) -> np.ndarray | None:
     """
 
     def work(_: int, start: int, stop: int) -> np.ndarray | None:
-        table = np.zeros((4, size), dtype=np.int64)
+        table = np.zeros((4 if stop - start >= _PART else 1, size), dtype=np.int64)
         parts = (_unsigned(values[at : min(stop, at + _PART)]) for at in range(start, stop, _PART))
         return table.sum(0) if all(_count(part, table) for part in parts) else None
 

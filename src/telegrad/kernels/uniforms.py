@@ -13,11 +13,13 @@ from torch import Tensor
 
 from telegrad.kernels.compiled import Loop, in_chunks
 from telegrad.kernels.device import with_gpu_form
+from telegrad.kernels.magnitudes import plain
 from telegrad.random import Key
 
-__all__ = ["UNIT", "drawn_in_proportion", "uniform_bits", "uniforms", "words"]
+__all__ = ["UNIT", "drawn_in_proportion", "stream_bits", "uniform_bits", "uniforms", "words"]
 
-_SHORT = 4096  # below it, a few numpy operations are as quick as a compiled loop
+_SHORT = 64  # below it, a few numpy operations are as quick as a compiled loop
+_WIDE = (torch.float32, torch.float64)
 _PIECE = 1 << 18
 _BLOCK = 256
 _CPU = torch.device("cpu")
@@ -33,12 +35,17 @@ _MIX_2 = np.uint64(0x94D049BB133111EB)
 _30, _27, _31, _11 = np.uint64(30), np.uint64(27), np.uint64(31), np.uint64(11)
 
 
-def uniform_bits(offset, inner, i):  # type: ignore[no-untyped-def]
-    """Element i of the stream as an integer below 2^53, uint64; `offset` and `inner` uint64, i any integer >= 0."""
+def stream_bits(offset, inner, i):  # type: ignore[no-untyped-def]
+    """Element i of the stream, 64 bits; `offset` and `inner` uint64, i any integer >= 0."""
     z = (np.uint64(i) + _ONE) * _GOLDEN + offset
     z = ((z ^ (z >> _30)) * _MIX_1) ^ inner
     z = (z ^ (z >> _27)) * _MIX_2
-    return (z ^ (z >> _31)) >> _11
+    return z ^ (z >> _31)
+
+
+def uniform_bits(offset, inner, i):  # type: ignore[no-untyped-def]
+    """Element i of the stream as an integer below 2^53, uint64: what is a float in `Key.uniform`."""
+    return stream_bits(offset, inner, i) >> _11
 
 
 def words(key: Key) -> tuple[np.uint64, np.uint64]:
@@ -70,20 +77,21 @@ def drawn_in_proportion(v: Tensor, threshold: float, key: Key) -> Tensor:
     made.
     """
     v = v.cpu()
-    if len(v) < _SHORT:
+    if v.numel() < _SHORT:
         return (key.uniform(len(v)) * threshold < v.double().abs()).nonzero().squeeze(1)
     offset, inner = words(key)
+    values = plain(v) if v.dtype in _WIDE else v  # the others are widened in pieces
 
     def work(_: int, start: int, stop: int) -> list[np.ndarray]:
         buffer, found = np.empty(min(_PIECE, stop - start) + 1, dtype=np.int64), []
         for low in range(start, stop, _PIECE):
-            piece = v[low : min(stop, low + _PIECE)]
-            plain = (piece if piece.dtype in (torch.float32, torch.float64) else piece.float()).numpy()
-            found.append(buffer[: _draw(plain, threshold, offset, inner, low, buffer)].copy())
+            piece = values[low : min(stop, low + _PIECE)]
+            piece = piece if isinstance(piece, np.ndarray) else plain(piece)
+            found.append(buffer[: _draw(piece, threshold, offset, inner, low, buffer)].copy())
         return found
 
-    parts = [found for part in in_chunks(work, len(v)) for found in part]
-    return torch.from_numpy(np.concatenate(parts)) if parts else torch.zeros(0, dtype=torch.int64)
+    parts = [found for part in in_chunks(work, v.numel()) for found in part]
+    return torch.from_numpy(parts[0] if len(parts) == 1 else np.concatenate([np.zeros(0, dtype=np.int64), *parts]))
 
 
 def _draw_scalar(values, threshold, offset, inner, start, where):  # type: ignore[no-untyped-def]

@@ -15,9 +15,10 @@ from torch import Tensor
 
 from telegrad.errors import NonFiniteError
 from telegrad.kernels.magnitudes import largest_magnitude
+from telegrad.kernels.scatter import zeros
 from telegrad.random import Key
 from telegrad.spec import Registered
-from telegrad.wire.code import Code
+from telegrad.wire.code import Code, add_codes
 
 __all__ = ["Method", "State", "Step", "mean_of", "require_finite"]
 
@@ -83,9 +84,8 @@ def mean_of(codes: Sequence[Code], weight: float = 1.0, workspace: Tensor | None
     if workspace is not None and workspace.dtype == wide and workspace.shape == (first.numel,):
         out = workspace.zero_()
     else:
-        out = torch.zeros(first.numel, dtype=wide)
-    for code in codes:
-        code.add_to(out.view(code.shape), weight / len(codes))
+        out = zeros((first.numel,), wide)
+    add_codes(codes, out, weight / len(codes))
     bound = sum(term.values.largest() for code in codes for term in code.terms) * abs(weight) / len(codes)
     if not bound <= torch.finfo(first.dtype).max:
         require_finite(out.to(first.dtype))

@@ -111,38 +111,38 @@ class MLMC(Compressor):
 
     def _inclusions(self, v: Tensor, levels: Levels) -> Tensor:
         """π_l of all levels; 1 for those of the base."""
-        weights = self._weights(v, levels)
-        pi = torch.ones_like(weights)
-        rest = weights[self.base :]
-        if len(rest):
-            costs = levels.costs() if self.probabilities == "cost" else torch.ones_like(weights)
-            some = bool(rest.any())
-            pi[self.base :] = inclusions(rest, self.sampling, self.draws, costs[self.base :]) if some else 0.0
-        return pi
+        weights, base = self._weights(v, levels), self.base
+        rest = weights[base:] if base else weights
+        if rest.numpy().any():
+            costs = levels.costs()[base:] if self.probabilities == "cost" and self.sampling == "coupled" else None
+            rest = inclusions(rest, self.sampling, self.draws, costs)
+        return torch.cat([torch.ones_like(weights[:base]), rest]) if base else rest
+
+    def _drawn(self, pi: Tensor, key: Key) -> list[tuple[int, float]]:
+        """The levels that a message carries, increasing, and the weight N_l / π_l of each."""
+        base, law = min(self.base, len(pi)), pi.numpy()
+        drawn = [(level, 1.0) for level in range(1, base + 1)]
+        if law[base:].any():
+            count = len(law) - base
+            uniforms = level_uniforms(self.sampling, self.draws, count, key.fold(role="level"), self.workers)
+            counts = draw_counts(pi[base:] if base else pi, self.sampling, uniforms).numpy()
+            drawn += [(base + at + 1, float(counts[at]) / float(law[base + at])) for at in counts.nonzero()[0].tolist()]
+        return drawn
 
     def on_gpu(self, v: Tensor) -> bool:
         return self.weight is None and self.ladder.on_gpu(v)
 
     def _encode(self, v: Tensor, key: Key) -> Encoded:
         levels = self.ladder.levels(v)
-        pi = self._inclusions(v, levels)
-        counts = torch.ones(len(pi), dtype=torch.int64)
-        if bool(pi[self.base :].any()):
-            count = len(pi) - self.base
-            uniforms = level_uniforms(self.sampling, self.draws, count, key.fold(role="level"), self.workers)
-            counts[self.base :] = draw_counts(pi[self.base :], self.sampling, uniforms)
-        else:
-            counts[self.base :] = 0
-        drawn = (counts.nonzero().squeeze(1) + 1).tolist()
-        weights = [float(counts[level - 1]) / float(pi[level - 1]) for level in drawn]
-        terms = levels.joined(drawn[0], weights[0]) if len(drawn) == 1 else None
+        drawn = self._drawn(self._inclusions(v, levels), key)
+        terms = levels.joined(*drawn[0]) if len(drawn) == 1 else None
         if terms is None:
-            residuals = [t.scaled(w) for level, w in zip(drawn, weights, strict=True) for t in levels.residual(level)]
+            residuals = [term.scaled(weight) for level, weight in drawn for term in levels.residual(level)]
             # Sign coding goes block by block, each with its own largest entry.
             together = residuals if self.ladder.values == "sign" else _merged(residuals)
             terms = (*levels.base(), *together)
         sendable = (self._sendable(term, v.dtype, key.fold(term=number)) for number, term in enumerate(terms))
-        return Encoded(tuple(sendable), max(drawn, default=0))
+        return Encoded(tuple(sendable), drawn[-1][0] if drawn else 0)
 
     def _sendable(self, term: Term, dtype: torch.dtype, key: Key) -> Term:
         if isinstance(term.values, Floats):

@@ -7,6 +7,7 @@ from __future__ import annotations
 import math
 from typing import Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -25,15 +26,16 @@ def level_probabilities(levels: Levels, law: Law) -> Tensor:
     """
     if law == "fixed":
         return levels.fixed_probabilities()
-    norms = levels.norms()
-    if not bool(norms.any()):  # the base is all there is
+    norms = levels.norms().numpy()
+    largest = norms.max()
+    if largest == 0.0:  # the base is all there is
         return levels.fixed_probabilities()
-    weights = norms / norms.max()
+    weights = norms / largest
     # Never drawn in practice, and 1/p would overflow.
     weights[weights < 2.0**-1000] = 0.0
     if law == "cost":
-        weights = weights / levels.costs().sqrt()
-    return weights / weights.sum()
+        weights /= np.sqrt(levels.costs().numpy())
+    return torch.from_numpy(weights / weights.sum())
 
 
 def weighed_probabilities(norms: Tensor, costs: Tensor, excess: float) -> Tensor:
@@ -68,6 +70,7 @@ def weighed_probabilities(norms: Tensor, costs: Tensor, excess: float) -> Tensor
 
 def draw_level(p: Tensor, u: float) -> int:
     """The level (from 1) that u, uniform on [0, 1), draws from p by inversion; never one of probability zero."""
-    cumulative = p.cumsum(0)
-    level = int(torch.searchsorted(cumulative, u * float(cumulative[-1]), right=True))
-    return min(level, int(p.nonzero()[-1])) + 1
+    law = p.numpy()
+    cumulative = law.cumsum()
+    level = int(cumulative.searchsorted(u * cumulative[-1], side="right"))
+    return min(level, int(law.nonzero()[0][-1])) + 1

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from typing import Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -22,18 +23,19 @@ __all__ = ["Sampling", "draw_counts", "inclusions", "joint_moment", "level_unifo
 Sampling = Literal["independent", "poisson", "systematic", "coupled"]
 
 
-def inclusions(weights: Tensor, sampling: Sampling, draws: float, costs: Tensor) -> Tensor:
+def inclusions(weights: Tensor, sampling: Sampling, draws: float, costs: Tensor | None = None) -> Tensor:
     """π_l for levels of the given weights (>= 0, not all zero), float64, shape (L,); they add up to `draws` where they
     can.
 
     independent: draws · p. poisson, systematic: min(1, w_l / t), so that heavy levels are certain (B11.2).
     coupled: F_l = P(N >= l), 1 for the first level and non-increasing; adjacent levels are pooled until w²/cost falls
-    (B11.3).
+    (B11.3), at one cost for all where none are given.
     """
     if sampling == "independent":
-        return draws * weights / weights.sum()
+        plain = weights.numpy()
+        return torch.from_numpy(draws * plain / plain.sum())
     if sampling == "coupled":
-        return _coupled(weights.square(), draws, costs)
+        return _coupled(weights.square(), draws, torch.ones_like(weights) if costs is None else costs)
     threshold = optimal_threshold(weights, draws)
     return (weights / threshold).clamp(max=1.0) if threshold else (weights > 0).double()
 
@@ -63,7 +65,7 @@ def level_uniforms(sampling: Sampling, draws: float, count: int, key: Key, worke
     (π(i) + U) / M with a permutation π and a U that all share (the key without its rank): the workers' levels are
     spread evenly and each worker's alone is uniform (B12.1). The rank is what the key was folded with, 0 without one.
     """
-    needed = {"independent": round(draws), "poisson": count}.get(sampling, 1)
+    needed = round(draws) if sampling == "independent" else count if sampling == "poisson" else 1
     if workers == 1:
         return key.uniform(needed)
     rank = key.find("rank") or 0
@@ -76,11 +78,13 @@ def level_uniforms(sampling: Sampling, draws: float, count: int, key: Key, worke
 
 def draw_counts(pi: Tensor, sampling: Sampling, uniforms: Tensor) -> Tensor:
     """N_l, int64, shape (L,), with E N_l = π_l over the `uniforms` of `level_uniforms`."""
-    counts = torch.zeros(len(pi), dtype=torch.int64)
     if sampling == "independent":
+        drawn = np.zeros(len(pi), dtype=np.int64)
         for u in uniforms.tolist():
-            counts[draw_level(pi, u) - 1] += 1
-    elif sampling == "poisson":
+            drawn[draw_level(pi, u) - 1] += 1
+        return torch.from_numpy(drawn)
+    counts = torch.zeros(len(pi), dtype=torch.int64)
+    if sampling == "poisson":
         counts += uniforms < pi
     elif sampling == "systematic":
         # Level l is drawn for every integer in (C_{l−1} − u, C_l − u].

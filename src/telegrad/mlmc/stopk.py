@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from telegrad.compressors.coding import Coding
+from telegrad.kernels.blocks import counted_blocks, sorted_blocks
 from telegrad.kernels.magnitudes import plain
 from telegrad.kernels.reference import descending_order
 from telegrad.kernels.scatter import taken
@@ -71,26 +73,30 @@ class SegmentedTopKLadder(Ladder):
         return len(v) >= SMALL and v.dtype != torch.float64
 
     def levels(self, v: Tensor) -> Levels:
-        sizes = block_sizes(len(v), resolve_amount(self, "s", len(v)), self.growth)
+        d = v.numel()
+        edges = block_edges(d, resolve_amount(self, "s", d), self.growth)
         if self.on_gpu(v):
             histogram = MagnitudeHistogram(v)
-            if float(histogram.largest[np.flatnonzero(histogram.counts)[-1]]) >= _LARGE_ENOUGH:
-                return _CountedBlocks(v, sizes, self.values, histogram)
-        return _SortedBlocks(v, sizes, self.values)
+            if histogram.top() >= _LARGE_ENOUGH:
+                return _CountedBlocks(v, edges, self.values, histogram)
+        return _SortedBlocks(v, edges, self.values)
 
 
 def block_sizes(d: int, s: int, growth: float) -> Tensor:
     """The sizes of the blocks, int64: ⌊s · growth^l⌋ for l = 0, 1, …, and what is left."""
+    return torch.from_numpy(np.diff(block_edges(d, s, growth)))
+
+
+@lru_cache(maxsize=256)
+def block_edges(d: int, s: int, growth: float) -> np.ndarray:
+    """The ranks between blocks, int64, shape (L + 1,): from 0 to d. Shared by all who ask: not to be written to."""
     if growth == 1.0:
-        equal = torch.full((-(-d // s),), s)
-        equal[-1] = (d - 1) % s + 1
-        return equal
-    sizes, left, size = [], d, float(s)
-    while left:
-        sizes.append(min(left, int(size)))
-        left -= sizes[-1]
+        return np.append(np.arange(0, d, s), d)
+    edges, size = [0], float(s)
+    while edges[-1] < d:
+        edges.append(min(d, edges[-1] + int(size)))
         size = min(size * growth, float(d))
-    return torch.tensor(sizes)
+    return np.array(edges)
 
 
 def fixed_law(sizes: Tensor) -> Tensor:
@@ -106,14 +112,12 @@ class _Blocks(Levels):
 
     orthogonal = True
 
-    def __init__(self, v: Tensor, sizes: Tensor, values: Coding) -> None:
-        self.v, self.sizes, self.values = v, sizes, values
-        self.stops = sizes.cumsum(0)
-
-    largest: Tensor
+    def __init__(self, v: Tensor, edges: np.ndarray, values: Coding) -> None:
+        self.v, self.edges, self.values = v, edges, values
 
     @abstractmethod
-    def _relative_sums(self, power: int) -> Tensor: ...
+    def _sums(self, power: int) -> tuple[np.ndarray, np.ndarray]:
+        """(m_l, Σ (|v_j| / m_l)^power) of each block."""
 
     @abstractmethod
     def _indices(self, start: int, stop: int) -> Tensor:
@@ -121,39 +125,35 @@ class _Blocks(Levels):
 
     def norms(self) -> Tensor:
         # With signs the second moment is m ‖v_S‖₁ = m² Σ |v_j| / m (B2.7).
-        sums = self._relative_sums(1 if self.values == "sign" else 2)
-        return self.largest * torch.from_numpy(np.sqrt(sums.numpy()))
+        largest, sums = self._sums(1 if self.values == "sign" else 2)
+        return torch.from_numpy(largest * np.sqrt(sums))
 
     def costs(self) -> Tensor:
-        entries = self._relative_sums(1) if self.values == "sign" else self.sizes.double()
-        index = torch.log2(len(self.v) / self.sizes.double()) + 1.44
-        return MESSAGE_OVERHEAD + entries * (index.clamp(min=1.0) + _VALUE_BITS[self.values])
+        sizes = np.diff(self.edges).astype(np.float64)
+        entries = self._sums(1)[1] if self.values == "sign" else sizes
+        index = np.log2(self.edges[-1] / sizes) + 1.44
+        return torch.from_numpy(MESSAGE_OVERHEAD + entries * (np.maximum(index, 1.0) + _VALUE_BITS[self.values]))
 
     def fixed_probabilities(self) -> Tensor:
-        return fixed_law(self.sizes)
+        return fixed_law(torch.from_numpy(np.diff(self.edges)))
 
     def base(self) -> tuple[Term, ...]:
         return ()
 
     def residual(self, level: int) -> tuple[Term, ...]:
-        stop, size = int(self.stops[level - 1]), int(self.sizes[level - 1])
-        index = self._indices(stop - size, stop)
-        return (Term(IndexSet(len(self.v), index), Floats(taken(self.v, index))),)
+        index = self._indices(int(self.edges[level - 1]), int(self.edges[level]))
+        return (Term(IndexSet(self.v.numel(), index), Floats(taken(self.v, index))),)
 
 
 class _SortedBlocks(_Blocks):
     """Exact norms, from a sort."""
 
-    def __init__(self, v: Tensor, sizes: Tensor, values: Coding) -> None:
-        super().__init__(v, sizes, values)
+    def __init__(self, v: Tensor, edges: np.ndarray, values: Coding) -> None:
+        super().__init__(v, edges, values)
         self.order = descending_order(v)
-        self.magnitude = v[self.order].abs().double().cpu()
-        self.largest = self.magnitude[self.stops - sizes]
 
-    def _relative_sums(self, power: int) -> Tensor:
-        scale = torch.where(self.largest > 0, self.largest, 1.0).repeat_interleave(self.sizes)
-        relative = (self.magnitude / scale).pow(power).numpy()
-        return torch.from_numpy(np.add.reduceat(relative, (self.stops - self.sizes).numpy()))
+    def _sums(self, power: int) -> tuple[np.ndarray, np.ndarray]:
+        return sorted_blocks(plain(self.v[self.order].abs().double()), self.edges, power)
 
     def _indices(self, start: int, stop: int) -> Tensor:
         return torch.from_numpy(np.sort(plain(self.order[start:stop])))
@@ -164,41 +164,21 @@ class _CountedBlocks(_Blocks):
     right to 1/32, so norms are, and MLMC's second moment is at most 1 + 2^−10 times the least (B13.2).
     """
 
-    def __init__(self, v: Tensor, sizes: Tensor, values: Coding, histogram: MagnitudeHistogram) -> None:
-        super().__init__(v, sizes, values)
+    def __init__(self, v: Tensor, edges: np.ndarray, values: Coding, histogram: MagnitudeHistogram) -> None:
+        super().__init__(v, edges, values)
         self.histogram = histogram
-        bins = np.flatnonzero(histogram.counts)[::-1]
-        self._counts, self._low, self._high = (
-            x[bins] for x in (histogram.counts, histogram.smallest, histogram.largest)
-        )
-        # For the places between blocks: the bin each lies in, the share of it that lies above, the magnitude there.
-        ranks, reached = np.append(0, self.stops.numpy()), np.cumsum(self._counts)
-        self._bin = np.minimum(np.searchsorted(reached, ranks, side="right"), len(bins) - 1)
-        self._below = (reached[self._bin] - ranks) / self._counts[self._bin]
-        self._at = self._low[self._bin] + self._below * (self._high - self._low)[self._bin]
-        self.largest = torch.from_numpy(self._at[:-1])
 
-    def _relative_sums(self, power: int) -> Tensor:
-        """Differences of sums from the small end; at least as much as the smallest entry of each block makes."""
-        mean = _mean_power(self._low, self._high, power)
-        smaller = np.append(np.cumsum((self._counts * mean)[:0:-1])[::-1], 0.0)
-        partial = self._counts[self._bin] * self._below * _mean_power(self._low[self._bin], self._at, power)
-        tail = smaller[self._bin] + partial
-        sums = np.maximum(tail[:-1] - tail[1:], self.sizes.numpy() * self._at[1:] ** power)
-        return torch.from_numpy(sums / np.where(self._at[:-1] > 0, self._at[:-1], 1.0) ** power)
+    def _sums(self, power: int) -> tuple[np.ndarray, np.ndarray]:
+        bins = self.histogram
+        return counted_blocks(bins.counts, bins.smallest, bins.largest, self.edges, power)
 
     def norms(self) -> Tensor:
         # None is zero, as far as the histogram knows: the bin of zero holds the smallest subnormal numbers too.
-        norms = super().norms()
-        return norms.clamp(min=float(norms.sum()) * _RESERVE / len(norms))
+        norms = super().norms().numpy()
+        return torch.from_numpy(np.maximum(norms, norms.sum() * _RESERVE / len(norms)))
 
     def second_moments(self) -> Tensor:
-        return _SortedBlocks(self.v, self.sizes, self.values).norms().square()
+        return _SortedBlocks(self.v, self.edges, self.values).norms().square()
 
     def _indices(self, start: int, stop: int) -> Tensor:
         return self.histogram.ranked(start, stop)
-
-
-def _mean_power(low: np.ndarray, high: np.ndarray, power: int) -> np.ndarray:
-    """The mean of x^power over x from low to high, power 1 or 2."""
-    return (low + high) / 2 if power == 1 else (low * low + low * high + high * high) / 3

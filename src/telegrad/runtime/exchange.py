@@ -8,6 +8,7 @@ from typing import Any, final
 from torch import Tensor
 
 from telegrad.compressors.base import Compressor
+from telegrad.kernels.compiled import each
 from telegrad.methods.base import Method
 from telegrad.methods.sgd import SGD
 from telegrad.random import Key
@@ -82,7 +83,8 @@ class Running:
         self._exchange, self._names = exchange, [piece.name for piece in pieces]
         members = zip(exchange.members, gradients, strict=True)
         self._rounds = [exchange.topology.round(member, pieces, own) for member, own in members]
-        self._send([next(one) for one in self._rounds])
+        # Up to its first messages a round is its worker's alone: they may run side by side.
+        self._send(each(next, self._rounds, sum(gradient.numel() for own in gradients for gradient in own)))
 
     def _send(self, phases: list[Phase]) -> None:
         self._phases = phases

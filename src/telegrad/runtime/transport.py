@@ -12,7 +12,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from telegrad.errors import CommunicationError
-from telegrad.wire.parcel import Parcel, pack_parcel, unpack_parcel
+from telegrad.wire.parcel import Parcel, pack_parcel, unpack_each
 
 __all__ = ["LENGTH_NBYTES", "Delivery", "GroupTransport", "LocalTransport", "Transport"]
 
@@ -90,7 +90,8 @@ class GroupTransport(Transport):
 
         def inbox() -> list[dict[int, Parcel]]:
             received = [own if sender == me else data for sender, data in enumerate(wait())]
-            return [{sender: unpack_parcel(data) for sender, data in enumerate(received) if len(data)}]
+            senders = [sender for sender, data in enumerate(received) if len(data)]
+            return [dict(zip(senders, unpack_each([received[sender] for sender in senders]), strict=True))]
 
         return inbox
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Mapping
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -11,12 +11,12 @@ import torch
 from torch import Tensor
 
 from telegrad.errors import WireError
-from telegrad.kernels.scatter import add_at
+from telegrad.kernels.scatter import add_at, zeros
 from telegrad.wire.bits import varint_nbytes
 from telegrad.wire.positions import Positions
 from telegrad.wire.values import Floats, Values
 
-__all__ = ["CHECKSUM_NBYTES", "FIELDS", "Code", "Term"]
+__all__ = ["CHECKSUM_NBYTES", "FIELDS", "Code", "Term", "add_codes"]
 
 FIELDS = ("header", "level", "index", "value", "sign", "scale")
 """What bits are booked as. Padding to whole bytes counts with the field that it pads."""
@@ -43,11 +43,23 @@ class Term:
 
     def add_to(self, out: Tensor, weight: float) -> None:
         """out += weight · this term, in place; costs the number of entries, not d. `out` is flat."""
-        index = self.positions.indices()
-        if index is None:
-            out.add_(self.values.numbers_as(out.dtype).to(out.device), alpha=weight)
-        else:
-            add_at(out, index, self.values.numbers(), weight)
+        _add_terms((self,), out, weight)
+
+
+def _add_terms(terms: Iterable[Term], out: Tensor, weight: float) -> None:
+    """out += weight · every term, in their order."""
+    listed: list[tuple[Tensor, Tensor]] = []
+    for term in terms:
+        index = term.positions.indices()
+        if index is not None:
+            listed.append((index, term.values.numbers()))
+            continue
+        if listed:
+            add_at(out, listed, weight)
+            listed = []
+        out.add_(term.values.numbers_as(out.dtype).to(out.device), alpha=weight)
+    if listed:
+        add_at(out, listed, weight)
 
 
 @dataclass(frozen=True)
@@ -67,14 +79,14 @@ class Code:
     @property
     def numel(self) -> int:
         """The number d of entries of the tensor."""
-        return torch.Size(self.shape).numel()
+        return math.prod(self.shape)
 
     @cached_property
     def fields(self) -> dict[str, int]:
         """Bits by field; they add up to `nbits`."""
         if self.received is not None:
             return {name: 8 * self.received.get(name, 0) for name in FIELDS}
-        account = Counter(dict.fromkeys(FIELDS, 0))
+        account = dict.fromkeys(FIELDS, 0)
         dimensions = sum(varint_nbytes(size) for size in self.shape)
         account["header"] = (
             1 + varint_nbytes(len(self.shape)) + dimensions + varint_nbytes(len(self.terms)) + CHECKSUM_NBYTES
@@ -83,7 +95,8 @@ class Code:
         for term in self.terms:
             account["header"] += 1
             account["index"] += term.positions.nbytes
-            account.update(term.values.sizes(self.dtype))
+            for name, nbytes in term.values.sizes(self.dtype).items():
+                account[name] += nbytes
         return {name: 8 * nbytes for name, nbytes in account.items()}
 
     @property
@@ -100,11 +113,7 @@ class Code:
 
     def add_to(self, out: Tensor, weight: float = 1.0) -> None:
         """Accumulate weight · estimate into `out` (shape as the tensor, any float dtype, contiguous), in place."""
-        flat = out.view(-1)
-        if flat.numel() != self.numel:
-            raise ValueError(f"a code of shape {self.shape} cannot be added to a tensor of shape {tuple(out.shape)}")
-        for term in self.terms:
-            term.add_to(flat, weight)
+        add_codes((self,), out, weight)
 
     def decode(self) -> Tensor:
         """The estimate, in the tensor's shape and dtype. A sum of several terms is formed in float64 and rounded
@@ -113,8 +122,19 @@ class Code:
         if len(self.terms) == 1 and self.terms[0].positions.indices() is None:
             return self.terms[0].values.numbers_as(self.dtype).to("cpu").view(self.shape)
         try:
-            out = torch.zeros(self.shape, dtype=self.dtype if len(self.terms) <= 1 else torch.float64)
-        except RuntimeError:
+            out = zeros(self.shape, self.dtype if len(self.terms) <= 1 else torch.float64)
+        except (ValueError, MemoryError, RuntimeError):
             raise WireError(f"a tensor of shape {self.shape} does not fit into memory") from None
         self.add_to(out)
         return out.to(self.dtype)
+
+
+def add_codes(codes: Sequence[Code], out: Tensor, weight: float = 1.0) -> None:
+    """Accumulate weight · every estimate into `out`, as one `add_to` after the other would to the bit, but in one pass
+    over what the codes touch.
+    """
+    flat = out.view(-1)
+    for code in codes:
+        if flat.numel() != code.numel:
+            raise ValueError(f"a code of shape {code.shape} cannot be added to a tensor of shape {tuple(out.shape)}")
+    _add_terms((term for code in codes for term in code.terms), flat, weight)

@@ -13,8 +13,9 @@ from functools import cached_property
 import numpy as np
 
 from telegrad.errors import WireError
-from telegrad.kernels.gaps import bucketed, widths_of
-from telegrad.wire.bits import Reader, best_rice, pack_varied, unpack_varied
+from telegrad.kernels.bit_streams import best_rice
+from telegrad.kernels.gaps import bucketed, places, raw_bits
+from telegrad.wire.bits import Reader, pack_varied
 from telegrad.wire.integers import Integers, entropy_bits
 
 __all__ = ["BUCKETS", "Gaps"]
@@ -38,48 +39,49 @@ class Gaps:
     index: np.ndarray = field(repr=False)
 
     @cached_property
-    def _gaps(self) -> np.ndarray:
-        return np.diff(self.index, prepend=-1) - 1
-
-    @cached_property
-    def _plain(self) -> Integers:
-        return Integers(self._gaps)
-
-    @cached_property
-    def _buckets(self) -> tuple[Integers, np.ndarray] | None:
-        """(the buckets, the widths of the raw bits), where they are shorter than the gaps."""
-        gaps = self._gaps
-        if len(gaps) < _WORTH_CODING:
-            return None
-        least = min(best_rice(gaps)[1], _coded_bits(gaps) if int(gaps.max()) < _ALPHABET else np.inf)
-        buckets, widths = bucketed(gaps)
-        return (Integers(buckets), widths) if int(widths.sum()) + _coded_bits(buckets) < least else None
+    def _parts(self) -> tuple[Integers, np.ndarray | None, np.ndarray]:
+        """The gaps, or their buckets and the widths of what lies below these; then the gaps."""
+        gaps = self.index.copy()
+        gaps[1:] -= self.index[:-1]
+        gaps[1:] -= 1
+        if len(gaps) >= _WORTH_CODING:
+            _, rice, largest = best_rice(gaps)
+            least = min(rice, _coded_bits(gaps) if largest < _ALPHABET else np.inf)
+            buckets, widths = bucketed(gaps)
+            if int(widths.sum()) + _coded_bits(buckets) < least:
+                return Integers(buckets), widths, gaps
+        return Integers(gaps), None, gaps
 
     @property
     def nbytes(self) -> int:
         """The length of `write()`."""
-        if self._buckets is None:
-            return self._plain.nbytes
-        buckets, widths = self._buckets
-        return 1 + buckets.nbytes + (int(widths.sum()) + 7) // 8
+        integers, widths, _ = self._parts
+        return integers.nbytes if widths is None else 1 + integers.nbytes + (int(widths.sum()) + 7) // 8
 
     def write(self) -> bytes:
         """The packed places; their number is known from elsewhere in the message."""
-        if self._buckets is None:
-            return self._plain.write()
-        buckets, widths = self._buckets
-        return bytes([BUCKETS]) + buckets.write() + pack_varied(self._gaps & ((1 << widths) - 1), widths)
+        integers, widths, gaps = self._parts
+        if widths is None:
+            return integers.write()
+        return bytes([BUCKETS]) + integers.write() + pack_varied(gaps & ((1 << widths) - 1), widths)
 
     @staticmethod
-    def read(reader: Reader, n: int, form: int) -> np.ndarray:
-        """Read n places that `write` wrote, after the format byte `form`; if they fit the vector is not checked."""
-        if form != BUCKETS:
-            return np.cumsum(Integers.read(reader, n, form) + 1) - 1
-        buckets = Integers.read(reader, n)
-        if n and int(buckets.max()) >= _LARGEST_BUCKET:
-            raise WireError(f"an index set in the message has a gap in bucket {int(buckets.max())}")
-        widths = widths_of(buckets)
-        return np.cumsum(((buckets - 4 * widths) << widths | unpack_varied(reader, widths)) + 1) - 1
+    def read(reader: Reader, n: int, form: int, d: int) -> np.ndarray:
+        """Read n places below d that `write` wrote, after the format byte `form`."""
+        if form == BUCKETS:
+            buckets = Integers.read_narrow(reader, n)
+            if n and int(buckets.max()) >= _LARGEST_BUCKET:
+                raise WireError(f"an index set in the message has a gap in bucket {int(buckets.max())}")
+            index = places(buckets, reader.plain((raw_bits(buckets) + 7) // 8), d)
+        else:
+            index = Integers.read(reader, n, form)
+            index[1:] += 1
+            np.cumsum(index, out=index)
+            if n and not (index[0] >= 0 and index[-1] < d and (index[1:] > index[:-1]).all()):
+                index = None
+        if index is None:
+            raise WireError(f"an index in the message lies outside the vector of {d} entries")
+        return index
 
 
 def _coded_bits(symbols: np.ndarray) -> float:

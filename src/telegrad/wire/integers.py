@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 
 from telegrad.errors import WireError
+from telegrad.kernels.bit_streams import best_rice
 from telegrad.kernels.compiled import in_chunks
 from telegrad.kernels.rans import PIECE, Decoder, Encoder, lanes_of
 from telegrad.kernels.symbols import counted, folded, joined, parted
 from telegrad.wire.bits import (
     Reader,
-    best_rice,
     pack_fixed,
     pack_rice,
     pack_varint,
@@ -57,46 +57,36 @@ class Integers:
     values: np.ndarray = field(repr=False)
 
     @cached_property
-    def _counts(self) -> np.ndarray | None:
-        """How often each integer occurs, where all are below 4096."""
-        return counted(self.values, _ALPHABET)
-
-    @cached_property
-    def _plain(self) -> tuple[int, int]:
-        """The better of fixed width and Golomb-Rice: (format, bits)."""
-        n, counts = len(self.values), self._counts
+    def _form(self) -> tuple[int, int, bytes | None]:
+        """The format, the length of what follows it in bits, and the stream itself where it is entropy coded."""
+        n = len(self.values)
+        counts = counted(self.values, _ALPHABET) if n >= _WORTH_CODING else None
         if counts is None:
-            width = int(self._unsigned().max()).bit_length()
-            b, rice = best_rice(self._unsigned().astype(np.int64, copy=False))
+            b, rice, largest = best_rice(self._unsigned().astype(np.int64, copy=False))
         else:
-            width = max(0, len(counts) - 1).bit_length()
-            b, rice = _best_rice_of(counts)
-        return (b, rice) if rice < width * n else (_FIXED + width, width * n)
-
-    @cached_property
-    def _coded(self) -> bytes | None:
-        """The entropy-coded stream and its format byte, where that is shorter."""
-        nbytes, counts = (self._plain[1] + 7) // 8, self._counts
-        if len(self.values) < _WORTH_CODING or nbytes == 0 or counts is None:
-            return None
-        if entropy_bits(counts) / 8 + len(counts) / 2 > nbytes:
-            return None
-        coded = _pack_entropy(self.values, counts)
-        return coded if len(coded) - 1 < nbytes else None
+            b, rice, largest = *_best_rice_of(counts), len(counts) - 1
+        width = int(largest).bit_length()
+        form, nbits = (b, int(rice)) if rice < width * n else (_FIXED + width, width * n)
+        # The table of frequencies takes about half a byte a symbol.
+        if counts is not None and nbits and entropy_bits(counts) / 8 + len(counts) / 2 <= (nbits + 7) // 8:
+            coded = _pack_entropy(self.values, counts)
+            if len(coded) < (nbits + 7) // 8:
+                return ENTROPY, 8 * len(coded), coded
+        return form, nbits, None
 
     @property
     def nbytes(self) -> int:
         """The length of `write()`."""
-        return len(self._coded) if self._coded is not None else 1 + (self._plain[1] + 7) // 8
+        return 1 + (self._form[1] + 7) // 8
 
     def write(self) -> bytes:
         """The packed integers; their number is known from elsewhere in the message."""
-        if self._coded is not None:
-            return self._coded
-        form, _ = self._plain
+        form, nbits, coded = self._form
+        if coded is not None:
+            return bytes([form]) + coded
         if form >= _FIXED:
             return bytes([form]) + pack_fixed(self._unsigned(), form - _FIXED)
-        return bytes([form]) + pack_rice(self._unsigned().astype(np.int64, copy=False), form)
+        return bytes([form]) + pack_rice(self._unsigned().astype(np.int64, copy=False), form, nbits)
 
     def _unsigned(self) -> np.ndarray:
         return folded(self.values) if self.values.dtype in (np.int8, np.int16) else self.values
@@ -122,8 +112,9 @@ class Integers:
 
 def _best_rice_of(counts: np.ndarray) -> tuple[int, int]:
     """`best_rice` of a stream whose integers occur `counts` times."""
-    total, value = int(counts.sum()), np.arange(len(counts))
-    lengths = [int(counts @ (value >> b)) + total * (b + 1) for b in range(13)]
+    # Σ n >> b is how many integers are at least 2^b, 2 · 2^b, 3 · 2^b, …
+    least = counts[::-1].cumsum()[::-1]
+    lengths = [int(least[1 << b :: 1 << b].sum()) + int(least[0]) * (b + 1) for b in range(13)]
     return min(enumerate(lengths), key=lambda pair: pair[1])
 
 
@@ -163,7 +154,7 @@ def _pack_entropy(values: np.ndarray, counts: np.ndarray) -> bytes:
         for f, length in zip(frequency, lengths, strict=True)
         for place in range(length - 2, -1, -1)
     ]
-    out = bytes([ENTROPY, bits, group]) + pack_varint(len(counts)) + pack_varint(len(frequency))
+    out = bytes([bits, group]) + pack_varint(len(counts)) + pack_varint(len(frequency))
     out += pack_fixed(lengths, _FREQUENCY_WIDTH) + pack_fixed(np.array(tails, dtype=np.int64), 1)
     if values.dtype in (np.int8, np.int16):
         pieces = Encoder(frequency, bits).pieces(lambda start, stop: folded(values[start:stop]), len(values))

@@ -24,15 +24,16 @@ _MAX_NUMEL = 2**40
 
 def pack(code: Code) -> bytes:
     """The message of a code: `8 * len(pack(code)) == code.nbits`, always."""
-    out = bytearray([VERSION << 4 | DTYPES.index(code.dtype)])
-    for number in (len(code.shape), *code.shape, code.level, len(code.terms)):
-        out += pack_varint(number)
+    parts = [bytes([VERSION << 4 | DTYPES.index(code.dtype)])]
+    parts += map(pack_varint, (len(code.shape), *code.shape, code.level, len(code.terms)))
     for term in code.terms:
-        out.append(term.positions.tag << 4 | term.values.tag)
-        out += term.positions.write()
-        out += term.values.write(code.dtype)
-    out += zlib.crc32(out).to_bytes(CHECKSUM_NBYTES, "little")
-    return bytes(out)
+        parts.append(bytes([term.positions.tag << 4 | term.values.tag]))
+        parts += (term.positions.write(), term.values.write(code.dtype))
+    check = 0
+    for part in parts:
+        check = zlib.crc32(part, check)
+    parts.append(check.to_bytes(CHECKSUM_NBYTES, "little"))
+    return b"".join(parts)
 
 
 def unpack(data: bytes | bytearray | memoryview) -> Code:

@@ -15,6 +15,8 @@ from torch import Tensor
 
 from telegrad.errors import WireError
 from telegrad.kernels.magnitudes import plain
+from telegrad.kernels.scatter import taken
+from telegrad.kernels.subsets import permutation, subset
 from telegrad.random import Key
 from telegrad.wire.bits import Reader, pack_varint, varint_nbytes
 from telegrad.wire.gaps import Gaps
@@ -89,39 +91,39 @@ class IndexSet(Positions):
 
     @property
     def n(self) -> int:
-        return len(self.index)
+        return self.index.numel()
 
     def indices(self) -> Tensor | None:
         return self.index
 
     @cached_property
-    def _gaps(self) -> Gaps:
-        return Gaps(self.index.cpu().numpy())
-
-    @cached_property
-    def _bitmap(self) -> Integers | None:
-        """One symbol an entry, where that is shorter: for dense sets."""
+    def _form(self) -> Gaps | Integers:
+        """The gaps, or one symbol an entry where that is shorter: for dense sets."""
+        index = plain(self.index)
+        n, gaps = len(index), Gaps(index)
         # In a sparse set gaps come as near to the entropy, at the cost of the places and not of d.
-        if _SPARSE * self.n < self.d:
-            return None
+        if _SPARSE * n < self.d:
+            return gaps
         # An entropy-coded stream takes 16 bytes and more beyond its entropy.
-        least = min(self.d, entropy_bits(np.array([self.n, self.d - self.n])) + 128)
-        if least / 8 > self._gaps.nbytes:
-            return None
+        least = min(self.d, entropy_bits(np.array([n, self.d - n])) + 128)
+        if least / 8 > gaps.nbytes:
+            return gaps
         marks = np.zeros(self.d, dtype=np.uint8)
-        marks[self.index.cpu().numpy()] = 1
+        marks[index] = 1
         bitmap = Integers(marks)
-        return bitmap if 1 + bitmap.nbytes < self._gaps.nbytes else None
+        return bitmap if 1 + bitmap.nbytes < gaps.nbytes else gaps
 
     @property
     def nbytes(self) -> int:
-        return varint_nbytes(self.n) + (1 + self._bitmap.nbytes if self._bitmap else self._gaps.nbytes)
+        form = self._form
+        return varint_nbytes(self.n) + form.nbytes + isinstance(form, Integers)
 
     def write(self) -> bytes:
-        return pack_varint(self.n) + (bytes([BITMAP]) + self._bitmap.write() if self._bitmap else self._gaps.write())
+        form = self._form
+        return pack_varint(self.n) + (bytes([BITMAP]) if isinstance(form, Integers) else b"") + form.write()
 
     def keep(self, which: Tensor) -> Positions:
-        return IndexSet(self.d, torch.from_numpy(plain(self.index)[plain(which)]))
+        return IndexSet(self.d, taken(self.index, which))
 
     @classmethod
     def read(cls, reader: Reader, d: int) -> IndexSet:
@@ -134,9 +136,7 @@ class IndexSet(Positions):
             if len(index) != n:
                 raise WireError(f"the message announces {n} indices and marks {len(index)}")
         else:
-            index = Gaps.read(reader, n, form)
-            if n and not (index[0] >= 0 and index[-1] < d and (index[1:] > index[:-1]).all()):
-                raise WireError(f"an index in the message lies outside the vector of {d} entries")
+            index = Gaps.read(reader, n, form, d)
         return cls(d, torch.from_numpy(index))
 
 
@@ -160,7 +160,7 @@ class Subset(Positions):
 
     @cached_property
     def _indices(self) -> Tensor:
-        return Key(self.seed).subset(self.d, self.size)
+        return subset(Key(self.seed), self.d, self.size)
 
     @property
     def nbytes(self) -> int:
@@ -239,7 +239,7 @@ class Share(Positions):
 
     @cached_property
     def _indices(self) -> Tensor:
-        return Key(self.seed).permutation(self.d)[self.part :: self.parts].sort().values
+        return torch.from_numpy(np.sort(permutation(Key(self.seed), self.d).numpy()[self.part :: self.parts]))
 
     @property
     def nbytes(self) -> int:

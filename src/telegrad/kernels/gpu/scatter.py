@@ -1,5 +1,7 @@
 """Adding a message's numbers at their places on a GPU."""
 
+from collections.abc import Sequence
+
 import torch
 import triton
 import triton.language as tl
@@ -39,16 +41,17 @@ def _add(out, index, numbers, n, weight: tl.int64, BFLOAT16: tl.constexpr, BLOCK
         tl.store(out + place, before + number * factor.to(number.dtype), mask=i < n)
 
 
-def add_at(out: Tensor, index: Tensor, numbers: Tensor, weight: float) -> None:
+def add_at(out: Tensor, parts: Sequence[tuple[Tensor, Tensor]], weight: float) -> None:
     """The form of `telegrad.kernels.scatter.add_at`.
 
     The indices of one message differ, so no two entries meet; messages follow each other on the device's stream, so
     that each place gets its terms in the order in which they were asked for, without an atomic addition of floats.
     """
-    numbers = numbers.to(device=out.device, dtype=out.dtype).contiguous()
-    index = index.to(out.device).contiguous()
-    factor, of_16_bits = float(torch.tensor(weight, dtype=out.dtype)), out.dtype == torch.bfloat16
-    if of_16_bits:
-        out, numbers = out.detach().view(torch.int16), numbers.view(torch.int16)
-    programs = -(-len(index) // _BLOCK)
-    launch(_add, programs, out, index, numbers, len(index), bits_of(factor), BFLOAT16=of_16_bits, BLOCK=_BLOCK)
+    factor, of_16_bits = bits_of(float(torch.tensor(weight, dtype=out.dtype))), out.dtype == torch.bfloat16
+    total = out.detach().view(torch.int16) if of_16_bits else out
+    for where, what in parts:
+        index, numbers = where.to(out.device).contiguous(), what.to(device=out.device, dtype=out.dtype).contiguous()
+        if of_16_bits:
+            numbers = numbers.view(torch.int16)
+        programs = -(-len(index) // _BLOCK)
+        launch(_add, programs, total, index, numbers, len(index), factor, BFLOAT16=of_16_bits, BLOCK=_BLOCK)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from telegrad.kernels.magnitudes import largest_magnitude
-from telegrad.kernels.reference import round_to_dtype
+from telegrad.kernels.reference import rounded_number
 from telegrad.random import Key
 from telegrad.wire.bits import Reader
 
@@ -86,8 +86,11 @@ def largest_of(numbers: Tensor) -> float:
     """max |numbers| of integers or floats, 0 where there are none."""
     if numbers.is_floating_point():
         return largest_magnitude(numbers)
-    low, high = numbers.aminmax() if len(numbers) else (0, 0)
-    return float(max(-int(low), int(high)))
+    if numbers.is_cuda:
+        low, high = numbers.aminmax() if len(numbers) else (0, 0)
+        return float(max(-int(low), int(high)))
+    integers = numbers.numpy()
+    return float(max(-int(integers.min(initial=0)), int(integers.max(initial=0))))
 
 
 def scalar_dtype(dtype: torch.dtype) -> torch.dtype:
@@ -113,6 +116,4 @@ def read_scalar(reader: Reader, dtype: torch.dtype) -> float:
 
 def round_scalar(value: float, dtype: torch.dtype, key: Key | None) -> float:
     """A scale as a message can carry it: rounded stochastically with a key, to nearest without."""
-    return float(
-        round_to_dtype(torch.tensor([value], dtype=torch.float64), scalar_dtype(dtype), key.uniform(1) if key else None)
-    )
+    return rounded_number(value, scalar_dtype(dtype), key.number() if key else None)

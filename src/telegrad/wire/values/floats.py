@@ -24,6 +24,8 @@ from telegrad.wire.values.base import (
 
 __all__ = ["Floats"]
 
+_IN_NUMPY = (torch.float32, torch.float64, torch.float16)
+
 
 @dataclass(frozen=True)
 class Floats(Values):
@@ -34,7 +36,7 @@ class Floats(Values):
 
     @property
     def n(self) -> int:
-        return len(self.value)
+        return self.value.numel()
 
     def numbers(self) -> Tensor:
         return self.value
@@ -44,7 +46,7 @@ class Floats(Values):
 
     def scaled(self, factor: float) -> Floats:
         with np.errstate(over="ignore"):  # an estimate that overflows is refused when it is encoded
-            return Floats(torch.from_numpy(plain(self.value).astype(np.float64) * factor))
+            return Floats(torch.from_numpy(np.multiply(plain(self.value), factor, dtype=np.float64)))
 
     def rounded(self, dtype: torch.dtype, key: Key | None) -> Floats:
         if self.value.dtype == dtype:
@@ -56,7 +58,8 @@ class Floats(Values):
         return {"header": 1, "value": self.n * self.value.element_size()}
 
     def write(self, dtype: torch.dtype) -> bytes:
-        raw = self.value.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes()
+        value = self.value.detach().cpu()
+        raw = (value if value.dtype in _IN_NUMPY else value.view(torch.int16)).numpy().tobytes()
         return bytes([DTYPES.index(self.value.dtype)]) + raw
 
     @classmethod

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import ClassVar
 
@@ -40,19 +40,19 @@ class Grid(Values):
 
     @property
     def n(self) -> int:
-        return len(self.symbol)
+        return self.symbol.numel()
 
     def numbers(self) -> Tensor:
-        return torch.from_numpy(plain(self.symbol).astype(np.float64) * self.scale)
+        return torch.from_numpy(np.multiply(plain(self.symbol), self.scale, dtype=np.float64))
 
     def largest(self) -> float:
         return largest_of(self.symbol) * abs(self.scale)
 
     def scaled(self, factor: float) -> Grid:
-        return replace(self, scale=self.scale * factor)
+        return Grid(self.symbol, self.scale * factor)
 
     def rounded(self, dtype: torch.dtype, key: Key | None) -> Grid:
-        return replace(self, scale=round_scalar(self.scale, dtype, key))
+        return Grid(self.symbol, round_scalar(self.scale, dtype, key))
 
     @cached_property
     def _beyond_one(self) -> Integers:

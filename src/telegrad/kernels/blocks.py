@@ -1,0 +1,148 @@
+"""What the counts of a histogram's bins, or sorted magnitudes, tell: sums over blocks of entries in the order of their
+magnitudes, and where a threshold lies.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from telegrad.kernels.compiled import Loop
+
+__all__ = ["counted_blocks", "sorted_blocks", "threshold_bin"]
+
+
+def counted_blocks(
+    counts: np.ndarray, smallest: np.ndarray, largest: np.ndarray, edges: np.ndarray, power: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """(m_l, Σ (|v_j| / m_l)^power) of every block l, m_l its largest magnitude; power 1 or 2; float64, shape (L,).
+
+    Block l holds the ranks edges[l] … edges[l+1] − 1 (0 the largest entry, edges[L] their number). As if the entries
+    of each bin were spread evenly from smallest[b] to largest[b]; `counts`: of the bins, from zero upwards.
+    """
+    tops, sums = np.empty(len(edges) - 1), np.empty(len(edges) - 1)
+    _counted(counts, smallest, largest, edges, power, tops, sums)
+    return tops, sums
+
+
+def sorted_blocks(magnitude: np.ndarray, edges: np.ndarray, power: int) -> tuple[np.ndarray, np.ndarray]:
+    """The same, exactly, of float64 magnitudes in decreasing order."""
+    tops, sums = np.empty(len(edges) - 1), np.empty(len(edges) - 1)
+    _sorted(magnitude, edges, power, tops, sums)
+    return tops, sums
+
+
+def mean_power(low, high, power):  # type: ignore[no-untyped-def]
+    """The mean of x^power over x from low to high, power 1 or 2."""
+    return (low + high) / 2 if power == 1 else (low * low + low * high + high * high) / 3
+
+
+def _counted_scalar(counts, smallest, largest, edges, power, tops, sums):  # type: ignore[no-untyped-def]
+    """From the smallest entry up: differences of sums from that end; a block makes at least what its smallest entry
+    makes times its size.
+    """
+    b, smaller, after, tail_after = 0, 0.0, 0.0, 0.0
+    while counts[b] == 0:
+        b += 1
+    above = edges[-1] - counts[b]
+    for e in range(len(edges) - 1, -1, -1):
+        while edges[e] < above:
+            smaller += np.float64(counts[b]) * mean_power(smallest[b], largest[b], power)
+            b += 1
+            while counts[b] == 0:
+                b += 1
+            above -= counts[b]
+        below = np.float64(above + counts[b] - edges[e]) / np.float64(counts[b])
+        at = smallest[b] + below * (largest[b] - smallest[b])
+        tail = smaller + np.float64(counts[b]) * below * mean_power(smallest[b], at, power)
+        if e < len(tops):
+            top = at if at > 0.0 else 1.0
+            least = np.float64(edges[e + 1] - edges[e]) * (after if power == 1 else after * after)
+            tops[e], sums[e] = at, max(tail - tail_after, least) / (top if power == 1 else top * top)
+        after, tail_after = at, tail
+
+
+def _counted_reference(
+    counts: np.ndarray,
+    smallest: np.ndarray,
+    largest: np.ndarray,
+    edges: np.ndarray,
+    power: int,
+    tops: np.ndarray,
+    sums: np.ndarray,
+) -> None:
+    bins = np.flatnonzero(counts)[::-1]
+    count, low, high = (x[bins] for x in (counts, smallest, largest))
+    # For the places between blocks: the bin each lies in, the share of it that lies above, the magnitude there.
+    reached = np.cumsum(count)
+    here = np.minimum(np.searchsorted(reached, edges, side="right"), len(bins) - 1)
+    below = (reached[here] - edges) / count[here]
+    at = low[here] + below * (high - low)[here]
+    smaller = np.append(np.cumsum((count * mean_power(low, high, power))[:0:-1])[::-1], 0.0)
+    tail = smaller[here] + count[here] * below * mean_power(low[here], at, power)
+    top = np.where(at[:-1] > 0, at[:-1], 1.0)
+    tops[:] = at[:-1]
+    sums[:] = np.maximum(tail[:-1] - tail[1:], np.diff(edges) * at[1:] ** power) / top**power
+
+
+def _sorted_scalar(magnitude, edges, power, tops, sums):  # type: ignore[no-untyped-def]
+    for block in range(len(tops)):
+        top, total = magnitude[edges[block]], 0.0
+        if top > 0.0:
+            for i in range(edges[block], edges[block + 1]):
+                share = magnitude[i] / top
+                total += share if power == 1 else share * share
+        tops[block], sums[block] = top, total
+
+
+def _sorted_reference(magnitude: np.ndarray, edges: np.ndarray, power: int, tops: np.ndarray, sums: np.ndarray) -> None:
+    tops[:] = magnitude[edges[:-1]]
+    for block, top in enumerate(tops):
+        shares = magnitude[edges[block] : edges[block + 1]] / (top if top > 0 else 1.0)
+        sums[block] = np.cumsum(shares**power)[-1]  # cumulated, because that has one order
+
+
+def threshold_bin(counts: np.ndarray, sums: np.ndarray, smallest: np.ndarray, k: float) -> tuple[int, int, float]:
+    """The bin that the t with Σ min(1, |v_j| / t) = k lies in, or lies above but below the next one that is not empty;
+    how many entries lie above this bin, and the sum of those below. Bin −1 where the sum stays below k.
+
+    `sums`: Σ |v_j| over each bin; `counts`, `smallest`: as in `counted_blocks`.
+    """
+    b, above, smaller = _threshold(counts, sums, smallest, k)
+    return int(b), int(above), float(smaller)
+
+
+def _threshold_scalar(counts, sums, smallest, k):  # type: ignore[no-untyped-def]
+    found, found_above, found_smaller = -1, 0, 0.0
+    above, smaller = counts.sum(), 0.0
+    for b in range(len(counts)):
+        if counts[b] == 0:
+            continue
+        reached = np.float64(above)
+        if smaller > 0.0:
+            reached = reached + smaller / smallest[b] if smallest[b] > 0.0 else np.inf
+        above -= counts[b]
+        if reached >= k:
+            found, found_above, found_smaller = b, above, smaller
+        smaller += sums[b]
+    return found, found_above, found_smaller
+
+
+def _threshold_reference(
+    counts: np.ndarray, sums: np.ndarray, smallest: np.ndarray, k: float
+) -> tuple[int, int, float]:
+    bins = np.flatnonzero(counts)
+    count, low = counts[bins], smallest[bins]
+    above = np.cumsum(count[::-1])[::-1]
+    smaller = np.append(0.0, np.cumsum(sums[bins])[:-1])
+    with np.errstate(divide="ignore"):
+        reached = above + np.divide(smaller, low, out=np.zeros_like(smaller), where=smaller > 0)
+    enough = np.flatnonzero(reached >= k)
+    if len(enough) == 0:
+        return -1, 0, 0.0
+    at = enough[-1]
+    return int(bins[at]), int(above[at] - count[at]), float(smaller[at])
+
+
+_threshold = Loop(_threshold_scalar, _threshold_reference)
+_counted = Loop(_counted_scalar, _counted_reference, uses=[mean_power])
+_sorted = Loop(_sorted_scalar, _sorted_reference)

@@ -1,0 +1,163 @@
+"""Random subsets and permutations: those of `Key.subset` and `Key.permutation`, at the pace of memory.
+
+A subset's places are marked, one bit each, in the order in which they are drawn, until enough are: no sort, and nothing
+larger than a 32nd of a float32 vector. A permutation sorts the elements of a stream, which are spread evenly: their
+first bits tell nearly where each one goes.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from telegrad.kernels.compiled import Loop, in_chunks
+from telegrad.kernels.uniforms import stream_bits, words
+from telegrad.random import Key, check_subset
+
+__all__ = ["permutation", "subset"]
+
+_BUCKET = 1 << 15  # elements that are put in order at a time, about
+_LOW, _32 = np.uint64(0xFFFFFFFF), np.uint64(32)
+_6, _58, _1 = np.uint64(6), np.uint64(58), np.uint64(1)
+# Where the only bit of a 64-bit word is: by N. G. de Bruijn's sequence, whose windows of six bits all differ.
+_SEQUENCE = np.uint64(0x03F79D71B4CB0A89)
+_PLACE = np.empty(64, dtype=np.int64)
+_PLACE[[(0x03F79D71B4CB0A89 << place & (1 << 64) - 1) >> 58 for place in range(64)]] = range(64)
+
+
+def subset(key: Key, n: int, k: int) -> Tensor:
+    """`key.subset(n, k)`: a uniformly random k-subset of 0 … n−1, sorted, int64."""
+    check_subset(n, k)
+    others = 2 * k > n  # then those that are left out are drawn
+    marks, places = np.zeros(n // 64 + 1, dtype=np.uint64), np.empty(k, dtype=np.int64)
+    _mark(*words(key), n, n - k if others else k, marks)
+    _list(marks, others, places)
+    return torch.from_numpy(places)
+
+
+def permutation(key: Key, n: int) -> Tensor:
+    """`key.permutation(n)`: a uniformly random permutation of 0 … n−1, int64."""
+    coarse = (n // _BUCKET).bit_length()
+    if coarse == 0:
+        return key.permutation(n)
+    (offset, inner), shift = words(key), np.uint64(64 - coarse)
+    ends, bits, order = np.zeros(1 << coarse, dtype=np.int64), np.empty(n, dtype=np.uint64), np.empty(n, dtype=np.int64)
+    _divide(offset, inner, shift, ends, bits, order)
+
+    def work(_: int, start: int, stop: int) -> None:
+        starts = np.append(0, ends[:-1])
+        for bucket in range(*np.searchsorted(starts, (start, stop))):
+            here = slice(starts[bucket], ends[bucket])
+            _sort(bits[here], order[here], np.uint64(coarse))
+
+    in_chunks(work, n)
+    return torch.from_numpy(order)
+
+
+def _mark_scalar(offset, inner, n, count, marks):  # type: ignore[no-untyped-def]
+    """Mark the first `count` distinct elements of the stream of integers below n."""
+    i, wide = 0, np.uint64(n)
+    while count > 0:
+        drawn = stream_bits(offset, inner, i)
+        place = ((drawn >> _32) * wide + ((drawn & _LOW) * wide >> _32)) >> _32
+        bit = _1 << (place & np.uint64(63))
+        if not marks[place >> _6] & bit:
+            marks[place >> _6] |= bit
+            count -= 1
+        i += 1
+
+
+def _mark_reference(offset: np.uint64, inner: np.uint64, n: int, count: int, marks: np.ndarray) -> None:
+    drawn, wide = np.zeros(0, dtype=np.int64), np.uint64(n)
+    distinct = first_seen = drawn
+    while len(distinct) < count:
+        more = np.arange(len(drawn), len(drawn) + count + count // 2 + 16, dtype=np.uint64)
+        with np.errstate(over="ignore"):
+            bits = stream_bits(offset, inner, more)
+        places = ((bits >> _32) * wide + ((bits & _LOW) * wide >> _32)) >> _32
+        drawn = np.concatenate([drawn, places.astype(np.int64)])
+        distinct, first_seen = np.unique(drawn, return_index=True)
+    places = drawn[np.sort(first_seen)[:count]].astype(np.uint64)
+    np.bitwise_or.at(marks, places >> _6, _1 << (places & np.uint64(63)))
+
+
+def _list_scalar(marks, others, places):  # type: ignore[no-untyped-def]
+    """The places that are marked, or the `others`, in order: as many as there is room for."""
+    at, flip = 0, ~np.uint64(0) if others else np.uint64(0)
+    for number in range(len(marks)):
+        word = marks[number] ^ flip
+        while word and at < len(places):
+            lowest = word & (~word + _1)
+            places[at] = 64 * number + _PLACE[(lowest * _SEQUENCE) >> _58]
+            at += 1
+            word ^= lowest
+
+
+def _list_reference(marks: np.ndarray, others: bool, places: np.ndarray) -> None:
+    marked = np.unpackbits(marks.astype("<u8").view(np.uint8), bitorder="little")
+    places[:] = np.flatnonzero(marked != others)[: len(places)]
+
+
+def _divide_scalar(offset, inner, shift, ends, bits, order):  # type: ignore[no-untyped-def]
+    """The stream's elements, and their numbers, in buckets by their first bits; `ends`: those of the buckets."""
+    for i in range(len(bits)):
+        ends[stream_bits(offset, inner, i) >> shift] += 1
+    total = 0
+    for bucket in range(len(ends)):
+        count = ends[bucket]
+        ends[bucket] = total
+        total += count
+    for i in range(len(bits)):
+        drawn = stream_bits(offset, inner, i)
+        at = ends[drawn >> shift]
+        bits[at], order[at] = drawn, i
+        ends[drawn >> shift] = at + 1
+
+
+def _divide_reference(
+    offset: np.uint64, inner: np.uint64, shift: np.uint64, ends: np.ndarray, bits: np.ndarray, order: np.ndarray
+) -> None:
+    with np.errstate(over="ignore"):
+        drawn = stream_bits(offset, inner, np.arange(len(bits), dtype=np.uint64))
+    bucket = (drawn >> shift).astype(np.int64)
+    order[:] = np.argsort(bucket, kind="stable")
+    bits[:] = drawn[order]
+    ends[:] = np.cumsum(np.bincount(bucket, minlength=len(ends)))
+
+
+def _sort_scalar(bits, order, skip):  # type: ignore[no-untyped-def]
+    """Put a bucket, whose elements share their first `skip` bits, in the order of its elements."""
+    n, fine = len(bits), 0
+    while (1 << fine) < n:
+        fine += 1
+    shift = np.uint64(64 - fine)
+    starts = np.zeros((1 << fine) + 1, dtype=np.int64)
+    for i in range(n):
+        starts[((bits[i] << skip) >> shift) + _1] += 1
+    for part in range(1 << fine):
+        starts[part + 1] += starts[part]
+    new_bits, new_order = np.empty(n, dtype=np.uint64), np.empty(n, dtype=np.int64)
+    for i in range(n):
+        part = (bits[i] << skip) >> shift
+        at = starts[part]
+        new_bits[at], new_order[at] = bits[i], order[i]
+        starts[part] = at + 1
+    # Parts are in order, and have about one element each: within them, by insertion.
+    for i in range(n):
+        at, element, number = i, new_bits[i], new_order[i]
+        while at > 0 and bits[at - 1] > element:
+            bits[at], order[at] = bits[at - 1], order[at - 1]
+            at -= 1
+        bits[at], order[at] = element, number
+
+
+def _sort_reference(bits: np.ndarray, order: np.ndarray, skip: np.uint64) -> None:
+    new = np.argsort(bits, kind="stable")
+    bits[:], order[:] = bits[new], order[new]
+
+
+_mark = Loop(_mark_scalar, _mark_reference, uses=[stream_bits])
+_list = Loop(_list_scalar, _list_reference)
+_divide = Loop(_divide_scalar, _divide_reference, uses=[stream_bits])
+_sort = Loop(_sort_scalar, _sort_reference)
