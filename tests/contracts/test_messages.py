@@ -142,3 +142,15 @@ def test_the_variants_hold_every_compressor_ladder_law_and_coding():
             assert any(spec.startswith(f"mlmc({cls.spec_name}") and spec.endswith(f"{law})") for spec in laws)
         for coding in ("bf16", "log", "sign"):
             assert f"mlmc(stopk(s=0.3, values={coding}){law})" in laws
+
+
+@pytest.mark.parametrize("compressor", **by_spec([c for c in COMPRESSORS if c.checks(torch.ones(5000))]))
+def test_long_vectors_that_are_not_looked_through_first_are_refused_or_cost_the_header_alike(compressor):
+    for dtype in (torch.float32, torch.bfloat16, torch.float16):
+        code = compressor.encode(torch.zeros(5000, dtype=dtype), KEY)
+        assert code.nbits == tg.compressor("identity").encode(torch.zeros(5000, dtype=dtype)).nbits
+        for bad in (math.nan, -math.nan, math.inf, -math.inf):
+            x = torch.ones(5000, dtype=dtype)
+            x[4321] = bad
+            with pytest.raises(tg.NonFiniteError, match="NaN or infinity"):
+                compressor.encode(x, KEY)

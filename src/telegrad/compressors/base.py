@@ -93,9 +93,13 @@ class Compressor(Registered, ABC):
         """
         return False
 
+    def checks(self, v: Tensor) -> bool:
+        """Whether `_encode` takes this v unchecked, because its own first pass finds out what is not finite."""
+        return False
+
     @abstractmethod
     def _encode(self, v: Tensor, key: Key) -> Encoded:
-        """The terms for flat, contiguous, finite, non-zero `v` of shape (d,)."""
+        """The terms for flat, contiguous, non-zero `v` of shape (d,): finite, unless this `checks`."""
 
     @abstractmethod
     def _variance(self, v: Tensor) -> float:
@@ -135,10 +139,12 @@ class Compressor(Registered, ABC):
 
     def encoded(self, x: Tensor, key: Key) -> Encoded:
         """What `encode` sends for `x`, not yet checked for overflow: for compressors that are made of others."""
-        v, shift = checked(x)
+        flat = flattened(x)
+        shaped = self.for_shape(tuple(x.shape))
+        # That a vector is not zero shows in its first entries, mostly.
+        v, shift = (flat, 0) if flat.numel() and shaped.checks(flat) and bool(flat[:64].any()) else checked(x)
         if v is None:
             return Encoded(())
-        shaped = self.for_shape(tuple(x.shape))
         encoded = shaped._encode(v if on_gpu(v) and shaped.on_gpu(v) else v.cpu(), key)
         terms = tuple(term for term in encoded.terms if term.positions.n)
         return Encoded(tuple(_shifted(term, shift) for term in terms) if shift else terms, encoded.level)
@@ -175,17 +181,22 @@ def _fits(code: Code) -> bool:
     return max(peaks) <= top and (sum(peaks) <= top or bool(code.decode().isfinite().all()))
 
 
-def checked(x: Tensor) -> tuple[Tensor | None, int]:
-    """x flat, and the binary shift taken out of it; None for a tensor without a non-zero entry.
-
-    Only float64 inputs near the ends of their range are shifted, so that squares neither overflow nor vanish.
-    """
+def flattened(x: Tensor) -> Tensor:
+    """x flat and contiguous, a copy only where x is not. Raises `InputError` for what is no tensor of floats."""
     if not isinstance(x, Tensor) or x.dtype not in DTYPES:
         given = x.dtype if isinstance(x, Tensor) else type(x).__name__
         raise InputError(
             f"a tensor of {given} cannot be compressed; allowed are {', '.join(map(str, DTYPES))}: write x.float()"
         )
-    v = x.detach().reshape(-1).contiguous()  # a copy only where x is not contiguous
+    return x.detach().reshape(-1).contiguous()
+
+
+def checked(x: Tensor) -> tuple[Tensor | None, int]:
+    """x flat, and the binary shift taken out of it; None for a tensor without a non-zero entry.
+
+    Only float64 inputs near the ends of their range are shifted, so that squares neither overflow nor vanish.
+    """
+    v = flattened(x)
     largest = largest_magnitude(v)
     if not math.isfinite(largest):
         raise NonFiniteError(

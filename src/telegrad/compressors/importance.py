@@ -105,6 +105,9 @@ class Importance(Compressor):
     def on_gpu(self, v: Tensor) -> bool:
         return _counted(v) and self.design == "bernoulli"
 
+    def checks(self, v: Tensor) -> bool:
+        return _counted(v)
+
     def _threshold(self, v: Tensor) -> float:
         k = resolve_amount(self, "k", len(v))
         t = counted_threshold(v, k) if _counted(v) else optimal_threshold(v.double().abs(), k)

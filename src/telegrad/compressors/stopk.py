@@ -50,6 +50,9 @@ class SegmentedTopK(Compressor):
     def on_gpu(self, v: Tensor) -> bool:
         return self._topk(len(v)).on_gpu(v)
 
+    def checks(self, v: Tensor) -> bool:
+        return self._topk(v.numel()).checks(v)
+
     def _encode(self, v: Tensor, key: Key) -> Encoded:
         return self._topk(len(v))._encode(v, key)
 

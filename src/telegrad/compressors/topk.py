@@ -51,6 +51,10 @@ class TopK(Compressor):
     def on_gpu(self, v: Tensor) -> bool:
         return len(v) >= SMALL
 
+    def checks(self, v: Tensor) -> bool:
+        d = v.numel()
+        return d >= SMALL and v.dtype != torch.float64 and resolve_amount(self, "k", d) < d
+
     def _encode(self, v: Tensor, key: Key) -> Encoded:
         d = v.numel()
         index = largest_entries(v, resolve_amount(self, "k", d))

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from telegrad.errors import NonFiniteError
 from telegrad.kernels.compiled import Loop, in_chunks
 from telegrad.kernels.device import with_gpu_form
 from telegrad.kernels.reference import descending_order
@@ -39,7 +40,7 @@ class MagnitudeHistogram:
     `counts`: int64 numpy array of shape (bins,), from zero upwards. Bin b holds the magnitudes from smallest[b] to
     largest[b], float64: one value in 16-bit dtypes, a 32nd of an octave in float32 (of zero and the subnormals: an
     equal share), a quarter in float64; from 2^20 entries on a quarter of that. `with_sums`: also what `sums` needs,
-    float64 excluded.
+    float64 excluded. Raises `NonFiniteError` where there is NaN or infinity: their keys lie above all others.
     """
 
     def __init__(self, v: Tensor, with_sums: bool = False) -> None:
@@ -52,6 +53,10 @@ class MagnitudeHistogram:
             self.counts, self._offsets = both[:, 0], both[:, 1]
         else:
             self.counts = self._keys.counted(0, self._keys.shift)
+        if self.counts[_first_not_finite(v.dtype, self._keys.width) :].any():
+            raise NonFiniteError(
+                f"the tensor of {self.n} entries holds NaN or infinity; skip this step or lower the learning rate"
+            )
         self.smallest, self.largest = _ends(v.dtype, self._keys.width)
 
     def sums(self) -> np.ndarray:
@@ -142,6 +147,8 @@ class Keys:
         self.shift = self.bits - self.width
         self._plain = v.detach().cpu().view(INTEGERS[v.dtype]).numpy()
         self._mask = self._plain.dtype.type((1 << self.bits) - 1)
+        # For counting: an index without a sign needs no look at whether it counts from the end.
+        self._unsigned = self._plain.view(f"u{self._plain.itemsize}")
 
     def counted(self, low: int, shift: int, within: int | None = None) -> np.ndarray:
         """The counts of key >> shift; of only the keys from `low` on to low + 2^within − 1, relative to low."""
@@ -151,7 +158,7 @@ class Keys:
         def work(_: int, start: int, stop: int) -> np.ndarray:
             counts = np.zeros((rows, bins), dtype=np.int64)
             if within is None:
-                _count(self._plain[start:stop], self._mask, shift, counts)
+                _count(self._unsigned[start:stop], *self._unsigned.dtype.type([self._mask, shift]), counts)
             else:
                 _count_within(self._plain[start:stop], self._mask, low, low + (1 << within) - 1, shift, counts)
             return counts.sum(0) if rows > 1 else counts[0]
@@ -165,7 +172,8 @@ class Keys:
 
         def work(_: int, start: int, stop: int) -> np.ndarray:
             totals = np.zeros((rows, bins, 2), dtype=np.int64)
-            _count_with_offsets(self._plain[start:stop], self._mask, shift, totals)
+            mask, low = self._unsigned.dtype.type([self._mask, (1 << shift) - 1])
+            _count_with_offsets(self._unsigned[start:stop], mask, self._unsigned.dtype.type(shift), low, totals)
             return totals.sum(0) if rows > 1 else totals[0]
 
         return _summed(in_chunks(work, self._n))
@@ -216,6 +224,13 @@ def _ends(dtype: torch.dtype, width: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 @cache
+def _first_not_finite(dtype: torch.dtype, width: int) -> int:
+    """The bin that begins with infinity's key."""
+    infinity = int(torch.tensor(torch.inf, dtype=dtype).view(INTEGERS[dtype]))
+    return infinity >> (torch.iinfo(INTEGERS[dtype]).bits - 1 - width)
+
+
+@cache
 def _steps(dtype: torch.dtype, width: int) -> np.ndarray:
     """By how much magnitudes grow from key to key, in every bin."""
     smallest, largest = _ends(dtype, width)
@@ -251,8 +266,8 @@ def _count_scalar(keys, mask, shift, counts):  # type: ignore[no-untyped-def]
         counts[0, (keys[i] & mask) >> shift] += 1
 
 
-def _count_reference(keys: np.ndarray, mask: Any, shift: int, counts: np.ndarray) -> None:
-    counts[0] += np.bincount((keys & mask) >> shift, minlength=counts.shape[1])
+def _count_reference(keys: np.ndarray, mask: Any, shift: Any, counts: np.ndarray) -> None:
+    counts[0] += np.bincount(((keys & mask) >> shift).astype(np.int64), minlength=counts.shape[1])
 
 
 def _count_within_scalar(keys, mask, low, high, shift, counts):  # type: ignore[no-untyped-def]
@@ -270,8 +285,8 @@ def _count_within_reference(keys: np.ndarray, mask: Any, low: int, high: int, sh
     counts[0] += np.bincount((inside - low) >> shift, minlength=counts.shape[1])
 
 
-def _count_with_offsets_scalar(keys, mask, shift, totals):  # type: ignore[no-untyped-def]
-    n, low, last = len(keys), (1 << shift) - 1, len(totals) - 1
+def _count_with_offsets_scalar(keys, mask, shift, low, totals):  # type: ignore[no-untyped-def]
+    n, last = len(keys), len(totals) - 1
     whole = n // 2 * 2
     for i in range(0, whole, 2):
         key = keys[i] & mask
@@ -288,9 +303,9 @@ def _count_with_offsets_scalar(keys, mask, shift, totals):  # type: ignore[no-un
         totals[0, key >> shift, 1] += key & low
 
 
-def _count_with_offsets_reference(keys: np.ndarray, mask: Any, shift: int, totals: np.ndarray) -> None:
+def _count_with_offsets_reference(keys: np.ndarray, mask: Any, shift: Any, low: Any, totals: np.ndarray) -> None:
     plain = (keys & mask).astype(np.int64)
-    bins, below = plain >> shift, plain & ((1 << shift) - 1)
+    bins, below = plain >> int(shift), plain & int(low)
     totals[0, :, 0] += np.bincount(bins, minlength=totals.shape[1])
     np.add.at(totals[0, :, 1], bins, below)
 

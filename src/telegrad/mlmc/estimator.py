@@ -132,6 +132,9 @@ class MLMC(Compressor):
     def on_gpu(self, v: Tensor) -> bool:
         return self.weight is None and self.ladder.on_gpu(v)
 
+    def checks(self, v: Tensor) -> bool:
+        return self.weight is None and self.ladder.checks(v)
+
     def _encode(self, v: Tensor, key: Key) -> Encoded:
         levels = self.ladder.levels(v)
         drawn = self._drawn(self._inclusions(v, levels), key)

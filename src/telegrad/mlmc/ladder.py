@@ -91,9 +91,13 @@ class Ladder(Registered, ABC):
         """Whether `levels` takes this v where it lies on a GPU, see `Compressor.on_gpu`."""
         return False
 
+    def checks(self, v: Tensor) -> bool:
+        """Whether `levels` takes this v unchecked, see `Compressor.checks`."""
+        return False
+
     @abstractmethod
     def levels(self, v: Tensor) -> Levels:
-        """Apply to a flat, finite, non-zero vector of shape (d,), any float dtype."""
+        """Apply to a flat, non-zero vector of shape (d,), any float dtype: finite, unless this `checks`."""
 
 
 def geometric_probabilities(count: int) -> Tensor:

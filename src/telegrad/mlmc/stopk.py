@@ -72,6 +72,9 @@ class SegmentedTopKLadder(Ladder):
     def on_gpu(self, v: Tensor) -> bool:
         return len(v) >= SMALL and v.dtype != torch.float64
 
+    def checks(self, v: Tensor) -> bool:
+        return self.on_gpu(v)
+
     def levels(self, v: Tensor) -> Levels:
         d = v.numel()
         edges = block_edges(d, resolve_amount(self, "s", d), self.growth)
