@@ -142,3 +142,15 @@ def test_the_variants_hold_every_compressor_ladder_law_and_coding():
             assert any(spec.startswith(f"mlmc({cls.spec_name}") and spec.endswith(f"{law})") for spec in laws)
         for coding in ("bf16", "log", "sign"):
             assert f"mlmc(stopk(s=0.3, values={coding}){law})" in laws
+
+
+@pytest.mark.parametrize("compressor", **by_spec(COMPRESSORS))
+def test_a_batch_of_workers_gradients_is_encoded_as_one_after_the_other(compressor):
+    batch = tg.Key(7).normal(3 * 60).view(3, 60).float()
+    keys = [KEY.without("rank").fold(rank=rank) for rank in range(3)]
+    together = compressor.encode_each(batch, keys)
+    assert [tg.pack(code) for code in together] == [
+        tg.pack(compressor.encode(row, key)) for row, key in zip(batch, keys, strict=True)
+    ]
+    with pytest.raises(ValueError, match="shorter"):
+        compressor.encode_each(batch, keys[:2])
