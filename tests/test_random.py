@@ -114,6 +114,15 @@ def test_an_element_is_a_function_of_key_and_place(start, n):
         assert torch.equal(key.uniform(start + n)[start:], key.uniform(n, start=start))
 
 
+def test_one_number_is_an_element_of_the_stream():
+    key = Key(8).fold(rank=2)
+    assert [key.number(), key.number(7), key.number(2**40)] == [
+        float(key.uniform(1)),
+        float(key.uniform(8)[7]),
+        float(key.uniform(1, start=2**40)),
+    ]
+
+
 @pytest.mark.parametrize("high", [1, 2, 3, 10, 97])
 def test_integers_are_uniform(high):
     """N = 100,000, chi-square over the values, level 3e-7 for more than two of them (5 standard errors for two)."""

@@ -160,3 +160,15 @@ def test_ranks_draw_their_own_subsets_and_equal_keys_the_same():
     c, x = tg.compressor("randk(k=3)"), torch.ones(50)
     drawn = [c.encode(x, KEY.fold(rank=rank)).decode().nonzero().flatten().tolist() for rank in (0, 1, 0)]
     assert drawn[0] == drawn[2] != drawn[1]
+
+
+@pytest.mark.parametrize("spec", ["mlmc(stopk(s=0.01, values=sign))", "importance(k=0.01)", "randk(k=0.01)"])
+def test_a_batch_of_long_gradients_is_encoded_by_several_threads_as_by_one(spec, threads):
+    compressor, batch = tg.compressor(spec), tg.Key(1).normal(4 * 70_000).view(4, 70_000).float()
+    keys = [tg.Key(2).fold(rank=rank) for rank in range(4)]
+    alone = [tg.pack(compressor.encode(row, key)) for row, key in zip(batch, keys, strict=True)]
+    threads(2)
+    assert [tg.pack(code) for code in compressor.encode_each(batch, keys)] == alone
+    batch[2, 5] = float("nan")
+    with pytest.raises(tg.NonFiniteError, match="NaN or infinity"):
+        compressor.encode_each(batch, keys)

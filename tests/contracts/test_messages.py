@@ -154,3 +154,15 @@ def test_long_vectors_that_are_not_looked_through_first_are_refused_or_cost_the_
             x[4321] = bad
             with pytest.raises(tg.NonFiniteError, match="NaN or infinity"):
                 compressor.encode(x, KEY)
+
+
+@pytest.mark.parametrize("compressor", **by_spec(COMPRESSORS))
+def test_a_batch_of_workers_gradients_is_encoded_as_one_after_the_other(compressor):
+    batch = tg.Key(7).normal(3 * 60).view(3, 60).float()
+    keys = [KEY.without("rank").fold(rank=rank) for rank in range(3)]
+    together = compressor.encode_each(batch, keys)
+    assert [tg.pack(code) for code in together] == [
+        tg.pack(compressor.encode(row, key)) for row, key in zip(batch, keys, strict=True)
+    ]
+    with pytest.raises(ValueError, match="shorter"):
+        compressor.encode_each(batch, keys[:2])

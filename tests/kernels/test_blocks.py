@@ -1,5 +1,7 @@
 """Block sums and thresholds from counts and from sorted magnitudes: both forms, and what they mean."""
 
+import itertools
+
 import numpy as np
 import pytest
 import torch
@@ -51,7 +53,7 @@ def test_sums_are_of_the_blocks_entries(kind, power):
     histogram = MagnitudeHistogram(v)
     magnitude = np.sort(v.abs().double().numpy())[::-1].copy()
     tops, sums = sorted_blocks(magnitude, edges, power)
-    for block, (start, stop) in enumerate(zip(edges[:-1], edges[1:], strict=True)):
+    for block, (start, stop) in enumerate(itertools.pairwise(edges)):
         entries = magnitude[start:stop]
         assert tops[block] == entries[0]
         assert sums[block] * tops[block] ** power == pytest.approx((entries**power).sum(), rel=1e-12)

@@ -7,7 +7,7 @@ import pytest
 
 from telegrad.errors import TelegradWarning
 from telegrad.kernels import compiled
-from telegrad.kernels.compiled import Loop, chunks, in_chunks
+from telegrad.kernels.compiled import Loop, chunks, each, in_chunks
 
 
 @pytest.mark.parametrize("n", [0, 1, 65535, 131072, 1_000_003])
@@ -32,6 +32,42 @@ def test_results_come_in_the_order_of_the_chunks_and_errors_come_out(threads):
     in_chunks(lambda *_: barrier.wait(), 1 << 20)
     with pytest.raises(ZeroDivisionError):
         in_chunks(lambda number, *_: 1 // (1 - number), 1 << 20)
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_items_are_worked_on_in_any_thread_and_their_results_are_in_order(count, threads):
+    threads(count)
+    items = list(range(20))
+
+    def work(item):
+        # Within an item nothing is cut, so that threads never wait for threads.
+        return item, in_chunks(lambda *chunk: chunk, 1 << 20), each(abs, [-item, item], 1 << 20)
+
+    whole = [(0, 0, 1 << 20)] if count > 1 else in_chunks(lambda *chunk: chunk, 1 << 20)
+    assert each(work, items, 1 << 24) == [(item, whole, [item, item]) for item in items]
+    assert len(in_chunks(lambda *chunk: chunk, 1 << 20)) == count, "afterwards all is as before"
+    assert each(abs, [], 0) == []
+
+
+def test_long_items_run_side_by_side_and_short_ones_do_not(threads):
+    threads(2)
+    barrier = threading.Barrier(2, timeout=20)
+    each(lambda _: barrier.wait(), [0, 1], 1 << 20)  # passes only if both run at once
+    here = threading.get_ident()
+    assert each(lambda _: threading.get_ident(), [0, 1, 2], 3000) == [here] * 3
+
+
+def test_the_error_is_that_of_the_first_item_that_fails(threads):
+    threads(2)
+
+    def work(item):
+        if item >= 3:
+            raise ValueError(f"item {item}")
+        return item
+
+    with pytest.raises(ValueError, match="item 3"):
+        each(work, list(range(8)), 1 << 20)
+    assert each(work, [0, 1, 2], 1 << 20) == [0, 1, 2]
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")

@@ -11,18 +11,7 @@ from telegrad.kernels import subsets
 from telegrad.kernels.subsets import permutation, subset
 from telegrad.random import Key
 
-SIZES = [
-    (0, 0),
-    (1, 0),
-    (1, 1),
-    (10, 3),
-    (64, 64),
-    (65, 1),
-    (129, 64),
-    (1000, 501),
-    (100_000, 1_000),
-    (100_000, 60_000),
-]
+SIZES = [(0, 0), (1, 0), (1, 1), (10, 3), (64, 64), (65, 1), (129, 64), (1000, 501), (9**5, 600), (9**5, 30_000)]
 
 
 @pytest.mark.parametrize(("n", "k"), SIZES)

@@ -149,13 +149,14 @@ class Importance(Compressor):
         if self.values == "fp32":
             sent = torch.from_numpy(np.where(certain, value, np.sign(value) * threshold))
             return Encoded((Term(IndexSet(d, which), Floats(sent).rounded(v.dtype, key.fold(role="values"))),))
-        positions, head = IndexSet(d, which), torch.from_numpy(np.flatnonzero(certain))
-        drawn = positions.keep(torch.from_numpy(np.flatnonzero(~certain))) if len(head) else positions
-        signs = torch.from_numpy(np.sign(value[~certain]).astype(np.int64))
+        positions, signs = IndexSet(d, which), torch.from_numpy(np.sign(value).astype(np.int64))
+        if not certain.any():
+            return Encoded((Term(positions, Grid(signs, threshold)),))
+        head, drawn = (torch.from_numpy(np.flatnonzero(those)) for those in (certain, ~certain))
         return Encoded(
             (
                 Term(positions.keep(head), Floats(torch.from_numpy(value[certain]).to(v.dtype))),
-                Term(drawn, Grid(signs, threshold)),
+                Term(positions.keep(drawn), Grid(signs[drawn], threshold)),
             )
         )
 

@@ -117,7 +117,7 @@ def _threshold_scalar(counts, sums, smallest, k):  # type: ignore[no-untyped-def
     for b in range(len(counts)):
         if counts[b] == 0:
             continue
-        reached = np.float64(above)
+        reached = above + 0.0
         if smaller > 0.0:
             reached = reached + smaller / smallest[b] if smallest[b] > 0.0 else np.inf
         above -= counts[b]

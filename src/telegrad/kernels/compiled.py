@@ -13,7 +13,7 @@ import threading
 import warnings
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import cache
+from functools import cache, partial
 from types import FunctionType
 from typing import Any, TypeVar
 
@@ -100,8 +100,7 @@ def in_chunks(work: Callable[[int, int, int], Any], n: int, multiple: int = 1) -
     """
     if n < 2 * _SMALLEST_CHUNK or _within.work:
         return [work(0, 0, n)] if n else []
-    cut = chunks(n, multiple)
-    return _together([lambda number=number: work(number, *cut[number]) for number in range(len(cut))])
+    return _together([partial(work, number, *chunk) for number, chunk in enumerate(chunks(n, multiple))])
 
 
 def each(work: Callable[[T], R], items: Sequence[T], size: int) -> list[R]:

@@ -31,7 +31,7 @@ def plain(v: Tensor) -> np.ndarray:
     return v.contiguous().numpy()
 
 
-_MASKS = {4: (np.int32, np.int32(2**31 - 1)), 8: (np.int64, np.int64(2**63 - 1))}
+_MASKS: dict[int, Any] = {4: (np.int32, np.int32(2**31 - 1)), 8: (np.int64, np.int64(2**63 - 1))}
 
 
 def _largest_scalar(bits: Any, mask: Any) -> Any:

@@ -68,8 +68,8 @@ def add_at(out: Tensor, parts: Sequence[tuple[Tensor, Tensor]], weight: float) -
                 _add(flat, index[here], numbers[here], factor)
 
     if len(flat) <= _RANGE:
-        for index, numbers in plain_parts:
-            _add(flat, index, numbers, factor)
+        for places, own in plain_parts:
+            _add(flat, places, own, factor)
     else:
         in_chunks(work, len(flat))
 

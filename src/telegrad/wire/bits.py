@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from telegrad.errors import WireError
-from telegrad.kernels.bit_streams import get_rice, put_rice, put_varied
+from telegrad.kernels.bit_streams import get_rice, get_varied, put_rice, put_varied
 from telegrad.kernels.symbols import fixed_width, from_fixed_width
 
 __all__ = [
@@ -17,6 +17,7 @@ __all__ = [
     "pack_varint",
     "unpack_fixed",
     "unpack_rice",
+    "unpack_varied",
     "varint_nbytes",
 ]
 
@@ -126,6 +127,13 @@ def pack_varied(values: np.ndarray, widths: np.ndarray) -> bytes:
     out = np.zeros((int(widths.sum()) + 7) // 8, dtype=np.uint8)
     put_varied(values, widths, out)
     return out.tobytes()
+
+
+def unpack_varied(reader: Reader, widths: np.ndarray) -> np.ndarray:
+    """Read integers of these widths as int64 (the inverse of `pack_varied`)."""
+    values = np.empty(len(widths), dtype=np.int64)
+    get_varied(reader.plain((int(widths.sum()) + 7) // 8), widths, values)
+    return values
 
 
 def pack_rice(values: np.ndarray, b: int, nbits: int) -> bytes:

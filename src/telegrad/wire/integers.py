@@ -18,9 +18,11 @@ from telegrad.wire.bits import (
     Reader,
     pack_fixed,
     pack_rice,
+    pack_varied,
     pack_varint,
     unpack_fixed,
     unpack_rice,
+    unpack_varied,
 )
 
 __all__ = ["BITMAP", "ENTROPY", "Integers", "entropy_bits", "pack_pieces", "unpack_pieces"]
@@ -148,14 +150,10 @@ def _pack_entropy(values: np.ndarray, counts: np.ndarray) -> bytes:
     bits = _precision(len(values), len(frequencies))
     frequency = _quantised(frequencies, bits)
     # Each frequency as its length in bits and, where that exceeds one, the bits below the leading one.
-    lengths = np.array([int(f).bit_length() for f in frequency], dtype=np.int64)
-    tails = [
-        (int(f) >> place) & 1
-        for f, length in zip(frequency, lengths, strict=True)
-        for place in range(length - 2, -1, -1)
-    ]
+    lengths = np.frexp(frequency.astype(np.float64))[1].astype(np.int64)
+    leading = (1 << lengths) >> 1
     out = bytes([bits, group]) + pack_varint(len(counts)) + pack_varint(len(frequency))
-    out += pack_fixed(lengths, _FREQUENCY_WIDTH) + pack_fixed(np.array(tails, dtype=np.int64), 1)
+    out += pack_fixed(lengths, _FREQUENCY_WIDTH) + pack_varied(frequency - leading, np.maximum(lengths - 1, 0))
     if values.dtype in (np.int8, np.int16):
         pieces = Encoder(frequency, bits).pieces(lambda start, stop: folded(values[start:stop]), len(values))
     else:
@@ -193,13 +191,7 @@ def _unpack_entropy(reader: Reader, n: int) -> np.ndarray:
     if not 1 <= bits <= 15 or max(single, alphabet) > _ALPHABET or not (1 <= group <= 8 and alphabet <= single**group):
         raise WireError(f"an entropy-coded stream of {alphabet} symbols with {bits}-bit frequencies is not ours")
     lengths = unpack_fixed(reader, alphabet, _FREQUENCY_WIDTH).astype(np.int64)
-    tails = iter(unpack_fixed(reader, int(np.maximum(lengths - 1, 0).sum()), 1).tolist())
-    frequency = np.zeros(alphabet, dtype=np.int64)
-    for symbol, length in enumerate(lengths.tolist()):
-        value = 1 if length else 0
-        for _ in range(length - 1):
-            value = value << 1 | next(tails)
-        frequency[symbol] = value
+    frequency = (1 << lengths) >> 1 | unpack_varied(reader, np.maximum(lengths - 1, 0))
     if int(frequency.sum()) != 1 << bits:
         raise WireError("the frequencies of an entropy-coded stream do not add up")
     steps, decoder = -(-n // group), Decoder(frequency, bits)
