@@ -9,8 +9,7 @@ from hypothesis import given
 
 import telegrad as tg
 from telegrad.wire.bits import Reader, best_rice, varint_nbytes
-from telegrad.wire.gaps import BUCKETS
-from telegrad.wire.integers import BITMAP, Integers
+from telegrad.wire.integers import BITMAP, BUCKETS, Integers
 from telegrad.wire.positions import All, IndexSet, Nested, Subset, read_positions
 
 
@@ -115,7 +114,7 @@ def test_clustered_places_cost_less_than_random_ones(d, share):
     sparse = d // 10 + tg.Key(4).subset(d - d // 10, n - round(0.8 * n))
     positions = IndexSet(d, torch.cat([dense, sparse]))
     assert torch.equal(reread(positions).indices(), positions.index)
-    assert positions.nbytes < 0.97 * (best_rice(positions._gaps._gaps)[1] / 8)
+    assert positions.nbytes < 0.97 * (best_rice(positions._gaps.values)[1] / 8)
     assert positions.write()[varint_nbytes(n)] == BUCKETS
 
 

@@ -1,4 +1,10 @@
-"""Streams of non-negative integers, each in the shortest of its formats: fixed width, Golomb-Rice, or entropy coded."""
+"""Streams of non-negative integers, each in the shortest of its formats: fixed width, Golomb-Rice, entropy coded, or in
+buckets that are entropy coded.
+
+Golomb-Rice: S. W. Golomb, "Run-length encodings", 1966. An entropy code needs a table of frequencies; where it would
+be long beside the stream (gaps between places, magnitudes over many octaves), integers go into four buckets an octave
+and only these are coded, the bits below being nearly incompressible: neighbours are about equally frequent.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +17,7 @@ import numpy as np
 
 from telegrad.errors import WireError
 from telegrad.kernels.compiled import in_chunks
+from telegrad.kernels.gaps import bucketed, widths_of
 from telegrad.kernels.rans import PIECE, Decoder, Encoder, lanes_of
 from telegrad.kernels.symbols import counted, folded, joined, parted
 from telegrad.wire.bits import (
@@ -18,12 +25,14 @@ from telegrad.wire.bits import (
     best_rice,
     pack_fixed,
     pack_rice,
+    pack_varied,
     pack_varint,
     unpack_fixed,
     unpack_rice,
+    unpack_varied,
 )
 
-__all__ = ["BITMAP", "ENTROPY", "Integers", "entropy_bits", "pack_pieces", "unpack_pieces"]
+__all__ = ["BITMAP", "BUCKETS", "ENTROPY", "Integers", "entropy_bits", "pack_pieces", "unpack_pieces"]
 
 _RICE_PARAMETERS = 32
 _FIXED = 64
@@ -32,11 +41,16 @@ ENTROPY = 128
 """The format byte of an entropy-coded stream."""
 BITMAP = 129
 """The format byte of an index set that is sent as one symbol an entry."""
+BUCKETS = 130
+"""The format byte of integers that are sent as buckets and what lies below these."""
 
 _ALPHABET = 4096
 _WORTH_CODING = 512
 _FREQUENCY_WIDTH = 5
 _GROUPED = 256
+_CODER_BITS = 152
+_FEW = 32
+_LARGEST_BUCKET = 4 * 50
 
 
 def entropy_bits(counts: np.ndarray) -> float:
@@ -50,11 +64,14 @@ class Integers:
     """n integers from 0 to 2^62 − 1, of any integer dtype, in a format byte and what follows it; int8 and int16 are
     taken for signed and sent as `folded` makes them, which saves a copy of long streams.
 
-    0 … 31: Golomb-Rice with that parameter; 64 + w: w <= 62 bits each; 128: interleaved rANS with its frequencies. The
-    last is taken where the stream has at least 512 integers below 4096 and it is shorter.
+    0 … 31: Golomb-Rice with that parameter; 64 + w: w <= 62 bits each; 128: interleaved rANS with its frequencies; 130:
+    buckets, as one of the former, and the bits below each. The last two are taken where the stream has at least 512
+    integers, below 4096 for 128, and they are shorter.
     """
 
     values: np.ndarray = field(repr=False)
+    in_buckets: bool = field(default=True, repr=False)
+    """Whether buckets may be tried: those of buckets are not."""
 
     @cached_property
     def _counts(self) -> np.ndarray | None:
@@ -74,8 +91,28 @@ class Integers:
         return (b, rice) if rice < width * n else (_FIXED + width, width * n)
 
     @cached_property
+    def _buckets(self) -> tuple[Integers, np.ndarray] | None:
+        """(the buckets, the widths of the raw bits below them), where they are shorter than everything else."""
+        counts = self._counts
+        if not self.in_buckets or len(self.values) < _WORTH_CODING or (counts is not None and len(counts) <= _FEW):
+            return None
+        least: float = self._plain[1]
+        if counts is not None:
+            least = min(least, _coded_bits(counts))
+            which, below = bucketed(np.arange(len(counts)))
+            if int(counts @ below) + _coded_bits(np.bincount(which, counts)) >= least:
+                return None
+        values = self._unsigned().astype(np.int64, copy=False)
+        if counts is None and int(values.max()) >> 50:
+            return None
+        which, widths = bucketed(values)
+        if int(widths.sum()) + _coded_bits(np.bincount(which)) >= least:
+            return None
+        return Integers(which, in_buckets=False), widths
+
+    @cached_property
     def _coded(self) -> bytes | None:
-        """The entropy-coded stream and its format byte, where that is shorter."""
+        """The entropy-coded stream and its format byte, where that is shorter than fixed width and Golomb-Rice."""
         nbytes, counts = (self._plain[1] + 7) // 8, self._counts
         if len(self.values) < _WORTH_CODING or nbytes == 0 or counts is None:
             return None
@@ -87,10 +124,17 @@ class Integers:
     @property
     def nbytes(self) -> int:
         """The length of `write()`."""
+        if self._buckets is not None:
+            buckets, widths = self._buckets
+            return 1 + buckets.nbytes + (int(widths.sum()) + 7) // 8
         return len(self._coded) if self._coded is not None else 1 + (self._plain[1] + 7) // 8
 
     def write(self) -> bytes:
         """The packed integers; their number is known from elsewhere in the message."""
+        if self._buckets is not None:
+            buckets, widths = self._buckets
+            below = self._unsigned().astype(np.int64, copy=False) & ((1 << widths) - 1)
+            return bytes([BUCKETS]) + buckets.write() + pack_varied(below, widths)
         if self._coded is not None:
             return self._coded
         form, _ = self._plain
@@ -110,6 +154,8 @@ class Integers:
     def read_narrow(reader: Reader, n: int, form: int | None = None) -> np.ndarray:
         """The same in the smallest of uint8, uint16 and int64 that surely holds what is read."""
         form = reader.byte() if form is None else form
+        if form == BUCKETS:
+            return _unpack_buckets(reader, n)
         if form == ENTROPY:
             return _unpack_entropy(reader, n)
         if form < _RICE_PARAMETERS:
@@ -118,6 +164,20 @@ class Integers:
         if not 0 <= width <= _MAX_WIDTH:
             raise WireError(f"unknown integer format {form} in the message")
         return unpack_fixed(reader, n, width)
+
+
+def _unpack_buckets(reader: Reader, n: int) -> np.ndarray:
+    form = reader.byte()
+    if form == BUCKETS:
+        raise WireError("the message announces buckets of buckets")
+    buckets = Integers.read_narrow(reader, n, form)
+    if n and int(buckets.max()) > _LARGEST_BUCKET:
+        raise WireError(f"integers in the message lie in bucket {int(buckets.max())}; {_LARGEST_BUCKET} is the last")
+    buckets = buckets.astype(np.int16)
+    widths = widths_of(buckets)
+    values = unpack_varied(reader, widths)
+    values |= (buckets - 4 * widths).astype(np.int64) << widths
+    return values
 
 
 def _best_rice_of(counts: np.ndarray) -> tuple[int, int]:
@@ -130,6 +190,13 @@ def _best_rice_of(counts: np.ndarray) -> tuple[int, int]:
 def _precision(n: int, alphabet: int) -> int:
     """Bits of the frequencies: fine enough for the stream's length and to give every symbol one."""
     return min(15, max(10, n.bit_length() - 3, alphabet.bit_length() + 1))
+
+
+def _coded_bits(counts: np.ndarray) -> float:
+    """About the length of the entropy-coded stream whose integers occur `counts` times, with its table and states."""
+    entropy, total = entropy_bits(counts), float(counts.sum())
+    used = counts[counts > 0] * (2.0 ** _precision(int(total), len(counts)) / total)
+    return entropy + _FREQUENCY_WIDTH * len(counts) + float(np.log2(np.maximum(used, 1.0)).sum()) + _CODER_BITS
 
 
 def _quantised(counts: np.ndarray, bits: int) -> np.ndarray:

@@ -17,7 +17,6 @@ from telegrad.errors import WireError
 from telegrad.kernels.magnitudes import plain
 from telegrad.random import Key
 from telegrad.wire.bits import Reader, pack_varint, varint_nbytes
-from telegrad.wire.gaps import Gaps
 from telegrad.wire.integers import BITMAP, Integers, entropy_bits
 
 __all__ = ["All", "IndexSet", "Nested", "Positions", "Share", "Subset", "read_positions"]
@@ -95,8 +94,8 @@ class IndexSet(Positions):
         return self.index
 
     @cached_property
-    def _gaps(self) -> Gaps:
-        return Gaps(self.index.cpu().numpy())
+    def _gaps(self) -> Integers:
+        return Integers(np.diff(self.index.cpu().numpy(), prepend=-1) - 1)
 
     @cached_property
     def _bitmap(self) -> Integers | None:
@@ -134,7 +133,7 @@ class IndexSet(Positions):
             if len(index) != n:
                 raise WireError(f"the message announces {n} indices and marks {len(index)}")
         else:
-            index = Gaps.read(reader, n, form)
+            index = np.cumsum(Integers.read(reader, n, form) + 1) - 1
             if n and not (index[0] >= 0 and index[-1] < d and (index[1:] > index[:-1]).all()):
                 raise WireError(f"an index in the message lies outside the vector of {d} entries")
         return cls(d, torch.from_numpy(index))
