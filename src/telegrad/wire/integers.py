@@ -8,6 +8,7 @@ and only these are coded, the bits below being nearly incompressible: neighbours
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -32,7 +33,7 @@ from telegrad.wire.bits import (
     unpack_varied,
 )
 
-__all__ = ["BITMAP", "BUCKETS", "ENTROPY", "Integers", "entropy_bits", "pack_pieces", "unpack_pieces"]
+__all__ = ["BITMAP", "BUCKETS", "ENTROPY", "Integers", "entropy_bits", "pack_pieces", "table_bits", "unpack_pieces"]
 
 _RICE_PARAMETERS = 32
 _FIXED = 64
@@ -57,6 +58,11 @@ def entropy_bits(counts: np.ndarray) -> float:
     """n · H, the empirical entropy in bits of a whole stream whose symbols occur `counts` times."""
     present = counts[counts > 0].astype(np.float64)
     return float(-(present * np.log2(present / present.sum())).sum()) if len(present) else 0.0
+
+
+def table_bits(top: float) -> float:
+    """About the bits of the frequencies of integers up to `top`, one by one or in buckets: eight each."""
+    return 8 * min(top, 8 + 4 * math.log2(max(top / 8, 1.0)))
 
 
 @dataclass(frozen=True)
