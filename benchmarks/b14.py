@@ -109,7 +109,7 @@ def over_levels(row: Row, x, budget: float) -> Iterator[Found]:
 
     one = bits_over_levels(row.spec.format(n=1), x)
     # Draws of one message share its header; that a level drawn twice is sent once is left out.
-    fits = min(row.limit("<=", D), int((budget - MESSAGE_OVERHEAD) / (one - MESSAGE_OVERHEAD)))
+    fits = int((budget - MESSAGE_OVERHEAD) / (one - MESSAGE_OVERHEAD))
     if fits >= 1:
         yield exact(row.spec.format(n=fits), MESSAGE_OVERHEAD + fits * (one - MESSAGE_OVERHEAD))
     for draws in range(fits + 1, fits + 4):

@@ -266,7 +266,8 @@ class Rotation:
         if size == LARGEST:
             _scatter(y, factor, start, self._skipped(start), self._rest, out)
         else:
-            out[self._places(number)] = y.astype(np.float64) * scale
+            with np.errstate(over="ignore"):  # refused later
+                out[self._places(number)] = y.astype(np.float64) * scale
 
     def each_block(self, work: Callable[[int], Any]) -> list[Any]:
         """[work(number) for every block], by all threads."""

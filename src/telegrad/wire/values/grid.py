@@ -43,7 +43,8 @@ class Grid(Values):
         return len(self.symbol)
 
     def numbers(self) -> Tensor:
-        return torch.from_numpy(plain(self.symbol).astype(np.float64) * self.scale)
+        with np.errstate(over="ignore"):  # an estimate that overflows is refused by who asked for it
+            return torch.from_numpy(plain(self.symbol).astype(np.float64) * self.scale)
 
     def largest(self) -> float:
         return largest_of(self.symbol) * abs(self.scale)
