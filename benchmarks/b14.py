@@ -70,14 +70,14 @@ class Row:
 
 
 class AtLevel:
-    """A key under which `mlmc` draws the level that u, in [0, 1), stands for."""
+    """A key under which `mlmc` draws the level that u, in [0, 1), stands for; of several draws, at even steps."""
 
     def __init__(self, key: tg.Key, u: float) -> None:
         self.key, self.u = key, u
 
     def fold(self, **what):
         if what.get("role") == "level":
-            return SimpleNamespace(uniform=lambda n: torch.full((n,), self.u, dtype=torch.float64))
+            return SimpleNamespace(uniform=lambda n: (self.u + torch.arange(n, dtype=torch.float64) / n) % 1.0)
         return AtLevel(self.key.fold(**what), self.u)
 
     def __getattr__(self, name: str):
@@ -94,7 +94,7 @@ def bits_over_levels(spec: str, x) -> float:
     return total
 
 
-def bits_by_comb(spec: str, x, count: int = 24) -> float:
+def bits_by_comb(spec: str, x, count: int = 16) -> float:
     """The mean bits over levels at even steps of their cumulative probabilities."""
     compressor = tg.compressor(spec)
     return math.fsum(compressor.encode(x, AtLevel(tg.Key(i), (i + 0.5) / count)).nbits for i in range(count)) / count
@@ -137,7 +137,11 @@ def searched(row: Row, x, budget: float) -> Iterator[str]:
             head = mean_bits(re.search(r"topk\(k=\d+\)", form)[0], x, 1)
             form = form.replace("{rest}", f"{(budget - head) / D:.6f}") if head < 0.9 * budget else ""
         if "{share}" in form:
-            yield from subsampled(form, x, budget)
+            for draws in range(1, 9):
+                specs = list(subsampled(form.replace("{draws}", str(draws)), x, budget))
+                yield from specs
+                if "{draws}" not in form or not all("fraction=1.0" in spec for spec in specs):
+                    break
         elif "{n}" in form:
             make = lambda n, form=form: form.format(n=n)  # noqa: E731
             found = affordable(make, row.limit("<=", D), x, budget, 2, row.limit(">=", 1))
@@ -159,53 +163,63 @@ def cell(row: Row, x, budget: float, repeats: int) -> Found | None:
     best = min(specs, key=lambda spec: tg.compressor(spec).variance(x)) if len(specs) > 1 else specs[0]
     one = measure(best, x, tg.Key(1), repeats)
     # Where messages differ much few of them tell little, and the closed form is taken.
-    noisy = one.error > 0.02 * one.omega
-    bits = bits_by_comb(best, x) if "induced(fixed_point" in best else one.bits
+    uneven = "{share}" in row.spec and "mlmc" in row.spec
+    bits = bits_by_comb(best, x) if uneven else one.bits
+    noisy = uneven or one.error > 0.02 * one.omega
     return best, bits, one.predicted if noisy and math.isfinite(one.predicted) else one.omega
+
+
+def printed(rows: list[Row], found: list[dict]) -> None:
+    """The tables of docs/b14.md: omega, reference, ratio, with a mark where they differ by more than is allowed."""
+    cells = {(one["row"], one["budget"], one["distribution"]): one["omega"] for one in found}
+    for number, budget in enumerate(BUDGETS):
+        print(f"\n{budget} bits ({budget / D:.4g} a coordinate): omega, reference, ratio\n")
+        print(f"| | {' | '.join(DISTRIBUTIONS)} |\n|---{'|---' * len(DISTRIBUTIONS)}|")
+        for row in rows:
+            texts = []
+            for name, wanted in zip(DISTRIBUTIONS, row.references[number], strict=True):
+                omega = cells.get((row.name, budget, name))
+                text = "–" if omega is None else f"{omega:.3g}"
+                if omega is not None and not math.isnan(wanted):
+                    ratio = omega / wanted
+                    mark = " **!**" if abs(ratio - 1) > (0.2 if row.has("bound") else 0.1) else ""
+                    text += f", {wanted:.3g}, {ratio:.2f}{mark}"
+                texts.append(text)
+            if set(texts) != {"–"}:
+                print(f"| {row.name} | {' | '.join(texts)} |")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--repeats", type=int, default=12)
-    parser.add_argument("--rows", nargs="*", help="only rows whose name holds one of these")
-    parser.add_argument("--json", type=Path)
+    parser.add_argument("--rows", nargs="*", help="only rows whose name holds one of these; none: the table as it is")
+    parser.add_argument("--json", type=Path, help="rows that are there and not measured now are kept")
     arguments = parser.parse_args()
-    vectors, found = {name: quantile_vector(name, D, tg.Key(0)) for name in DISTRIBUTIONS}, []
     lines = ROWS.read_text(encoding="utf-8").splitlines()
     rows = [Row.read(line) for line in lines if not line.startswith("#")]
-    rows = [row for row in rows if not arguments.rows or any(part in row.name for part in arguments.rows)]
+    chosen = [row for row in rows if arguments.rows is None or any(part in row.name for part in arguments.rows)]
+    vectors, found = {name: quantile_vector(name, D, tg.Key(0)) for name in DISTRIBUTIONS}, []
     seen: dict[tuple[str, int, str], Found | None] = {}
     for number, budget in enumerate(BUDGETS):
-        print(f"\n{budget} bits ({budget / D:.4g} a coordinate): omega, reference, ratio\n")
-        print(f"| | {' | '.join(DISTRIBUTIONS)} |\n|---{'|---' * len(DISTRIBUTIONS)}|")
-        for row in rows:
-            cells, references = [], row.references[number]
-            for (name, x), wanted in zip(vectors.items(), references, strict=True):
+        for row in chosen:
+            print(f"{budget} bits: {row.name}", flush=True)
+            for (name, x), wanted in zip(vectors.items(), row.references[number], strict=True):
                 at = row.spec, budget, name
                 if at not in seen:
-                    seen[at] = (
-                        cell(row, x, budget, arguments.repeats) if number == 0 or not row.limit(">=", 0) else None
+                    # A search from n>= on is for the first budget only.
+                    measured = number == 0 or not row.limit(">=", 0)
+                    seen[at] = cell(row, x, budget, arguments.repeats) if measured else None
+                if (one := seen[at]) is not None:
+                    found.append(
+                        {"row": row.name, "distribution": name, "budget": budget, "spec": one[0], "bits": one[1]}
+                        | {"omega": one[2], "reference": None if math.isnan(wanted) else wanted}
                     )
-                one = seen[at]
-                if one is None:
-                    cells.append("–")
-                    continue
-                spec, bits, omega = one
-                text = f"{omega:.3g}"
-                if not math.isnan(wanted):
-                    ratio = omega / wanted
-                    mark = " **!**" if abs(ratio - 1) > (0.2 if row.has("bound") else 0.1) else ""
-                    text += f", {wanted:.3g}, {ratio:.2f}{mark}"
-                cells.append(text)
-                found.append(
-                    {"row": row.name, "distribution": name, "budget": budget, "spec": spec, "bits": bits}
-                    | {"omega": omega, "reference": None if math.isnan(wanted) else wanted}
-                )
-            print(f"| {row.name} | {' | '.join(cells)} |", flush=True)
     if arguments.json:
-        command = "python benchmarks/b14.py"
-        report = {"command": command, "d": D, "results": found}
+        before = json.loads(arguments.json.read_text(encoding="utf-8"))["results"] if arguments.json.exists() else []
+        found = [*(one for one in before if one["row"] not in {row.name for row in chosen}), *found]
+        report = {"command": "python benchmarks/b14.py", "d": D, "results": found}
         arguments.json.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+    printed(rows, found)
 
 
 if __name__ == "__main__":
