@@ -18,11 +18,13 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from b14 import bits_over_levels
 from torch import Tensor
 
 import telegrad as tg
 from telegrad.lab.variance import measure, rate_distortion
 from telegrad.lab.vectors import DISTRIBUTIONS, quantile_vector
+from telegrad.mlmc.ladder import MESSAGE_OVERHEAD
 from telegrad.portfolio import portfolio
 
 BITS = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 4, 8)
@@ -67,22 +69,26 @@ def low_rank(gradient: Tensor, shapes: list[list[int]], rank: int) -> tuple[floa
     return bits / len(gradient), error / float(gradient.double().square().sum())
 
 
-def curves(x: Tensor, repeats: int) -> list[dict]:
+def curves(x: Tensor, repeats: int, families: list[str]) -> list[dict]:
     """One row for every family and parameter."""
     rows = []
     for family, (form, parameters) in FAMILIES.items():
-        for parameter in parameters:
+        # Messages differ a lot from level to level: all are packed, each weighed by its probability.
+        level = bits_over_levels(form.format(1), x) if "fixed_point" in family and family in families else 0.0
+        for parameter in parameters if family in families else ():
             spec = form.format(parameter)
             try:
-                one = measure(spec, x, tg.Key(1), repeats)
+                one = measure(spec, x, tg.Key(1), 8 * repeats if "signs" in family else repeats)
             except tg.TelegradError:
                 continue
             # Where messages differ much few of them tell little, and the closed form is taken.
             noisy = one.error > 0.02 * one.omega and math.isfinite(one.predicted)
-            omega = one.predicted if noisy else one.omega
+            omega, bits = one.predicted if noisy else one.omega, one.bits_per_coordinate
+            if level:
+                omega, bits = one.predicted, (MESSAGE_OVERHEAD + parameter * (level - MESSAGE_OVERHEAD)) / len(x)
             rows.append(
                 {"family": family, "spec": spec, "unbiased": one.unbiased}
-                | {"bits": one.bits_per_coordinate, "omega": omega, "standard_error": one.error}
+                | {"bits": bits, "omega": omega, "standard_error": one.error}
             )
     return rows
 
@@ -113,9 +119,8 @@ def draw(report: dict, path: Path) -> None:
 
     names = list(report["vectors"])
     columns = 3
-    figure, panels = pyplot.subplots(
-        -(-(len(names) + 1) // columns), columns, figsize=(15, 4.6 * -(-(len(names) + 1) // columns)), dpi=110
-    )
+    height = -(-len(names) // columns)
+    figure, panels = pyplot.subplots(height, columns, figsize=(15, 4.4 * height + 1.6), dpi=100, layout="constrained")
     families = [*FAMILIES, "powersgd"]
     colours = matplotlib.colormaps["tab20"]
     for panel, name in zip(panels.flat, names, strict=False):
@@ -124,12 +129,13 @@ def draw(report: dict, path: Path) -> None:
             if not rows:
                 continue
             rows.sort(key=lambda row: row["bits"])
+            emphasised = {"auto": 4.0, "mlmc(stopk), full values": 2.6}.get(family)
             panel.plot(
                 [row["bits"] for row in rows],
                 [row["omega"] for row in rows],
                 color="black" if family == "auto" else colours(number % 20),
-                linewidth=3.5 if family == "auto" else 1.3,
-                alpha=0.55 if family == "auto" else 1.0,
+                linewidth=emphasised or 1.3,
+                alpha=0.5 if family == "auto" else 1.0,
                 marker="osD^vP*Xph"[number % 10],
                 markersize=3.5,
                 linestyle="-" if rows[0]["unbiased"] else ":",
@@ -138,9 +144,6 @@ def draw(report: dict, path: Path) -> None:
         if name == "gauss":
             rates = np.geomspace(0.005, 8, 200)
             panel.plot(rates, [rate_distortion(rate) for rate in rates], "k--", linewidth=1, label="rate-distortion")
-            labels = panel.get_legend_handles_labels()
-        elif name.startswith(("resnet", "bert")):
-            labels = max(labels, panel.get_legend_handles_labels(), key=lambda pair: len(pair[1]))
         panel.set(xscale="log", yscale="log", xlim=(0.003, 12), ylim=(1e-6, 3000), title=name)
         panel.grid(visible=True, which="major", alpha=0.3)
     for panel in panels[:, 0]:
@@ -150,9 +153,8 @@ def draw(report: dict, path: Path) -> None:
     handles = {
         label: handle for panel in panels.flat for handle, label in zip(*panel.get_legend_handles_labels(), strict=True)
     }
-    panels.flat[len(names)].legend(handles.values(), handles.keys(), loc="center", fontsize=10, ncols=1)
+    figure.legend(handles.values(), handles.keys(), loc="outside lower center", fontsize=10, ncols=5)
     figure.supxlabel("measured bits a coordinate, everything counted")
-    figure.tight_layout()
     figure.savefig(path)
 
 
@@ -162,30 +164,35 @@ def main() -> None:
     parser.add_argument("--names", nargs="*", default=["resnet18-0", "resnet18-60", "resnet18-150", "bert-100"])
     parser.add_argument("--json", type=Path, default=Path("benchmarks/results/error_against_bits.json"))
     parser.add_argument("--figure", type=Path, default=Path("docs/error-against-bits.png"))
-    parser.add_argument("--only-figure", action="store_true", help="from the JSON file that is there")
+    parser.add_argument(
+        "--families", nargs="*", default=[*FAMILIES, "powersgd"], help="of others the JSON file is kept"
+    )
     arguments = parser.parse_args()
-    if arguments.only_figure:
-        draw(json.loads(arguments.json.read_text(encoding="utf-8")), arguments.figure)
-        return
+    families = arguments.families
+    before = json.loads(arguments.json.read_text(encoding="utf-8")) if arguments.json.exists() else {}
     report: dict = {"command": "python benchmarks/error_against_bits.py --gradients runs/gradients"}
-    report |= {"vectors": {}, "a27_reference": A27, "a27_bits": A27_BITS, "equal_bits": {}}
-    for name in DISTRIBUTIONS:
+    report |= {"a27_reference": A27, "a27_bits": A27_BITS, "equal_bits": before.get("equal_bits", {}), "vectors": {}}
+    for name in (*DISTRIBUTIONS, *(arguments.names if arguments.gradients else ())):
         print(name, flush=True)
-        report["vectors"][name] = curves(quantile_vector(name, 100_000, tg.Key(0)), 4)
-    for name in arguments.names if arguments.gradients else ():
-        print(name, flush=True)
-        whole = torch.from_numpy(np.load(arguments.gradients / f"{name}.npy"))
-        x = whole[tg.Key(0).fold(role="sample").permutation(len(whole))[:SAMPLED]]
-        shapes = json.loads((arguments.gradients / f"{name.split('-')[0]}-shapes.json").read_text(encoding="utf-8"))
-        report["equal_bits"][name] = at_equal_bits(x, 3)
-        report["vectors"][name] = curves(x, 2)
-        for rank in RANKS:
-            bits, error = low_rank(whole, shapes, rank)
-            report["vectors"][name].append(
-                {"family": "powersgd", "spec": f"powersgd(rank={rank})", "unbiased": False}
-                | {"bits": bits, "omega": error, "standard_error": 0.0}
-            )
-        arguments.json.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+        rows = [row for row in before.get("vectors", {}).get(name, []) if row["family"] not in families]
+        if name in DISTRIBUTIONS:
+            rows += curves(quantile_vector(name, 100_000, tg.Key(0)), 4, families)
+        elif families:
+            whole = torch.from_numpy(np.load(arguments.gradients / f"{name}.npy"))
+            x = whole[tg.Key(0).fold(role="sample").permutation(len(whole))[:SAMPLED]]
+            rows += curves(x, 2, families)
+            if "auto" in families:
+                report["equal_bits"][name] = at_equal_bits(x, 3)
+            if "powersgd" in families:
+                kind = name.split("-")[0]
+                shapes = json.loads((arguments.gradients / f"{kind}-shapes.json").read_text(encoding="utf-8"))
+                for rank in RANKS:
+                    bits, error = low_rank(whole, shapes, rank)
+                    rows.append(
+                        {"family": "powersgd", "spec": f"powersgd(rank={rank})", "unbiased": False}
+                        | {"bits": bits, "omega": error, "standard_error": 0.0}
+                    )
+        report["vectors"][name] = rows
     arguments.json.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
     draw(report, arguments.figure)
 

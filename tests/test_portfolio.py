@@ -125,3 +125,10 @@ def test_small_and_sparse_vectors_have_a_choice():
         for bits in (0.001, 0.5, 12.0):
             choice = tg.compressor(f"auto(bits={bits})").choose(x)
             assert math.isfinite(choice.error)
+
+
+def test_a_rotation_that_needs_more_bits_than_there_are_is_not_taken():
+    """500 bits for 100,000 entries: the scales of the blocks alone are longer than that."""
+    x = VECTORS["gauss"]
+    assert measure("auto(bits=0.005)", x, tg.Key(0), 4).bits <= 550
+    assert measure("head_tail(bits=0.005)", x, tg.Key(0), 4).bits > 900

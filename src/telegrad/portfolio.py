@@ -13,7 +13,7 @@ from torch import Tensor
 
 from telegrad.compressors.base import Compressor, Encoded
 from telegrad.compressors.ecdq import ECDQ
-from telegrad.compressors.eden import Eden
+from telegrad.compressors.eden import Eden, cells_rate
 from telegrad.compressors.head_tail import Heads, HeadTail
 from telegrad.compressors.importance import Importance
 from telegrad.compressors.qsgd import QSGD
@@ -148,7 +148,7 @@ class Portfolio:
         """The choices at `bits` a coordinate, the least predicted error first; there always is one."""
         budget = bits * len(self.v)
         rate = min(bits, _MOST_BITS)
-        found = [Choice(HeadTail(rate), budget, self.heads.best(rate * len(self.v))[2])]
+        found = []
         if bits >= _DITHERING:
             dithering = ECDQ(rate)
             found.append(Choice(dithering, budget, dithering._variance(self.v)))
@@ -157,6 +157,10 @@ class Portfolio:
             choice = _dearest_within(partial(family, self.magnitudes), most, budget)
             if choice is not None:
                 found.append(choice)
+        # Below a certain budget rotated messages cannot be so short.
+        d, dtype = len(self.v), self.v.dtype
+        if not found or cells_rate(budget, d, dtype) > cells_rate(0.0, d, dtype):
+            found.append(Choice(HeadTail(rate), budget, self.heads.best(rate * d)[2]))
         return sorted(found, key=lambda choice: choice.error)
 
 
