@@ -148,13 +148,14 @@ def draw(report: dict, path: Path) -> None:
         panel.grid(visible=True, which="major", alpha=0.3)
     for panel in panels[:, 0]:
         panel.set_ylabel("error: E‖C(x) − x‖² / ‖x‖²")
+    for panel in panels[-1]:
+        panel.set_xlabel("measured bits a coordinate")
     for panel in panels.flat[len(names) :]:
         panel.axis("off")
     handles = {
         label: handle for panel in panels.flat for handle, label in zip(*panel.get_legend_handles_labels(), strict=True)
     }
     figure.legend(handles.values(), handles.keys(), loc="outside lower center", fontsize=10, ncols=5)
-    figure.supxlabel("measured bits a coordinate, everything counted")
     figure.savefig(path)
 
 
