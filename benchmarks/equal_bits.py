@@ -43,7 +43,9 @@ def mean_bits(spec: str, x, repeats: int = 3) -> float:
     return math.fsum(compressor.encode(x, tg.Key(repeat)).nbits for repeat in range(repeats)) / repeats
 
 
-def affordable(make: Callable[[int], str], most: int, x, budget: float, repeats: int = 3) -> dict[int, float]:
+def affordable(
+    make: Callable[[int], str], most: int, x, budget: float, repeats: int = 3, least: int = 1
+) -> dict[int, float]:
     """The largest few numbers whose messages stay within the budget on average, increasing, with their mean bits.
 
     Bits mostly grow with the number, but not always (blocks of signs: a longer block keeps fewer of its entries). So
@@ -56,7 +58,7 @@ def affordable(make: Callable[[int], str], most: int, x, budget: float, repeats:
             bits[n] = mean_bits(make(n), x, repeats)
         return bits[n] <= budget
 
-    scan = sorted({*(1 << e for e in range(most.bit_length())), most})
+    scan = sorted({least, *(1 << e for e in range(most.bit_length()) if 1 << e > least), most})
     for low, high in itertools.pairwise(scan):
         if not fits(low) or fits(high):
             continue

@@ -13,18 +13,21 @@ from torch import Tensor
 
 from telegrad.compressors.base import Compressor, Encoded
 from telegrad.compressors.ecdq import ECDQ
-from telegrad.compressors.eden import Eden
+from telegrad.compressors.eden import Eden, cells_rate
 from telegrad.compressors.head_tail import Heads, HeadTail
 from telegrad.compressors.importance import Importance
 from telegrad.compressors.qsgd import QSGD
 from telegrad.random import Key
 from telegrad.spec import check_that, register
+from telegrad.wire.integers import table_bits
 
 __all__ = ["Auto", "Choice", "Magnitudes", "Portfolio", "portfolio"]
 
 _STEPS_AN_OCTAVE = 64
-_OVERHEAD = 200.0
-_CODER = 1.015
+# What messages have beyond entropies, by benchmarks/predictions.py: header, counts and the states of coders; what
+# gaps lose, their table included; what a stream of symbols loses.
+_HEADER, _PLACES, _SYMBOLS = 180.0, 1.007, 1.001
+_DENSE = 1 / 16
 _DITHERING = 1.0
 _LEAST_BITS, _MOST_BITS = 2.0**-12, 12.0
 
@@ -93,7 +96,7 @@ def _importance(statistics: Magnitudes, k: int) -> Choice:
     error = max(0.0, float(t * statistics.total[cut:].sum() - statistics.square[cut:].sum()))
     drawn = max(0.0, k - head)
     places = d * (_binary_entropy(drawn / d) + _binary_entropy(head / d))
-    return Choice(Importance(k), _OVERHEAD + _CODER * places + drawn + 32 * head, error)
+    return Choice(Importance(k), _HEADER + _PLACES * places + drawn + 32 * head, error)
 
 
 def _rounding(statistics: Magnitudes, levels: int) -> Choice:
@@ -101,21 +104,23 @@ def _rounding(statistics: Magnitudes, levels: int) -> Choice:
     step = math.sqrt(statistics.energy) / levels
     y, n = statistics.mean / step, statistics.count
     low = np.floor(y)
-    fraction = y - low
     # A bin wider than the step holds many symbols: about uniform within it.
     wide = np.maximum(1.0, y / _STEPS_AN_OCTAVE * math.log(2.0))
+    fraction = np.where(wide > 1.0, 0.0, y - low)
     error = step**2 * float((n * np.where(wide > 1.0, 1 / 6, fraction * (1 - fraction))).sum())
-    symbols = np.concatenate([low, low + 1]).astype(np.int64)
-    weights = np.concatenate([n * (1 - fraction), n * fraction])
-    _, place = np.unique(symbols, return_inverse=True)
-    frequency = np.bincount(place, weights)
-    zero = float(weights[symbols == 0].sum()) + statistics.d - float(n.sum())
-    alphabet = frequency[1:] if symbols.min() == 0 else frequency
-    nonzero = statistics.d - zero
-    share = alphabet[alphabet > 0] / max(nonzero, 1e-9)
-    magnitudes = nonzero * float(-(share * np.log2(share)).sum()) + float((n * np.log2(wide)).sum())
-    bits = statistics.d * _binary_entropy(zero / statistics.d) + nonzero + magnitudes
-    return Choice(QSGD(levels), _OVERHEAD + 8 * len(alphabet) + _CODER * bits, error)
+    symbols, weights = np.append(low, low + 1), np.append(n * (1 - fraction), n * fraction)
+    frequency = np.bincount(np.unique(symbols, return_inverse=True)[1], weights)
+    zero = statistics.d - float(n.sum())
+    if low[-1] == 0:
+        zero, frequency = zero + float(frequency[0]), frequency[1:]
+    frequency, nonzero, top = frequency[frequency > 0], statistics.d - zero, float(low[0]) + 1
+    places = statistics.d * _binary_entropy(zero / statistics.d)
+    magnitudes = float((frequency * np.log2(nonzero / frequency)).sum()) + float((n * np.log2(wide)).sum())
+    if nonzero >= _DENSE * statistics.d:  # zeros, signs and magnitudes in one stream
+        bits = _SYMBOLS * (places + nonzero + magnitudes) + table_bits(2 * top)
+    else:
+        bits = _PLACES * places + nonzero + _SYMBOLS * magnitudes + table_bits(top)
+    return Choice(QSGD(levels), _HEADER + bits, error)
 
 
 def _dearest_within(make: Callable[[int], Choice], most: int, budget: float) -> Choice | None:
@@ -143,7 +148,7 @@ class Portfolio:
         """The choices at `bits` a coordinate, the least predicted error first; there always is one."""
         budget = bits * len(self.v)
         rate = min(bits, _MOST_BITS)
-        found = [Choice(HeadTail(rate), budget, self.heads.best(rate * len(self.v))[2])]
+        found = []
         if bits >= _DITHERING:
             dithering = ECDQ(rate)
             found.append(Choice(dithering, budget, dithering._variance(self.v)))
@@ -152,6 +157,10 @@ class Portfolio:
             choice = _dearest_within(partial(family, self.magnitudes), most, budget)
             if choice is not None:
                 found.append(choice)
+        # Below a certain budget rotated messages cannot be so short.
+        d, dtype = len(self.v), self.v.dtype
+        if not found or cells_rate(budget, d, dtype) > cells_rate(0.0, d, dtype):
+            found.append(Choice(HeadTail(rate), budget, self.heads.best(rate * d)[2]))
         return sorted(found, key=lambda choice: choice.error)
 
 

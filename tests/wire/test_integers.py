@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from telegrad import WireError
 from telegrad.kernels.bit_streams import rice_nbits
 from telegrad.wire.bits import Reader
-from telegrad.wire.integers import ENTROPY, Integers, entropy_bits
+from telegrad.wire.integers import BUCKETS, ENTROPY, Integers, entropy_bits
 
 SHORT = st.lists(st.one_of(st.integers(0, 3), st.integers(0, 300), st.integers(0, 2**40)), max_size=60)
 
@@ -66,6 +66,20 @@ def test_a_skewed_stream_is_coded_near_its_entropy(alphabet):
     assert Integers(values).nbytes <= 1.02 * entropy_bits(np.bincount(values)) / 8 + 60
 
 
+@pytest.mark.parametrize("mu", [9.0, 20.0])
+def test_integers_over_many_octaves_go_in_buckets_near_their_entropy(mu, disable_numba):
+    """⌊exp(mu + 2 N(0, 1))⌋ has about log2(2 e^mu √(2πe)) bits: within 1 % and 120 bytes."""
+    values = np.floor(np.exp(mu + 2 * np.random.default_rng(1).standard_normal(20_000))).astype(np.int64)
+    form, again = reread(values)
+    assert form == BUCKETS
+    assert np.array_equal(again, values)
+    assert Integers(values).nbytes <= 1.01 * 20_000 * (mu / np.log(2) + np.log2(8 * np.pi * np.e) / 2) / 8 + 120
+    data = Integers(values).write()
+    disable_numba()
+    assert Integers(values).write() == data
+    assert np.array_equal(Integers.read(Reader(data), 20_000), values)
+
+
 @pytest.mark.parametrize("values", [[7], [2**31] * 3, [2**31, 0, 2**40 - 1], [2**61]])
 def test_wide_integers_come_back(values):
     """Gaps in vectors of more than 2^32 entries."""
@@ -97,6 +111,8 @@ def test_a_stream_of_several_pieces_is_the_same_for_all_threads_and_forms(alphab
         (bytes([200]), "unknown integer format 200"),
         (bytes([40]), "unknown integer format 40"),
         (bytes([64 + 63]), "unknown integer format 127"),
+        (bytes([BUCKETS, BUCKETS]), "buckets of buckets"),
+        (bytes([BUCKETS, 64 + 8, 8, 9, 201, 8, 9]), "bucket 201; 200 is the last"),
         (bytes([ENTROPY, 16, 1, 2, 2]), "2 symbols with 16-bit frequencies is not ours"),
         (bytes([ENTROPY, 0, 1, 2, 2]), "2 symbols with 0-bit frequencies is not ours"),
         (bytes([ENTROPY, 10, 1, 2, 0x81, 0x20]), "4097 symbols"),

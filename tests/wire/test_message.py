@@ -283,3 +283,13 @@ def test_entries_of_a_foreign_message_stay_in_the_range_of_float64():
         with pytest.raises(tg.WireError, match="outside the range of a float64"):
             tg.unpack(sealed(body((1,), term)))
     assert math.isfinite(2.0**1023)
+
+
+@pytest.mark.parametrize("levels", [300, 20_000, 3_000_000])
+def test_dense_symbols_of_every_width_come_back(levels):
+    """Signed symbols of 8, 16 and 64 bits, as many as an entropy coder takes."""
+    x = torch.randn(3000, generator=torch.Generator().manual_seed(1)) ** 3
+    code = tg.compressor(f"qsgd(levels={levels})").encode(x, tg.Key(0))
+    data = tg.pack(code)
+    assert 8 * len(data) == code.nbits
+    assert torch.equal(tg.unpack(data).decode(), code.decode())

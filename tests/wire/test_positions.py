@@ -11,8 +11,7 @@ from hypothesis import given
 import telegrad as tg
 from telegrad.kernels.bit_streams import best_rice
 from telegrad.wire.bits import Reader, varint_nbytes
-from telegrad.wire.gaps import BUCKETS
-from telegrad.wire.integers import BITMAP, Integers
+from telegrad.wire.integers import BITMAP, BUCKETS, Integers
 from telegrad.wire.positions import All, IndexSet, Nested, Subset, read_positions
 
 

@@ -69,7 +69,7 @@ def symbols_term(symbol: Tensor, step: float) -> Term:
     if d >= 512 and int(symbol.count_nonzero()) >= d // 16:
         return Term(All(d), Bucketed(symbol, torch.tensor([step], dtype=torch.float64), d))
     which = symbol.nonzero().squeeze(1)
-    return Term(IndexSet(d, which), Grid(symbol[which], step))
+    return Term(All(d) if len(which) == d else IndexSet(d, which), Grid(symbol[which], step))
 
 
 def coding_variance(v: Tensor, coding: Coding, dtype: torch.dtype) -> float:

@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 from torch import Tensor
 
-from telegrad.compressors.base import Compressor, Encoded
-from telegrad.compressors.coding import symbols_term
+from telegrad.compressors.gridded import Gridded
 from telegrad.kernels.magnitudes import largest_magnitude
 from telegrad.kernels.planes import leading_bits
-from telegrad.random import Key
-from telegrad.spec import check_that, register
-from telegrad.wire.code import Term
+from telegrad.spec import register
 
 __all__ = ["FixedPoint"]
 
 
 @register("fixed_point", example="fixed_point(level=4)", source="A14; Zukerman, Hamoud, Levy, ICML 2025, section 3.1")
 @dataclass(frozen=True)
-class FixedPoint(Compressor):
+class FixedPoint(Gridded):
     """C(x)_j = m · sign(x_j) · (the first `level` bits of |x_j| / m), m = ‖x‖_∞, truncated toward zero (A14.1).
 
     |C(x)_j − x_j| <= m 2^−level; contractive with alpha = (1 − t²) / (1 + (d−1) t²), t = 2^−level, approached by one
@@ -29,30 +25,13 @@ class FixedPoint(Compressor):
 
     level: int
 
-    unbiased = False
-    random = False
-
-    def __post_init__(self) -> None:
-        check_that(1 <= self.level <= 30, self, "level", "a number of bits from 1 to 30 is allowed")
-
-    def omega(self, d: int) -> float:
-        return math.inf
-
     def alpha(self, d: int) -> float:
         t = 4.0**-self.level
         return (1 - t) / (1 + (d - 1) * t)
 
-    def _truncated(self, v: Tensor) -> tuple[Tensor, float]:
+    def symbols(self, v: Tensor) -> tuple[Tensor, float]:
         m = largest_magnitude(v)
         return leading_bits(v, m, self.level, self.level), m * 2.0**-self.level
 
     def on_gpu(self, v: Tensor) -> bool:
         return True
-
-    def _encode(self, v: Tensor, key: Key) -> Encoded:
-        term = symbols_term(*self._truncated(v))
-        return Encoded((Term(term.positions, term.values.rounded(v.dtype, None)),))
-
-    def _variance(self, v: Tensor) -> float:
-        symbol, step = self._truncated(v)
-        return float((v.double().cpu() - symbol.double() * step).square().sum())

@@ -16,6 +16,7 @@ from telegrad.kernels.hadamard import block_sizes
 from telegrad.random import Key
 from telegrad.spec import check_that, register
 from telegrad.wire.code import Code, Term
+from telegrad.wire.integers import table_bits
 from telegrad.wire.positions import IndexSet
 from telegrad.wire.values import Floats, Grid, Values
 
@@ -23,8 +24,8 @@ __all__ = ["HeadTail", "Heads"]
 
 _HALVINGS = 6
 _CLOSER = 6
-# What `Integers` makes of magnitudes: entropy coded with a table of frequencies, or Golomb-Rice.
-_ALPHABET, _WORTH_CODING, _A_FREQUENCY = 4096, 512, 3.0
+# From so many on, magnitudes are entropy coded; fewer have a Golomb-Rice code.
+_WORTH_CODING = 512
 _LARGEST_SYMBOL = 2.0**24
 
 
@@ -150,9 +151,7 @@ class Heads:
         bits = float((groups * np.log2(total / groups)).sum() + (count[~fine] * np.log2(width[~fine])).sum())
         top, mean = 1.0 / step, float((count * (low + width / 2)).sum() / total)
         rice = max(bits, float(total) * (math.log2(max(mean, 1.0)) + 1.5))
-        if top >= _ALPHABET or total < _WORTH_CODING:
-            return rice
-        return min(rice, bits + _A_FREQUENCY * min(top, 2 * total) + 5 * top)
+        return rice if total < _WORTH_CODING else min(rice, bits + table_bits(top))
 
 
 def _tail_omega(budget: np.ndarray, d: int, dtype: torch.dtype) -> np.ndarray:

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Literal
 
 import torch
 from torch import Tensor
 
-from telegrad.compressors.base import Compressor, Encoded
-from telegrad.random import Key
-from telegrad.spec import check_that, register
-from telegrad.wire.code import Term
-from telegrad.wire.positions import All
-from telegrad.wire.values import Grid
+from telegrad.compressors.gridded import Gridded
+from telegrad.kernels.magnitudes import largest_magnitude
+from telegrad.spec import register
+from telegrad.wire.values.base import scalar_dtype
 
 __all__ = ["RTN", "GridKind", "round_to_grid"]
 
@@ -41,7 +38,7 @@ def round_to_grid(v: Tensor, level: int, grid: GridKind = "mid_tread") -> tuple[
     "rtn", example="rtn(level=4)", source="A16; Gupta et al. 2015; Zukerman, Hamoud, Levy, ICML 2025, appendix G.2"
 )
 @dataclass(frozen=True)
-class RTN(Compressor):
+class RTN(Gridded):
     """C(x) = the nearest of 2^level − 1 points δ q around 0, δ = 2‖x‖_∞ / (2^level − 1): the mid-tread grid (A16.1).
 
     |C(x)_j − x_j| <= min(|x_j|, δ/2); contractive with alpha = (1 − t²) / (1 + (d−1) t²), t = 1 / (2^level − 1),
@@ -52,31 +49,20 @@ class RTN(Compressor):
     level: int
     grid: GridKind = "mid_tread"
 
-    unbiased = False
-    random = False
-
-    def __post_init__(self) -> None:
-        check_that(1 <= self.level <= 30, self, "level", "a number of bits from 1 to 30 is allowed")
-
-    def omega(self, d: int) -> float:
-        return math.inf
-
     def alpha(self, d: int) -> float:
         t = (2**self.level - 1) ** -2
         if self.grid == "mid_rise":
             return max(0.0, 1 - (d - 1) * t)
         return (1 - t) / (1 + (d - 1) * t)
 
-    def _encode(self, v: Tensor, key: Key) -> Encoded:
+    def symbols(self, v: Tensor) -> tuple[Tensor, float]:
         symbol, step = round_to_grid(v, self.level, self.grid)
-        which = symbol.nonzero().squeeze(1)
-        sent = Grid(symbol[which], step).rounded(v.dtype, None)
-        if self.grid == "mid_rise" and sent.scale * (2**self.level - 1) > float(v.double().abs().max()):
-            # The outermost point is c itself, and must not be rounded to beyond it, where it could overflow.
-            wide = torch.tensor(sent.scale, dtype=torch.float64 if v.dtype == torch.float64 else torch.float32)
-            sent = Grid(sent.symbol, float(torch.nextafter(wide, torch.zeros_like(wide))))
-        return Encoded((Term(All(len(v)) if len(which) == len(v) else All(len(v)).keep(which), sent),))
+        return symbol.cpu(), step
 
-    def _variance(self, v: Tensor) -> float:
-        symbol, step = round_to_grid(v, self.level, self.grid)
-        return float((v.double() - symbol.double() * step).square().sum())
+    def _carried(self, step: float, v: Tensor) -> float:
+        carried = super()._carried(step, v)
+        if self.grid == "mid_rise" and carried * (2**self.level - 1) > largest_magnitude(v):
+            # The outermost point is c itself, and must not be rounded to beyond it, where it could overflow.
+            wide = torch.tensor(carried, dtype=scalar_dtype(v.dtype))
+            return float(torch.nextafter(wide, torch.zeros_like(wide)))
+        return carried

@@ -1,4 +1,4 @@
-"""Gaps in buckets: up to 7 one by one, then four an octave, with what lies below a bucket in raw bits."""
+"""Integers in buckets: up to 7 one by one, then four an octave, with what lies below a bucket in raw bits."""
 
 from __future__ import annotations
 

@@ -264,7 +264,8 @@ class Rotation:
         if size == LARGEST:
             _scatter(y, factor, start, self._skipped(start), self._rest, out)
         else:
-            out[self._places(number)] = y.astype(np.float64) * scale
+            with np.errstate(over="ignore"):  # refused later
+                out[self._places(number)] = y.astype(np.float64) * scale
 
     def turned_back(self, y: np.ndarray, number: int, scale: float) -> tuple[np.ndarray, float]:
         """(z, c): `scale` times the inverse image of y, block `number`, is c z; y is used up."""

@@ -1,7 +1,14 @@
-"""Streams of non-negative integers, each in the shortest of its formats: fixed width, Golomb-Rice, or entropy coded."""
+"""Streams of non-negative integers, each in the shortest of its formats: fixed width, Golomb-Rice, entropy coded, or in
+buckets that are entropy coded.
+
+Golomb-Rice: S. W. Golomb, "Run-length encodings", 1966. An entropy code needs a table of frequencies; where it would
+be long beside the stream (gaps between places, magnitudes over many octaves), integers go into four buckets an octave
+and only these are coded, the bits below being nearly incompressible: neighbours are about equally frequent.
+"""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -12,6 +19,7 @@ import numpy as np
 from telegrad.errors import WireError
 from telegrad.kernels.bit_streams import best_rice
 from telegrad.kernels.compiled import in_chunks
+from telegrad.kernels.gaps import bucketed, widths_of
 from telegrad.kernels.rans import PIECE, Decoder, Encoder, lanes_of
 from telegrad.kernels.symbols import counted, folded, joined, parted
 from telegrad.wire.bits import (
@@ -25,7 +33,17 @@ from telegrad.wire.bits import (
     unpack_varied,
 )
 
-__all__ = ["BITMAP", "ENTROPY", "Integers", "entropy_bits", "pack_pieces", "unpack_pieces"]
+__all__ = [
+    "BITMAP",
+    "BUCKETS",
+    "ENTROPY",
+    "Integers",
+    "entropy_bits",
+    "pack_pieces",
+    "read_buckets",
+    "table_bits",
+    "unpack_pieces",
+]
 
 _RICE_PARAMETERS = 32
 _FIXED = 64
@@ -34,11 +52,16 @@ ENTROPY = 128
 """The format byte of an entropy-coded stream."""
 BITMAP = 129
 """The format byte of an index set that is sent as one symbol an entry."""
+BUCKETS = 130
+"""The format byte of integers that are sent as buckets and what lies below these."""
 
 _ALPHABET = 4096
 _WORTH_CODING = 512
 _FREQUENCY_WIDTH = 5
 _GROUPED = 256
+_CODER_BITS = 152
+_FEW = 32
+_LARGEST_BUCKET = 4 * 50
 
 
 def entropy_bits(counts: np.ndarray) -> float:
@@ -47,20 +70,28 @@ def entropy_bits(counts: np.ndarray) -> float:
     return float(-(present * np.log2(present / present.sum())).sum()) if len(present) else 0.0
 
 
+def table_bits(top: float) -> float:
+    """About the bits of the frequencies of integers up to `top`, one by one or in buckets: eight each."""
+    return 8 * min(top, 8 + 4 * math.log2(max(top / 8, 1.0)))
+
+
 @dataclass(frozen=True)
 class Integers:
     """n integers from 0 to 2^62 − 1, of any integer dtype, in a format byte and what follows it; int8 and int16 are
     taken for signed and sent as `folded` makes them, which saves a copy of long streams.
 
-    0 … 31: Golomb-Rice with that parameter; 64 + w: w <= 62 bits each; 128: interleaved rANS with its frequencies. The
-    last is taken where the stream has at least 512 integers below 4096 and it is shorter.
+    0 … 31: Golomb-Rice with that parameter; 64 + w: w <= 62 bits each; 128: interleaved rANS with its frequencies; 130:
+    buckets, as one of the former, and the bits below each. The last two are taken where the stream has at least 512
+    integers, below 4096 for 128, and they are shorter.
     """
 
     values: np.ndarray = field(repr=False)
+    in_buckets: bool = field(default=True, repr=False)
+    """Whether buckets may be tried: those of buckets are not."""
 
     @cached_property
     def _form(self) -> tuple[int, int, bytes | None]:
-        """The format, the length of what follows it in bits, and the stream itself where it is entropy coded."""
+        """The format, the length of what follows it in bits, and that itself where it is entropy coded."""
         n = len(self.values)
         counts = counted(self.values, _ALPHABET) if n >= _WORTH_CODING else None
         if counts is None:
@@ -69,12 +100,32 @@ class Integers:
             b, rice, largest = *_best_rice_of(counts), len(counts) - 1
         width = int(largest).bit_length()
         form, nbits = (b, int(rice)) if rice < width * n else (_FIXED + width, width * n)
+        if n >= _WORTH_CODING and self.in_buckets and int(largest) >= _FEW:
+            buckets = self._bucketed(counts, int(largest), nbits)
+            if buckets is not None:
+                return BUCKETS, 8 * len(buckets), buckets
         # The table of frequencies takes about half a byte a symbol.
         if counts is not None and nbits and entropy_bits(counts) / 8 + len(counts) / 2 <= (nbits + 7) // 8:
             coded = _pack_entropy(self.values, counts)
             if len(coded) < (nbits + 7) // 8:
                 return ENTROPY, 8 * len(coded), coded
         return form, nbits, None
+
+    def _bucketed(self, counts: np.ndarray | None, largest: int, nbits: int) -> bytes | None:
+        """The buckets and the bits below them, where they are shorter than `nbits` and than an entropy code."""
+        least: float = nbits
+        if counts is not None:
+            least = min(least, _coded_bits(counts))
+            which, below = bucketed(np.arange(len(counts)))
+            if int(counts @ below) + _coded_bits(np.bincount(which, counts)) >= least:
+                return None
+        elif largest >> 50:
+            return None
+        values = self._unsigned().astype(np.int64, copy=False)
+        which, widths = bucketed(values)
+        if int(widths.sum()) + _coded_bits(np.bincount(which)) >= least:
+            return None
+        return Integers(which, in_buckets=False).write() + pack_varied(values & ((1 << widths) - 1), widths)
 
     @property
     def nbytes(self) -> int:
@@ -102,6 +153,8 @@ class Integers:
     def read_narrow(reader: Reader, n: int, form: int | None = None) -> np.ndarray:
         """The same in the smallest of uint8, uint16 and int64 that surely holds what is read."""
         form = reader.byte() if form is None else form
+        if form == BUCKETS:
+            return _unpack_buckets(reader, n)
         if form == ENTROPY:
             return _unpack_entropy(reader, n)
         if form < _RICE_PARAMETERS:
@@ -110,6 +163,25 @@ class Integers:
         if not 0 <= width <= _MAX_WIDTH:
             raise WireError(f"unknown integer format {form} in the message")
         return unpack_fixed(reader, n, width)
+
+
+def read_buckets(reader: Reader, n: int) -> np.ndarray:
+    """The buckets of n integers, after the format byte; the bits below them follow."""
+    form = reader.byte()
+    if form == BUCKETS:
+        raise WireError("the message announces buckets of buckets")
+    buckets = Integers.read_narrow(reader, n, form)
+    if n and int(buckets.max()) > _LARGEST_BUCKET:
+        raise WireError(f"integers in the message lie in bucket {int(buckets.max())}; {_LARGEST_BUCKET} is the last")
+    return buckets
+
+
+def _unpack_buckets(reader: Reader, n: int) -> np.ndarray:
+    buckets = read_buckets(reader, n).astype(np.int64, copy=False)
+    widths = widths_of(buckets)
+    values = unpack_varied(reader, widths)
+    values |= (buckets - 4 * widths) << widths
+    return values
 
 
 def _best_rice_of(counts: np.ndarray) -> tuple[int, int]:
@@ -123,6 +195,13 @@ def _best_rice_of(counts: np.ndarray) -> tuple[int, int]:
 def _precision(n: int, alphabet: int) -> int:
     """Bits of the frequencies: fine enough for the stream's length and to give every symbol one."""
     return min(15, max(10, n.bit_length() - 3, alphabet.bit_length() + 1))
+
+
+def _coded_bits(counts: np.ndarray) -> float:
+    """About the length of the entropy-coded stream whose integers occur `counts` times, with its table and states."""
+    entropy, total = entropy_bits(counts), float(counts.sum())
+    used = counts[counts > 0] * (2.0 ** _precision(int(total), len(counts)) / total)
+    return entropy + _FREQUENCY_WIDTH * len(counts) + float(np.log2(np.maximum(used, 1.0)).sum()) + _CODER_BITS
 
 
 def _quantised(counts: np.ndarray, bits: int) -> np.ndarray:

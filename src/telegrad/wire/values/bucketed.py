@@ -6,13 +6,14 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import ClassVar
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from telegrad.errors import WireError
 from telegrad.kernels.reference import round_to_dtype
 from telegrad.kernels.rounding import times_steps
-from telegrad.kernels.symbols import unfolded
+from telegrad.kernels.symbols import folded, unfolded
 from telegrad.random import Key
 from telegrad.wire.bits import Reader, pack_varint, varint_nbytes
 from telegrad.wire.integers import Integers
@@ -57,7 +58,8 @@ class Bucketed(Values):
 
     @cached_property
     def _folded(self) -> Integers:
-        return Integers(self.symbol.cpu().numpy())
+        symbol = self.symbol.cpu().numpy()
+        return Integers(symbol if symbol.dtype in (np.int8, np.int16) else folded(symbol))
 
     def sizes(self, dtype: torch.dtype) -> Sizes:
         return {
