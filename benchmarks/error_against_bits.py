@@ -81,11 +81,11 @@ def curves(x: Tensor, repeats: int, families: list[str]) -> list[dict]:
                 one = measure(spec, x, tg.Key(1), 8 * repeats if "signs" in family else repeats)
             except tg.TelegradError:
                 continue
-            # Where messages differ much few of them tell little, and the closed form is taken.
-            noisy = one.error > 0.02 * one.omega and math.isfinite(one.predicted)
-            omega, bits = one.predicted if noisy else one.omega, one.bits_per_coordinate
+            # A few messages miss what is rarely drawn: where there is an exact closed form, it is taken.
+            exact = tg.compressor(spec).exact and math.isfinite(one.predicted)
+            omega, bits = one.predicted if exact else one.omega, one.bits_per_coordinate
             if level:
-                omega, bits = one.predicted, (MESSAGE_OVERHEAD + parameter * (level - MESSAGE_OVERHEAD)) / len(x)
+                bits = (MESSAGE_OVERHEAD + parameter * (level - MESSAGE_OVERHEAD)) / len(x)
             rows.append(
                 {"family": family, "spec": spec, "unbiased": one.unbiased}
                 | {"bits": bits, "omega": omega, "standard_error": one.error}
