@@ -58,10 +58,9 @@ def wide(options: argparse.Namespace) -> list[dict[str, Any]]:
             # PowerSGD's hook sends its first two steps uncompressed. At 10 Mbit/s plain DDP takes a minute a step.
             warm = 3 if mbit != 10 else 2 if exchange.startswith("powersgd") else 1
             steps = str(options.steps or (1 if mbit == 10 and exchange in ("ddp", "fp16") else 10))
-            found = measure(
-                options.workers, mbit or None, options.limit, "wide", exchange, "--steps", steps, "--warm", str(warm)
-            )
-            rows.append({"mbit": mbit or None, "exchange": exchange, **found})
+            task = ("wide", exchange, "--steps", steps, "--warm", str(warm), "--bucket-mb", str(options.bucket_mb))
+            found = measure(options.workers, mbit or None, options.limit, *task)
+            rows.append({"mbit": mbit or None, "exchange": exchange, "bucket_mb": options.bucket_mb, **found})
             print(json.dumps(rows[-1]), flush=True)
     return rows
 
@@ -102,6 +101,7 @@ def main() -> None:
     parser.add_argument("--mbit", type=float, action="append", help="0 for unshaped; may be repeated")
     parser.add_argument("--exchange", action="append")
     parser.add_argument("--steps", type=int, default=None)
+    parser.add_argument("--bucket-mb", type=float, default=100)
     parser.add_argument("--limit", type=float, default=240)
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()

@@ -136,17 +136,16 @@ def main() -> None:
     parser.add_argument("exchange")
     parser.add_argument("--steps", type=int, default=10)
     parser.add_argument("--warm", type=int, default=3, help="steps before those that are timed")
-    parser.add_argument("--bucket-mb", type=float, help="DDP's bucket_cap_mb; PowerSGD has one bucket")
+    parser.add_argument("--bucket-mb", type=float, default=100, help="DDP's bucket_cap_mb")
     parser.add_argument("--lr", type=float, default=0.1)
     parser.add_argument("--target", type=float, default=0.95)
     options = parser.parse_args()
     torch.set_num_threads(1)
     dist.init_process_group("gloo")
     model = network(options.task)
-    # PyTorch's PowerSGD hook stood still with several buckets on gloo; all others take DDP's own size.
+    # One bucket, unless told otherwise: PyTorch's PowerSGD hook stood still with several on gloo.
     # All ranks start alike from one seed; sending the parameters would take minutes over the slowest links.
-    cap = options.bucket_mb or (100 if options.exchange.startswith("powersgd") else None)
-    model = DistributedDataParallel(model, bucket_cap_mb=cap, init_sync=False)
+    model = DistributedDataParallel(model, bucket_cap_mb=options.bucket_mb, init_sync=False)
     handle = exchange(model, options.exchange)
     if options.task == "wide":
         found: dict[str, float | None] = dict(time_steps(model, handle, options.steps, options.warm))
