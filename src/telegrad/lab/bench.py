@@ -19,11 +19,13 @@ from torch import Tensor
 
 from telegrad.compressors.base import Compressor
 from telegrad.errors import ConfigError
+from telegrad.kernels.compiled import each
 from telegrad.lab.peers import decoding_peers, encoding_peers
 from telegrad.lab.runner import provenance
 from telegrad.random import Key
 from telegrad.runtime.simulate import simulate
 from telegrad.spec import build
+from telegrad.wire.code import add_codes
 from telegrad.wire.message import pack, unpack
 
 __all__ = ["DEFAULT_SPECS", "STEP_SPECS", "VECTORS", "Share", "Timing", "as_json", "bench_codec", "bench_step"]
@@ -148,15 +150,22 @@ def _encoders(compressors: Sequence[Compressor], x: Tensor) -> list[_Contender]:
 def _decoders(compressors: Sequence[Compressor], x: Tensor) -> list[_Contender]:
     out = torch.zeros_like(x)
 
-    def ours(compressor: Compressor) -> _Contender:
-        # Eight messages, as a server gets them, one a call.
+    def ours(compressor: Compressor) -> list[_Contender]:
+        # Eight messages, as a server gets them: one a call, and all at once.
         data = [pack(compressor.encode(x, Key().fold(rank=rank))) for rank in range(8)]
         turn = iter(range(1 << 62))
         bits = 8 * round(statistics.fmean(map(len, data)))
-        return _Contender(str(compressor), True, lambda: unpack(data[next(turn) % 8]).add_to(out), bits)
+
+        def together() -> None:
+            add_codes(each(unpack, data, 8 * len(x)), out, 1 / 8)
+
+        return [
+            _Contender(str(compressor), True, lambda: unpack(data[next(turn) % 8]).add_to(out), bits),
+            _Contender(f"eight of {compressor}", True, together, 8 * bits),
+        ]
 
     peers = [_Contender(name, False, call, bits) for name, call, bits in decoding_peers(x, out)]
-    return [*map(ours, compressors), *peers]
+    return [*(contender for compressor in compressors for contender in ours(compressor)), *peers]
 
 
 def _timed(contenders: Sequence[_Contender], x: Tensor, vector: str, repeats: int) -> list[Timing]:
