@@ -61,11 +61,24 @@ class Registered:
         """This object as it treats tensors of `shape`, which it is handed flat: itself, unless it or a part looks at
         shapes.
         """
-        if len(shape) < 2:
-            return self
+        return self if len(shape) < 2 else self._with_parts(lambda part: part.for_shape(shape))
+
+    @property
+    def wants_order(self) -> bool:
+        """Whether this or a part of it asks for an order of the entries that all ranks know."""
+        return any(part.wants_order for part in self._registered_parts().values())
+
+    def in_order(self, order: Any) -> Self:
+        """This object, each part that wants an order having this one: int64, a permutation of 0 … d−1."""
+        return self._with_parts(lambda part: part.in_order(order)) if self.wants_order else self
+
+    def _registered_parts(self) -> dict[str, Registered]:
         fields = ((field.name, getattr(self, field.name)) for field in dataclasses.fields(self))  # type: ignore[arg-type]
-        parts = {name: value for name, value in fields if isinstance(value, Registered)}
-        fitted = {name: part.for_shape(shape) for name, part in parts.items()}
+        return {name: value for name, value in fields if isinstance(value, Registered)}
+
+    def _with_parts(self, fit: Callable[[Registered], Registered]) -> Self:
+        parts = self._registered_parts()
+        fitted = {name: fit(part) for name, part in parts.items()}
         same = all(fitted[name] is part for name, part in parts.items())
         return self if same else dataclasses.replace(self, **fitted)  # type: ignore[type-var]
 

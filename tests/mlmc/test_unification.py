@@ -190,44 +190,6 @@ def test_a_truncated_estimate_has_its_place_in_the_class_of_bias_and_variance():
     assert (c.variance(ones) - 2) / float(c._mean(ones).square().sum()) == pytest.approx(2 - 1)
 
 
-@dataclass(frozen=True)
-class SharedOrder(Ladder):
-    """Blocks of s entries in an order that all ranks know, and that so need no indices (B12.3)."""
-
-    order: torch.Tensor
-    s: int
-    values = "fp32"
-
-    def omega(self, d, adaptive):
-        return -(-d // self.s) - 1
-
-    def levels(self, v):
-        return _SharedBlocks(v, self.order.split(self.s))
-
-
-class _SharedBlocks(Levels):
-    orthogonal = True
-
-    def __init__(self, v, blocks):
-        self.v, self.blocks = v, blocks
-
-    def norms(self):
-        return torch.stack([self.v[block].norm() for block in self.blocks])
-
-    def costs(self):
-        return torch.tensor([32.0 * len(block) for block in self.blocks], dtype=torch.float64)
-
-    def fixed_probabilities(self):
-        return torch.full((len(self.blocks),), 1 / len(self.blocks), dtype=torch.float64)
-
-    def base(self):
-        return ()
-
-    def residual(self, level):
-        index = self.blocks[level - 1].sort().values
-        return (Term(IndexSet(len(self.v), index), Floats(self.v[index])),)
-
-
 @pytest.mark.parametrize(
     ("spread", "own", "own_systematic", "stale_systematic"),
     [(0.0, 1.20, 0.43, 0.43), (0.3, 1.33, 1.19, 0.69), (1.0, 2.27, 2.26, 2.48)],
@@ -243,9 +205,10 @@ def test_a_shared_stale_order_reproduces_b12_3(spread, own, own_systematic, stal
         key = tg.Key(trial)
         vectors = [base + spread * key.fold(worker=i).normal(d) for i in range(workers)]
         last = base + spread / workers**0.5 * key.fold(role="last").normal(d)
-        shared = SharedOrder(last.abs().argsort(descending=True), 128)
+        order = last.abs().argsort(descending=True, stable=True)
+        shared = tg.compressor("mlmc(shared_order(s=128), workers=16)").in_order(order)
         stopk = tg.compressor("mlmc(stopk(s=128))")
-        designs = (stopk, MLMC(stopk.ladder, workers=workers), MLMC(shared, workers=workers))
+        designs = (stopk, MLMC(stopk.ladder, workers=workers), shared)
         mean = torch.stack(vectors).mean(0)
         for number, compressor in enumerate(designs):
             total = torch.zeros(d, dtype=torch.float64)
@@ -258,5 +221,5 @@ def test_a_shared_stale_order_reproduces_b12_3(spread, own, own_systematic, stal
 
 def test_a_shared_order_is_unbiased_whatever_the_order():
     for order in itertools.islice(itertools.permutations(range(7)), 0, 5040, 1009):
-        compressor = MLMC(SharedOrder(torch.tensor(order), 2))
+        compressor = tg.compressor("mlmc(shared_order(s=2))").in_order(torch.tensor(order))
         assert torch.allclose(sum(p * estimate for p, estimate in compressor.enumerate_levels(X)), X, atol=1e-14)

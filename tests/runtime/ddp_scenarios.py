@@ -357,7 +357,8 @@ def compiled_models():
 @scenario
 def a_resumed_run_goes_on_bit_for_bit():
     for topology in ("allgather", "two_phase", "server", "hierarchical(node=2)"):
-        for spec in (f"sgd({MLMC})", EF21):
+        ordered = () if topology == "two_phase" else ("sgd(mlmc(shared_order(s=0.1)))",)
+        for spec in (f"sgd({MLMC})", EF21, *ordered):
             whole, _ = wrapped(spec, topology=topology)
             train(whole, 5)
             model, handle = wrapped(spec, topology=topology)

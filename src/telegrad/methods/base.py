@@ -29,13 +29,16 @@ State = dict[str, Tensor]
 @dataclass(frozen=True)
 class Step:
     """What both sides know of the current step: its number from 0, the learning rate, and the key of this step and
-    piece. `workspace`: a flat vector, of whatever content, that the server may overwrite with its estimate.
+    piece. `workspace`: a flat vector, of whatever content, that the server may overwrite with its estimate. `order`:
+    the entries by decreasing magnitude of the estimate before, which all ranks have, int64, shape (d,); only where the
+    method wants it.
     """
 
     index: int
     lr: float
     key: Key
     workspace: Tensor | None = None
+    order: Tensor | None = None
 
     def uplink(self, rank: int) -> Key:
         """The key of what worker `rank` sends in this step."""

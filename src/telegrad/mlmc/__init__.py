@@ -8,6 +8,7 @@ from telegrad.mlmc.floating_point import FloatingPointLadder
 from telegrad.mlmc.ladder import Ladder, Levels
 from telegrad.mlmc.low_rank import LowRankLadder
 from telegrad.mlmc.rtn import RTNLadder
+from telegrad.mlmc.shared_order import SharedOrderLadder
 from telegrad.mlmc.stopk import SegmentedTopKLadder
 from telegrad.mlmc.two_level import TwoLevelLadder
 
@@ -22,5 +23,6 @@ __all__ = [
     "LowRankLadder",
     "RTNLadder",
     "SegmentedTopKLadder",
+    "SharedOrderLadder",
     "TwoLevelLadder",
 ]

@@ -237,6 +237,7 @@ class Handle:
             f"rank{member.rank}": {
                 "worker": member.worker_states.save(),
                 "server": member.server_states.save(),
+                "last": member.last_estimates.save(),
             },
         }
 
@@ -260,11 +261,13 @@ class Handle:
         if state["workers"] == member.workers and own is not None:
             member.worker_states.load(own["worker"])
             member.server_states.load(own["server"])
+            member.last_estimates.load(own["last"])
             return
         member.worker_states.load({})
         member.server_states.load({})
+        member.last_estimates.load({})
         held = self.state_dict()[f"rank{member.rank}"]
-        if held["worker"] or held["server"]:
+        if any(held.values()):
             warnings.warn(
                 f"the state of {state['workers']} ranks does not fit {member.workers}: the memory of "
                 f"{self.exchange.method} starts anew",

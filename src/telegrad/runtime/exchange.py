@@ -8,6 +8,7 @@ from typing import Any, final
 from torch import Tensor
 
 from telegrad.compressors.base import Compressor
+from telegrad.errors import SpecError
 from telegrad.kernels.compiled import each
 from telegrad.methods.base import Method
 from telegrad.methods.sgd import SGD
@@ -34,6 +35,12 @@ class Exchange:
         self, method: Method, topology: Topology, downlink: Compressor, transport: Transport, key: Key
     ) -> None:
         topology.check(transport.workers)
+        if downlink.wants_order:
+            raise SpecError(f"downlink={downlink}: what wants an order of the last estimate cannot send that estimate")
+        if method.wants_order and not topology.whole_pieces:
+            raise SpecError(
+                f"{topology} cuts what it sends, and {method} wants the last estimate whole; write allgather"
+            )
         self.method, self.topology, self.downlink, self.transport = method, topology, downlink, transport
         self._shared: dict[Hashable, Any] = {}
         self.members = [
@@ -80,7 +87,7 @@ class Running:
     """A round under way: its newest messages were sent and not yet looked at."""
 
     def __init__(self, exchange: Exchange, pieces: Sequence[Piece], gradients: Sequence[Sequence[Tensor]]) -> None:
-        self._exchange, self._names = exchange, [piece.name for piece in pieces]
+        self._exchange, self._pieces, self._names = exchange, pieces, [piece.name for piece in pieces]
         members = zip(exchange.members, gradients, strict=True)
         self._rounds = [exchange.topology.round(member, pieces, own) for member, own in members]
         # Up to its first messages a round is its worker's alone: they may run side by side.
@@ -96,14 +103,15 @@ class Running:
             inboxes = self._delivery()
             for member, phase, inbox in zip(self._exchange.members, self._phases, inboxes, strict=True):
                 self._exchange.ledger.book(member.rank, phase.outgoing, inbox, phase.account, self._names)
-            phases, estimates = [], None
-            for one, inbox in zip(self._rounds, inboxes, strict=True):
+            phases, estimates = [], []
+            for member, one, inbox in zip(self._exchange.members, self._rounds, inboxes, strict=True):
                 try:
                     phases.append(one.send(inbox))
                 except StopIteration as end:
-                    estimates = estimates if estimates is not None else end.value
-            if estimates is not None:
-                return estimates
+                    member.receive(self._pieces, end.value)
+                    estimates.append(end.value)
+            if estimates:
+                return estimates[0]
             self._send(phases)
 
 

@@ -12,6 +12,7 @@ from torch import Tensor
 from telegrad.compressors.base import Compressor
 from telegrad.compressors.identity import Identity
 from telegrad.errors import NonFiniteError
+from telegrad.kernels.reference import descending_order
 from telegrad.methods.base import Method, State, Step
 from telegrad.random import Key
 from telegrad.runtime.pieces import Piece
@@ -36,29 +37,44 @@ class Member:
     ) -> None:
         self.rank, self.workers, self.method, self.downlink, self.key = rank, workers, method, downlink, key
         self.worker_states, self.server_states = States(method.worker_init), States(method.server_init)
+        self.last_estimates = States(_no_estimate)
         self._shared = shared
         self._worker_pending: dict[Piece, State] = {}
         self._server_pending: dict[Piece, State] = {}
+        self._last_pending: dict[Piece, State] = {}
         self._index, self._lr = 0, 0.0
         self.workspaces: dict[Piece, Tensor] = {}
 
     def begin(self, index: int, lr: float) -> None:
         """Enter step `index`, and forget what a step before left pending."""
         self._index, self._lr = index, lr
-        self._worker_pending, self._server_pending, self.workspaces = {}, {}, {}
+        self._worker_pending, self._server_pending, self._last_pending, self.workspaces = {}, {}, {}, {}
 
     def commit(self) -> None:
         """Make the pending states those that count."""
         self.worker_states.update(self._worker_pending)
         self.server_states.update(self._server_pending)
+        self.last_estimates.update(self._last_pending)
+
+    def receive(self, pieces: Sequence[Piece], estimates: Sequence[Tensor]) -> None:
+        """Keep the estimates, which all ranks have alike, for a method that wants an order by them."""
+        if self.method.wants_order:
+            for piece, estimate in zip(pieces, estimates, strict=True):
+                self._last_pending[piece] = {"last": self.once(("last", piece.name), estimate.clone)}
 
     def remember(self, as_worker: Sequence[Piece], as_server: Sequence[Piece], dtype: torch.dtype) -> None:
         """Have states for these pieces, initial ones where there are none yet: what a checkpoint must list."""
         for pieces, states in ((as_worker, self.worker_states), (as_server, self.server_states)):
             states.update({piece: states.of(piece, dtype) for piece in pieces})
+        if self.method.wants_order:
+            self.last_estimates.update({piece: self.last_estimates.of(piece, dtype) for piece in as_worker})
 
-    def _step(self, piece: Piece) -> Step:
-        return Step(self._index, self._lr, self.key.fold(step=self._index, piece=piece.name))
+    def _step(self, piece: Piece, dtype: torch.dtype) -> Step:
+        order = None
+        if self.method.wants_order:
+            last = self.last_estimates.of(piece, dtype)["last"]
+            order = self.once(("order", piece.name), lambda: descending_order(last))
+        return Step(self._index, self._lr, self.key.fold(step=self._index, piece=piece.name), order=order)
 
     def once(self, what: Hashable, compute: Callable[[], T]) -> T:
         """The result of `compute`, which is the same on all ranks."""
@@ -74,7 +90,7 @@ class Member:
             state = self.worker_states.of(piece, gradient.dtype)
             try:
                 method = self.method.for_shape(piece.shape)
-                code, state = method.worker_step(gradient, state, worker, self._step(piece))
+                code, state = method.worker_step(gradient, state, worker, self._step(piece, gradient.dtype))
             except NonFiniteError as error:
                 return Parcel(failure=f"worker {worker}, {piece.name}: {error}")
             self._worker_pending[piece] = state
@@ -91,7 +107,7 @@ class Member:
         for number, piece in enumerate(pieces):
             codes = [parcel.codes[number] for parcel in parcels]
             state = self.server_states.of(piece, dtype)
-            step = replace(self._step(piece), workspace=self.workspaces.get(piece))
+            step = replace(self._step(piece, dtype), workspace=self.workspaces.get(piece))
             try:
                 estimate, self._server_pending[piece] = self.method.server_step(codes, state, step)
             except NonFiniteError as error:
@@ -123,7 +139,7 @@ class Member:
         for piece, estimate in zip(pieces, served, strict=True):
             try:
                 downlink = self.downlink.for_shape(piece.shape)
-                codes.append(downlink.encode(estimate, self._step(piece).key.fold(role="downlink")))
+                codes.append(downlink.encode(estimate, self._step(piece, dtype).key.fold(role="downlink")))
             except NonFiniteError as error:
                 return Parcel(failure=f"the estimate of {piece.name}: {error}")
         return Parcel(tuple(codes))
@@ -143,3 +159,7 @@ class Member:
         except NonFiniteError:
             names = [p.name for p, v in zip(pieces, vectors, strict=True) if not bool(v.isfinite().all())]
             return Parcel(failure=f"worker {self.rank}, {names[0]}: the gradient holds NaN or infinity")
+
+
+def _no_estimate(d: int, dtype: torch.dtype) -> State:
+    return {"last": torch.zeros(d, dtype=dtype)}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import torch
@@ -110,6 +110,13 @@ class Code:
         plots only.
         """
         return sum(term.paper_bits(self.dtype) for term in self.terms)
+
+    def in_order(self, order: Tensor) -> Code:
+        """This code, decoded in an order of the entries that all ranks know, where it counts on one: int64, shape (d,).
+
+        Raises `WireError` where the order has another length.
+        """
+        return replace(self, terms=tuple(replace(t, positions=t.positions.in_order(order)) for t in self.terms))
 
     def add_to(self, out: Tensor, weight: float = 1.0) -> None:
         """Accumulate weight · estimate into `out` (shape as the tensor, any float dtype, contiguous), in place."""

@@ -5,7 +5,7 @@ drawn from a seed.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import ClassVar
 
@@ -22,7 +22,7 @@ from telegrad.random import Key
 from telegrad.wire.bits import Reader, pack_varint, varint_nbytes
 from telegrad.wire.integers import BITMAP, BUCKETS, Integers, entropy_bits, read_buckets
 
-__all__ = ["All", "IndexSet", "Nested", "Positions", "Share", "Subset", "read_positions"]
+__all__ = ["All", "IndexSet", "Nested", "Positions", "Ranked", "Share", "Subset", "read_positions"]
 
 _SPARSE = 8
 
@@ -54,6 +54,10 @@ class Positions(ABC):
     @abstractmethod
     def keep(self, which: Tensor) -> Positions:
         """Only the places number `which` (increasing int64) of these."""
+
+    def in_order(self, order: Tensor) -> Positions:
+        """These, where they count on an order that all ranks know, in this one."""
+        return self
 
 
 @dataclass(frozen=True)
@@ -280,6 +284,58 @@ class Share(Positions):
         return cls(d, parts, part, seed)
 
 
+@dataclass(frozen=True)
+class Ranked(Positions):
+    """The places of the ranks `start` … `start + size − 1` in an order of all places that every rank knows and nobody
+    sends; in the order of the places themselves where it is not `shared`.
+    """
+
+    tag: ClassVar[int] = 5
+    d: int
+    start: int
+    size: int
+    shared: bool = False
+    order: Tensor | None = field(default=None, compare=False, repr=False)
+
+    @property
+    def n(self) -> int:
+        return self.size
+
+    def indices(self) -> Tensor:
+        return self._indices
+
+    @cached_property
+    def _indices(self) -> Tensor:
+        if not self.shared:
+            return torch.arange(self.start, self.start + self.size)
+        if self.order is None:
+            raise WireError("the message counts on an order that all ranks know: decode code.in_order(order) instead")
+        return self.order[self.start : self.start + self.size].sort().values
+
+    @property
+    def nbytes(self) -> int:
+        return varint_nbytes(self.start) + varint_nbytes(self.size << 1)
+
+    def write(self) -> bytes:
+        return pack_varint(self.start) + pack_varint(self.size << 1 | self.shared)
+
+    def keep(self, which: Tensor) -> Positions:
+        return self if len(which) == self.size else IndexSet(self.d, taken(self.indices(), which))
+
+    def in_order(self, order: Tensor) -> Positions:
+        if len(order) != self.d:
+            raise WireError(f"an order of {len(order)} places is none for a message of {self.d} entries")
+        return replace(self, order=order) if self.shared else self
+
+    @classmethod
+    def read(cls, reader: Reader, d: int) -> Ranked:
+        """The inverse of `write`."""
+        start, both = reader.varint(), reader.varint()
+        if start + (both >> 1) > d:
+            raise WireError(f"the message announces {both >> 1} places from rank {start} on, of {d}")
+        return cls(d, start, both >> 1, bool(both & 1))
+
+
 def read_positions(tag: int, reader: Reader, d: int) -> Positions:
     """Read the positions of kind `tag` for a vector of d entries."""
     if tag == All.tag:
@@ -292,4 +348,6 @@ def read_positions(tag: int, reader: Reader, d: int) -> Positions:
         return Nested.read(reader, d)
     if tag == Share.tag:
         return Share.read(reader, d)
+    if tag == Ranked.tag:
+        return Ranked.read(reader, d)
     raise WireError(f"unknown kind of positions {tag} in the message")

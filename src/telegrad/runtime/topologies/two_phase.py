@@ -30,6 +30,8 @@ class TwoPhase(Topology):
     Unless told otherwise the downlink is the method's own compressor, where that is unbiased.
     """
 
+    whole_pieces = False
+
     def downlink(self, given: str | Compressor | None, uplink: Compressor | None) -> Compressor:
         fits = given is None and uplink is not None and uplink.unbiased
         return super().downlink(uplink if fits else given, uplink)
