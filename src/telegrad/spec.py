@@ -68,7 +68,7 @@ class Registered:
         """Whether this or a part of it asks for an order of the entries that all ranks know."""
         return any(part.wants_order for part in self._registered_parts().values())
 
-    def in_order(self, order: Any) -> Self:
+    def in_order(self, order: Any) -> Any:
         """This object, each part that wants an order having this one: int64, a permutation of 0 … d−1."""
         return self._with_parts(lambda part: part.in_order(order)) if self.wants_order else self
 

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from telegrad.compressors.coding import Coding
 from telegrad.kernels.magnitudes import plain
 from telegrad.kernels.scatter import taken
 from telegrad.mlmc.ladder import MESSAGE_OVERHEAD, Ladder, Levels
@@ -44,8 +45,8 @@ class SharedOrderLadder(Ladder):
     def wants_order(self) -> bool:
         return True
 
-    def in_order(self, order: Tensor) -> SharedOrderLadder:
-        return _Ordered(self.s, self.values, order)
+    def in_order(self, order: Tensor) -> _Ordered:
+        return _Ordered(self, order)
 
     def omega(self, d: int, adaptive: bool) -> float:
         s = resolve_amount(self, "s", d)
@@ -54,19 +55,32 @@ class SharedOrderLadder(Ladder):
     def _sizes(self, d: int) -> Tensor:
         return torch.from_numpy(np.diff(block_edges(d, resolve_amount(self, "s", d), 1.0)))
 
-    def levels(self, v: Tensor) -> Levels:
-        return _Runs(v, block_edges(len(v), resolve_amount(self, "s", len(v)), 1.0), self.values, None)
+    def levels(self, v: Tensor, order: Tensor | None = None) -> Levels:
+        return _Runs(v, block_edges(len(v), resolve_amount(self, "s", len(v)), 1.0), self.values, order)
 
 
 @dataclass(frozen=True)
-class _Ordered(SharedOrderLadder):
-    order: Tensor | None = field(default=None, compare=False, repr=False)
+class _Ordered(Ladder):
+    """A `ladder` with its order."""
+
+    ladder: SharedOrderLadder
+    order: Tensor = field(compare=False, repr=False)
 
     def __str__(self) -> str:
-        return str(SharedOrderLadder(self.s, self.values))
+        return str(self.ladder)
+
+    @property
+    def values(self) -> Coding:
+        return self.ladder.values
+
+    def in_order(self, order: Tensor) -> _Ordered:
+        return _Ordered(self.ladder, order)
+
+    def omega(self, d: int, adaptive: bool) -> float:
+        return self.ladder.omega(d, adaptive)
 
     def levels(self, v: Tensor) -> Levels:
-        return _Runs(v, block_edges(len(v), resolve_amount(self, "s", len(v)), 1.0), self.values, self.order)
+        return self.ladder.levels(v, self.order)
 
 
 class _Runs(Levels):
