@@ -55,7 +55,7 @@ def add_at(out: Tensor, parts: Sequence[tuple[Tensor, Tensor]], weight: float) -
             out.index_add_(0, index.to(out.device), numbers.to(device=out.device, dtype=out.dtype), alpha=weight)
         return
     flat = out.detach().numpy()
-    with np.errstate(over="ignore"):  # foreign messages may hold what the dtype cannot
+    with np.errstate(over="ignore", invalid="ignore"):  # foreign messages may hold what the dtype cannot
         plain_parts = [(plain(index), plain(numbers).astype(flat.dtype, copy=False)) for index, numbers in parts]
         factor = flat.dtype.type(weight)
 

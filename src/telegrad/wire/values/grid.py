@@ -43,7 +43,7 @@ class Grid(Values):
         return self.symbol.numel()
 
     def numbers(self) -> Tensor:
-        with np.errstate(over="ignore"):  # an estimate that overflows is refused by who asked for it
+        with np.errstate(over="ignore", invalid="ignore"):  # an estimate that overflows is refused by who asked for it
             return torch.from_numpy(np.multiply(plain(self.symbol), self.scale, dtype=np.float64))
 
     def largest(self) -> float:
