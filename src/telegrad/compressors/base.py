@@ -142,7 +142,7 @@ class Compressor(Registered, ABC):
         flat = flattened(x)
         shaped = self.for_shape(tuple(x.shape))
         # That a vector is not zero shows in its first entries, mostly.
-        v, shift = (flat, 0) if flat.numel() and shaped.checks(flat) and bool(flat[:64].any()) else checked(x)
+        v, shift = (flat, 0) if flat.numel() and shaped.checks(flat) and bool(flat[:64].any()) else _scaled(flat, x)
         if v is None:
             return Encoded(())
         encoded = shaped._encode(v if on_gpu(v) and shaped.on_gpu(v) else v.cpu(), key)
@@ -196,7 +196,11 @@ def checked(x: Tensor) -> tuple[Tensor | None, int]:
 
     Only float64 inputs near the ends of their range are shifted, so that squares neither overflow nor vanish.
     """
-    v = flattened(x)
+    return _scaled(flattened(x), x)
+
+
+def _scaled(v: Tensor, x: Tensor) -> tuple[Tensor | None, int]:
+    """`checked(x)`, where v is x flat."""
     largest = largest_magnitude(v)
     if not math.isfinite(largest):
         raise NonFiniteError(
