@@ -64,13 +64,13 @@ class Registered:
         return self if len(shape) < 2 else self._with_parts(lambda part: part.for_shape(shape))
 
     @property
-    def wants_order(self) -> bool:
-        """Whether this or a part of it asks for an order of the entries that all ranks know."""
-        return any(part.wants_order for part in self._registered_parts().values())
+    def wants_last(self) -> bool:
+        """Whether this or a part of it asks for the last estimate, which all ranks know."""
+        return any(part.wants_last for part in self._registered_parts().values())
 
-    def in_order(self, order: Any) -> Any:
-        """This object, each part that wants an order having this one: int64, a permutation of 0 … d−1."""
-        return self._with_parts(lambda part: part.in_order(order)) if self.wants_order else self
+    def after(self, last: Any) -> Any:
+        """This object in the step after the estimate `last`, a `LastEstimate`: each part that wants it has it."""
+        return self._with_parts(lambda part: part.after(last)) if self.wants_last else self
 
     def _registered_parts(self) -> dict[str, Registered]:
         fields = ((field.name, getattr(self, field.name)) for field in dataclasses.fields(self))  # type: ignore[arg-type]

@@ -20,6 +20,7 @@ from telegrad.runtime.pieces import by_parameter, pieces_of, split_up
 from telegrad.runtime.transport import LocalTransport
 
 MLMC, EF21 = "mlmc(stopk(s=0.1))", "ef21_sgdm(topk(k=0.1), momentum=0.3)"
+WARM = "ef14(powersgd(rank=1, start=last))"
 SCENARIOS = {}
 SMALL = {"bucket_cap_mb": 512 / 2**20}
 
@@ -121,7 +122,7 @@ def the_uncompressed_exchange_is_ddps_own():
 def every_granularity_and_topology_equals_the_exchange_without_a_wire():
     for granularity in ("model", "bucket", "tensor"):
         for topology in ("allgather", "two_phase", "server", "hierarchical(node=2)"):
-            for spec in (f"sgd({MLMC})", EF21):
+            for spec in (f"sgd({MLMC})", EF21, WARM):
                 # Small buckets: several to a step, which DDP cuts anew after the first; ours stay.
                 model, handle = wrapped(spec, ddp=SMALL, granularity=granularity, topology=topology)
                 train(model)
@@ -357,8 +358,7 @@ def compiled_models():
 @scenario
 def a_resumed_run_goes_on_bit_for_bit():
     for topology in ("allgather", "two_phase", "server", "hierarchical(node=2)"):
-        ordered = () if topology == "two_phase" else ("sgd(mlmc(shared_order(s=0.1)))",)
-        for spec in (f"sgd({MLMC})", EF21, *ordered):
+        for spec in (f"sgd({MLMC})", EF21, "sgd(mlmc(shared_order(s=0.1)))", WARM):
             whole, _ = wrapped(spec, topology=topology)
             train(whole, 5)
             model, handle = wrapped(spec, topology=topology)

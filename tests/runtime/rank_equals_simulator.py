@@ -10,13 +10,14 @@ from telegrad.runtime.distributed import train_distributed
 
 METHODS = ["sgd(mlmc(stopk(s=0.01, values=sign)))", "ef14(topk(k=0.01))", "ef21_sgdm(topk(k=0.01), momentum=0.1)"]
 TOPOLOGIES = ["server", "allgather", "two_phase", "hierarchical(node=2)"]
+RUNS = [(t, m) for t in TOPOLOGIES for m in METHODS] + [("two_phase", "ef14(powersgd(rank=1, start=last))")]
 
 
 def main():
     torch.set_num_threads(1)
     dist.init_process_group("gloo")
     workers, bad = dist.get_world_size(), []
-    for number, (topology, method) in enumerate((t, m) for t in TOPOLOGIES for m in METHODS):
+    for number, (topology, method) in enumerate(RUNS):
         setting = {"steps": 50, "lr": 0.1, "topology": topology, "evaluate_every": 25, "batch_size": 4}
         wire = train_distributed("digits", method, **setting)
         dist.barrier()

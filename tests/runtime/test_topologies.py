@@ -11,6 +11,7 @@ from telegrad.runtime.exchange import exchange_of
 from telegrad.runtime.pieces import Part, Piece, joined_shards, shard_of, shards_of
 from telegrad.runtime.transport import LocalTransport
 from telegrad.spec import build
+from telegrad.wire.last_estimate import LastEstimate
 from telegrad.wire.parcel import pack_parcel, unpack_parcel
 
 TOPOLOGIES = [build(cls.example, "topology") for cls in ours("topology")]
@@ -171,31 +172,76 @@ def test_rounds_that_are_under_way_together_end_as_one_after_the_other(topology)
     assert found[0][1] == found[1][1]
 
 
-@pytest.mark.parametrize("topology", ["allgather", "server", "hierarchical(node=2)"])
-def test_the_order_of_the_last_estimate_is_known_to_all_and_costs_nothing(topology):
-    """A worker's message of a quarter of d = 305 entries: seven bytes tell where they belong, not a hundred."""
-    method = "sgd(mlmc(shared_order(s=0.25), workers=4))"
+ORDERED = "mlmc(shared_order(s=0.25), workers=4)"
+AFTER_LAST = [
+    f"sgd({ORDERED})",
+    f"ef21(scaled({ORDERED}))",
+    "ef14(powersgd(rank=1, start=last))",
+    "ef21_sgdm(powersgd(rank=1, start=last))",
+]
+
+
+@pytest.mark.parametrize("method", AFTER_LAST)
+@pytest.mark.parametrize("topology", TOPOLOGIES, ids=str)
+def test_what_wants_the_last_estimate_has_it_over_every_topology(topology, method):
+    """The estimates of the second step differ where the first one is forgotten, in either piece that has an order."""
     plain, _ = steps(topology, method, LocalTransport(4))
     found, exchange = steps(topology, method, Wire(4))
     for a, b in zip(plain, found, strict=True):
         assert all(torch.equal(x, y) for x, y in zip(a, b, strict=True))
-    assert exchange.ledger.up[0]["index"] <= 8 * 3 * len(PIECES) * 4
-    key = tg.Key(3).fold(step=1, piece=PIECES[0].name)
-    order = found[0][0].abs().argsort(descending=True, stable=True)
-    compressor = tg.compressor("mlmc(shared_order(s=0.25), workers=4)").in_order(order)
-    code = compressor.encode(gradients(4, 1)[0][0], Step(1, 0.1, key).uplink(0))
+    exchange = exchange_of(method, topology, None, LocalTransport(4), Key(1))
+    for index in range(2):
+        exchange.begin(index, 0.1)
+        last = exchange.run(PIECES, gradients(4, index))
+        exchange.commit()
+        for member in exchange.members:
+            member.last_estimates.load({})
+    assert not torch.equal(last[0], plain[1][0])
+    assert torch.equal(last[1], plain[1][1])
+
+
+@pytest.mark.parametrize("topology", TOPOLOGIES, ids=str)
+def test_the_order_of_the_last_estimate_costs_nothing(topology):
+    """A worker's message of a quarter of d = 305 entries: seven bytes tell where they belong, not a hundred."""
+    _, exchange = steps(topology, f"sgd({ORDERED})", Wire(4))
+    messages = 4 if str(topology) == "two_phase" else 1
+    assert 0 < exchange.ledger.up[0]["index"] <= 8 * 3 * len(PIECES) * 4 * messages
+
+
+def test_a_method_that_wants_the_last_estimate_makes_the_steps_of_one_that_has_it():
+    """The contract driven by hand, with the estimates of the step before in `after`."""
+    for spec in AFTER_LAST:
+        found, _ = steps("allgather", spec, LocalTransport(3))
+        method, piece = tg.method(spec), PIECES[0]
+        states = [method.worker_init(piece.numel, torch.float32) for _ in range(3)]
+        server = method.server_init(piece.numel, torch.float32)
+        last = LastEstimate(torch.zeros(piece.numel))
+        for index in range(3):
+            step = Step(index, 0.1, Key(1).fold(step=index, piece=piece.name))
+            own = [g[0] for g in gradients(3, index)]
+            pairs = [method.after(last).worker_step(own[r], states[r], r, step) for r in range(3)]
+            states = [state for _, state in pairs]
+            estimate, server = method.server_step([code for code, _ in pairs], server, step)
+            assert torch.equal(found[index][0], estimate)
+            last = LastEstimate(estimate)
+
+
+def test_a_message_in_the_last_estimates_order_is_decoded_after_it():
+    last = LastEstimate(gradients(4)[1][0])
+    code = tg.compressor(ORDERED).after(last).encode(gradients(4, 1)[0][0], tg.Key(3))
     sent = tg.unpack(tg.pack(code))
-    with pytest.raises(tg.WireError, match="in_order"):
+    with pytest.raises(tg.WireError, match=r"decode code\.after\(last\)"):
         sent.decode()
-    assert torch.equal(sent.in_order(order).decode(), code.decode())
-    with pytest.raises(tg.WireError, match="an order of 4 places"):
-        sent.in_order(order[:4])
+    assert torch.equal(sent.after(last).decode(), code.decode())
+    with pytest.raises(tg.WireError, match="an estimate of 4 entries"):
+        sent.after(LastEstimate(last.vector[:4]))
 
 
-def test_what_wants_the_last_estimate_whole_is_refused_where_there_is_none():
-    for topology, downlink in (("two_phase", "identity"), ("server", "mlmc(shared_order(s=2))")):
-        with pytest.raises(SpecError, match="last estimate"):
-            exchange_of("sgd(mlmc(shared_order(s=0.1)))", topology, downlink, LocalTransport(4), Key(0))
+def test_what_wants_the_last_estimate_cannot_send_it():
+    with pytest.raises(SpecError, match="cannot send it"):
+        exchange_of("sgd(identity)", "server", "mlmc(shared_order(s=2))", LocalTransport(4), Key(0))
+    exchange = exchange_of(f"sgd({ORDERED})", "two_phase", None, LocalTransport(4), Key(0))
+    assert str(exchange.downlink) == "identity"
 
 
 def test_an_overflowing_estimate_is_a_bad_step():

@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
+from typing import Literal
 
 import numpy as np
 import torch
@@ -15,6 +17,7 @@ from telegrad.compressors.matrix import ReadsMatrix
 from telegrad.random import Key
 from telegrad.spec import register
 from telegrad.wire.code import Term
+from telegrad.wire.last_estimate import LastEstimate
 from telegrad.wire.positions import All
 from telegrad.wire.values import Floats, LowRank
 from telegrad.wire.values.low_rank import as_matrix
@@ -24,29 +27,19 @@ __all__ = ["PowerSGD", "power_iteration"]
 _DRAWS = 32
 _DEPENDENT = 1e-10
 
+Factors = tuple[Tensor, Tensor]
 
-@register("powersgd", example="powersgd(rank=2)", source="A18; Vogels, Karimireddy, Jaggi, NeurIPS 2019")
-@dataclass(frozen=True)
-class PowerSGD(ReadsMatrix, Compressor):
-    """C(G) = P Pᵀ G, the columns of P an orthonormal basis of those of G Q, Q normal from the key; P and Pᵀ G are sent.
 
-    G is the tensor as a matrix: the first dimension against all others; a flat tensor has ⌊√d⌋ rows, filled up with
-    zeros at the end; `rows` sets another number. Where the two factors would be no shorter, G goes as it is. The side
-    that Q multiplies is the shorter one, of n = min(rows, columns).
-
-    Biased and contractive with alpha = rank/n over the draw of Q: P Pᵀ keeps G U, U an orthonormal basis of the columns
-    of Q, so ‖Pᵀ G‖² >= ‖G U‖², whose mean is (rank/n) ‖G‖². Equal singular values attain it. Without the draw nothing
-    is kept for sure. ‖G − C(G)‖² = ‖G‖² − ‖Pᵀ G‖² (A18.1); its mean has no closed form, and `variance` averages it over
-    32 fixed draws of Q. Nothing is remembered: the warm start of the source (the last Pᵀ G instead of a random Q) is
-    `power_iteration` with that Q.
-    """
-
-    rank: int = 2
-    rows: int | None = None
+class _Projection(ReadsMatrix, Compressor):
+    """C(G) = P Pᵀ G, P found by one power iteration from the start that keeps the most of G."""
 
     unbiased = False
     random = True
     exact = False
+
+    def _starts(self, drawn: Tensor) -> tuple[Tensor, ...]:
+        """What to start from, of shape (n, rank): the random `drawn`, and others where there are any."""
+        return (drawn,)
 
     def _shorter(self, d: int) -> int:
         rows = self._rows(d)
@@ -63,10 +56,13 @@ class PowerSGD(ReadsMatrix, Compressor):
         matrix = as_matrix(v.double(), self._rows(len(v)))
         return matrix if min(self.rank, *matrix.shape) * sum(matrix.shape) < len(v) else None
 
-    def _factors(self, matrix: Tensor, key: Key) -> tuple[Tensor, Tensor]:
+    def _drawn(self, matrix: Tensor, key: Key) -> Tensor:
         short = min(matrix.shape)
-        q = key.fold(role="start").normal(short * self.rank).view(short, self.rank).to(matrix.device)
-        return power_iteration(matrix, q)
+        return key.fold(role="start").normal(short * self.rank).view(short, self.rank).to(matrix.device)
+
+    def _factors(self, matrix: Tensor, key: Key) -> Factors:
+        starts = self._starts(self._drawn(matrix, key))
+        return max((power_iteration(matrix, start) for start in starts), key=_kept)
 
     def _encode(self, v: Tensor, key: Key) -> Encoded:
         d, matrix = len(v), self._matrix(v)
@@ -77,7 +73,7 @@ class PowerSGD(ReadsMatrix, Compressor):
             return Encoded(())
         return Encoded((Term(All(d), LowRank(d, left, right).rounded(v.dtype, None)),))
 
-    def _draws(self, matrix: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+    def _draws(self, matrix: Tensor) -> Iterator[Factors]:
         return (self._factors(matrix, Key().fold(draw=draw)) for draw in range(_DRAWS))
 
     def _mean(self, v: Tensor) -> Tensor:
@@ -94,7 +90,67 @@ class PowerSGD(ReadsMatrix, Compressor):
         return sum(float((v.double() - estimate).square().sum()) for estimate in estimates) / _DRAWS
 
 
-def power_iteration(matrix: Tensor, q: Tensor) -> tuple[Tensor, Tensor]:
+@register("powersgd", example="powersgd(rank=2)", source="A18; Vogels, Karimireddy, Jaggi, NeurIPS 2019")
+@dataclass(frozen=True)
+class PowerSGD(_Projection):
+    """C(G) = P Pᵀ G, the columns of P an orthonormal basis of those of G Q, Q normal from the key; P and Pᵀ G are sent.
+
+    G is the tensor as a matrix: the first dimension against all others; a flat tensor has ⌊√d⌋ rows, filled up with
+    zeros at the end; `rows` sets another number. Where the two factors would be no shorter, G goes as it is. The side
+    that Q multiplies is the shorter one, of n = min(rows, columns).
+
+    Biased and contractive with alpha = rank/n over the draw of Q: P Pᵀ keeps G U, U an orthonormal basis of the columns
+    of Q, so ‖Pᵀ G‖² >= ‖G U‖², whose mean is (rank/n) ‖G‖². Equal singular values attain it. Without the draw nothing
+    is kept for sure. ‖G − C(G)‖² = ‖G‖² − ‖Pᵀ G‖² (A18.1); its mean has no closed form, and `variance` averages it over
+    32 fixed draws of Q.
+
+    `start=last`, the warm start: Q spans the `rank` dominant directions of the last estimate, which all ranks have, and
+    for one worker just those of its own last message, as in the source. There, ranks share P by an all-reduce; here,
+    each sends its own factors, and the estimate is a mean of M such products. A random Q is tried besides, and what
+    keeps more is sent: alone, the last directions would keep nothing of a G orthogonal to them (alpha = 0). So alpha
+    stays, and no message is worse than with `start=random`, for two iterations instead of one, and a third for the
+    estimate. Before the first estimate, after one of zero, and for a compressor by itself, the start is random.
+    """
+
+    rank: int = 2
+    rows: int | None = None
+    start: Literal["random", "last"] = "random"
+
+    @property
+    def wants_last(self) -> bool:
+        return self.start == "last"
+
+    def after(self, last: LastEstimate) -> Compressor:
+        return _AfterLast(self.rank, self.rows, last) if self.wants_last else self
+
+
+@dataclass(frozen=True)
+class _AfterLast(_Projection):
+    """`powersgd(start=last)` with the last estimate; a matrix that it does not fit goes without."""
+
+    rank: int
+    rows: int | None
+    last: LastEstimate
+
+    def __str__(self) -> str:
+        return str(PowerSGD(self.rank, self.rows, "last"))
+
+    @cached_property
+    def _directions(self) -> Tensor:
+        """The last estimate's dominant directions on the shorter side, as its own power iteration finds them."""
+        matrix = self._matrix(self.last.vector)
+        if matrix is None:
+            return torch.zeros(0, 0, dtype=torch.float64)
+        return _fellow(power_iteration(matrix, self._drawn(matrix, Key())))
+
+    def _starts(self, drawn: Tensor) -> tuple[Tensor, ...]:
+        known = self._directions
+        if known.numel() == 0 or len(known) != len(drawn):
+            return (drawn,)
+        return drawn, torch.cat([known.to(drawn), drawn], 1)[:, : self.rank]
+
+
+def power_iteration(matrix: Tensor, q: Tensor) -> Factors:
     """The factors (left, right) of the projection of `matrix` onto the columns that it makes of q; float64.
 
     q: shape (n, rank), n the shorter side of the matrix. Of a matrix with rows no fewer than columns, left is
@@ -108,6 +164,17 @@ def power_iteration(matrix: Tensor, q: Tensor) -> tuple[Tensor, Tensor]:
     fellow = np.einsum("ij,ki->kj", a, basis)
     left, right = (torch.from_numpy(factor.T.copy()).to(matrix.device) for factor in (basis, fellow))
     return (left, right) if tall is matrix else (right, left)
+
+
+def _fellow(factors: Factors) -> Tensor:
+    """The orthonormal factor's fellow, shape (n, rank)."""
+    left, right = factors
+    return right if len(left) >= len(right) else left
+
+
+def _kept(factors: Factors) -> float:
+    """‖Pᵀ G‖²."""
+    return float(np.square(_fellow(factors).cpu().numpy()).sum())
 
 
 def _orthonormal(rows: np.ndarray) -> np.ndarray:

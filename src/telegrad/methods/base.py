@@ -29,16 +29,13 @@ State = dict[str, Tensor]
 @dataclass(frozen=True)
 class Step:
     """What both sides know of the current step: its number from 0, the learning rate, and the key of this step and
-    piece. `workspace`: a flat vector, of whatever content, that the server may overwrite with its estimate. `order`:
-    the entries by decreasing magnitude of the estimate before, which all ranks have, int64, shape (d,); only where the
-    method wants it.
+    piece. `workspace`: a flat vector, of whatever content, that the server may overwrite with its estimate.
     """
 
     index: int
     lr: float
     key: Key
     workspace: Tensor | None = None
-    order: Tensor | None = None
 
     def uplink(self, rank: int) -> Key:
         """The key of what worker `rank` sends in this step."""
@@ -51,6 +48,7 @@ class Method(Registered, ABC):
 
     In every step each worker turns its gradient into a code, the server turns the codes into an estimate of the mean
     gradient, and a torch optimizer takes the estimate as the gradient. One implementation serves simulator and wire.
+    A method whose compressor wants the last estimate is handed it, as the codes are, by the runtime: in `after`.
     """
 
     kind: ClassVar[str] = "method"

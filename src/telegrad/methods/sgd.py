@@ -35,12 +35,10 @@ class SGD(Method):
         return {}
 
     def worker_step(self, gradient: Tensor, state: State, rank: int, step: Step) -> tuple[Code, State]:
-        compressor = self.compressor if step.order is None else self.compressor.in_order(step.order)
-        return compressor.encode(gradient, step.uplink(rank)), state
+        return self.compressor.encode(gradient, step.uplink(rank)), state
 
     def server_init(self, d: int, dtype: torch.dtype) -> State:
         return {}
 
     def server_step(self, codes: Sequence[Code], state: State, step: Step) -> tuple[Tensor, State]:
-        ordered = codes if step.order is None else [code.in_order(step.order) for code in codes]
-        return mean_of(ordered, workspace=step.workspace), state
+        return mean_of(codes, workspace=step.workspace), state

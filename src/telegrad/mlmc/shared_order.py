@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
@@ -16,6 +16,7 @@ from telegrad.mlmc.ladder import MESSAGE_OVERHEAD, Ladder, Levels
 from telegrad.mlmc.stopk import block_edges, fixed_law
 from telegrad.spec import Amount, check_amount, register, resolve_amount
 from telegrad.wire.code import Term
+from telegrad.wire.last_estimate import LastEstimate
 from telegrad.wire.positions import Ranked
 from telegrad.wire.values import Floats
 
@@ -29,8 +30,8 @@ _VALUE_BITS = {"fp32": 32, "bf16": 16, "log": 2}
 class SharedOrderLadder(Ladder):
     """r_l = v on the l-th run of s entries in an order that does not depend on v, L = ⌈d/s⌉; orthogonal residuals.
 
-    The order is the one of decreasing magnitude of the last estimate, which all ranks have (`Step.order`; before the
-    first one, and for a compressor by itself, that of the indices). Any order is unbiased; this one makes blocks nearly
+    The order is the one of decreasing magnitude of the last estimate, which all ranks have (before the first one, and
+    for a compressor by itself, that of the indices). Any order is unbiased; this one makes blocks nearly
     as uneven as `stopk`'s where gradients change slowly and workers are alike, and a message carries its level and s
     values. With `mlmc(…, workers=M)` workers spread their levels evenly. omega(v) <= ⌈d/s⌉ − 1 (B2.5).
     """
@@ -42,11 +43,11 @@ class SharedOrderLadder(Ladder):
         check_amount(self, "s")
 
     @property
-    def wants_order(self) -> bool:
+    def wants_last(self) -> bool:
         return True
 
-    def in_order(self, order: Tensor) -> _Ordered:
-        return _Ordered(self, order)
+    def after(self, last: LastEstimate) -> _AfterLast:
+        return _AfterLast(self, last)
 
     def omega(self, d: int, adaptive: bool) -> float:
         s = resolve_amount(self, "s", d)
@@ -60,11 +61,11 @@ class SharedOrderLadder(Ladder):
 
 
 @dataclass(frozen=True)
-class _Ordered(Ladder):
-    """A `ladder` with its order."""
+class _AfterLast(Ladder):
+    """A `ladder` with its order, that of `last`; vectors of another length, parts of what was sent, go without."""
 
     ladder: SharedOrderLadder
-    order: Tensor = field(compare=False, repr=False)
+    last: LastEstimate
 
     def __str__(self) -> str:
         return str(self.ladder)
@@ -73,14 +74,14 @@ class _Ordered(Ladder):
     def values(self) -> Coding:
         return self.ladder.values
 
-    def in_order(self, order: Tensor) -> _Ordered:
-        return _Ordered(self.ladder, order)
+    def after(self, last: LastEstimate) -> _AfterLast:
+        return _AfterLast(self.ladder, last)
 
     def omega(self, d: int, adaptive: bool) -> float:
         return self.ladder.omega(d, adaptive)
 
     def levels(self, v: Tensor) -> Levels:
-        return self.ladder.levels(v, self.order)
+        return self.ladder.levels(v, self.last.order if len(self.last.vector) == len(v) else None)
 
 
 class _Runs(Levels):

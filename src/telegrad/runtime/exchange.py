@@ -35,12 +35,8 @@ class Exchange:
         self, method: Method, topology: Topology, downlink: Compressor, transport: Transport, key: Key
     ) -> None:
         topology.check(transport.workers)
-        if downlink.wants_order:
-            raise SpecError(f"downlink={downlink}: what wants an order of the last estimate cannot send that estimate")
-        if method.wants_order and not topology.whole_pieces:
-            raise SpecError(
-                f"{topology} cuts what it sends, and {method} wants the last estimate whole; write allgather"
-            )
+        if downlink.wants_last:
+            raise SpecError(f"downlink={downlink}: what wants the last estimate cannot send it")
         self.method, self.topology, self.downlink, self.transport = method, topology, downlink, transport
         self._shared: dict[Hashable, Any] = {}
         self.members = [
@@ -108,7 +104,8 @@ class Running:
                 try:
                     phases.append(one.send(inbox))
                 except StopIteration as end:
-                    member.receive(self._pieces, end.value)
+                    for piece, estimate in zip(self._pieces, end.value, strict=True):
+                        member.keep(estimate, piece, self._exchange.topology.as_worker(piece, member))
                     estimates.append(end.value)
             if estimates:
                 return estimates[0]

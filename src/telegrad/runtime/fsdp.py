@@ -42,8 +42,10 @@ def register(model: nn.Module, spec: str | Compressor, *, seed: int = 0) -> Hand
             f"{compressor} is biased, and a sharded model keeps no error memory; write for example "
             "mlmc(stopk(s=0.01)) or importance(k=0.01)"
         )
-    if compressor.wants_order:
-        raise SpecError(f"{compressor} wants the last estimate whole, and ranks of a sharded model have shards of it")
+    if compressor.wants_last:
+        raise SpecError(
+            f"{compressor} wants the last estimate of all, and ranks of a sharded model have only their own"
+        )
     sharded = [(name, module) for name, module in model.named_modules() if isinstance(module, FSDPModule)]
     if not sharded:
         raise InputError("no module of this model is sharded: call torch.distributed.fsdp.fully_shard(model) first")

@@ -12,11 +12,11 @@ from torch import Tensor
 from telegrad.compressors.base import Compressor
 from telegrad.compressors.identity import Identity
 from telegrad.errors import NonFiniteError
-from telegrad.kernels.reference import descending_order
 from telegrad.methods.base import Method, State, Step
 from telegrad.random import Key
-from telegrad.runtime.pieces import Piece
+from telegrad.runtime.pieces import Piece, shard_of
 from telegrad.runtime.states import States
+from telegrad.wire.last_estimate import LastEstimate
 from telegrad.wire.parcel import Parcel
 
 __all__ = ["Member"]
@@ -56,25 +56,33 @@ class Member:
         self.server_states.update(self._server_pending)
         self.last_estimates.update(self._last_pending)
 
-    def receive(self, pieces: Sequence[Piece], estimates: Sequence[Tensor]) -> None:
-        """Keep the estimates, which all ranks have alike, for a method that wants an order by them."""
-        if self.method.wants_order:
-            for piece, estimate in zip(pieces, estimates, strict=True):
-                self._last_pending[piece] = {"last": self.once(("last", piece.name), estimate.clone)}
+    def keep(self, estimate: Tensor, piece: Piece, shards: Sequence[Piece]) -> None:
+        """Remember the estimate of `piece`, by the shards that the worker cuts it into, for a method that wants it in
+        the next step.
+        """
+        for i, shard in enumerate(shards if self.method.wants_last else ()):
+            own = self.once(("kept", shard.name), lambda i=i: shard_of(estimate, piece, i, len(shards)))  # type: ignore[misc]
+            self._last_pending[shard] = {"last": own}
 
     def remember(self, as_worker: Sequence[Piece], as_server: Sequence[Piece], dtype: torch.dtype) -> None:
         """Have states for these pieces, initial ones where there are none yet: what a checkpoint must list."""
         for pieces, states in ((as_worker, self.worker_states), (as_server, self.server_states)):
             states.update({piece: states.of(piece, dtype) for piece in pieces})
-        if self.method.wants_order:
+        if self.method.wants_last:
             self.last_estimates.update({piece: self.last_estimates.of(piece, dtype) for piece in as_worker})
 
-    def _step(self, piece: Piece, dtype: torch.dtype) -> Step:
-        order = None
-        if self.method.wants_order:
-            last = self.last_estimates.of(piece, dtype)["last"]
-            order = self.once(("order", piece.name), lambda: descending_order(last))
-        return Step(self._index, self._lr, self.key.fold(step=self._index, piece=piece.name), order=order)
+    def _step(self, piece: Piece) -> Step:
+        return Step(self._index, self._lr, self.key.fold(step=self._index, piece=piece.name))
+
+    def _last(self, piece: Piece, dtype: torch.dtype) -> LastEstimate:
+        return self.once(("last", piece.name), lambda: LastEstimate(self.last_estimates.of(piece, dtype)["last"]))
+
+    def _method_for(self, piece: Piece, dtype: torch.dtype) -> Method:
+        """The method as it treats this piece in this step, the same on all ranks."""
+        method = self.method.for_shape(piece.shape)
+        if not method.wants_last:
+            return method
+        return self.once(("method", piece.name), lambda: method.after(self._last(piece, dtype)))
 
     def once(self, what: Hashable, compute: Callable[[], T]) -> T:
         """The result of `compute`, which is the same on all ranks."""
@@ -89,8 +97,8 @@ class Member:
         for piece, gradient in zip(pieces, gradients, strict=True):
             state = self.worker_states.of(piece, gradient.dtype)
             try:
-                method = self.method.for_shape(piece.shape)
-                code, state = method.worker_step(gradient, state, worker, self._step(piece, gradient.dtype))
+                method = self._method_for(piece, gradient.dtype)
+                code, state = method.worker_step(gradient, state, worker, self._step(piece))
             except NonFiniteError as error:
                 return Parcel(failure=f"worker {worker}, {piece.name}: {error}")
             self._worker_pending[piece] = state
@@ -106,8 +114,10 @@ class Member:
         estimates = []
         for number, piece in enumerate(pieces):
             codes = [parcel.codes[number] for parcel in parcels]
+            if self.method.wants_last:
+                codes = [code.after(self._last(piece, dtype)) for code in codes]
             state = self.server_states.of(piece, dtype)
-            step = replace(self._step(piece, dtype), workspace=self.workspaces.get(piece))
+            step = replace(self._step(piece), workspace=self.workspaces.get(piece))
             try:
                 estimate, self._server_pending[piece] = self.method.server_step(codes, state, step)
             except NonFiniteError as error:
@@ -139,7 +149,7 @@ class Member:
         for piece, estimate in zip(pieces, served, strict=True):
             try:
                 downlink = self.downlink.for_shape(piece.shape)
-                codes.append(downlink.encode(estimate, self._step(piece, dtype).key.fold(role="downlink")))
+                codes.append(downlink.encode(estimate, self._step(piece).key.fold(role="downlink")))
             except NonFiniteError as error:
                 return Parcel(failure=f"the estimate of {piece.name}: {error}")
         return Parcel(tuple(codes))

@@ -13,6 +13,7 @@ from torch import Tensor
 from telegrad.errors import WireError
 from telegrad.kernels.scatter import add_at, zeros
 from telegrad.wire.bits import varint_nbytes
+from telegrad.wire.last_estimate import LastEstimate
 from telegrad.wire.positions import Positions
 from telegrad.wire.values import Floats, Values
 
@@ -111,12 +112,12 @@ class Code:
         """
         return sum(term.paper_bits(self.dtype) for term in self.terms)
 
-    def in_order(self, order: Tensor) -> Code:
-        """This code, decoded in an order of the entries that all ranks know, where it counts on one: int64, shape (d,).
+    def after(self, last: LastEstimate) -> Code:
+        """This code with the estimate of the step before, where its decoding counts on one.
 
-        Raises `WireError` where the order has another length.
+        Raises `WireError` where that has another length.
         """
-        return replace(self, terms=tuple(replace(t, positions=t.positions.in_order(order)) for t in self.terms))
+        return replace(self, terms=tuple(replace(t, positions=t.positions.after(last)) for t in self.terms))
 
     def add_to(self, out: Tensor, weight: float = 1.0) -> None:
         """Accumulate weight · estimate into `out` (shape as the tensor, any float dtype, contiguous), in place."""

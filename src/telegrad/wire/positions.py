@@ -21,6 +21,7 @@ from telegrad.kernels.subsets import permutation, subset
 from telegrad.random import Key
 from telegrad.wire.bits import Reader, pack_varint, varint_nbytes
 from telegrad.wire.integers import BITMAP, BUCKETS, Integers, entropy_bits, read_buckets
+from telegrad.wire.last_estimate import LastEstimate
 
 __all__ = ["All", "IndexSet", "Nested", "Positions", "Ranked", "Share", "Subset", "read_positions"]
 
@@ -55,8 +56,8 @@ class Positions(ABC):
     def keep(self, which: Tensor) -> Positions:
         """Only the places number `which` (increasing int64) of these."""
 
-    def in_order(self, order: Tensor) -> Positions:
-        """These, where they count on an order that all ranks know, in this one."""
+    def after(self, last: LastEstimate) -> Positions:
+        """These, where they count on the last estimate, with this one."""
         return self
 
 
@@ -286,8 +287,8 @@ class Share(Positions):
 
 @dataclass(frozen=True)
 class Ranked(Positions):
-    """The places of the ranks `start` … `start + size − 1` in an order of all places that every rank knows and nobody
-    sends; in the order of the places themselves where it is not `shared`.
+    """The places of the ranks `start` … `start + size − 1` in the last estimate's order, which every rank knows and
+    nobody sends; in the order of the places themselves where it is not `shared`.
     """
 
     tag: ClassVar[int] = 5
@@ -309,7 +310,7 @@ class Ranked(Positions):
         if not self.shared:
             return torch.arange(self.start, self.start + self.size)
         if self.order is None:
-            raise WireError("the message counts on an order that all ranks know: decode code.in_order(order) instead")
+            raise WireError("the message counts on the last estimate's order: decode code.after(last) instead")
         return self.order[self.start : self.start + self.size].sort().values
 
     @property
@@ -322,10 +323,12 @@ class Ranked(Positions):
     def keep(self, which: Tensor) -> Positions:
         return self if len(which) == self.size else IndexSet(self.d, taken(self.indices(), which))
 
-    def in_order(self, order: Tensor) -> Positions:
-        if len(order) != self.d:
-            raise WireError(f"an order of {len(order)} places is none for a message of {self.d} entries")
-        return replace(self, order=order) if self.shared else self
+    def after(self, last: LastEstimate) -> Positions:
+        if not self.shared:
+            return self
+        if len(last.vector) != self.d:
+            raise WireError(f"an estimate of {len(last.vector)} entries orders none of a message of {self.d}")
+        return replace(self, order=last.order)
 
     @classmethod
     def read(cls, reader: Reader, d: int) -> Ranked:

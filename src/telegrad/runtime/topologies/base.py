@@ -47,8 +47,6 @@ class Topology(Registered, ABC):
     kind: ClassVar[str] = "topology"
     has_downlink: ClassVar[bool] = True
     """Whether the estimate is sent as a message of its own, which a compressor may shorten."""
-    whole_pieces: ClassVar[bool] = True
-    """Whether workers compress pieces as they are, and all ranks end with the estimates of whole pieces."""
 
     @abstractmethod
     def round(self, member: Member, pieces: Sequence[Piece], gradients: Sequence[Tensor]) -> Round:

@@ -40,7 +40,6 @@ class Scatter(Topology):
     """
 
     has_downlink = False
-    whole_pieces = False
 
     def round(self, member: Member, pieces: Sequence[Piece], gradients: Sequence[Tensor]) -> Round:
         served, inbox = yield from scattered(member, pieces, gradients)

@@ -27,13 +27,12 @@ class TwoPhase(Topology):
 
     A worker sends about one message up (in M shards) and M − 1 shards' worth of estimate down: the same number of
     bytes for any number of workers. The second compression adds its ω, once and not M times smaller: for many workers.
-    Unless told otherwise the downlink is the method's own compressor, where that is unbiased.
+    Unless told otherwise the downlink is the method's own compressor, where that is unbiased and does not want the last
+    estimate.
     """
 
-    whole_pieces = False
-
     def downlink(self, given: str | Compressor | None, uplink: Compressor | None) -> Compressor:
-        fits = given is None and uplink is not None and uplink.unbiased
+        fits = given is None and uplink is not None and uplink.unbiased and not uplink.wants_last
         return super().downlink(uplink if fits else given, uplink)
 
     def as_worker(self, piece: Piece, member: Member) -> Sequence[Piece]:
