@@ -27,7 +27,7 @@ class BadSteps:
         self,
         parameters: Callable[[], Container[Tensor]],
         newest: Callable[[], int],
-        before_step: Callable[[], None] = lambda: None,
+        before_step: Callable[[], None] | None = None,
     ) -> None:
         self._parameters, self._newest, self._before = parameters, newest, before_step
         self._bad, self.count = -1, 0
@@ -50,10 +50,12 @@ class BadSteps:
         self._bad = -1
 
     def _before_step(self, optimizer: torch.optim.Optimizer, *_: Any) -> None:
+        bad = self._newest() in self
+        if not bad and self._before is None:
+            return
         own = self._parameters()
         ours = [p for group in optimizer.param_groups for p in group["params"] if p in own]
-        if ours:
+        if ours and self._before is not None:
             self._before()
-        if self._newest() in self:
-            for parameter in ours:
-                parameter.grad = None
+        for parameter in ours if bad else ():
+            parameter.grad = None
