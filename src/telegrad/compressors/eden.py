@@ -20,8 +20,9 @@ from telegrad.random import Key
 from telegrad.spec import check_that, register
 from telegrad.wire.code import Code, Term
 from telegrad.wire.positions import All, Positions, Subset
-from telegrad.wire.values import DeadZoneCells, LloydMaxCells, Rotated
+from telegrad.wire.values import DeadZoneCells, LloydMaxCells, RotatedCells
 from telegrad.wire.values.base import largest_of, scalar_nbytes
+from telegrad.wire.values.cells import Cells
 
 __all__ = ["Eden", "cells_rate", "entropy_coded_term"]
 
@@ -117,11 +118,11 @@ class _Normalised:
         self.lengths[number] = math.sqrt(energy * len(y)) / c
         return y
 
-    def carried(self, positions: Positions, cells: DeadZoneCells | LloydMaxCells, matches: list[float]) -> Rotated:
+    def carried(self, positions: Positions, cells: Cells, matches: list[float]) -> RotatedCells:
         """The message of these cells, with the scales ‖x_b‖² / ⟨q_b, y_b⟩; `matches`: the ⟨q_b, z_b⟩."""
         match = np.array(matches)
         scales = np.where(self.lengths > 0, self.lengths / np.where(self.lengths > 0, match, 1.0), 0.0)
-        return Rotated(positions, cells, self.seed, torch.from_numpy(scales))
+        return RotatedCells(positions, cells, self.seed, torch.from_numpy(scales))
 
 
 class _DeadZone:
@@ -137,7 +138,7 @@ class _DeadZone:
         start = self.rotation.starts[number]
         return numbers[start : start + self.rotation.sizes[number]]
 
-    def coded(self, rate: float) -> Rotated:
+    def coded(self, rate: float) -> RotatedCells:
         """In the best dead zone at `rate` bits an entry."""
         cells = DeadZoneCells.quantise(self.z, *dead_zone(rate))
         symbol, d = cells.symbol.numpy(), len(self.z)

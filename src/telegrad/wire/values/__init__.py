@@ -19,7 +19,7 @@ from telegrad.wire.values.exponents import Exponents
 from telegrad.wire.values.floats import Floats
 from telegrad.wire.values.grid import Grid
 from telegrad.wire.values.low_rank import LowRank
-from telegrad.wire.values.rotated import Rotated
+from telegrad.wire.values.rotated import Rotated, RotatedCells
 from telegrad.wire.values.table import Table
 
 __all__ = [
@@ -34,6 +34,7 @@ __all__ = [
     "LloydMaxCells",
     "LowRank",
     "Rotated",
+    "RotatedCells",
     "Table",
     "Values",
     "kind_of",
@@ -44,7 +45,7 @@ _KINDS: dict[int, type[Values]] = {
     cls.tag: cls
     for cls in (
         *(Floats, Grid, Exponents, Table, Bucketed, Dithered),
-        *(LowRank, Rotated, Cosine, LloydMaxCells, DeadZoneCells),
+        *(LowRank, Rotated, Cosine),
     )
 }
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 from functools import cache, cached_property
 from typing import Any, ClassVar
@@ -17,12 +18,11 @@ from telegrad.kernels.compiled import in_chunks
 from telegrad.kernels.gaussian import dead_zone_centroids, lloyd_max
 from telegrad.kernels.magnitudes import largest_magnitude, sum_of_magnitudes_in
 from telegrad.kernels.symbols import folded, unfolded
-from telegrad.random import Key
 from telegrad.wire.bits import Reader, pack_fixed, unpack_fixed
 from telegrad.wire.integers import Integers
-from telegrad.wire.values.base import Sizes, Values, largest_of
+from telegrad.wire.values.base import Sizes, largest_of
 
-__all__ = ["DeadZoneCells", "LloydMaxCells", "wider_entries"]
+__all__ = ["Cells", "DeadZoneCells", "LloydMaxCells", "read_cells", "wider_entries"]
 
 _MOST_BITS = 8
 _LARGEST_CELL = 1 << 20
@@ -34,8 +34,44 @@ def wider_entries(n: int, share: int) -> Tensor:
     return ((place * share) >> 16).diff() > 0
 
 
+class Cells(ABC):
+    """n cells of a quantiser of the standard normal law, none with a scale of its own: what holds them has it."""
+
+    tag: ClassVar[int]
+
+    @property
+    @abstractmethod
+    def n(self) -> int:
+        """How many cells."""
+
+    @abstractmethod
+    def numbers(self) -> Tensor:
+        """What the cells stand for, float64, shape (n,)."""
+
+    @abstractmethod
+    def fill(self, start: int, out: np.ndarray) -> None:
+        """Write numbers start … as many as `out` holds."""
+
+    @abstractmethod
+    def largest(self) -> float:
+        """A bound on every number's magnitude."""
+
+    @abstractmethod
+    def sizes(self) -> Sizes:
+        """Bytes of `write()` by field."""
+
+    @abstractmethod
+    def write(self) -> bytes:
+        """The packed cells."""
+
+    @classmethod
+    @abstractmethod
+    def read(cls, reader: Reader, n: int) -> Cells:
+        """The inverse of `write`. Raises `WireError`."""
+
+
 @dataclass(frozen=True)
-class LloydMaxCells(Values):
+class LloydMaxCells(Cells):
     """Lloyd-Max cells of `bits` bits, 0 … 2^bits − 1 from the lowest; `share` of 65536 entries have one bit more."""
 
     tag: ClassVar[int] = 9
@@ -68,7 +104,6 @@ class LloydMaxCells(Values):
         return torch.from_numpy(out)
 
     def fill(self, start: int, out: np.ndarray) -> None:
-        """Write numbers start … as many as `out` holds."""
         symbol = self.symbol.numpy()[start : start + len(out)]
         for which, bits in self._parts(start, len(out)):
             table = _both_signs(bits)
@@ -96,23 +131,17 @@ class LloydMaxCells(Values):
     def largest(self) -> float:
         return float(_both_signs(self.bits + (self.share > 0))[-1])
 
-    def scaled(self, factor: float) -> Values:
-        raise NotImplementedError("cells are of the standard normal law; what holds them has the scale")
-
-    def rounded(self, dtype: torch.dtype, key: Key | None) -> LloydMaxCells:
-        return self
-
-    def sizes(self, dtype: torch.dtype) -> Sizes:
+    def sizes(self) -> Sizes:
         more = (self.n * self.share) >> 16
         return {"header": 3, "value": ((self.n - more) * self.bits + 7) // 8 + (more * (self.bits + 1) + 7) // 8}
 
-    def write(self, dtype: torch.dtype) -> bytes:
+    def write(self) -> bytes:
         symbol = self.symbol.numpy()
         packed = b"".join(pack_fixed(symbol[which], bits) for which, bits in self._parts(0, self.n))
         return struct.pack("<BH", self.bits, self.share) + packed
 
     @classmethod
-    def read(cls, reader: Reader, n: int, dtype: torch.dtype) -> LloydMaxCells:
+    def read(cls, reader: Reader, n: int) -> LloydMaxCells:
         """The inverse of `write`."""
         bits, share = struct.unpack("<BH", reader.take(3))
         reader.book("header")
@@ -139,7 +168,7 @@ def _edges(bits: int) -> np.ndarray:
 
 
 @dataclass(frozen=True)
-class DeadZoneCells(Values):
+class DeadZoneCells(Cells):
     """Signed cells of a uniform quantiser with a dead zone: 0 for |z| < zero, else steps beyond it, counted from 1."""
 
     tag: ClassVar[int] = 10
@@ -168,7 +197,6 @@ class DeadZoneCells(Values):
         return torch.from_numpy(out)
 
     def fill(self, start: int, out: np.ndarray) -> None:
-        """Write numbers start … as many as `out` holds."""
         looked_up(self.symbol.numpy()[start : start + len(out)], *self.table, out)
 
     @cached_property
@@ -181,12 +209,6 @@ class DeadZoneCells(Values):
     def largest(self) -> float:
         return self.zero + largest_of(self.symbol) * self.step
 
-    def scaled(self, factor: float) -> Values:
-        raise NotImplementedError("cells are of the standard normal law; what holds them has the scale")
-
-    def rounded(self, dtype: torch.dtype, key: Key | None) -> DeadZoneCells:
-        return self
-
     @cached_property
     def _folded(self) -> Integers:
         """0, −1, 1, −2, 2, … as 0, 1, 2, 3, 4, …, less the smallest that occurs (0 or 1, as listed places leave it)."""
@@ -196,14 +218,14 @@ class DeadZoneCells(Values):
     def _base(self) -> int:
         return int(self.n > 0 and int(self.symbol.count_nonzero()) == self.n)
 
-    def sizes(self, dtype: torch.dtype) -> Sizes:
+    def sizes(self) -> Sizes:
         return {"header": 9, "value": self._folded.nbytes}
 
-    def write(self, dtype: torch.dtype) -> bytes:
+    def write(self) -> bytes:
         return struct.pack("<ffB", self.zero, self.step, self._base) + self._folded.write()
 
     @classmethod
-    def read(cls, reader: Reader, n: int, dtype: torch.dtype) -> DeadZoneCells:
+    def read(cls, reader: Reader, n: int) -> DeadZoneCells:
         """The inverse of `write`."""
         zero, step, base = struct.unpack("<ffB", reader.take(9))
         reader.book("header")
@@ -216,3 +238,15 @@ class DeadZoneCells(Values):
             raise WireError(f"cell {largest} of a quantiser lies beyond all that occur")
         wide = sent if largest <= np.iinfo(sent.dtype).max else sent.astype(np.int64)
         return cls(torch.from_numpy(unfolded(wide + wide.dtype.type(base))), zero, step)
+
+
+_KINDS: dict[int, type[Cells]] = {cls.tag: cls for cls in (LloydMaxCells, DeadZoneCells)}
+
+
+def read_cells(tag: int, reader: Reader, n: int) -> Cells:
+    """Read n cells of kind `tag`."""
+    if tag not in _KINDS:
+        raise WireError(f"unknown kind of cells {tag} in the message")
+    cells = _KINDS[tag].read(reader, n)
+    reader.book("value")
+    return cells

@@ -20,9 +20,11 @@ from telegrad.random import Key
 from telegrad.wire.bits import Reader
 from telegrad.wire.positions import Positions, read_positions
 from telegrad.wire.values.base import Sizes, Values, largest_of, scalar_dtype, scalar_nbytes
-from telegrad.wire.values.cells import DeadZoneCells, LloydMaxCells
+from telegrad.wire.values.cells import Cells, read_cells
 
-__all__ = ["Inner", "Rotated", "read_inner"]
+__all__ = ["Inner", "Rotated", "RotatedCells", "read_inner"]
+
+Fill = Callable[[int, np.ndarray], None]
 
 
 @dataclass(frozen=True)
@@ -89,87 +91,122 @@ def read_inner(reader: Reader, n: int, dtype: torch.dtype) -> tuple[Positions, V
 
 @dataclass(frozen=True)
 class Rotated(Inner):
-    """The inner vector, each block of the rotation times its scale (where there are scales), rotated back.
+    """The inner vector, rotated back block by block.
 
     A 64-bit seed stands for the rotation (see `telegrad.kernels.hadamard`).
     """
 
     tag: ClassVar[int] = 7
     seed: int
-    scales: Tensor | None = field(default=None, repr=False)
 
     def _back(self, y: Tensor) -> Tensor:
-        return self._turned_back(lambda start, out: np.copyto(out, y.numpy()[start : start + len(out)]), torch.float64)
-
-    def _turned_back(self, fill: Callable[[int, np.ndarray], None], dtype: torch.dtype) -> Tensor:
-        rotation, out = Rotation(self.n, self.seed), torch.empty(self.n, dtype=dtype)
-        scales = [1.0] * len(rotation.sizes) if self.scales is None else self.scales.tolist()
-
-        def work(number: int) -> None:
-            block = rotation.scratch(number, out.numpy().dtype)
-            fill(rotation.starts[number], block)
-            rotation.block_back(block, number, scales[number], out.numpy())
-
-        rotation.each_block(work)
-        return out
-
-    def numbers_as(self, dtype: torch.dtype) -> Tensor:
-        # Cells are coarse: float32 is precise enough for them where the result is no finer.
-        if dtype == torch.float64 or self.scales is None or not isinstance(self.values, LloydMaxCells | DeadZoneCells):
-            return self.numbers().to(dtype)
-        fill: Callable[[int, np.ndarray], None] = self.values.fill
-        index = self.positions.indices()
-        if index is not None:
-            y = torch.zeros(self.n).index_add_(0, index, self.values.numbers().float()).numpy()
-
-            def fill(start: int, out: np.ndarray) -> None:
-                out[:] = y[start : start + len(out)]
-
-        return self._turned_back(fill, torch.float32).to(dtype)
+        return _turned_back(Rotation(self.n, self.seed), None, _from(y), y.dtype)
 
     @property
     def _longest(self) -> int:
         return LARGEST
 
-    def largest(self) -> float:
-        return super().largest() * (1.0 if self.scales is None else largest_of(self.scales))
-
-    def scaled(self, factor: float) -> Rotated:
-        return super().scaled(factor) if self.scales is None else replace(self, scales=self.scales * factor)
-
-    def rounded(self, dtype: torch.dtype, key: Key | None) -> Rotated:
-        inner: Rotated = super().rounded(dtype, key)
-        if self.scales is None:
-            return inner
-        uniforms = key.fold(role="scales").uniform(len(self.scales), device=self.scales.device) if key else None
-        return replace(inner, scales=round_to_dtype(self.scales, scalar_dtype(dtype), uniforms).double())
-
     def sizes(self, dtype: torch.dtype) -> Sizes:
         account = Counter(super().sizes(dtype))
         account["header"] += 9
-        account["scale"] += 0 if self.scales is None else len(self.scales) * scalar_nbytes(dtype)
         return dict(account)
 
     def write(self, dtype: torch.dtype) -> bytes:
-        head = self.seed.to_bytes(8, "little") + bytes([self.scales is not None])
-        if self.scales is not None:
-            head += self.scales.to(scalar_dtype(dtype)).cpu().numpy().tobytes()
-        return head + super().write(dtype)
+        return self.seed.to_bytes(8, "little") + bytes([False]) + super().write(dtype)
 
     @classmethod
-    def read(cls, reader: Reader, n: int, dtype: torch.dtype) -> Rotated:
-        """The inverse of `write`."""
-        seed, scaled = int.from_bytes(reader.take(8), "little"), reader.byte()
-        if scaled > 1:
-            raise WireError(f"a rotation of format {scaled} is not ours")
+    def read(cls, reader: Reader, n: int, dtype: torch.dtype) -> Values:
+        """The inverse of `write`, and of that of `RotatedCells`, which goes by the same tag."""
+        if reader.peek(9)[8:].tolist() == [True]:
+            return RotatedCells.read(reader, n, dtype)
+        seed, form = int.from_bytes(reader.take(8), "little"), reader.byte()
+        if form:
+            raise WireError(f"a rotation of format {form} is not ours")
         reader.book("header")
-        scales = None
+        return cls(*read_inner(reader, n, dtype), seed)
+
+
+@dataclass(frozen=True)
+class RotatedCells(Values):
+    """Cells at positions of a rotated vector of n entries, zero elsewhere; each block of the rotation has its scale."""
+
+    tag: ClassVar[int] = Rotated.tag
+    positions: Positions
+    cells: Cells
+    seed: int
+    scales: Tensor = field(repr=False)
+
+    @property
+    def n(self) -> int:
+        return self.positions.d
+
+    def numbers(self) -> Tensor:
+        return self.numbers_as(torch.float64)
+
+    def numbers_as(self, dtype: torch.dtype) -> Tensor:
+        # Cells are coarse: float32 is precise enough for them where the result is no finer.
+        wide = torch.float64 if dtype == torch.float64 else torch.float32
+        index = self.positions.indices()
+        fill: Fill = self.cells.fill
+        if index is not None:
+            fill = _from(torch.zeros(self.n, dtype=wide).index_add_(0, index, self.cells.numbers().to(wide)))
+        return _turned_back(Rotation(self.n, self.seed), self.scales, fill, wide).to(dtype)
+
+    def largest(self) -> float:
+        # Rotations are isometries.
+        return self.cells.largest() * math.sqrt(min(self.positions.n, LARGEST)) * largest_of(self.scales)
+
+    def scaled(self, factor: float) -> RotatedCells:
+        return replace(self, scales=self.scales * factor)
+
+    def rounded(self, dtype: torch.dtype, key: Key | None) -> RotatedCells:
+        uniforms = key.fold(role="scales").uniform(len(self.scales), device=self.scales.device) if key else None
+        return replace(self, scales=round_to_dtype(self.scales, scalar_dtype(dtype), uniforms).double())
+
+    def sizes(self, dtype: torch.dtype) -> Sizes:
+        account = Counter(self.cells.sizes())
+        account["header"] += 10
+        account["scale"] += len(self.scales) * scalar_nbytes(dtype)
+        account["index"] += self.positions.nbytes
+        return dict(account)
+
+    def write(self, dtype: torch.dtype) -> bytes:
+        head = self.seed.to_bytes(8, "little") + bytes([True])
+        scales = self.scales.to(scalar_dtype(dtype)).cpu().numpy().tobytes()
+        kinds = self.positions.tag << 4 | self.cells.tag
+        return head + scales + bytes([kinds]) + self.positions.write() + self.cells.write()
+
+    @classmethod
+    def read(cls, reader: Reader, n: int, dtype: torch.dtype) -> RotatedCells:
+        """The inverse of `write`."""
+        seed = int.from_bytes(reader.take(9)[:8], "little")
+        reader.book("header")
         # Every block but the short ones has 65536 entries: so many scales must be there before they are counted out.
-        if scaled and n // 65536 * scalar_nbytes(dtype) > reader.left:
+        if n // 65536 * scalar_nbytes(dtype) > reader.left:
             raise WireError(f"truncated message: the scales of {n} entries are announced, {reader.left} bytes are left")
-        if scaled:
-            raw = bytearray(reader.take(len(block_sizes(n)) * scalar_nbytes(dtype)))
-            scales = torch.frombuffer(raw, dtype=scalar_dtype(dtype)).double() if n else torch.zeros(0).double()
+        raw = bytearray(reader.take(len(block_sizes(n)) * scalar_nbytes(dtype)))
+        scales = torch.frombuffer(raw, dtype=scalar_dtype(dtype)).double() if n else torch.zeros(0).double()
         reader.book("scale")
-        positions, values = read_inner(reader, n, dtype)
-        return cls(positions, values, seed, scales)
+        kinds = reader.byte()
+        reader.book("header")
+        positions = read_positions(kinds >> 4, reader, n)
+        reader.book("index")
+        return cls(positions, read_cells(kinds & 0xF, reader, positions.n), seed, scales)
+
+
+def _from(y: Tensor) -> Fill:
+    return lambda start, out: np.copyto(out, y.numpy()[start : start + len(out)])
+
+
+def _turned_back(rotation: Rotation, scales: Tensor | None, fill: Fill, dtype: torch.dtype) -> Tensor:
+    """What `fill` writes of the rotated vector, each block times its scale, rotated back."""
+    out = torch.empty(rotation.n, dtype=dtype)
+    factors = [1.0] * len(rotation.sizes) if scales is None else scales.tolist()
+
+    def work(number: int) -> None:
+        block = rotation.scratch(number, out.numpy().dtype)
+        fill(rotation.starts[number], block)
+        rotation.block_back(block, number, factors[number], out.numpy())
+
+    rotation.each_block(work)
+    return out
