@@ -48,7 +48,7 @@ class Method(Registered, ABC):
 
     In every step each worker turns its gradient into a code, the server turns the codes into an estimate of the mean
     gradient, and a torch optimizer takes the estimate as the gradient. One implementation serves simulator and wire.
-    A method whose compressor wants the last estimate is handed it, as the codes are, by the runtime: in `after`.
+    Where the compressor wants the last estimate, the runtime hands it, in `after`, to the method and to the codes.
     """
 
     kind: ClassVar[str] = "method"
