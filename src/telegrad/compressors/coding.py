@@ -15,7 +15,8 @@ import torch
 from torch import Tensor
 
 from telegrad.kernels.magnitudes import largest_magnitude, plain
-from telegrad.kernels.reference import binary_exponent, power_of_two, round_to_dtype, rounding_variance
+from telegrad.kernels.narrowing import narrowed
+from telegrad.kernels.reference import binary_exponent, power_of_two, rounding_variance
 from telegrad.kernels.scatter import taken
 from telegrad.kernels.uniforms import drawn_in_proportion
 from telegrad.random import Key
@@ -49,7 +50,7 @@ def code_values(positions: Positions, v: Tensor, coding: Coding, dtype: torch.dt
     if coding == "fp32":
         return Term(positions, Floats(v).rounded(dtype, key))
     if coding == "bf16":
-        return Term(positions, Floats(round_to_dtype(v, torch.bfloat16, key.uniform(len(v), device=v.device))))
+        return Term(positions, Floats(narrowed(v, torch.bfloat16, key)))
     if coding == "log":
         uniforms = key.uniform(len(v), device=v.device)
         exponent = binary_exponent(v).to(torch.int64)

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from telegrad.errors import WireError
 from telegrad.kernels.hadamard import LARGEST, Rotation, block_sizes
-from telegrad.kernels.reference import round_to_dtype
+from telegrad.kernels.narrowing import narrowed
 from telegrad.random import Key
 from telegrad.wire.bits import Reader
 from telegrad.wire.positions import Positions, read_positions
@@ -141,8 +141,8 @@ class Rotated(Inner):
         inner: Rotated = super().rounded(dtype, key)
         if self.scales is None:
             return inner
-        uniforms = key.fold(role="scales").uniform(len(self.scales), device=self.scales.device) if key else None
-        return replace(inner, scales=round_to_dtype(self.scales, scalar_dtype(dtype), uniforms).double())
+        own = key.fold(role="scales") if key else None
+        return replace(inner, scales=narrowed(self.scales, scalar_dtype(dtype), own).double())
 
     def sizes(self, dtype: torch.dtype) -> Sizes:
         account = Counter(super().sizes(dtype))

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from telegrad.errors import WireError
-from telegrad.kernels.reference import round_to_dtype
+from telegrad.kernels.narrowing import narrowed
 from telegrad.random import Key
 from telegrad.wire.bits import Reader, pack_varint, varint_nbytes
 from telegrad.wire.integers import Integers
@@ -48,8 +48,7 @@ class Table(Values):
         return replace(self, table=self.table * factor)
 
     def rounded(self, dtype: torch.dtype, key: Key | None) -> Table:
-        uniforms = key.uniform(len(self.table), device=self.table.device) if key else None
-        return replace(self, table=round_to_dtype(self.table.double(), scalar_dtype(dtype), uniforms).double())
+        return replace(self, table=narrowed(self.table, scalar_dtype(dtype), key).double())
 
     @cached_property
     def _symbols(self) -> Integers:
