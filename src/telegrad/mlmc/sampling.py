@@ -82,7 +82,8 @@ def drawn_levels(pi: np.ndarray, sampling: Sampling, uniforms: np.ndarray) -> di
     `level_uniforms`.
     """
     if sampling == "independent":
-        return dict(sorted(Counter(draw_level(pi, u) for u in uniforms.tolist()).items()))
+        drawn = [draw_level(pi, u) for u in uniforms.tolist()]
+        return dict.fromkeys(drawn, 1) if len(drawn) == 1 else dict(sorted(Counter(drawn).items()))
     if sampling == "systematic":
         # Level l is drawn for every integer in (C_{l−1} − u, C_l − u].
         counts = np.diff(np.floor(np.append(0.0, pi.cumsum()) - uniforms)).astype(np.int64)
