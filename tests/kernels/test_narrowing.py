@@ -15,7 +15,9 @@ SHORT = [torch.float32, torch.bfloat16, torch.float16]
 def _numbers(dtype):
     """Numbers over dtype's whole range, its subnormal ones, ties of neighbours, zeros, and some beyond it."""
     z = tg.Key(7).normal(400)
-    spread = z * torch.tensor(2.0).double() ** torch.randint(-30, 15, (400,), generator=torch.Generator().manual_seed(1))
+    spread = z * torch.tensor(2.0).double() ** torch.randint(
+        -30, 15, (400,), generator=torch.Generator().manual_seed(1)
+    )
     edges = torch.tensor([0.0, -0.0, 1.0, 1.0 + torch.finfo(dtype).eps / 2, torch.finfo(dtype).max, 1e300, -1e300])
     tiny = z[:50] * torch.finfo(dtype).smallest_normal / 8
     return torch.cat([spread, edges.double(), tiny])

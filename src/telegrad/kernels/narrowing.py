@@ -9,13 +9,10 @@ from torch import Tensor
 from telegrad.kernels.compiled import Loop
 from telegrad.kernels.magnitudes import plain
 from telegrad.kernels.reference import FORMATS, round_to_dtype
-from telegrad.kernels.uniforms import UNIT, uniform_bits, words
+from telegrad.kernels.uniforms import uniform_at, uniform_source
 from telegrad.random import Key
 
 __all__ = ["narrowed", "narrowed_number"]
-
-_SHORT = 64
-_NONE, _NO_WORDS = np.empty(0), (np.uint64(0), np.uint64(0))
 
 
 def narrowed(v: Tensor, dtype: torch.dtype, key: Key | None) -> Tensor:
@@ -29,10 +26,7 @@ def narrowed(v: Tensor, dtype: torch.dtype, key: Key | None) -> Tensor:
     # What has few enough bits for a shorter dtype has them for float32.
     wide = plain(v).astype(np.float64, copy=False)
     out = np.empty(v.shape, dtype=np.float32)
-    if v.numel() < _SHORT:
-        _narrow(wide.reshape(-1), key.uniform(v.numel()).numpy(), *_NO_WORDS, *FORMATS[dtype], out.reshape(-1))
-    else:
-        _narrow(wide.reshape(-1), _NONE, *words(key), *FORMATS[dtype], out.reshape(-1))
+    _narrow(wide.reshape(-1), *uniform_source(key, v.numel()), *FORMATS[dtype], out.reshape(-1))
     return torch.from_numpy(out).to(dtype)
 
 
@@ -43,13 +37,11 @@ def narrowed_number(value: float, dtype: torch.dtype, key: Key | None) -> float:
     if key is None:
         return float(torch.tensor(value, dtype=dtype))
     out = np.empty(1, dtype=np.float32)
-    _narrow(np.array([value]), np.array([key.number()]), *_NO_WORDS, *FORMATS[dtype], out)
+    _narrow(np.array([value]), *uniform_source(key, 1), *FORMATS[dtype], out)
     return float(out[0])
 
 
 def _narrow_scalar(v, given, offset, inner, bits, lowest, out):  # type: ignore[no-untyped-def]
-    """With the uniforms that are given, or with those of a key's words where none are."""
-    drawn = len(given) == 0
     exponents = v.view(np.int64)
     power = np.empty(2, dtype=np.int64)
     factors = power.view(np.float64)
@@ -59,8 +51,7 @@ def _narrow_scalar(v, given, offset, inner, bits, lowest, out):  # type: ignore[
         power[1] = (1023 - below) << 52
         y = v[i] * factors[1]
         low = np.floor(y)
-        u = np.float64(uniform_bits(offset, inner, i)) * UNIT if drawn else given[i]
-        if u < y - low:
+        if uniform_at(given, offset, inner, i) < y - low:
             low += 1.0
         out[i] = low * factors[0]
 
@@ -76,9 +67,8 @@ def _narrow_reference(
 ) -> None:
     dtype = next(dtype for dtype, form in FORMATS.items() if form == (bits, lowest))
     with np.errstate(over="ignore"):
-        drawn = uniform_bits(offset, inner, np.arange(len(v), dtype=np.uint64)) * UNIT
-    u = given if len(given) else drawn
+        u = uniform_at(given, offset, inner, np.arange(len(v)))
     out[:] = round_to_dtype(torch.from_numpy(v), dtype, torch.from_numpy(u)).float().numpy()
 
 
-_narrow = Loop(_narrow_scalar, _narrow_reference, uses=[uniform_bits])
+_narrow = Loop(_narrow_scalar, _narrow_reference, uses=[uniform_at])

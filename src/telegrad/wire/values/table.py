@@ -6,11 +6,11 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import ClassVar
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from telegrad.errors import WireError
+from telegrad.kernels.magnitudes import plain
 from telegrad.kernels.narrowing import narrowed
 from telegrad.random import Key
 from telegrad.wire.bits import Reader, pack_varint, varint_nbytes
@@ -28,7 +28,7 @@ __all__ = ["Table"]
 
 @dataclass(frozen=True)
 class Table(Values):
-    """table[symbol]: few distinct numbers, sent once, and which one each entry is."""
+    """table[symbol]: few distinct numbers, sent once, and which one each entry is, uint8, uint16 or int64."""
 
     tag: ClassVar[int] = 4
     symbol: Tensor = field(repr=False)
@@ -39,7 +39,16 @@ class Table(Values):
         return len(self.symbol)
 
     def numbers(self) -> Tensor:
-        return self.table[self.symbol]
+        return self._looked_up(self.table)
+
+    def numbers_as(self, dtype: torch.dtype) -> Tensor:
+        return self._looked_up(self.table.to(dtype))
+
+    def _looked_up(self, table: Tensor) -> Tensor:
+        # numpy, unlike torch, takes indices of any integer type; it has no bfloat16.
+        if table.dtype == torch.bfloat16:
+            return self._looked_up(table.float()).to(table.dtype)
+        return torch.from_numpy(plain(table).take(plain(self.symbol)))
 
     def largest(self) -> float:
         return largest_of(self.table)
@@ -52,7 +61,7 @@ class Table(Values):
 
     @cached_property
     def _symbols(self) -> Integers:
-        return Integers(self.symbol.cpu().numpy().astype(np.int64))
+        return Integers(plain(self.symbol))
 
     def sizes(self, dtype: torch.dtype) -> Sizes:
         return {
@@ -75,7 +84,7 @@ class Table(Values):
         table = (
             torch.frombuffer(raw, dtype=scalar_dtype(dtype)).double() if size else torch.zeros(0, dtype=torch.float64)
         )
-        symbol = Integers.read(reader, n)
+        symbol = Integers.read_narrow(reader, n)
         if n and int(symbol.max()) >= size:
             raise WireError(f"the message refers to entry {int(symbol.max())} of a table of {size}")
         return cls(torch.from_numpy(symbol), table)
