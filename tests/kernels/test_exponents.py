@@ -38,12 +38,14 @@ def test_every_form_splits_and_rounds_alike(n, dtype, disable_numba, threads):
         assert torch.equal(negative, x < 0)
         assert torch.equal(powers.to(torch.int64), exponent + (key.uniform(n) < fraction))
         negative, below, mantissa = split(v, bits)
-        assert torch.equal(negative, x < 0) and torch.equal(below.to(torch.int64), exponent)
+        assert torch.equal(negative, x < 0)
+        assert torch.equal(below.to(torch.int64), exponent)
         assert torch.equal(mantissa.double(), fraction * 2.0**bits)
         # Together again they are the tensor.
         assert torch.equal(joined(negative, below, mantissa, 2.0**-bits, torch.float64), x)
         low, counts = bit_counts(below, mantissa, bits)
-        assert low == int(exponent.min()) and len(counts) == int(exponent.max()) - low + 1
+        assert low == int(exponent.min())
+        assert len(counts) == int(exponent.max()) - low + 1
         for level in (1, bits // 2, bits):
             of_bit = (mantissa.to(torch.int64) >> (bits - level)) & 1
             assert torch.equal(counts[:, level - 1], torch.bincount(exponent - low, of_bit.double()).to(torch.int64))
