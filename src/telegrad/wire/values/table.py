@@ -45,10 +45,8 @@ class Table(Values):
         return self._looked_up(self.table.to(dtype))
 
     def _looked_up(self, table: Tensor) -> Tensor:
-        # numpy, unlike torch, takes indices of any integer type; it has no bfloat16.
-        if table.dtype == torch.bfloat16:
-            return self._looked_up(table.float()).to(table.dtype)
-        return torch.from_numpy(plain(table).take(plain(self.symbol)))
+        # numpy, unlike torch, takes indices of any integer type.
+        return torch.from_numpy(plain(table).take(plain(self.symbol))).to(table.dtype)
 
     def largest(self) -> float:
         return largest_of(self.table)
