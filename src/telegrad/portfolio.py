@@ -8,15 +8,15 @@ from dataclasses import dataclass, field
 from functools import partial
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from telegrad.compressors.base import Compressor, Encoded
 from telegrad.compressors.ecdq import ECDQ
 from telegrad.compressors.eden import Eden, cells_rate
-from telegrad.compressors.head_tail import Heads, HeadTail
+from telegrad.compressors.head_tail import Heads, HeadTail, encode_with
 from telegrad.compressors.importance import Importance
 from telegrad.compressors.qsgd import QSGD
+from telegrad.kernels.octaves import Octaves, octaves
 from telegrad.random import Key
 from telegrad.spec import check_that, register
 from telegrad.wire.integers import table_bits
@@ -46,17 +46,15 @@ class Magnitudes:
 
     @staticmethod
     def of(v: Tensor) -> Magnitudes:
-        """The histogram of a flat, non-zero vector; float64, relative to its largest entry's binary exponent."""
-        magnitude = v.double().abs().cpu()
-        # A float32's exponent and first six mantissa bits number the bins; smaller entries than it holds count as zero.
-        relative = magnitude / float(magnitude.max())
-        step = (relative.float().view(torch.int32) >> 17).numpy()
-        bins = int(step.max()) + 1
-        count = np.bincount(step, minlength=bins)[:0:-1]
-        total = np.bincount(step, magnitude.numpy(), bins)[:0:-1]
-        square = np.bincount(step, magnitude.square().numpy(), bins)[:0:-1]
+        """Those of a flat, non-zero vector; entries smaller than the histogram tells from zero count as zero."""
+        return Magnitudes.in_order(octaves(v))
+
+    @staticmethod
+    def in_order(histogram: Octaves) -> Magnitudes:
+        """The bins of a histogram that are not empty."""
+        count, total, square = (x[:0:-1] for x in (histogram.count, histogram.total, histogram.square))
         kept = count > 0
-        return Magnitudes(len(v), count[kept].astype(np.float64), total[kept], square[kept])
+        return Magnitudes(histogram.d, count[kept].astype(np.float64), total[kept], square[kept])
 
     @property
     def mean(self) -> np.ndarray:
@@ -71,11 +69,15 @@ class Magnitudes:
 
 @dataclass(frozen=True)
 class Choice:
-    """A compressor of the portfolio with its predicted price in bits and squared error for one vector."""
+    """A compressor of the portfolio with its predicted price in bits and squared error for one vector.
+
+    `encode`: what it makes of that vector with a key, where the prediction has found out things that it needs.
+    """
 
     compressor: Compressor
     bits: float
     error: float
+    encode: Callable[[Key], Encoded] | None = field(default=None, compare=False, repr=False)
 
 
 def _binary_entropy(share: float) -> float:
@@ -142,7 +144,8 @@ class Portfolio:
     """
 
     def __init__(self, v: Tensor) -> None:
-        self.v, self.magnitudes, self.heads = v, Magnitudes.of(v), Heads(v)
+        histogram = octaves(v)
+        self.v, self.magnitudes, self.heads = v, Magnitudes.in_order(histogram), Heads(histogram, v.dtype)
 
     def at(self, bits: float) -> list[Choice]:
         """The choices at `bits` a coordinate, the least predicted error first; there always is one."""
@@ -160,7 +163,8 @@ class Portfolio:
         # Below a certain budget rotated messages cannot be so short.
         d, dtype = len(self.v), self.v.dtype
         if not found or cells_rate(budget, d, dtype) > cells_rate(0.0, d, dtype):
-            found.append(Choice(HeadTail(rate), budget, self.heads.best(rate * d)[2]))
+            head = self.heads.best(rate * d)
+            found.append(Choice(HeadTail(rate), budget, head.error, partial(encode_with, head, self.v, rate)))
         return sorted(found, key=lambda choice: choice.error)
 
 
@@ -215,7 +219,8 @@ class Auto(Compressor):
         return max(0.0, 1 - self.omega(d))
 
     def _encode(self, v: Tensor, key: Key) -> Encoded:
-        return self.choose(v).compressor._encode(v, key)
+        choice = self.choose(v)
+        return choice.encode(key) if choice.encode else choice.compressor._encode(v, key)
 
     def _variance(self, v: Tensor) -> float:
         return self.choose(v).compressor._variance(v)

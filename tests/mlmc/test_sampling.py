@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import telegrad as tg
-from telegrad.mlmc.sampling import draw_counts, inclusions, joint_moment, level_uniforms, second_moments
+from telegrad.mlmc.sampling import drawn_levels, inclusions, joint_moment, level_uniforms, second_moments
 
 T1 = torch.tensor([4.0, 2, 1, 0.5], dtype=torch.float64)
 WEIGHTS = torch.tensor([4.0, 0.0, 2.0, 1.0, 0.5, 0.5], dtype=torch.float64)
@@ -16,7 +16,8 @@ SKEWED = tg.Key(3).normal(40) ** 3
 
 
 def drawn(pi, sampling, draws, seed):
-    return draw_counts(pi, sampling, level_uniforms(sampling, draws, len(pi), tg.Key(seed), 1))
+    found = drawn_levels(pi.numpy(), sampling, level_uniforms(sampling, draws, len(pi), tg.Key(seed), 1))
+    return torch.tensor([found.get(level, 0) for level in range(1, len(pi) + 1)])
 
 
 @pytest.mark.parametrize(("sampling", "draws"), DESIGNS)
@@ -173,7 +174,7 @@ def test_coordinated_uniforms_are_spread_evenly_and_uniform_for_each_worker(samp
     alone = torch.empty(n)
     for i in range(n):
         keys = [tg.Key(i).fold(role="uplink", rank=rank) for rank in range(workers)]
-        first = torch.stack([level_uniforms(sampling, 3, 5, key, workers)[0] for key in keys])
+        first = torch.tensor([level_uniforms(sampling, 3, 5, key, workers)[0] for key in keys])
         assert sorted((first * workers).to(torch.int64).tolist()) == list(range(workers))
         alone[i] = first[2]
     ordered = alone.double().sort().values

@@ -15,7 +15,7 @@ from telegrad.errors import InputError, NonFiniteError
 from telegrad.kernels.compiled import each
 from telegrad.kernels.device import on_gpu
 from telegrad.kernels.magnitudes import largest_magnitude
-from telegrad.kernels.reference import round_to_dtype
+from telegrad.kernels.narrowing import narrowed
 from telegrad.random import Key
 from telegrad.spec import Registered
 from telegrad.wire.code import Code, Term
@@ -142,7 +142,8 @@ class Compressor(Registered, ABC):
         flat = flattened(x)
         shaped = self.for_shape(tuple(x.shape))
         # That a vector is not zero shows in its first entries, mostly.
-        v, shift = (flat, 0) if flat.numel() and shaped.checks(flat) and bool(flat[:64].any()) else _scaled(flat, x)
+        trusted = flat.numel() and shaped.checks(flat) and (bool(flat[0]) or bool(flat[:64].any()))
+        v, shift = (flat, 0) if trusted else _scaled(flat, x)
         if v is None:
             return Encoded(())
         encoded = shaped._encode(v if on_gpu(v) and shaped.on_gpu(v) else v.cpu(), key)
@@ -232,7 +233,7 @@ def overflows(compressor: Compressor, dtype: torch.dtype) -> NonFiniteError:
 
 def representable(x: Tensor, dtype: torch.dtype, key: Key, owner: Compressor) -> Tensor:
     """float64 `x` as a tensor of `dtype`, rounded stochastically, for `owner` to compress once more."""
-    rounded = round_to_dtype(x, dtype, key.uniform(len(x), device=x.device))
+    rounded = narrowed(x, dtype, key)
     if not bool(rounded.isfinite().all()):
         raise overflows(owner, dtype)
     return rounded

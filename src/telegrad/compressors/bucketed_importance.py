@@ -5,12 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from telegrad.compressors.base import Compressor, Encoded
 from telegrad.compressors.coding import coding_omega, coding_variance, nonzero_term
-from telegrad.kernels.reference import binary_exponent, power_of_two
+from telegrad.kernels.energies import drawn_by_exponent, energies, exponent_of
+from telegrad.kernels.scatter import taken
 from telegrad.random import Key
 from telegrad.spec import Amount, check_amount, register, resolve_amount
 from telegrad.wire.positions import IndexSet
@@ -44,36 +46,36 @@ class BucketedImportance(Compressor):
     def alpha(self, d: int) -> float:
         return max(0.0, 1 - self.omega(d))
 
-    def _probabilities(self, x: Tensor) -> Tensor:
-        """π of every entry, zero for zeros."""
-        k, present = resolve_amount(self, "k", len(x)), x != 0
-        if int(present.sum()) <= k:
-            return present.double()
-        # From the largest exponent down. Mantissas instead of entries: no square overflows or vanishes.
-        exponent = binary_exponent(x).to(torch.int64).clamp(min=-1022)
-        top = int(exponent[present].max())
-        bucket, mantissa = top - exponent, x / power_of_two(exponent)
-        count = torch.bincount(bucket[present])
-        energy = torch.bincount(bucket[present], mantissa[present].square())
-        size = power_of_two(top - torch.arange(len(count), device=x.device)) * (energy / count.clamp(min=1)).sqrt()
+    def _law(self, v: Tensor) -> tuple[int, np.ndarray]:
+        """The largest exponent, and the probability of the entries of it and of every lower one."""
+        k = resolve_amount(self, "k", len(v))
+        top, count, energy = energies(v)
+        if int(count.sum()) <= k:
+            return top, np.ones(len(count))
         # With r buckets certain, λ = (k − their entries) / Σ of the others' n √(e/n); the first r that leaves the next
         # bucket a probability of at most 1 is right (A5.2).
-        left = k - (count.cumsum(0) - count)
-        factor = left / (count * size).flip(0).cumsum(0).flip(0)
-        fits = (left > 0) & (factor * size <= 1) & (count > 0)
-        chosen = factor[int(fits.nonzero()[0])]
-        return torch.where(present, (chosen * size).clamp(max=1.0)[bucket.clamp(0, len(count) - 1)], 0.0)
+        size = np.ldexp(np.sqrt(energy / np.maximum(count, 1)), top - np.arange(len(count)))
+        left = k - (count.cumsum() - count)
+        with np.errstate(over="ignore", invalid="ignore"):  # where hardly anything is left, the factor is infinite
+            factor = left / (count * size)[::-1].cumsum()[::-1]
+            fits = (left > 0) & (factor * size <= 1) & (count > 0)
+        return top, np.minimum(factor[np.flatnonzero(fits)[0]] * size, 1.0)
 
     def _encode(self, v: Tensor, key: Key) -> Encoded:
-        x = v.double()
-        probability = self._probabilities(x)
-        which = (key.uniform(len(x), device=x.device) < probability).nonzero().squeeze(1)
-        sent = x[which] / probability[which]
-        return Encoded((nonzero_term(IndexSet(len(x), which), sent, self.values, v.dtype, key),))
+        top, probability = self._law(v)
+        which = drawn_by_exponent(v, top, probability, key)
+        kept = taken(v, which).double()
+        sent = kept / torch.from_numpy(probability[top - exponent_of(kept)])
+        return Encoded((nonzero_term(IndexSet(len(v), which), sent, self.values, v.dtype, key),))
+
+    def _probabilities(self, v: Tensor) -> Tensor:
+        """π of every entry, zero for zeros."""
+        top, probability = self._law(v)
+        place = np.clip(top - exponent_of(v), 0, len(probability) - 1)
+        return torch.where(v.cpu() != 0, torch.from_numpy(probability[place]), 0.0)
 
     def _variance(self, v: Tensor) -> float:
-        x = v.double()
-        probability = self._probabilities(x)
+        x, probability = v.double(), self._probabilities(v)
         x, probability = x[probability > 0], probability[probability > 0]
         coding = sum(
             float(p) * coding_variance(x[probability == p] / p, self.values, v.dtype) for p in probability.unique()

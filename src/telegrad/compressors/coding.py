@@ -14,8 +14,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from telegrad.kernels.exponents import rounded_to_powers
 from telegrad.kernels.magnitudes import largest_magnitude, plain
-from telegrad.kernels.reference import binary_exponent, power_of_two, round_to_dtype, rounding_variance
+from telegrad.kernels.narrowing import narrowed
+from telegrad.kernels.reference import binary_exponent, power_of_two, rounding_variance
 from telegrad.kernels.scatter import taken
 from telegrad.kernels.uniforms import drawn_in_proportion
 from telegrad.random import Key
@@ -49,12 +51,9 @@ def code_values(positions: Positions, v: Tensor, coding: Coding, dtype: torch.dt
     if coding == "fp32":
         return Term(positions, Floats(v).rounded(dtype, key))
     if coding == "bf16":
-        return Term(positions, Floats(round_to_dtype(v, torch.bfloat16, key.uniform(len(v), device=v.device))))
+        return Term(positions, Floats(narrowed(v, torch.bfloat16, key)))
     if coding == "log":
-        uniforms = key.uniform(len(v), device=v.device)
-        exponent = binary_exponent(v).to(torch.int64)
-        fraction = v.abs() / power_of_two(exponent) - 1
-        return Term(positions, Exponents(v < 0, exponent + (uniforms < fraction)))
+        return Term(positions, Exponents(*rounded_to_powers(v, key)))
     largest = largest_magnitude(v)
     kept = drawn_in_proportion(v, largest, key)
     grid = Grid(torch.from_numpy(np.sign(plain(taken(v, kept))).astype(np.int64)), largest)

@@ -169,7 +169,7 @@ def entropy_coded_term(x: Tensor, budget: float, dtype: torch.dtype, key: Key) -
     symmetric in the rotated entries, so it biases nothing.
     """
     d = len(x)
-    vector, rate = _DeadZone(x, key), cells_rate(budget, d, dtype)
+    vector, rate = _DeadZone(x, key), float(cells_rate(budget, d, dtype))
     best: tuple[float, Term] | None = None
     for _ in range(4):
         term = Term(All(d), vector.coded(rate).rounded(dtype, key))
@@ -183,13 +183,13 @@ def entropy_coded_term(x: Tensor, budget: float, dtype: torch.dtype, key: Key) -
     return best[1]
 
 
-def cells_rate(budget: float, d: int, dtype: torch.dtype = torch.float32) -> float:
+def cells_rate(budget: float | np.ndarray, d: int, dtype: torch.dtype = torch.float32) -> np.ndarray:
     """Bits an entry that a message of `budget` bits has for its symbols, by estimate; never less than a block's one
     entry costs.
     """
     header = 8 * (12 + 10 + 9 + scalar_nbytes(dtype) * len(block_sizes(d)))
     lanes = 32 * state_count(d)
-    rate = (budget - header) / d
+    rate = (np.asarray(budget) - header) / d
     # Dense symbols carry the states of an entropy coder; the places of few are coded 2 % above their entropy.
-    rate = rate - lanes / d if d >= 512 and rate - lanes / d >= 0.3 else 0.98 * rate
-    return float(min(12.0, max(rate, _LEAST)))
+    rate = np.where((d >= 512) & (rate - lanes / d >= 0.3), rate - lanes / d, 0.98 * rate)
+    return np.clip(rate, _LEAST, 12.0)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from telegrad.compressors.base import Compressor, Encoded
-from telegrad.kernels.reference import binary_exponent, power_of_two
+from telegrad.kernels.exponents import split
 from telegrad.random import Key
 from telegrad.spec import check_that, register
 from telegrad.wire.code import Term
@@ -45,15 +45,14 @@ def split_floats(v: Tensor) -> SplitFloats:
     """Sign, exponent and mantissa of v's entries, as integers; subnormal float32 and 16-bit numbers are
     renormalised.
     """
-    bits, x = MANTISSA_BITS[v.dtype], v.double()
-    normal = x.abs() >= 2.0**-1022
     positions: Positions = All(len(v))
+    # 2^−1022 in the other dtypes is 0: there only zeros are left out.
+    normal = v.abs() >= 2.0**-1022 if v.dtype == torch.float64 else v != 0
     if not bool(normal.all()):
         which = normal.nonzero().squeeze(1)
-        positions, x = positions.keep(which), x[which]
-    exponent = binary_exponent(x).to(torch.int64)
-    mantissa = ((x.abs() / power_of_two(exponent) - 1) * 2.0**bits).to(torch.int64)
-    return SplitFloats(positions, x < 0, exponent, mantissa, bits)
+        positions, v = positions.keep(which), v[which]
+    bits = MANTISSA_BITS[v.dtype]
+    return SplitFloats(positions, *split(v, bits), bits)
 
 
 @register(

@@ -13,6 +13,8 @@ from telegrad.compressors.base import Compressor, Encoded
 from telegrad.compressors.eden import Eden, cells_rate, entropy_coded_term
 from telegrad.kernels.gaussian import entropy_coded_omega
 from telegrad.kernels.hadamard import block_sizes
+from telegrad.kernels.octaves import Octaves, entries_from, octaves, smallest_in
+from telegrad.kernels.scatter import taken
 from telegrad.random import Key
 from telegrad.spec import check_that, register
 from telegrad.wire.code import Code, Term
@@ -20,9 +22,10 @@ from telegrad.wire.integers import table_bits
 from telegrad.wire.positions import IndexSet
 from telegrad.wire.values import Floats, Grid, Values
 
-__all__ = ["HeadTail", "Heads"]
+__all__ = ["HeadTail", "Heads", "encode_with"]
 
 _HALVINGS = 6
+_MERGED = 4
 _CLOSER = 6
 # From so many on, magnitudes are entropy coded; fewer have a Golomb-Rice code.
 _WORTH_CODING = 512
@@ -56,22 +59,37 @@ class HeadTail(Compressor):
         return max(0.0, 1 - self.omega(d))
 
     def _encode(self, v: Tensor, key: Key) -> Encoded:
-        d, budget = len(v), self.bits * len(v)
-        steps = _magnitude_steps(v)
-        chosen, halvings, _ = _best_head(v, steps, budget)
-        index = (steps >= chosen).nonzero().squeeze(1)
-        if len(index) == 0:
-            return Encoded((entropy_coded_term(v, budget, v.dtype, key),))
-        head = Term(IndexSet(d, index), _rounded_head(v[index].double(), halvings, v.dtype))
-        rest = v.to(torch.float64 if v.dtype == torch.float64 else torch.float32, copy=True)
-        rest[index] = (v[index].double() - head.values.numbers()).to(rest.dtype)
-        if not bool(rest.any()):
-            return Encoded((head,))
-        left = budget - Code((), v.dtype, (head,)).nbits + Code((), v.dtype).nbits
-        return Encoded((head, entropy_coded_term(rest, left, v.dtype, key.fold(role="tail"))))
+        return encode_with(Heads(octaves(v), v.dtype).best(self.bits * len(v)), v, self.bits, key)
 
     def _variance(self, v: Tensor) -> float:
-        return _best_head(v, _magnitude_steps(v), self.bits * len(v))[2]
+        return Heads(octaves(v), v.dtype).best(self.bits * len(v)).error
+
+
+@dataclass(frozen=True)
+class Head:
+    """Which head pays: the entries from the magnitude t = `lowest` · max |v| on, rounded to multiples of
+    t / 2^halvings, and the squared error that is predicted; none where `lowest` is infinite.
+    """
+
+    lowest: float
+    halvings: int
+    error: float
+
+
+def encode_with(chosen: Head, v: Tensor, bits: float, key: Key) -> Encoded:
+    """v with this head, in `bits` a coordinate."""
+    d, budget = len(v), bits * len(v)
+    if math.isinf(chosen.lowest):
+        return Encoded((entropy_coded_term(v, budget, v.dtype, key),))
+    index = entries_from(v, chosen.lowest)
+    large = taken(v, index).double()
+    head = Term(IndexSet(d, index), _rounded_head(large, chosen.halvings, v.dtype))
+    rest = v.to(torch.float64 if v.dtype == torch.float64 else torch.float32, copy=True)
+    rest[index] = (large - head.values.numbers()).to(rest.dtype)
+    if not bool(rest.any()):
+        return Encoded((head,))
+    left = budget - Code((), v.dtype, (head,)).nbits + Code((), v.dtype).nbits
+    return Encoded((head, entropy_coded_term(rest, left, v.dtype, key.fold(role="tail"))))
 
 
 def _rounded_head(x: Tensor, halvings: int, dtype: torch.dtype) -> Values:
@@ -83,38 +101,22 @@ def _rounded_head(x: Tensor, halvings: int, dtype: torch.dtype) -> Values:
     return Grid((magnitude * x.sign()).to(torch.int64), step)
 
 
-def _magnitude_steps(v: Tensor) -> Tensor:
-    """Sixteen steps to an octave, increasing with |v|: the leading bits of |v| / max |v| as a float32; int64."""
-    magnitude = v.double().abs()
-    return ((magnitude / magnitude.max()).float().view(torch.int32) >> 19).to(torch.int64)
-
-
-def _best_head(v: Tensor, steps: Tensor, budget: float) -> tuple[int, int, float]:
-    """(the lowest step of the head, halvings of t, the predicted squared error); a step above all is no head."""
-    return Heads(v, steps).best(budget)
-
-
 class Heads:
-    """A histogram of magnitudes, from which the best head for any budget is predicted."""
+    """A histogram of magnitudes, sixteen steps to an octave, from which the best head for any budget is predicted."""
 
-    def __init__(self, v: Tensor, steps: Tensor | None = None) -> None:
-        steps = _magnitude_steps(v) if steps is None else steps
-        squares = v.double().square()
+    def __init__(self, histogram: Octaves, dtype: torch.dtype) -> None:
+        counts, energies = (_merged(sums)[::-1].cumsum() for sums in (histogram.count, histogram.square))
         # From the highest step downward.
-        counts = torch.bincount(steps).flip(0).cumsum(0).cpu().numpy()
-        energies = torch.bincount(steps, weights=squares).flip(0).cumsum(0).cpu().numpy()
         used = np.flatnonzero(np.diff(counts, prepend=0))
-        self.used = used[counts[used] < len(v)]
-        self.d, self.dtype, self.steps, self.energy = len(v), v.dtype, len(counts), float(energies[-1])
-        self.counts, self.kept = counts[self.used].astype(np.float64), energies[self.used]
+        self.used = used[counts[used] < histogram.d]
+        self.d, self.dtype, self.largest = histogram.d, dtype, histogram.largest
+        self.counts, self.kept, self.energy = counts[self.used].astype(np.float64), energies[self.used], energies[-1]
         # The lower ends of the steps, relative to the largest magnitude; a step is 1/16 of its octave.
-        lowest = torch.from_numpy(((self.steps - 1 - self.used) << 19).astype(np.int32))
-        self.lower = lowest.view(torch.float32).double().numpy()
-        self.largest = float(v.abs().max())
+        self.lower = smallest_in(_MERGED * (len(counts) - 1 - self.used))
 
-    def best(self, budget: float) -> tuple[int, int, float]:
-        """(the lowest step of the head, halvings of t, the predicted squared error); a step above all is no head."""
-        best = self.steps, 0, self.energy * float(_tail_omega(np.array([budget]), self.d, self.dtype)[0])
+    def best(self, budget: float) -> Head:
+        """The head with the least predicted error in a message of `budget` bits."""
+        best = Head(math.inf, 0, float(self.energy * _tail_omega(budget, self.d, self.dtype)))
         k, places = self.counts, _index_bits(self.d, self.counts)
         # The magnitudes beyond t about follow a power law, whose differential entropy tells where to look closer.
         falls = np.log(self.lower)
@@ -130,9 +132,9 @@ class Heads:
             for at in hopeful[np.argsort(error)][:_CLOSER]:
                 dear = places[at] + k[at] + self._symbol_bits(int(at), halvings) + 80
                 if dear <= 0.9 * budget:
-                    exact = float(left[at] * _tail_omega(np.array([budget - dear]), self.d, self.dtype)[0])
-                    if exact < best[2]:
-                        best = self.steps - 1 - int(self.used[at]), halvings, exact
+                    exact = float(left[at] * _tail_omega(budget - dear, self.d, self.dtype))
+                    if exact < best.error:
+                        best = Head(float(self.lower[at]), halvings, exact)
         return best
 
     def _symbol_bits(self, at: int, halvings: int) -> float:
@@ -154,9 +156,13 @@ class Heads:
         return rice if total < _WORTH_CODING else min(rice, bits + table_bits(top))
 
 
-def _tail_omega(budget: np.ndarray, d: int, dtype: torch.dtype) -> np.ndarray:
-    rates = np.array([cells_rate(float(bits), d, dtype) for bits in budget])
-    return np.minimum(entropy_coded_omega(rates), max(block_sizes(d)) - 1.0)
+def _merged(sums: np.ndarray) -> np.ndarray:
+    """Sums over sixteenths of an octave from those over 64ths."""
+    return np.add.reduceat(sums, np.arange(0, len(sums), _MERGED))
+
+
+def _tail_omega(budget: float | np.ndarray, d: int, dtype: torch.dtype) -> np.ndarray:
+    return np.minimum(entropy_coded_omega(cells_rate(budget, d, dtype)), max(block_sizes(d)) - 1.0)
 
 
 def _index_bits(d: int, k: np.ndarray) -> np.ndarray:

@@ -40,18 +40,21 @@ class Natural(Compressor):
         return 0.875
 
     def _parts(self, v: Tensor) -> tuple[Tensor, Tensor]:
-        """The places of the top binade, and all the other non-zero ones."""
+        """Which entries are of the top binade, and which are all the other non-zero ones."""
         # A float64 tensor near the top comes scaled down to 1; its overflow shows only when it is scaled back.
-        top = v.abs().double() > torch.finfo(v.dtype).max / 2
-        normal = v.abs().double() >= 2.0**-1022
-        return top.nonzero().squeeze(1), (normal & ~top).nonzero().squeeze(1)
+        magnitude = v.abs()
+        top = magnitude > torch.finfo(v.dtype).max / 2
+        normal = magnitude >= 2.0**-1022 if v.dtype == torch.float64 else magnitude > 0
+        return top, normal & ~top
 
     def _encode(self, v: Tensor, key: Key) -> Encoded:
         d = len(v)
         top, rest = self._parts(v)
-        positions = All(d) if len(rest) == d else IndexSet(d, rest)
-        coded = code_values(positions, v[rest].double(), "log", v.dtype, key)
-        return Encoded((coded, Term(IndexSet(d, top), Floats(v[top]))) if len(top) else (coded,))
+        if bool(rest.all()):
+            return Encoded((code_values(All(d), v, "log", v.dtype, key),))
+        sets = [which.nonzero().squeeze(1) for which in (rest, top)]
+        coded = code_values(IndexSet(d, sets[0]), v[sets[0]], "log", v.dtype, key)
+        return Encoded((coded, Term(IndexSet(d, sets[1]), Floats(v[sets[1]]))))
 
     def _variance(self, v: Tensor) -> float:
         return coding_variance(v[self._parts(v)[1]].double(), "log", v.dtype)

@@ -6,16 +6,19 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from telegrad.compressors.base import Compressor, Encoded
 from telegrad.compressors.dithering import dithering_omega, p_norm
-from telegrad.kernels.reference import binary_exponent, power_of_two
+from telegrad.kernels.exponents import level_below, rounded_to_levels
+from telegrad.kernels.magnitudes import plain
+from telegrad.kernels.reference import power_of_two
 from telegrad.random import Key
 from telegrad.spec import check_that, register
 from telegrad.wire.code import Term
-from telegrad.wire.positions import All
+from telegrad.wire.positions import All, IndexSet
 from telegrad.wire.values import Table
 
 __all__ = ["NaturalDithering"]
@@ -55,33 +58,28 @@ class NaturalDithering(Compressor):
     def alpha(self, d: int) -> float:
         return max(0.0, 1 - self.omega(d))
 
-    def _levels_below(self, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """The level below each y (0 for zero, l for 2^(l−s)), its value, and how far on the way to the next y is."""
-        exponent = binary_exponent(torch.where(y > 0, y, 2.0**-60)).clamp(max=0).to(torch.int64)
-        level = (exponent + self.levels).clamp(min=0)
-        value = self._points[level]
-        above = self._points[(level + 1).clamp(max=self.levels)]
-        return level, value, torch.where(above > value, (y - value) / (above - value), 0.0)
-
     @property
     def _points(self) -> Tensor:
         exponents = torch.arange(1 - self.levels, 1)
         return torch.cat([torch.zeros(1, dtype=torch.float64), power_of_two(exponents)])
 
     def _encode(self, v: Tensor, key: Key) -> Encoded:
-        x = v.double()
-        norm = p_norm(x, float(self.norm))
-        level, _, share = self._levels_below((x.abs() / norm).clamp(max=1.0))
-        level = level + (key.uniform(len(v), device=v.device) < share)
-        which = level.nonzero().squeeze(1)
-        signed = torch.where(v < 0, -level, level)[which]
-        present, symbol = torch.unique(signed, return_inverse=True)
-        table = Table(symbol, present.sign() * self._points[present.abs()] * norm)
-        return Encoded((Term(All(len(v)).keep(which), table.rounded(v.dtype, key.fold(role="scale"))),))
+        norm, s = p_norm(v, float(self.norm)), self.levels
+        signed = plain(rounded_to_levels(v, norm, s, key))
+        which = np.flatnonzero(signed)
+        shifted = signed[which].astype(np.uint8) + np.uint8(s)  # from −s … s, modulo 256, to 0 … 2s
+        # Only the levels that occur are sent.
+        present = np.flatnonzero(np.bincount(shifted, minlength=2 * s + 1))
+        symbol = np.zeros(2 * s + 1, dtype=np.uint8)
+        symbol[present] = np.arange(len(present))
+        level = torch.from_numpy(present - s)
+        table = Table(torch.from_numpy(symbol[shifted]), level.sign() * self._points[level.abs()] * norm)
+        positions = All(len(v)) if len(which) == len(v) else IndexSet(len(v), torch.from_numpy(which))
+        return Encoded((Term(positions, table.rounded(v.dtype, key.fold(role="scale"))),))
 
     def _variance(self, v: Tensor) -> float:
         x = v.double()
         norm = p_norm(x, float(self.norm))
-        level, value, share = self._levels_below((x.abs() / norm).clamp(max=1.0))
-        step = torch.where(level == 0, self._points[1], value)
+        level, share = level_below((x.abs() / norm).clamp(max=1.0), self.levels)
+        step = self._points[level.clamp(min=1)]
         return norm**2 * float((step.square() * share * (1 - share)).sum())

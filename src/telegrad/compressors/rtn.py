@@ -10,6 +10,7 @@ from torch import Tensor
 
 from telegrad.compressors.gridded import Gridded
 from telegrad.kernels.magnitudes import largest_magnitude
+from telegrad.kernels.nearest import nearest_even, nearest_odd
 from telegrad.spec import register
 from telegrad.wire.values.base import scalar_dtype
 
@@ -25,13 +26,10 @@ def round_to_grid(v: Tensor, level: int, grid: GridKind = "mid_tread") -> tuple[
     Mid-tread (A16.1): s = δ, |q| <= 2^(level−1) − 1, halves go to the even point; level 1 has the one point 0. Mid-rise
     (A16.2): s = δ/2 and q odd, |q| <= 2^level − 1, halves go up; level 1 is c sign(v) with sign(0) = +1.
     """
-    x = v.double()
-    step = 2 * float(x.abs().max()) / (2**level - 1)
+    step = 2 * largest_magnitude(v) / (2**level - 1)
     if grid == "mid_rise":
-        cell = (x / step + 2 ** (level - 1)).floor().clamp(0, 2**level - 1).to(torch.int64)
-        return 2 * cell - (2**level - 1), step / 2
-    top = 2 ** (level - 1) - 1
-    return (x / step).round().clamp(-top, top).to(torch.int64), step
+        return nearest_odd(v, step, 2**level - 1), step / 2
+    return nearest_even(v, step, 2 ** (level - 1) - 1), step
 
 
 @register(
@@ -56,8 +54,7 @@ class RTN(Gridded):
         return (1 - t) / (1 + (d - 1) * t)
 
     def symbols(self, v: Tensor) -> tuple[Tensor, float]:
-        symbol, step = round_to_grid(v, self.level, self.grid)
-        return symbol.cpu(), step
+        return round_to_grid(v, self.level, self.grid)
 
     def _carried(self, step: float, v: Tensor) -> float:
         carried = super()._carried(step, v)

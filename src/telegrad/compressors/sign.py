@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from telegrad.compressors.base import Compressor, Encoded
+from telegrad.kernels.magnitudes import sum_of_magnitudes
 from telegrad.random import Key
 from telegrad.spec import register
 from telegrad.wire.code import Term
@@ -43,19 +44,20 @@ class Sign(Compressor):
     def _encode(self, v: Tensor, key: Key) -> Encoded:
         values: Values
         if self.scale == "mean":
-            values = Grid(torch.where(v < 0, -1, 1), float(v.double().abs().mean()))
+            values = Grid(1 - 2 * (v < 0).to(torch.int8), sum_of_magnitudes(v) / len(v))
         else:
-            values = Table((v >= 0).to(torch.int64), _two_means(v.double()))
+            values = Table((v >= 0).to(torch.uint8), _two_means(v))
         return Encoded((Term(All(len(v)), values.rounded(v.dtype, None)),))
 
     def _variance(self, v: Tensor) -> float:
         x = v.double()
         if self.scale == "mean":
             return float(x.square().sum() - x.abs().sum() ** 2 / len(x))
-        return float((x - _two_means(x)[(x >= 0).to(torch.int64)]).square().sum())
+        return float((x - _two_means(v)[(x >= 0).to(torch.int64)]).square().sum())
 
 
-def _two_means(x: Tensor) -> Tensor:
-    """The means of the entries below 0 and of the others; 0 for an empty group."""
-    groups = [x[x < 0], x[x >= 0]]
-    return torch.stack([group.mean() if len(group) else torch.zeros((), dtype=x.dtype) for group in groups])
+def _two_means(v: Tensor) -> Tensor:
+    """The means of the entries below 0 and of the others; 0 for an empty group. float64."""
+    below, above = v[v < 0], v[v >= 0]
+    means = [-sum_of_magnitudes(below) / max(1, len(below)), sum_of_magnitudes(above) / max(1, len(above))]
+    return torch.tensor(means, dtype=torch.float64)

@@ -13,11 +13,15 @@ from torch import Tensor
 from telegrad.kernels.compiled import Loop, in_chunks
 from telegrad.kernels.device import with_gpu_form
 
-__all__ = ["largest_in", "largest_magnitude", "plain", "sum_of_magnitudes_in", "sums_of_squares", "sums_of_squares_in"]
+__all__ = [
+    *("largest_in", "largest_magnitude", "plain", "sum_of_magnitudes"),
+    *("sum_of_magnitudes_in", "sums_of_squares", "sums_of_squares_in"),
+]
 
 _LANES = 64
 _SHORT = (torch.bfloat16, torch.float16)
 _ALONE = 1 << 17  # too few to be shared out
+_SUMMED = 1 << 16
 _PIECE = 1 << 20  # 16-bit floats are widened in pieces, never as a whole
 
 
@@ -115,6 +119,19 @@ def sums_of_squares_in(x: np.ndarray, block: int) -> np.ndarray:
     out = np.empty(-(-len(x) // block))
     _square(x, block, out)
     return out
+
+
+def sum_of_magnitudes(v: Tensor) -> float:
+    """Σ |v_j| in float64: the sums over every 65536 neighbours, rounded once more when they are added."""
+    x = plain(v)
+    sums = in_chunks(
+        lambda _, start, stop: [
+            sum_of_magnitudes_in(x[low : min(stop, low + _SUMMED)]) for low in range(start, stop, _SUMMED)
+        ],
+        len(x),
+        _SUMMED,
+    )
+    return math.fsum(one for part in sums for one in part)
 
 
 def _sum_scalar(x: Any) -> float:

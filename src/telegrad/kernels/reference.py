@@ -6,21 +6,19 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from telegrad.kernels.compiled import Loop
-
 __all__ = [
+    "FORMATS",
     "binary_exponent",
     "descending_order",
     "power_of_two",
     "round_to_dtype",
     "round_to_integer",
-    "rounded_number",
     "rounding_variance",
     "sorted_descending",
 ]
 
-# (significand bits after the leading one, smallest exponent of a normal number)
-_FORMATS = {torch.float32: (23, -126), torch.bfloat16: (7, -126), torch.float16: (10, -14)}
+FORMATS = {torch.float32: (23, -126), torch.bfloat16: (7, -126), torch.float16: (10, -14)}
+"""Significand bits after the leading one, and the smallest exponent of a normal number."""
 
 
 def power_of_two(exponent: Tensor) -> Tensor:
@@ -42,7 +40,7 @@ def round_to_integer(y: Tensor, u: Tensor) -> Tensor:
 
 
 def _ulp(v: Tensor, dtype: torch.dtype) -> Tensor:
-    bits, lowest = _FORMATS[dtype]
+    bits, lowest = FORMATS[dtype]
     return power_of_two(binary_exponent(v).clamp(min=lowest) - bits)
 
 
@@ -55,52 +53,8 @@ def round_to_dtype(v: Tensor, dtype: torch.dtype, u: Tensor | None) -> Tensor:
         return v
     if u is None:
         return v.to(dtype)
-    if v.is_cuda:
-        return _rounded(v, dtype, u)
-    bits, lowest = _FORMATS[dtype]
-    # What has few enough bits for a shorter dtype has them for float32.
-    out = torch.empty(v.shape, dtype=torch.float32)
-    _round(v.detach().contiguous().numpy().reshape(-1), u.contiguous().numpy(), bits, lowest, out.numpy().reshape(-1))
-    return out.to(dtype)
-
-
-def rounded_number(value: float, dtype: torch.dtype, u: float | None) -> float:
-    """`round_to_dtype` of one number."""
-    if dtype == torch.float64:
-        return value
-    if u is None:
-        return float(torch.tensor(value, dtype=dtype))
-    out = np.empty(1, dtype=np.float32)
-    _round(np.array([value]), np.array([u]), *_FORMATS[dtype], out)
-    return float(out[0])
-
-
-def _rounded(v: Tensor, dtype: torch.dtype, u: Tensor) -> Tensor:
     ulp = _ulp(v, dtype)
     return (round_to_integer(v / ulp, u) * ulp).to(dtype)
-
-
-def _round_scalar(v, u, bits, lowest, out):  # type: ignore[no-untyped-def]
-    exponents = v.view(np.int64)
-    power = np.empty(2, dtype=np.int64)
-    factors = power.view(np.float64)
-    for i in range(len(v)):
-        below = max(((exponents[i] >> 52) & 0x7FF) - 1023, lowest) - bits
-        power[0] = (below + 1023) << 52
-        power[1] = (1023 - below) << 52
-        y = v[i] * factors[1]
-        low = np.floor(y)
-        if u[i] < y - low:
-            low += 1.0
-        out[i] = low * factors[0]
-
-
-def _round_reference(v: np.ndarray, u: np.ndarray, bits: int, lowest: int, out: np.ndarray) -> None:
-    dtype = next(dtype for dtype, form in _FORMATS.items() if form == (bits, lowest))
-    out[:] = _rounded(torch.from_numpy(v), dtype, torch.from_numpy(u)).float().numpy()
-
-
-_round = Loop(_round_scalar, _round_reference)
 
 
 def rounding_variance(v: Tensor, dtype: torch.dtype) -> Tensor:

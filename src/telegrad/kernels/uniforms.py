@@ -16,13 +16,18 @@ from telegrad.kernels.device import with_gpu_form
 from telegrad.kernels.magnitudes import plain
 from telegrad.random import Key
 
-__all__ = ["UNIT", "drawn_in_proportion", "stream_bits", "uniform_bits", "uniforms", "words"]
+__all__ = [
+    *("UNIT", "drawn_in_proportion", "stream_bits", "uniform_at"),
+    *("uniform_bits", "uniform_source", "uniforms", "words"),
+]
 
 _SHORT = 64  # below it, a few numpy operations are as quick as a compiled loop
 _WIDE = (torch.float32, torch.float64)
 _PIECE = 1 << 18
 _BLOCK = 256
 _CPU = torch.device("cpu")
+
+_NONE, _ZERO = np.empty(0), np.uint64(0)
 
 UNIT = 2.0**-53
 """What the integers of `uniform_bits` are multiplied by to lie in [0, 1); the product is exact."""
@@ -46,6 +51,18 @@ def stream_bits(offset, inner, i):  # type: ignore[no-untyped-def]
 def uniform_bits(offset, inner, i):  # type: ignore[no-untyped-def]
     """Element i of the stream as an integer below 2^53, uint64: what is a float in `Key.uniform`."""
     return stream_bits(offset, inner, i) >> _11
+
+
+def uniform_source(key: Key, n: int, few: int = _SHORT) -> tuple[np.ndarray, np.uint64, np.uint64]:
+    """What `uniform_at` takes for n numbers of `key.uniform`: the numbers themselves where they are `few`, else the
+    key's words.
+    """
+    return (key.uniform(n).numpy(), _ZERO, _ZERO) if n < few else (_NONE, *words(key))
+
+
+def uniform_at(given, offset, inner, i):  # type: ignore[no-untyped-def]
+    """Element i of `Key.uniform`, from what `uniform_source` gave."""
+    return given[i] if len(given) else np.float64(1.0) * uniform_bits(offset, inner, i) * UNIT
 
 
 def words(key: Key) -> tuple[np.uint64, np.uint64]:

@@ -13,7 +13,7 @@ from telegrad.compressors.base import Compressor, Encoded, checked
 from telegrad.compressors.coding import coding_omega, nonzero_term
 from telegrad.mlmc.ladder import MESSAGE_OVERHEAD, Ladder, Levels
 from telegrad.mlmc.probabilities import Law, level_probabilities, weighed_probabilities
-from telegrad.mlmc.sampling import Sampling, draw_counts, inclusions, level_uniforms
+from telegrad.mlmc.sampling import Sampling, drawn_levels, inclusions, level_uniforms
 from telegrad.mlmc.variance import Design, estimator_variance
 from telegrad.random import Key
 from telegrad.spec import check_that, register
@@ -125,8 +125,8 @@ class MLMC(Compressor):
         if law[base:].any():
             count = len(law) - base
             uniforms = level_uniforms(self.sampling, self.draws, count, key.fold(role="level"), self.workers)
-            counts = draw_counts(pi[base:] if base else pi, self.sampling, uniforms).numpy()
-            drawn += [(base + at + 1, float(counts[at]) / float(law[base + at])) for at in counts.nonzero()[0].tolist()]
+            counts = drawn_levels(law[base:], self.sampling, uniforms)
+            drawn += [(base + level, count / float(law[base + level - 1])) for level, count in counts.items()]
         return drawn
 
     def on_gpu(self, v: Tensor) -> bool:

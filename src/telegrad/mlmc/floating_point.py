@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from telegrad.compressors.floating_point import SplitFloats, split_floats
+from telegrad.kernels.exponents import bit_counts, joined
 from telegrad.kernels.reference import power_of_two
 from telegrad.mlmc.ladder import MESSAGE_OVERHEAD, Ladder, Levels, geometric_probabilities
 from telegrad.spec import register
@@ -46,9 +47,10 @@ class _MantissaPlanes(Levels):
         return self.split.mantissa >> self.split.bits - level & 1
 
     def norms(self) -> Tensor:
-        top = int(self.split.exponent.max())
-        energy = power_of_two((self.split.exponent - top).clamp(min=-1022)).square()
-        squares = torch.stack([(energy * self._bit(level)).sum() for level in range(1, self.split.bits + 1)]).cpu()
+        lowest, counts = bit_counts(self.split.exponent, self.split.mantissa, self.split.bits)
+        top = lowest + len(counts) - 1
+        energy = power_of_two(torch.arange(1 - len(counts), 1).clamp(min=-1022)).square()
+        squares = (energy[:, None] * counts).sum(0)
         return squares.sqrt() * 2.0 ** -torch.arange(1, self.split.bits + 1, dtype=torch.float64) * 2.0**top
 
     def costs(self) -> Tensor:
@@ -62,8 +64,8 @@ class _MantissaPlanes(Levels):
 
     def residual(self, level: int) -> tuple[Term, ...]:
         which = self._bit(level).nonzero().squeeze(1)
-        power = power_of_two(self.split.exponent[which]) * 2.0**-level
-        value = torch.where(self.split.negative[which], -power, power)
+        powers = joined(self.split.negative[which], self.split.exponent[which], None, 0.0, torch.float64)
+        value = powers * 2.0**-level
         return (Term(self.split.positions.keep(which), Floats(value)),)
 
     def joined(self, level: int, weight: float) -> tuple[Term, ...] | None:

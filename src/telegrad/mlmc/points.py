@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
+from telegrad.kernels.magnitudes import sums_of_squares
 from telegrad.mlmc.ladder import MESSAGE_OVERHEAD, Levels
 from telegrad.wire.code import Term
 from telegrad.wire.positions import IndexSet
@@ -32,9 +34,8 @@ class PointLevels(Levels):
 
     def norms(self) -> Tensor:
         points = (self._point(level) for level in range(self.count + 2))
-        return torch.stack(
-            [torch.linalg.vector_norm(fine - coarse) for coarse, fine in itertools.pairwise(points)]
-        ).cpu()
+        squares = [sums_of_squares(fine - coarse, 65536).tolist() for coarse, fine in itertools.pairwise(points)]
+        return torch.tensor([math.sqrt(math.fsum(sums)) for sums in squares], dtype=torch.float64)
 
     def costs(self) -> Tensor:
         entropies = []

@@ -68,9 +68,10 @@ def weighed_probabilities(norms: Tensor, costs: Tensor, excess: float) -> Tensor
     return p
 
 
-def draw_level(p: Tensor, u: float) -> int:
-    """The level (from 1) that u, uniform on [0, 1), draws from p by inversion; never one of probability zero."""
-    law = p.numpy()
+def draw_level(law: np.ndarray, u: float) -> int:
+    """The level (from 1) that u, uniform on [0, 1), draws by inversion; never one of probability zero."""
     cumulative = law.cumsum()
-    level = int(cumulative.searchsorted(u * cumulative[-1], side="right"))
-    return min(level, int(law.nonzero()[0][-1])) + 1
+    level = min(int(cumulative.searchsorted(u * cumulative[-1], side="right")), len(law) - 1)
+    while law[level] == 0.0:  # only where the product was rounded up to the whole sum
+        level -= 1
+    return level + 1

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from telegrad.compressors.rtn import GridKind, round_to_grid
+from telegrad.kernels.rounding import times_steps
 from telegrad.mlmc.ladder import Ladder, Levels, geometric_probabilities
 from telegrad.mlmc.points import PointLevels
 from telegrad.spec import check_that, register
@@ -54,7 +55,7 @@ class RTNLadder(Ladder):
 
     def _points(self, v: Tensor, level: int) -> Tensor:
         symbol, step = round_to_grid(v, level, self.grid)
-        return symbol.double() * step
+        return times_steps(symbol, torch.tensor([step], dtype=torch.float64), len(v), torch.float64)
 
     def levels(self, v: Tensor) -> Levels:
         return PointLevels(v, lambda level: self._points(v, level), self.grids, self._fixed())

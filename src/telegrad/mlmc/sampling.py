@@ -7,6 +7,7 @@ level by 1/π_l, so any design with π_l > 0 on the non-zero levels is unbiased;
 from __future__ import annotations
 
 import math
+from collections import Counter
 from typing import Literal
 
 import numpy as np
@@ -18,7 +19,7 @@ from telegrad.errors import InputError
 from telegrad.mlmc.probabilities import draw_level
 from telegrad.random import Key
 
-__all__ = ["Sampling", "draw_counts", "inclusions", "joint_moment", "level_uniforms", "second_moments"]
+__all__ = ["Sampling", "drawn_levels", "inclusions", "joint_moment", "level_uniforms", "second_moments"]
 
 Sampling = Literal["independent", "poisson", "systematic", "coupled"]
 
@@ -58,7 +59,7 @@ def _coupled(squares: Tensor, draws: float, costs: Tensor) -> Tensor:
     return reach
 
 
-def level_uniforms(sampling: Sampling, draws: float, count: int, key: Key, workers: int) -> Tensor:
+def level_uniforms(sampling: Sampling, draws: float, count: int, key: Key, workers: int) -> np.ndarray:
     """The uniforms on [0, 1) that `draw_counts` wants for `count` levels: one a draw, one a level (poisson), or one.
 
     For one worker they come from `key`. For `workers` > 1 they are coordinated: in every draw, worker i of M has
@@ -67,32 +68,28 @@ def level_uniforms(sampling: Sampling, draws: float, count: int, key: Key, worke
     """
     needed = round(draws) if sampling == "independent" else count if sampling == "poisson" else 1
     if workers == 1:
-        return key.uniform(needed)
+        return np.array([key.number()]) if needed == 1 else key.uniform(needed).numpy()
     rank = key.find("rank") or 0
     if not isinstance(rank, int) or not 0 <= rank < workers:
         raise InputError(f"levels are coordinated over {workers} workers, and this key is of rank {rank}")
     shared = key.without("rank")
-    places = torch.stack([shared.fold(draw=draw).permutation(workers)[rank] for draw in range(needed)])
-    return (places + shared.uniform(needed)) / workers
+    places = np.array([int(shared.fold(draw=draw).permutation(workers)[rank]) for draw in range(needed)])
+    return (places + shared.uniform(needed).numpy()) / workers
 
 
-def draw_counts(pi: Tensor, sampling: Sampling, uniforms: Tensor) -> Tensor:
-    """N_l, int64, shape (L,), with E N_l = π_l over the `uniforms` of `level_uniforms`."""
+def drawn_levels(pi: np.ndarray, sampling: Sampling, uniforms: np.ndarray) -> dict[int, int]:
+    """N_l of every level l (from 1) that is drawn, in the order of levels; E N_l = π_l over the `uniforms` of
+    `level_uniforms`.
+    """
     if sampling == "independent":
-        drawn = np.zeros(len(pi), dtype=np.int64)
-        for u in uniforms.tolist():
-            drawn[draw_level(pi, u) - 1] += 1
-        return torch.from_numpy(drawn)
-    counts = torch.zeros(len(pi), dtype=torch.int64)
-    if sampling == "poisson":
-        counts += uniforms < pi
-    elif sampling == "systematic":
+        drawn = [draw_level(pi, u) for u in uniforms.tolist()]
+        return dict.fromkeys(drawn, 1) if len(drawn) == 1 else dict(sorted(Counter(drawn).items()))
+    if sampling == "systematic":
         # Level l is drawn for every integer in (C_{l−1} − u, C_l − u].
-        edges = torch.cat([torch.zeros(1), pi.cumsum(0)]).double() - float(uniforms)
-        counts += (edges[1:].floor() - edges[:-1].floor()).to(torch.int64)
-    else:
-        counts += float(uniforms) < pi
-    return counts
+        counts = np.diff(np.floor(np.append(0.0, pi.cumsum()) - uniforms)).astype(np.int64)
+    else:  # one number for all levels (coupled), or one each
+        counts = uniforms < pi
+    return {level + 1: int(counts[level]) for level in counts.nonzero()[0].tolist()}
 
 
 def second_moments(pi: Tensor, sampling: Sampling, draws: float) -> Tensor:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from telegrad.kernels.magnitudes import largest_magnitude
-from telegrad.kernels.reference import rounded_number
+from telegrad.kernels.narrowing import narrowed_number
 from telegrad.random import Key
 from telegrad.wire.bits import Reader
 
@@ -116,4 +116,4 @@ def read_scalar(reader: Reader, dtype: torch.dtype) -> float:
 
 def round_scalar(value: float, dtype: torch.dtype, key: Key | None) -> float:
     """A scale as a message can carry it: rounded stochastically with a key, to nearest without."""
-    return rounded_number(value, scalar_dtype(dtype), key.number() if key else None)
+    return narrowed_number(value, scalar_dtype(dtype), key)

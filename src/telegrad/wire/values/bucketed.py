@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from telegrad.errors import WireError
-from telegrad.kernels.reference import round_to_dtype
+from telegrad.kernels.narrowing import narrowed
 from telegrad.kernels.rounding import times_steps
 from telegrad.kernels.symbols import folded, unfolded
 from telegrad.random import Key
@@ -53,8 +53,7 @@ class Bucketed(Values):
         return replace(self, scale=self.scale * factor)
 
     def rounded(self, dtype: torch.dtype, key: Key | None) -> Bucketed:
-        uniforms = key.uniform(len(self.scale), device=self.scale.device) if key else None
-        return replace(self, scale=round_to_dtype(self.scale, scalar_dtype(dtype), uniforms).double())
+        return replace(self, scale=narrowed(self.scale, scalar_dtype(dtype), key).double())
 
     @cached_property
     def _folded(self) -> Integers:

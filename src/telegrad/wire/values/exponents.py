@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 from telegrad.errors import WireError
-from telegrad.kernels.reference import power_of_two
+from telegrad.kernels.exponents import joined
+from telegrad.kernels.magnitudes import plain
 from telegrad.random import Key
 from telegrad.wire.bits import Reader, pack_bits, pack_fixed, unpack_fixed
 from telegrad.wire.integers import Integers
@@ -51,9 +52,10 @@ class Exponents(Values):
         return len(self.exponent)
 
     def numbers(self) -> Tensor:
-        power = power_of_two(self.exponent)
-        value = power if self.mantissa is None else power + power * (self.mantissa.double() * self.weight)
-        return torch.where(self.negative, -value, value)
+        return joined(self.negative, self.exponent, self.mantissa, self.weight, torch.float64)
+
+    def numbers_as(self, dtype: torch.dtype) -> Tensor:
+        return joined(self.negative, self.exponent, self.mantissa, self.weight, dtype).to(dtype)
 
     def largest(self) -> float:
         if not self.n:
@@ -73,7 +75,8 @@ class Exponents(Values):
 
     @cached_property
     def _below_top(self) -> Integers:
-        return Integers(self._top - self.exponent.cpu().numpy().astype(np.int64))
+        # Exponents of floats differ by no more than 16 bits hold.
+        return Integers((self._top - plain(self.exponent).astype(np.int32)).astype(np.uint16))
 
     @cached_property
     def _top(self) -> int:
@@ -88,12 +91,11 @@ class Exponents(Values):
         }
 
     def write(self, dtype: torch.dtype) -> bytes:
-        out = bytes([self.mantissa_bits]) + struct.pack("<h", self._top) + pack_bits(self.negative.cpu().numpy())
+        out = bytes([self.mantissa_bits]) + struct.pack("<h", self._top) + pack_bits(plain(self.negative))
         out += self._below_top.write()
         if self.mantissa is None:
             return out
-        mantissa = self.mantissa.cpu().numpy().astype(np.int64)
-        return out + pack_scalar(self.weight, dtype) + pack_fixed(mantissa, self.mantissa_bits)
+        return out + pack_scalar(self.weight, dtype) + pack_fixed(plain(self.mantissa), self.mantissa_bits)
 
     @classmethod
     def read(cls, reader: Reader, n: int, dtype: torch.dtype) -> Exponents:
@@ -104,7 +106,7 @@ class Exponents(Values):
         reader.book("scale")
         negative = torch.from_numpy(reader.bits(n).astype(bool))
         reader.book("sign")
-        exponent = torch.from_numpy(top - Integers.read(reader, n))
+        exponent = torch.from_numpy(top - Integers.read_narrow(reader, n).astype(np.int64, copy=False))
         reader.book("value")
         if mantissa_bits > 52 or (n and not (int(exponent.min()) >= -1022 and top <= 1023)):
             raise WireError("the message holds numbers outside the range of a float64")

@@ -11,8 +11,7 @@ from torch import Tensor
 
 from telegrad.errors import WireError
 from telegrad.kernels.magnitudes import plain
-from telegrad.kernels.reference import round_to_dtype
-from telegrad.kernels.uniforms import uniforms
+from telegrad.kernels.narrowing import narrowed
 from telegrad.random import Key
 from telegrad.wire.bits import Reader
 from telegrad.wire.values.base import (
@@ -51,8 +50,7 @@ class Floats(Values):
     def rounded(self, dtype: torch.dtype, key: Key | None) -> Floats:
         if self.value.dtype == dtype:
             return self
-        drawn = uniforms(key, self.n, device=self.value.device) if key else None
-        return Floats(round_to_dtype(self.value.double(), dtype, drawn))
+        return Floats(narrowed(self.value, dtype, key))
 
     def sizes(self, dtype: torch.dtype) -> Sizes:
         return {"header": 1, "value": self.n * self.value.element_size()}

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from telegrad.kernels.magnitudes import plain
+from telegrad.kernels.rounding import times_steps
 from telegrad.random import Key
 from telegrad.wire.bits import Reader, pack_bits
 from telegrad.wire.integers import Integers
@@ -25,6 +26,9 @@ from telegrad.wire.values.base import (
 )
 
 __all__ = ["Grid"]
+
+# The magnitude of an int8's or int16's least number fits only the type without a sign.
+_UNSIGNED: dict[Any, Any] = {np.dtype(np.int8): np.uint8, np.dtype(np.int16): np.uint16}
 
 
 @dataclass(frozen=True)
@@ -43,8 +47,13 @@ class Grid(Values):
         return self.symbol.numel()
 
     def numbers(self) -> Tensor:
-        with np.errstate(over="ignore", invalid="ignore"):  # an estimate that overflows is refused by who asked for it
-            return torch.from_numpy(np.multiply(plain(self.symbol), self.scale, dtype=np.float64))
+        return self._times_scale(torch.float64)
+
+    def numbers_as(self, dtype: torch.dtype) -> Tensor:
+        return self._times_scale(torch.float64 if dtype == torch.float64 else torch.float32).to(dtype)
+
+    def _times_scale(self, dtype: torch.dtype) -> Tensor:
+        return times_steps(self.symbol, torch.tensor([self.scale], dtype=torch.float64), max(1, self.n), dtype)
 
     def largest(self) -> float:
         return largest_of(self.symbol) * abs(self.scale)
@@ -57,7 +66,8 @@ class Grid(Values):
 
     @cached_property
     def _beyond_one(self) -> Integers:
-        return Integers(np.abs(plain(self.symbol).astype(np.int64, copy=False)) - 1)
+        magnitude = np.abs(plain(self.symbol))
+        return Integers(magnitude.view(_UNSIGNED.get(magnitude.dtype, magnitude.dtype)) - 1)
 
     def sizes(self, dtype: torch.dtype) -> Sizes:
         return {"scale": scalar_nbytes(dtype), "sign": (self.n + 7) // 8, "value": self._beyond_one.nbytes}
@@ -71,6 +81,9 @@ class Grid(Values):
         """The inverse of `write`."""
         scale = read_scalar(reader, dtype)
         reader.book("scale")
-        signs = 1 - 2 * reader.bits(n).astype(np.int64)
+        signs = 1 - 2 * reader.bits(n).astype(np.int8)
         reader.book("sign")
-        return cls(torch.from_numpy(signs * (Integers.read(reader, n) + 1)), scale)
+        beyond_one = Integers.read_narrow(reader, n)
+        if beyond_one.any():
+            signs = signs * (beyond_one.astype(np.int64, copy=False) + 1)
+        return cls(torch.from_numpy(signs), scale)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from telegrad.errors import WireError
-from telegrad.kernels.reference import round_to_dtype
+from telegrad.kernels.narrowing import narrowed
 from telegrad.random import Key
 from telegrad.wire.bits import Reader, pack_varint, varint_nbytes
 from telegrad.wire.values.base import Sizes, Values, scalar_dtype, scalar_nbytes
@@ -83,5 +83,4 @@ class LowRank(Values):
 
 
 def _rounded(factor: Tensor, dtype: torch.dtype, key: Key | None, name: str) -> Tensor:
-    uniforms = key.fold(factor=name).uniform(factor.numel(), device=factor.device) if key else None
-    return round_to_dtype(factor.double().reshape(-1), scalar_dtype(dtype), uniforms).view(factor.shape)
+    return narrowed(factor, scalar_dtype(dtype), key.fold(factor=name) if key else None)

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from telegrad.errors import WireError
 from telegrad.kernels.hadamard import LARGEST, Rotation, block_sizes
-from telegrad.kernels.reference import round_to_dtype
+from telegrad.kernels.narrowing import narrowed
 from telegrad.random import Key
 from telegrad.wire.bits import Reader
 from telegrad.wire.positions import Positions, read_positions
@@ -160,8 +160,8 @@ class RotatedCells(Values):
         return replace(self, scales=self.scales * factor)
 
     def rounded(self, dtype: torch.dtype, key: Key | None) -> RotatedCells:
-        uniforms = key.fold(role="scales").uniform(len(self.scales), device=self.scales.device) if key else None
-        return replace(self, scales=round_to_dtype(self.scales, scalar_dtype(dtype), uniforms).double())
+        own = key.fold(role="scales") if key else None
+        return replace(self, scales=narrowed(self.scales, scalar_dtype(dtype), own).double())
 
     def sizes(self, dtype: torch.dtype) -> Sizes:
         account = Counter(self.cells.sizes())

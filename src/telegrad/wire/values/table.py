@@ -6,12 +6,12 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import ClassVar
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from telegrad.errors import WireError
-from telegrad.kernels.reference import round_to_dtype
+from telegrad.kernels.magnitudes import plain
+from telegrad.kernels.narrowing import narrowed
 from telegrad.random import Key
 from telegrad.wire.bits import Reader, pack_varint, varint_nbytes
 from telegrad.wire.integers import Integers
@@ -28,7 +28,7 @@ __all__ = ["Table"]
 
 @dataclass(frozen=True)
 class Table(Values):
-    """table[symbol]: few distinct numbers, sent once, and which one each entry is."""
+    """table[symbol]: few distinct numbers, sent once, and which one each entry is, uint8, uint16 or int64."""
 
     tag: ClassVar[int] = 4
     symbol: Tensor = field(repr=False)
@@ -39,7 +39,14 @@ class Table(Values):
         return len(self.symbol)
 
     def numbers(self) -> Tensor:
-        return self.table[self.symbol]
+        return self._looked_up(self.table)
+
+    def numbers_as(self, dtype: torch.dtype) -> Tensor:
+        return self._looked_up(self.table.to(dtype))
+
+    def _looked_up(self, table: Tensor) -> Tensor:
+        # numpy, unlike torch, takes indices of any integer type.
+        return torch.from_numpy(plain(table).take(plain(self.symbol))).to(table.dtype)
 
     def largest(self) -> float:
         return largest_of(self.table)
@@ -48,12 +55,11 @@ class Table(Values):
         return replace(self, table=self.table * factor)
 
     def rounded(self, dtype: torch.dtype, key: Key | None) -> Table:
-        uniforms = key.uniform(len(self.table), device=self.table.device) if key else None
-        return replace(self, table=round_to_dtype(self.table.double(), scalar_dtype(dtype), uniforms).double())
+        return replace(self, table=narrowed(self.table, scalar_dtype(dtype), key).double())
 
     @cached_property
     def _symbols(self) -> Integers:
-        return Integers(self.symbol.cpu().numpy().astype(np.int64))
+        return Integers(plain(self.symbol))
 
     def sizes(self, dtype: torch.dtype) -> Sizes:
         return {
@@ -76,7 +82,7 @@ class Table(Values):
         table = (
             torch.frombuffer(raw, dtype=scalar_dtype(dtype)).double() if size else torch.zeros(0, dtype=torch.float64)
         )
-        symbol = Integers.read(reader, n)
+        symbol = Integers.read_narrow(reader, n)
         if n and int(symbol.max()) >= size:
             raise WireError(f"the message refers to entry {int(symbol.max())} of a table of {size}")
         return cls(torch.from_numpy(symbol), table)

@@ -1,0 +1,211 @@
+"""Floats by their binary exponents: split into sign, exponent and mantissa, rounded to powers of two, and put together
+again. A number is ±2^exponent (1 + mantissa 2^−bits); numbers below 2^−1022 have no leading one and are not for here.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from telegrad.kernels.compiled import Loop, in_chunks
+from telegrad.kernels.magnitudes import plain
+from telegrad.kernels.reference import binary_exponent, power_of_two
+from telegrad.kernels.uniforms import uniform_at, uniform_source
+from telegrad.random import Key
+
+__all__ = ["bit_counts", "joined", "level_below", "rounded_to_levels", "rounded_to_powers", "split"]
+
+_FEW = 1024  # beside the other passes an array of uniforms costs nothing
+_NO_MANTISSA = np.empty(0, dtype=np.int64)
+
+
+def rounded_to_powers(v: Tensor, key: Key) -> tuple[Tensor, Tensor]:
+    """(negative, exponent) of ±2^E or ±2^(E+1) for |v_j| = 2^E (1 + f): up where u_j < f, u the stream of the key.
+
+    v: flat, |v_j| >= 2^−1022. bool and int16, on the CPU.
+    """
+    x, source = plain(v), uniform_source(key, v.numel(), _FEW)
+    negative, exponent = np.empty(len(x), dtype=bool), np.empty(len(x), dtype=np.int16)
+    in_chunks(lambda _, a, b: _power(x[a:b], *source, a, negative[a:b], exponent[a:b]), len(x))
+    return torch.from_numpy(negative), torch.from_numpy(exponent)
+
+
+def rounded_to_levels(v: Tensor, norm: float, levels: int, key: Key) -> Tensor:
+    """The signed number of the level that y_j = min(1, |v_j| / norm) is rounded to among 0, 2^(1−s), …, 1/2, 1, s =
+    `levels`: of its neighbours the upper one where u_j lies below its share of the way there; int8, on the CPU.
+    """
+    x, source = plain(v), uniform_source(key, v.numel(), _FEW)
+    out = np.empty(len(x), dtype=np.int8)
+    in_chunks(lambda _, a, b: _level(x[a:b], norm, levels, *source, a, out[a:b]), len(x))
+    return torch.from_numpy(out)
+
+
+def level_below(y: Tensor, levels: int) -> tuple[Tensor, Tensor]:
+    """The level below each y from 0 to 1 (float64), and how far y is on the way from there to the next."""
+    exponent = binary_exponent(torch.where(y > 0, y, 2.0**-60)).clamp(max=0).to(torch.int64)
+    level = (exponent + levels).clamp(min=0)
+    value = power_of_two(level - levels)
+    share = torch.where(level == 0, y / 2.0 ** (1 - levels), torch.where(level < levels, y / value - 1, 0.0))
+    return level, share
+
+
+def split(v: Tensor, bits: int) -> tuple[Tensor, Tensor, Tensor]:
+    """(negative, exponent, mantissa) of flat v with |v_j| >= 2^−1022; the mantissa an integer of its first `bits` bits.
+
+    bool, int16 and int32 (int64 from 32 bits on), on the CPU.
+    """
+    x = plain(v)
+    negative, exponent = np.empty(len(x), dtype=bool), np.empty(len(x), dtype=np.int16)
+    mantissa = np.empty(len(x), dtype=np.int32 if bits < 32 else np.int64)
+    in_chunks(lambda _, a, b: _split(x[a:b], bits, negative[a:b], exponent[a:b], mantissa[a:b]), len(x))
+    return torch.from_numpy(negative), torch.from_numpy(exponent), torch.from_numpy(mantissa)
+
+
+def joined(negative: Tensor, exponent: Tensor, mantissa: Tensor | None, weight: float, dtype: torch.dtype) -> Tensor:
+    """± 2^exponent (1 + weight · mantissa), no mantissa standing for 0; in float64 and then rounded to float32 or
+    float64. Exponents of any integer type, from −1022 to 1023.
+    """
+    minus, exponents = plain(negative), plain(exponent)
+    mantissas = _NO_MANTISSA if mantissa is None else plain(mantissa)
+    out = np.empty(len(exponents), dtype=np.float64 if dtype == torch.float64 else np.float32)
+    in_chunks(lambda _, a, b: _join(minus[a:b], exponents[a:b], mantissas[a:b], weight, out[a:b]), len(out))
+    return torch.from_numpy(out)
+
+
+def bit_counts(exponent: Tensor, mantissa: Tensor, bits: int) -> tuple[int, Tensor]:
+    """The least exponent, and how many numbers of each exponent from there on have each of the mantissa's `bits` bits
+    set, leading bit first; int64, shape (exponents, bits).
+    """
+    exponents, mantissas = plain(exponent), plain(mantissa)
+    low, high = int(exponents.min()), int(exponents.max())
+
+    def work(_: int, start: int, stop: int) -> np.ndarray:
+        counts = np.zeros((high - low + 1, bits), dtype=np.int64)
+        _count(exponents[start:stop], mantissas[start:stop], low, counts)
+        return counts
+
+    return low, torch.from_numpy(sum(in_chunks(work, len(exponents))))
+
+
+def _power_scalar(x, given, offset, inner, first, negative, exponent):  # type: ignore[no-untyped-def]
+    wide = np.empty(1)
+    bits = wide.view(np.int64)
+    for i in range(len(x)):
+        wide[0] = x[i]
+        fraction = np.float64(bits[0] & 0xFFFFFFFFFFFFF) * 2.0**-52
+        below = ((bits[0] >> 52) & 0x7FF) - 1023
+        exponent[i] = below + (uniform_at(given, offset, inner, first + i) < fraction)
+        negative[i] = bits[0] < 0
+
+
+def _power_reference(
+    x: np.ndarray,
+    given: np.ndarray,
+    offset: np.uint64,
+    inner: np.uint64,
+    first: int,
+    negative: np.ndarray,
+    exponent: np.ndarray,
+) -> None:
+    v = torch.from_numpy(x.astype(np.float64))
+    below = binary_exponent(v)
+    fraction = (v.abs() / power_of_two(below) - 1).numpy()
+    with np.errstate(over="ignore"):
+        u = uniform_at(given, offset, inner, np.arange(first, first + len(x)))
+    exponent[:] = below.numpy() + (u < fraction)
+    negative[:] = x < 0
+
+
+def _level_scalar(x, norm, levels, given, offset, inner, first, out):  # type: ignore[no-untyped-def]
+    wide = np.empty(1)
+    bits = wide.view(np.int64)
+    bottom = 2.0 ** (levels - 1)
+    for i in range(len(x)):
+        wide[0] = min(abs(np.float64(x[i])) / norm, 1.0)
+        level = ((bits[0] >> 52) & 0x7FF) - 1023 + levels
+        share = np.float64(bits[0] & 0xFFFFFFFFFFFFF) * 2.0**-52
+        if level <= 0:
+            level, share = 0, wide[0] * bottom
+        level += uniform_at(given, offset, inner, first + i) < share
+        out[i] = -level if x[i] < 0 else level
+
+
+def _level_reference(
+    x: np.ndarray,
+    norm: float,
+    levels: int,
+    given: np.ndarray,
+    offset: np.uint64,
+    inner: np.uint64,
+    first: int,
+    out: np.ndarray,
+) -> None:
+    level, share = level_below(torch.from_numpy(np.minimum(np.abs(x.astype(np.float64)) / norm, 1.0)), levels)
+    with np.errstate(over="ignore"):
+        u = uniform_at(given, offset, inner, np.arange(first, first + len(x)))
+    level += torch.from_numpy(u) < share
+    out[:] = np.where(x < 0, -level.numpy(), level.numpy())
+
+
+def _split_scalar(x, bits, negative, exponent, mantissa):  # type: ignore[no-untyped-def]
+    wide = np.empty(1)
+    whole = wide.view(np.int64)
+    for i in range(len(x)):
+        wide[0] = x[i]
+        mantissa[i] = (whole[0] & 0xFFFFFFFFFFFFF) >> (52 - bits)
+        exponent[i] = ((whole[0] >> 52) & 0x7FF) - 1023
+        negative[i] = whole[0] < 0
+
+
+def _split_reference(
+    x: np.ndarray, bits: int, negative: np.ndarray, exponent: np.ndarray, mantissa: np.ndarray
+) -> None:
+    v = torch.from_numpy(x.astype(np.float64))
+    below = binary_exponent(v)
+    negative[:], exponent[:] = x < 0, below.numpy()
+    mantissa[:] = ((v.abs() / power_of_two(below) - 1) * 2.0**bits).to(torch.int64).numpy()
+
+
+def _join_scalar(negative, exponent, mantissa, weight, out):  # type: ignore[no-untyped-def]
+    bits = np.empty(1, dtype=np.int64)
+    power = bits.view(np.float64)
+    for i in range(len(out)):
+        bits[0] = (np.int64(exponent[i]) + 1023) << 52
+        value = power[0]
+        if len(mantissa):
+            value += value * (np.float64(mantissa[i]) * weight)
+        out[i] = -value if negative[i] else value
+
+
+def _join_reference(
+    negative: np.ndarray, exponent: np.ndarray, mantissa: np.ndarray, weight: float, out: np.ndarray
+) -> None:
+    power = power_of_two(torch.from_numpy(exponent)).numpy()
+    value = power + power * (mantissa * weight) if len(mantissa) else power
+    with np.errstate(over="ignore"):
+        out[:] = np.where(negative, -value, value)
+
+
+def _count_scalar(exponent, mantissa, low, counts):  # type: ignore[no-untyped-def]
+    bits = counts.shape[1]
+    for i in range(len(exponent)):
+        row, number = counts[exponent[i] - low], np.int64(mantissa[i])
+        for bit in range(bits):
+            row[bit] += (number >> (bits - 1 - bit)) & 1
+
+
+def _count_reference(exponent: np.ndarray, mantissa: np.ndarray, low: int, counts: np.ndarray) -> None:
+    bits = counts.shape[1]
+    for bit in range(bits):
+        chosen: Any = exponent[(mantissa >> (bits - 1 - bit)) & 1 == 1].astype(np.int64) - low
+        counts[:, bit] += np.bincount(chosen, minlength=len(counts))
+
+
+_power = Loop(_power_scalar, _power_reference, uses=[uniform_at])
+_level = Loop(_level_scalar, _level_reference, uses=[uniform_at])
+_split = Loop(_split_scalar, _split_reference)
+_join = Loop(_join_scalar, _join_reference)
+_count = Loop(_count_scalar, _count_reference)
