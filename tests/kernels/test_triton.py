@@ -20,7 +20,6 @@ from telegrad.kernels.planes import leading_bits, plane_counts
 from telegrad.kernels.rounding import rounded_to_steps
 from telegrad.kernels.scatter import add_at
 from telegrad.kernels.selection import SMALL, MagnitudeHistogram, largest_entries
-from telegrad.kernels.symbols import fixed_width, from_fixed_width
 from telegrad.kernels.uniforms import drawn_in_proportion, uniforms
 
 pytest.importorskip("triton", reason="Triton is not installed: the forms for GPUs cannot run")
@@ -177,16 +176,6 @@ def test_rotations_are_those_of_the_cpu(n, dtype, both):
         assert on_cpu.numpy().tobytes() == on_gpu.numpy().tobytes()
 
 
-@pytest.mark.parametrize("width", [1, 2, 3, 5, 7, 8, 9, 13, 32, 33, 62])
-def test_packed_bits_are_those_of_the_cpu(width, both):
-    for n in (0, 1, 8, 1003):
-        kind = torch.uint8 if width <= 8 else torch.int64
-        values = torch.from_numpy(tg.Key(n).generator().integers(0, 2**width, n)).to(kind)
-        on_cpu, on_gpu = both(lambda values: fixed_width(values, width), values, expected={"fixed_width"})
-        assert on_cpu.tobytes() == on_gpu.tobytes()
-        assert np.array_equal(from_fixed_width(on_gpu, n, width), values.numpy())
-
-
 SPECS = {
     "mlmc(stopk(s=0.01, values=sign))": {"keys_of"},
     "mlmc(stopk(s=0.01))": {"keys_of"},
@@ -215,7 +204,7 @@ def test_kernels_compile_for_a_gpu_without_contracted_or_approximate_arithmetic(
     """No GPU needed: what the forms launch is compiled for compute capability 9.0 in a process of its own."""
     from triton.runtime.jit import mangle_type
 
-    from telegrad.kernels.gpu import hadamard, magnitudes, packing, planes, rounding, scatter, selection
+    from telegrad.kernels.gpu import hadamard, keys, magnitudes, planes, rounding, scatter
     from telegrad.kernels.gpu import uniforms as draws
 
     launched = {}
@@ -225,7 +214,7 @@ def test_kernels_compile_for_a_gpu_without_contracted_or_approximate_arithmetic(
         launched[json.dumps(launch)] = kernel.fn.__name__
         launching.launch(kernel, programs, *arguments, **constants)
 
-    for module in (draws, hadamard, magnitudes, packing, planes, rounding, scatter, selection):
+    for module in (draws, hadamard, magnitudes, planes, rounding, scatter, keys):
         monkeypatch.setattr(module, "launch", noted)
     v = vector("normal", LENGTH, torch.float32)
 
@@ -238,7 +227,6 @@ def test_kernels_compile_for_a_gpu_without_contracted_or_approximate_arithmetic(
         leading_bits(v, 9.0, 1, 1)
         plane_counts(v, 9.0)
         rotate(vector("normal", 65536, torch.float32).to(v.device), 1)
-        fixed_width(v.view(torch.uint8), 3)
         add_at(v.clone(), [(torch.arange(9), v[:9])], 0.3)
         add_at(v.half(), [(torch.arange(9), v[:9])], 0.3)
         add_at(v.bfloat16(), [(torch.arange(9), v[:9])], 0.3)

@@ -5,11 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from torch import Tensor
 
 from telegrad.kernels.compiled import Loop, in_chunks
-from telegrad.kernels.device import with_gpu_form
-from telegrad.kernels.magnitudes import plain
 
 __all__ = ["counted", "fixed_width", "folded", "from_fixed_width", "joined", "parted", "unfolded"]
 
@@ -183,13 +180,8 @@ def _fix_reference(values: np.ndarray, width: int, out: np.ndarray) -> None:
     out[:] = np.packbits(((values.astype(np.int64)[:, None] >> shifts) & 1).astype(np.uint8).reshape(-1))
 
 
-@with_gpu_form("packing")
-def fixed_width(values: np.ndarray | Tensor, width: int) -> np.ndarray:
-    """Integers below 2^width, width <= 62, as `width` bits each, leading bit first, in bytes; padded with zeros.
-
-    Those of a tensor are packed where it lies, the bytes are on the CPU.
-    """
-    values = plain(values) if isinstance(values, Tensor) else values
+def fixed_width(values: np.ndarray, width: int) -> np.ndarray:
+    """Integers below 2^width, width <= 62, as `width` bits each, leading bit first, in bytes; padded with zeros."""
     out = np.empty((len(values) * width + 7) // 8, dtype=np.uint8)
     if width == 1:  # numpy has this loop
         in_chunks(
