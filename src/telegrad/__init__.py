@@ -1,5 +1,8 @@
 """telegrad: gradients as telegrams: short, exactly metered, unbiased."""
 
+import importlib
+from typing import TYPE_CHECKING, Any
+
 from telegrad import compressors, methods, mlmc, portfolio, workloads
 from telegrad.catalogue import catalogue, compressor, method
 from telegrad.errors import (
@@ -16,12 +19,15 @@ from telegrad.errors import (
     WireError,
 )
 from telegrad.random import Key
-from telegrad.runtime import ddp, fsdp
+from telegrad.runtime import ddp
 from telegrad.runtime.simulate import simulate
 from telegrad.runtime.training import Result
 from telegrad.wire.code import Code
 from telegrad.wire.file import load, save
 from telegrad.wire.message import pack, unpack
+
+if TYPE_CHECKING:
+    from telegrad.runtime import fsdp
 
 __version__ = "0.1.0"
 
@@ -56,3 +62,10 @@ __all__ = [
     "unpack",
     "workloads",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    # torch's half of a sharded model takes as long to load as all of telegrad.
+    if name == "fsdp":
+        return importlib.import_module("telegrad.runtime.fsdp")
+    raise AttributeError(f"module 'telegrad' has no attribute {name!r}")

@@ -1,6 +1,6 @@
 """The command line: `telegrad compare`, `run`, `report`, `variance`, `bench` and `list`.
 
-Whatever needs torch is imported inside the commands, so that `telegrad --help` answers at once.
+What a command needs is imported inside it, so that `telegrad --help` waits for nothing but torch.
 """
 
 from __future__ import annotations
@@ -224,7 +224,10 @@ def variance(
 def bench(
     part: Annotated[str, typer.Argument(metavar="encode|decode|step", help="What is timed")],
     spec: Annotated[
-        list[str] | None, _option("A compressor's spec, for `step` a method's; may be repeated [default: a few]")
+        list[str] | None,
+        _option(
+            "A compressor's spec, for `step` a method's; may be repeated; all: every example of `list` [default: a few]"
+        ),
     ] = None,
     size: Annotated[
         list[float] | None, _option("Entries, 1e4 to 1e8; may be repeated [default: 1e4, 1e6, 25e6]", min=1)
@@ -256,7 +259,7 @@ def bench(
     elif part in ("encode", "decode"):
         sizes = [round(entries) for entries in size or (1e4, 1e6, 25e6)]
         chosen = list(vector or timing.VECTORS)
-        specs = spec or timing.DEFAULT_SPECS
+        specs = timing.whole_catalogue() if spec == ["all"] else spec or timing.DEFAULT_SPECS
         which: Any = part
         rows = timing.bench_codec(
             which, specs, sizes, chosen, repeats, peers, lambda text: typer.echo(text, err=True), device

@@ -1,6 +1,7 @@
 """`telegrad bench`: who is timed, on what, and what is written; never how long it took."""
 
 import json
+import re
 from types import SimpleNamespace
 
 import pytest
@@ -11,6 +12,7 @@ import telegrad as tg
 from telegrad.cli import app
 from telegrad.lab import bench
 from telegrad.lab.peers import decoding_peers, encoding_peers
+from telegrad.spec import names
 
 
 def run(*arguments):
@@ -31,6 +33,15 @@ def test_every_contender_is_timed_on_every_tensor(part):
     z = torch.randn(2000, generator=torch.Generator().manual_seed(2000))
     message = tg.pack(tg.compressor("topk(k=0.01)").encode(z))
     assert next(row.bits for row in rows if row.name == "topk(k=0.01)") == 8 * len(message)
+
+
+def test_all_stands_for_every_registered_compressor_and_ladder(monkeypatch):
+    asked = []
+    monkeypatch.setattr(bench, "bench_codec", lambda part, specs, *_: asked.extend(specs) or [])
+    assert run("encode", "--spec", "all", "--size", 500).exit_code == 0
+    assert {spec.split("(")[0] for spec in asked} == set(names("compressor"))
+    over = [re.match(r"mlmc\((\w+)", spec) for spec in asked]
+    assert {ladder[1] for ladder in over if ladder} == set(names("ladder"))
 
 
 def test_the_peers_do_what_they_are_named_after():

@@ -24,11 +24,21 @@ from telegrad.lab.peers import decoding_peers, encoding_peers
 from telegrad.lab.runner import provenance
 from telegrad.random import Key
 from telegrad.runtime.simulate import simulate
-from telegrad.spec import build
+from telegrad.spec import build, registered
 from telegrad.wire.code import add_codes
 from telegrad.wire.message import pack, unpack
 
-__all__ = ["DEFAULT_SPECS", "STEP_SPECS", "VECTORS", "Share", "Timing", "as_json", "bench_codec", "bench_step"]
+__all__ = [
+    "DEFAULT_SPECS",
+    "STEP_SPECS",
+    "VECTORS",
+    "Share",
+    "Timing",
+    "as_json",
+    "bench_codec",
+    "bench_step",
+    "whole_catalogue",
+]
 
 STEP_SPECS = (
     "mlmc(stopk(s=0.01, values=sign))",
@@ -47,6 +57,13 @@ DEFAULT_SPECS = (
     "ecdq(bits=2)",
 )
 """What is encoded and decoded where no spec is given."""
+
+
+def whole_catalogue() -> list[str]:
+    """An example of every registered compressor, and MLMC over one of every ladder."""
+    compressors = [one.example for name, one in registered("compressor").items() if name != "mlmc"]
+    return [*compressors, *(f"mlmc({one.example})" for one in registered("ladder").values())]
+
 
 VECTORS: dict[str, Callable[[Tensor], Tensor]] = {
     "gauss": lambda z: z,
