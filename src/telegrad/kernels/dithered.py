@@ -11,7 +11,7 @@ from torch import Tensor
 from telegrad.kernels.compiled import Loop, in_chunks
 from telegrad.kernels.dithering import CONTEXTS, DISTANCES, bucket_of, contexts_of, symbol_of
 from telegrad.kernels.magnitudes import plain
-from telegrad.kernels.uniforms import UNIT, uniform_bits, words
+from telegrad.kernels.uniforms import UNIT, uniform_bits, uniform_tile, words
 from telegrad.random import Key
 
 __all__ = ["contexts_at", "dithered_symbols", "magnitude_histogram", "rows_at", "signed_symbols", "undithered"]
@@ -19,6 +19,8 @@ __all__ = ["contexts_at", "dithered_symbols", "magnitude_histogram", "rows_at", 
 _FINE = 800
 _TILE = 512
 _BITS = 52
+_ONE, _39 = np.uint64(1), np.uint64(39)
+_HALF, _WHOLE = np.uint64(1 << 52), np.uint64(1 << 53)
 
 
 def _dither(offset: np.uint64, inner: np.uint64, first: int, n: int) -> np.ndarray:
@@ -26,41 +28,65 @@ def _dither(offset: np.uint64, inner: np.uint64, first: int, n: int) -> np.ndarr
         return uniform_bits(offset, inner, np.arange(first, first + n, dtype=np.uint64)) * UNIT - 0.5
 
 
-def _histogram_scalar(x: Any, top: float, below: Any, edges: Any, counts: Any) -> None:
-    ratio = np.empty(256)
+def _histogram_scalar(bits: Any, mask: Any, shift: Any, table: Any, x: Any, top: float, counts: Any) -> None:
+    for i in range(len(bits)):
+        magnitude = np.uint64(bits[i] & mask)
+        # Four tables, so that equal neighbours do not wait for each other.
+        counts[np.uint64(i & 3), (table[magnitude >> shift] + magnitude) >> shift] += 1
+
+
+def _histogram_reference(
+    bits: np.ndarray, mask: Any, shift: Any, table: np.ndarray, x: np.ndarray, top: float, counts: np.ndarray
+) -> None:
+    counts[0, ::-1] += np.bincount(_place(np.abs(x.astype(np.float64)) / top), minlength=_FINE)
+
+
+def _place(ratio: np.ndarray) -> np.ndarray:
+    """⌊−16 log2(ratio)⌋, up to 799, by the leading bits of 2^(j/16), j = 0 … 15."""
     bits = ratio.view(np.int64)
-    for low in range(0, len(x), 256):
-        part = x[low : low + 256]
-        for i in range(len(part)):
-            ratio[i] = abs(np.float64(part[i])) / top
-        for i in range(len(part)):
-            mantissa = bits[i] & ((1 << 52) - 1)
-            start = below[mantissa >> 44]
-            place = 16 * (1023 - (bits[i] >> 52)) - start - np.int64(mantissa > edges[start])
-            counts[i & 3, min(place, counts.shape[1] - 1)] += 1
+    above = np.searchsorted(_EDGES, bits & ((1 << _BITS) - 1), side="left")
+    return np.minimum(16 * (1023 - (bits >> _BITS)) - above, _FINE - 1)
 
 
-def _histogram_reference(x: np.ndarray, top: float, below: np.ndarray, edges: np.ndarray, counts: np.ndarray) -> None:
-    bits = (np.abs(x.astype(np.float64)) / top).view(np.int64)
-    mantissa = bits & ((1 << 52) - 1)
-    start = below[mantissa >> 44]
-    place = 16 * (1023 - (bits >> 52)) - start - (mantissa > edges[start])
-    counts[0] += np.bincount(np.minimum(place, counts.shape[1] - 1), minlength=counts.shape[1])
+_EDGES = (2.0 ** (np.arange(16) / 16)).view(np.int64) & ((1 << _BITS) - 1)
 
 
-# The leading bits of 2^(j/16), j = 0 … 15, and how many of them are below each 256th of an octave.
-_EDGES = np.append((2.0 ** (np.arange(16) / 16)).view(np.int64) & ((1 << _BITS) - 1), 1 << _BITS)
-_BELOW = np.searchsorted(_EDGES[:16], np.arange(256) << 44, side="left")
+def _edges(top: float, dtype: Any) -> np.ndarray:
+    """The least magnitudes of places 798, 797, … 0 below `top`, as the bits of that dtype."""
+    near = (top * 2.0 ** (-np.arange(1, 17) / 16)).astype(dtype)
+    # The quotient's rounding decides: it is tried around each edge.
+    tried = (near.view(f"i{near.itemsize}") + np.arange(-4, 5)[:, None]).astype(f"i{near.itemsize}").view(dtype)
+    inside = _place(tried.astype(np.float64) / top) < np.arange(1, 17)
+    octave = tried[inside.argmax(0), np.arange(16)].astype(np.float64)
+    edges = (octave * 0.5 ** np.arange(50)[:, None]).reshape(-1)[: _FINE - 1]
+    return edges[::-1].astype(dtype).view(f"u{near.itemsize}").astype(np.int64)
+
+
+def _table(top: float, dtype: Any, shift: int) -> np.ndarray:
+    """For the leading bits of each magnitude what to add to it, so that the number of edges up to it comes first."""
+    low = np.arange(1 << 8 * np.dtype(dtype).itemsize - 1 - shift, dtype=np.int64) << shift
+    edges = np.append(_edges(top, dtype), np.iinfo(np.int64).max)
+    passed = np.searchsorted(edges, low, side="right")
+    left = np.minimum(edges[passed] - low, 1 << shift)  # at most one edge follows: they are further apart
+    return ((passed + 1 << shift) - left - low).astype(np.uint64)
 
 
 def magnitude_histogram(v: Tensor, top: float) -> np.ndarray:
-    """How many entries have ⌊−16 log2(|v_j| / top)⌋ = 0 … 799, the last and beyond; `top` the largest magnitude."""
+    """How many entries have ⌊−16 log2(|v_j| / top)⌋ = 0 … 799, the last and beyond; `top` the largest magnitude.
+
+    Which place a magnitude has shows in its bits: the leading ones, down to a 32nd of an octave, say it but for one
+    edge.
+    """
     x = plain(v)
+    if top < 2.0**52 * np.finfo(x.dtype).tiny:  # subnormal numbers have fewer bits
+        x, top = x.astype(np.float64) * 2.0**512, top * 2.0**512
+    unsigned, shift = np.dtype(f"u{x.itemsize}").type, np.finfo(x.dtype).nmant - 5
+    table, mask = _table(top, x.dtype, shift), unsigned(np.iinfo(unsigned).max >> 1)
 
     def work(_: int, start: int, stop: int) -> np.ndarray:
-        counts = np.zeros((4, _FINE), dtype=np.int64)
-        _histogram(x[start:stop], top, _BELOW, _EDGES, counts)
-        return counts.sum(0)
+        counts, part = np.zeros((4, _FINE), dtype=np.int64), x[start:stop]
+        _histogram(part.view(unsigned), mask, np.uint64(shift), table, part, top, counts)
+        return counts.sum(0)[::-1]
 
     return np.sum(in_chunks(work, len(x)), axis=0)
 
@@ -106,83 +132,78 @@ def undithered(symbols: Tensor, step: float, seed: int, dtype: torch.dtype) -> T
     return out
 
 
-def _cells_of(dither, cells):  # type: ignore[no-untyped-def]
-    """The cells of dithers, as `contexts_of` says; what is in `dither` becomes the distance from its range's edge.
-
-    No branch depends on a single dither: those near the edge are listed first, and then found among the edges of their
-    octave.
-    """
-    near = np.empty(len(cells) + 1, dtype=np.int64)
-    distance = dither
-    for i in range(len(cells)):
-        distance[i] = 0.5 - abs(dither[i])
-    for i in range(len(cells)):
-        cells[i] = min(np.int64((distance[i] - 0.0625) * 64.0) + 36, 63)
-    count: Any = 0
-    for i in range(len(cells)):
-        near[count] = i
-        count += np.int64(distance[i] < 0.0625)
-    exponents = distance.view(np.int64)
-    for k in range(count):
-        # 1018 is the exponent of [1/32, 1/16), whose cells begin with number 32.
-        base = max(32 - 4 * (1018 - (exponents[near[k]] >> 52)), 1)
-        x, cell = distance[near[k]], base - 1
-        for j in range(5):
-            cell += np.int64(x >= DISTANCES[base + j])
-        cells[near[k]] = cell
+# The least distance from the edge of the dither's range beyond each cell, in units of 2^−53, and the cell of the
+# least distance in each 8192nd of the distances.
+_BEYOND = np.append(np.ceil(DISTANCES[1:-1] * 2.0**53), 2.0**53).astype(np.uint64)
+_SLOTS = np.searchsorted(_BEYOND, np.arange(8193, dtype=np.uint64) << np.uint64(39), side="right").astype(np.uint8)
 
 
-def _contexts_scalar(offset: Any, inner: Any, first: int, out: Any) -> None:
-    dither, cells = np.empty(_TILE), np.empty(_TILE, dtype=np.int64)
+def _cell(distance, slots, beyond):  # type: ignore[no-untyped-def]
+    """The cell of that distance from the edge, as `contexts_of` says."""
+    cell = np.uint64(slots[distance >> _39])
+    while distance >= beyond[cell]:  # one time in 500
+        cell += _ONE
+    return cell
+
+
+def _contexts_scalar(offset: Any, inner: Any, first: int, slots: Any, beyond: Any, out: Any) -> None:
+    bits = np.empty(_TILE, dtype=np.uint64)
     for low in range(0, len(out), _TILE):
-        size = min(_TILE, len(out) - low)
-        for i in range(size):
-            dither[i] = np.float64(uniform_bits(offset, inner, first + low + i)) * UNIT - 0.5
-        _cells_of(dither[:size], cells[:size])
-        for i in range(size):
-            out[low + i] = cells[i]
+        part = out[low : low + _TILE]
+        uniform_tile(offset, inner, first + low, bits[: len(part)])
+        for i in range(len(part)):
+            part[i] = _cell(min(bits[i], _WHOLE - bits[i]), slots, beyond)
 
 
-def _contexts_reference(offset: np.uint64, inner: np.uint64, first: int, out: np.ndarray) -> None:
+def _contexts_reference(
+    offset: np.uint64, inner: np.uint64, first: int, slots: np.ndarray, beyond: np.ndarray, out: np.ndarray
+) -> None:
     out[:] = contexts_of(_dither(offset, inner, first, len(out)))
 
 
 def contexts_at(seed: int, first: int, stop: int) -> np.ndarray:
     """The cells of the dither's elements first … stop − 1, uint8."""
     out = np.empty(stop - first, dtype=np.uint8)
-    _contexts(*words(Key(seed)), first, out)
+    _contexts(*words(Key(seed)), first, _SLOTS, _BEYOND, out)
     return out
 
 
-def _rows_scalar(symbols: Any, columns: int, offset: Any, inner: Any, first: int, out: Any) -> None:
-    dither, cells, negative = np.empty(_TILE), np.empty(_TILE, dtype=np.int64), np.empty(_TILE, dtype=np.int64)
+def _rows_scalar(
+    symbols: Any, columns: int, offset: Any, inner: Any, first: int, slots: Any, beyond: Any, out: Any
+) -> None:
+    bits, column, real = np.empty(_TILE, dtype=np.uint64), np.empty(_TILE, dtype=np.int64), np.empty(_TILE)
+    real_bits = real.view(np.int64)
     for low in range(0, len(symbols), _TILE):
-        size = min(_TILE, len(symbols) - low)
+        part, rows = symbols[low : low + _TILE], out[low : low + _TILE]
+        uniform_tile(offset, inner, first + low, bits[: len(part)])
         most: Any = np.int64(0)
-        for i in range(size):
-            dither[i] = np.float64(uniform_bits(offset, inner, first + low + i)) * UNIT - 0.5
-            negative[i] = np.int64(dither[i] < 0)
-        _cells_of(dither[:size], cells[:size])
-        for i in range(size):
-            symbol = np.int64(symbols[low + i])
-            folded = symbol * (1 - 2 * negative[i])
-            out[low + i] = cells[i] * columns + 2 * abs(symbol) - np.int64(folded > 0)
+        for i in range(len(part)):
+            symbol, negative = np.int64(part[i]), np.int64(bits[i] < _HALF)
+            folded = (symbol ^ -negative) + negative
+            column[i] = 2 * abs(symbol) - np.int64(folded > 0)
+            bits[i] = min(bits[i], _WHOLE - bits[i])
             most = max(most, abs(symbol))
-        if most < 16:
-            continue
-        for i in range(size):
-            symbol = np.int64(symbols[low + i])
-            bucket: Any = abs(symbol)
-            width = 0
-            if bucket >= 16:
-                while bucket >> width >= 16:
-                    width += 1
-                bucket = 16 + (width - 1) * 8 + ((bucket >> width) & 7)
-                out[low + i] = cells[i] * columns + 2 * bucket - np.int64(symbol * (1 - 2 * negative[i]) > 0)
+        if most >= 16:
+            for i in range(len(part)):
+                real[i] = np.float64((column[i] + 1) >> 1)
+            for i in range(len(part)):
+                # The exponent of a float64 is the integer's length less one.
+                magnitude, width = (column[i] + 1) >> 1, max((real_bits[i] >> 52) - 1026, 0)
+                bucket = 8 + 8 * width + ((magnitude >> width) & 7)
+                column[i] = 2 * bucket - (column[i] & 1) if width else column[i]
+        for i in range(len(part)):
+            rows[i] = np.int64(_cell(bits[i], slots, beyond)) * columns + column[i]
 
 
 def _rows_reference(
-    symbols: np.ndarray, columns: int, offset: np.uint64, inner: np.uint64, first: int, out: np.ndarray
+    symbols: np.ndarray,
+    columns: int,
+    offset: np.uint64,
+    inner: np.uint64,
+    first: int,
+    slots: np.ndarray,
+    beyond: np.ndarray,
+    out: np.ndarray,
 ) -> None:
     dither, symbol = _dither(offset, inner, first, len(symbols)), symbols.astype(np.int64)
     folded = np.where(dither < 0, -symbol, symbol)
@@ -194,7 +215,7 @@ def rows_at(symbols: np.ndarray, columns: int, seed: int, first: int, stop: int)
     symbol as it would be were the dither positive: 0, then +b and −b for the buckets b = 1, 2, …
     """
     out = np.empty(stop - first, dtype=np.uint16)
-    _rows(symbols[first:stop], columns, *words(Key(seed)), first, out)
+    _rows(symbols[first:stop], columns, *words(Key(seed)), first, _SLOTS, _BEYOND, out)
     return out
 
 
@@ -230,6 +251,6 @@ assert len(DISTANCES) - 1 == CONTEXTS
 _histogram = Loop(_histogram_scalar, _histogram_reference)
 _dithered = Loop(_dithered_scalar, _dithered_reference, uses=[uniform_bits])
 _undithered = Loop(_undithered_scalar, _undithered_reference, uses=[uniform_bits])
-_contexts = Loop(_contexts_scalar, _contexts_reference, uses=[uniform_bits, _cells_of])
-_rows = Loop(_rows_scalar, _rows_reference, uses=[uniform_bits, _cells_of])
+_contexts = Loop(_contexts_scalar, _contexts_reference, uses=[uniform_tile, _cell])
+_rows = Loop(_rows_scalar, _rows_reference, uses=[uniform_tile, _cell])
 _signed = Loop(_signed_scalar, _signed_reference, uses=[uniform_bits])

@@ -2,7 +2,7 @@
 
 `uniform_bits` is one element of `telegrad.random.Key.uniform` before it becomes a float: element i is
 `uniform_bits(offset, inner, i) · 2^−53`, with (offset, inner) = `np.uint64` of `key.words`. A loop that calls it by
-this name lists it in its `Loop(…, uses=[uniform_bits])`.
+this name lists it in its `Loop(…, uses=[uniform_bits])`; one that goes through tiles of neighbours has `uniform_tile`.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from telegrad.kernels.device import with_gpu_form
 from telegrad.kernels.magnitudes import plain
 from telegrad.random import Key
 
-__all__ = ["UNIT", "drawn_in_proportion", "stream_bits", "uniform_bits", "uniforms", "words"]
+__all__ = ["UNIT", "drawn_in_proportion", "stream_bits", "uniform_bits", "uniform_tile", "uniforms", "words"]
 
 _SHORT = 64  # below it, a few numpy operations are as quick as a compiled loop
 _WIDE = (torch.float32, torch.float64)
@@ -37,7 +37,10 @@ _30, _27, _31, _11 = np.uint64(30), np.uint64(27), np.uint64(31), np.uint64(11)
 
 def stream_bits(offset, inner, i):  # type: ignore[no-untyped-def]
     """Element i of the stream, 64 bits; `offset` and `inner` uint64, i any integer >= 0."""
-    z = (np.uint64(i) + _ONE) * _GOLDEN + offset
+    return _mixed((np.uint64(i) + _ONE) * _GOLDEN + offset, inner)
+
+
+def _mixed(z, inner):  # type: ignore[no-untyped-def]
     z = ((z ^ (z >> _30)) * _MIX_1) ^ inner
     z = (z ^ (z >> _27)) * _MIX_2
     return z ^ (z >> _31)
@@ -46,6 +49,14 @@ def stream_bits(offset, inner, i):  # type: ignore[no-untyped-def]
 def uniform_bits(offset, inner, i):  # type: ignore[no-untyped-def]
     """Element i of the stream as an integer below 2^53, uint64: what is a float in `Key.uniform`."""
     return stream_bits(offset, inner, i) >> _11
+
+
+def uniform_tile(offset, inner, first, out):  # type: ignore[no-untyped-def]
+    """`uniform_bits` of the elements from `first` on, as many as the uint64 `out` holds: by one product less each."""
+    z = (np.uint64(first) + _ONE) * _GOLDEN + offset
+    for i in range(len(out)):
+        out[i] = _mixed(z, inner) >> _11
+        z += _GOLDEN
 
 
 def words(key: Key) -> tuple[np.uint64, np.uint64]:
