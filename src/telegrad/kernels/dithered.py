@@ -14,10 +14,19 @@ from telegrad.kernels.magnitudes import plain
 from telegrad.kernels.uniforms import UNIT, uniform_bits, uniform_tile, words
 from telegrad.random import Key
 
-__all__ = ["contexts_at", "dithered_symbols", "magnitude_histogram", "rows_at", "signed_symbols", "undithered"]
+__all__ = [
+    "contexts_at",
+    "dithered_symbols",
+    "far_magnitudes",
+    "magnitude_histogram",
+    "rows_at",
+    "signed_symbols",
+    "undithered",
+]
 
 _FINE = 800
 _TILE = 512
+_PIECE = 1 << 16
 _BITS = 52
 _ONE, _39 = np.uint64(1), np.uint64(39)
 _HALF, _WHOLE = np.uint64(1 << 52), np.uint64(1 << 53)
@@ -219,6 +228,35 @@ def rows_at(symbols: np.ndarray, columns: int, seed: int, first: int, stop: int)
     return out
 
 
+def _far_scalar(symbols: Any, least: int, out: Any) -> Any:
+    at = np.uint64(0)
+    for i in range(len(symbols)):
+        magnitude = abs(np.int64(symbols[i]))
+        # Written in any case, kept where it is far: no branch to mispredict.
+        out[at] = magnitude
+        at += np.uint64(magnitude >= least)
+    return at
+
+
+def _far_reference(symbols: np.ndarray, least: int, out: np.ndarray) -> int:
+    magnitude = np.abs(symbols.astype(np.int64))
+    far = magnitude[magnitude >= least]
+    out[: len(far)] = far
+    return len(far)
+
+
+def far_magnitudes(symbols: np.ndarray, least: int) -> np.ndarray:
+    """|symbol| of those from `least` on, in their order, int64."""
+
+    def work(_: int, start: int, stop: int) -> list[np.ndarray]:
+        room = np.empty(min(stop - start, _PIECE) + 1, dtype=np.int64)
+        parts = (symbols[low : min(stop, low + _PIECE)] for low in range(start, stop, _PIECE))
+        return [room[: _far(part, least, room)].copy() for part in parts]
+
+    parts = (far for part in in_chunks(work, len(symbols)) for far in part)
+    return np.concatenate([np.zeros(0, dtype=np.int64), *parts])
+
+
 def _signed_scalar(columns: Any, magnitudes: Any, offset: Any, inner: Any, first: int, out: Any) -> None:
     for i in range(len(columns)):
         half = np.int64(uniform_bits(offset, inner, first + i) >> np.uint64(52))  # 0 where the dither is negative
@@ -253,4 +291,5 @@ _dithered = Loop(_dithered_scalar, _dithered_reference, uses=[uniform_bits])
 _undithered = Loop(_undithered_scalar, _undithered_reference, uses=[uniform_bits])
 _contexts = Loop(_contexts_scalar, _contexts_reference, uses=[uniform_tile, _cell])
 _rows = Loop(_rows_scalar, _rows_reference, uses=[uniform_tile, _cell])
+_far = Loop(_far_scalar, _far_reference)
 _signed = Loop(_signed_scalar, _signed_reference, uses=[uniform_bits])

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from telegrad.errors import WireError
-from telegrad.kernels.dithered import contexts_at, rows_at, signed_symbols, undithered
+from telegrad.kernels.dithered import contexts_at, far_magnitudes, rows_at, signed_symbols, undithered
 from telegrad.kernels.dithering import (
     FURTHEST,
     bucket_of,
@@ -57,7 +57,11 @@ class Dithered(Values):
         return undithered(self.symbol, self.step, self.seed, wide).to(dtype)
 
     def largest(self) -> float:
-        return (largest_of(self.symbol) + 0.5) * abs(self.step)
+        return (self._most + 0.5) * abs(self.step)
+
+    @cached_property
+    def _most(self) -> float:
+        return largest_of(self.symbol)
 
     def scaled(self, factor: float) -> Dithered:
         return replace(self, step=self.step * factor)
@@ -73,9 +77,8 @@ class Dithered(Values):
         pieces = Encoder(frequency, bits).pieces(
             lambda start, stop: rows_at(symbol, columns, self.seed, start, stop), self.n
         )
-        magnitude = np.zeros(0, dtype=np.int64)
-        if largest_of(self.symbol) >= 16:  # only these have bits below their bucket
-            magnitude = self.symbol[(self.symbol >= 16) | (self.symbol <= -16)].abs().cpu().numpy().astype(np.int64)
+        # Only magnitudes from 16 on have bits below their bucket.
+        magnitude = far_magnitudes(symbol if self._most >= 16 else symbol[:0], 16)
         return pack_pieces(pieces) + _pack_tails(magnitude, tail_width_of(magnitude))
 
     @cached_property
