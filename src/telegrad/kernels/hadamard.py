@@ -75,12 +75,13 @@ def _butterflies_scalar(x: Any, rows: int, width: int) -> None:
 
 def _transform_scalar(x: Any, high: int, low: int, out: Any) -> None:
     _butterflies_scalar(x, high, low)
-    side = 16 if min(high, low) >= 16 else 8
+    side, stride = min(16, high), np.uint64(low)
     for i in range(0, high, side):
-        for j in range(0, low, side):
-            for k in range(i, i + side):
-                for m in range(j, j + side):
-                    out[m * high + k] = x[k * low + m]
+        for j in range(low):
+            part, at = out[j * high + i : j * high + i + side], np.uint64(i * low + j)
+            for k in range(0, side, 8):
+                for m in range(k, k + 8):
+                    part[m] = x[at + np.uint64(m) * stride]
     _butterflies_scalar(out, low, high)
 
 
@@ -115,9 +116,9 @@ def _flip_scalar(bits: Any, top: int, offset: Any, inner: Any, first: int, drawn
         drawn[i] = uniform_bits(offset, inner, first + i) >> np.uint64(21)
     sign = np.uint64(1) << np.uint64(top)
     for j in range(32):
-        at, shift = j * len(drawn), np.uint64(top - j)
+        part, shift = bits[j * len(drawn) : (j + 1) * len(drawn)], np.uint64(top - j)
         for i in range(len(drawn)):
-            bits[at + i] ^= (np.uint64(drawn[i]) << shift) & sign
+            part[i] ^= (np.uint64(drawn[i]) << shift) & sign
 
 
 def _flip_reference(
@@ -145,8 +146,9 @@ def _gather_scalar(x: Any, first: int, skipped: int, rest: int, out: Any) -> Non
     while done < len(out):
         stop = skipped * n // rest if skipped < rest else n
         count = min(stop - at, len(out) - done)
+        source, target = x[at : at + count], out[done : done + count]
         for j in range(count):
-            out[done + j] = x[at + j]
+            target[j] = source[j]
         done, at, skipped = done + count, stop + 1, skipped + 1
 
 
@@ -155,8 +157,9 @@ def _scatter_scalar(x: Any, scale: float, first: int, skipped: int, rest: int, o
     while done < len(x):
         stop = skipped * n // rest if skipped < rest else n
         count = min(stop - at, len(x) - done)
+        source, target = x[done : done + count], out[at : at + count]
         for j in range(count):
-            out[at + j] = x[done + j] * scale
+            target[j] = source[j] * scale
         done, at, skipped = done + count, stop + 1, skipped + 1
 
 
