@@ -32,7 +32,7 @@ _ONE = np.uint64(1)
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 _MIX_1 = np.uint64(0xBF58476D1CE4E5B9)
 _MIX_2 = np.uint64(0x94D049BB133111EB)
-_30, _27, _31, _11 = np.uint64(30), np.uint64(27), np.uint64(31), np.uint64(11)
+_30, _27, _31, _11, _40 = np.uint64(30), np.uint64(27), np.uint64(31), np.uint64(11), np.uint64(40)
 
 
 def stream_bits(offset, inner, i):  # type: ignore[no-untyped-def]
@@ -41,9 +41,14 @@ def stream_bits(offset, inner, i):  # type: ignore[no-untyped-def]
 
 
 def _mixed(z, inner):  # type: ignore[no-untyped-def]
-    z = ((z ^ (z >> _30)) * _MIX_1) ^ inner
-    z = (z ^ (z >> _27)) * _MIX_2
+    z = _nearly_mixed(z, inner)
     return z ^ (z >> _31)
+
+
+def _nearly_mixed(z, inner):  # type: ignore[no-untyped-def]
+    """All but the last step, which leaves the 31 leading bits as they are."""
+    z = ((z ^ (z >> _30)) * _MIX_1) ^ inner
+    return (z ^ (z >> _27)) * _MIX_2
 
 
 def uniform_bits(offset, inner, i):  # type: ignore[no-untyped-def]
@@ -106,19 +111,26 @@ def drawn_in_proportion(v: Tensor, threshold: float, key: Key) -> Tensor:
 
 
 def _draw_scalar(values, threshold, offset, inner, start, where):  # type: ignore[no-untyped-def]
-    """Mark a block without a branch, then look at its marks eight at a time: most entries are not drawn."""
+    """Mark a block without a branch, then look at its marks eight at a time: most entries are not drawn.
+
+    Marked are those that the 24 leading bits of u, in float32, cannot rule out.
+    """
     marks = np.zeros(_BLOCK, dtype=np.uint8)
-    eights, at = marks.view(np.uint64), 0
+    eights, at = marks.view(np.uint64), np.uint64(0)
+    scale = np.float32(2.0**24 * (1 + 2.0**-20) / threshold) if threshold > 0 else np.float32(np.inf)
     for begin in range(0, len(values), _BLOCK):
         block = values[begin : begin + _BLOCK]
+        z = (np.uint64(start + begin) + _ONE) * _GOLDEN + offset
         for j in range(len(block)):
-            u = np.float64(uniform_bits(offset, inner, start + begin + j)) * UNIT
-            marks[j] = u * threshold < abs(np.float64(block[j]))
+            marks[j] = np.float32(np.int32(_nearly_mixed(z, inner) >> _40)) <= abs(block[j]) * scale
+            z += _GOLDEN
         for eight in range((len(block) + 7) // 8):
             if eights[eight]:
                 for j in range(8 * eight, min(8 * eight + 8, len(block))):
-                    where[at] = start + begin + j
-                    at += marks[j]
+                    if marks[j]:
+                        u = np.float64(uniform_bits(offset, inner, start + begin + j)) * UNIT
+                        where[at] = start + begin + j
+                        at += np.uint64(u * threshold < abs(np.float64(block[j])))
     return at
 
 
@@ -143,4 +155,4 @@ def _fill_reference(out: np.ndarray, offset: np.uint64, inner: np.uint64, start:
 
 
 _fill = Loop(_fill_scalar, _fill_reference, uses=[uniform_bits])
-_draw = Loop(_draw_scalar, _draw_reference, uses=[uniform_bits])
+_draw = Loop(_draw_scalar, _draw_reference, uses=[_nearly_mixed, uniform_bits])
