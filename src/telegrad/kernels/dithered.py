@@ -11,7 +11,7 @@ from torch import Tensor
 from telegrad.kernels.compiled import Loop, in_chunks
 from telegrad.kernels.dithering import CONTEXTS, DISTANCES, bucket_of, contexts_of, symbol_of
 from telegrad.kernels.magnitudes import plain
-from telegrad.kernels.uniforms import UNIT, uniform_bits, uniform_tile, words
+from telegrad.kernels.uniforms import STRIDE, UNIT, bits_at, state_at, uniform_bits, words
 from telegrad.random import Key
 
 __all__ = [
@@ -101,8 +101,10 @@ def magnitude_histogram(v: Tensor, top: float) -> np.ndarray:
 
 
 def _dithered_scalar(x: Any, step: float, offset: Any, inner: Any, first: int, out: Any) -> None:
+    state = state_at(offset, first)
     for i in range(len(x)):
-        dither = np.float64(uniform_bits(offset, inner, first + i)) * UNIT - 0.5
+        dither = np.float64(bits_at(state, inner)) * UNIT - 0.5
+        state += STRIDE
         out[i] = np.int64(np.floor(np.float64(x[i]) / step + dither + 0.5))
 
 
@@ -121,8 +123,10 @@ def dithered_symbols(v: Tensor, step: float, seed: int, top: float) -> Tensor:
 
 
 def _undithered_scalar(symbols: Any, step: float, offset: Any, inner: Any, first: int, out: Any) -> None:
+    state = state_at(offset, first)
     for i in range(len(symbols)):
-        dither = np.float64(uniform_bits(offset, inner, first + i)) * UNIT - 0.5
+        dither = np.float64(bits_at(state, inner)) * UNIT - 0.5
+        state += STRIDE
         out[i] = (np.float64(symbols[i]) - dither) * step
 
 
@@ -158,8 +162,10 @@ def _cell(distance, slots, beyond):  # type: ignore[no-untyped-def]
 def _contexts_scalar(offset: Any, inner: Any, first: int, slots: Any, beyond: Any, out: Any) -> None:
     bits = np.empty(_TILE, dtype=np.uint64)
     for low in range(0, len(out), _TILE):
-        part = out[low : low + _TILE]
-        uniform_tile(offset, inner, first + low, bits[: len(part)])
+        part, state = out[low : low + _TILE], state_at(offset, first + low)
+        for i in range(len(part)):
+            bits[i] = bits_at(state, inner)
+            state += STRIDE
         for i in range(len(part)):
             part[i] = _cell(min(bits[i], _WHOLE - bits[i]), slots, beyond)
 
@@ -180,17 +186,18 @@ def contexts_at(seed: int, first: int, stop: int) -> np.ndarray:
 def _rows_scalar(
     symbols: Any, columns: int, offset: Any, inner: Any, first: int, slots: Any, beyond: Any, out: Any
 ) -> None:
-    bits, column, real = np.empty(_TILE, dtype=np.uint64), np.empty(_TILE, dtype=np.int64), np.empty(_TILE)
+    distance, column, real = np.empty(_TILE, dtype=np.uint64), np.empty(_TILE, dtype=np.int64), np.empty(_TILE)
     real_bits = real.view(np.int64)
     for low in range(0, len(symbols), _TILE):
         part, rows = symbols[low : low + _TILE], out[low : low + _TILE]
-        uniform_tile(offset, inner, first + low, bits[: len(part)])
-        most: Any = np.int64(0)
+        state, most = state_at(offset, first + low), np.int64(0)
         for i in range(len(part)):
-            symbol, negative = np.int64(part[i]), np.int64(bits[i] < _HALF)
+            u = bits_at(state, inner)
+            state += STRIDE
+            symbol, negative = np.int64(part[i]), np.int64(u < _HALF)
             folded = (symbol ^ -negative) + negative
             column[i] = 2 * abs(symbol) - np.int64(folded > 0)
-            bits[i] = min(bits[i], _WHOLE - bits[i])
+            distance[i] = min(u, _WHOLE - u)
             most = max(most, abs(symbol))
         if most >= 16:
             for i in range(len(part)):
@@ -201,7 +208,7 @@ def _rows_scalar(
                 bucket = 8 + 8 * width + ((magnitude >> width) & 7)
                 column[i] = 2 * bucket - (column[i] & 1) if width else column[i]
         for i in range(len(part)):
-            rows[i] = np.int64(_cell(bits[i], slots, beyond)) * columns + column[i]
+            rows[i] = np.int64(_cell(distance[i], slots, beyond)) * columns + column[i]
 
 
 def _rows_reference(
@@ -287,9 +294,9 @@ def signed_symbols(columns: np.ndarray, count: int, seed: int) -> np.ndarray:
 assert len(DISTANCES) - 1 == CONTEXTS
 
 _histogram = Loop(_histogram_scalar, _histogram_reference)
-_dithered = Loop(_dithered_scalar, _dithered_reference, uses=[uniform_bits])
-_undithered = Loop(_undithered_scalar, _undithered_reference, uses=[uniform_bits])
-_contexts = Loop(_contexts_scalar, _contexts_reference, uses=[uniform_tile, _cell])
-_rows = Loop(_rows_scalar, _rows_reference, uses=[uniform_tile, _cell])
+_dithered = Loop(_dithered_scalar, _dithered_reference, uses=[state_at, bits_at])
+_undithered = Loop(_undithered_scalar, _undithered_reference, uses=[state_at, bits_at])
+_contexts = Loop(_contexts_scalar, _contexts_reference, uses=[state_at, bits_at, _cell])
+_rows = Loop(_rows_scalar, _rows_reference, uses=[state_at, bits_at, _cell])
 _far = Loop(_far_scalar, _far_reference)
 _signed = Loop(_signed_scalar, _signed_reference, uses=[uniform_bits])

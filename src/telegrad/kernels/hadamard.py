@@ -30,7 +30,7 @@ from torch import Tensor
 from telegrad.kernels.compiled import Loop, in_chunks
 from telegrad.kernels.device import with_gpu_form
 from telegrad.kernels.magnitudes import largest_in, plain
-from telegrad.kernels.uniforms import uniform_bits, words
+from telegrad.kernels.uniforms import STRIDE, bits_at, state_at, uniform_bits, words
 from telegrad.random import Key
 
 __all__ = ["LARGEST", "SMALLEST", "Rotation", "block_sizes", "rotate", "rotate_back", "transformed"]
@@ -112,8 +112,10 @@ def transformed(x: np.ndarray, high: int, low: int) -> np.ndarray:
 
 
 def _flip_scalar(bits: Any, top: int, offset: Any, inner: Any, first: int, drawn: Any) -> None:
+    state = state_at(offset, first)
     for i in range(len(drawn)):
-        drawn[i] = uniform_bits(offset, inner, first + i) >> np.uint64(21)
+        drawn[i] = bits_at(state, inner) >> np.uint64(21)
+        state += STRIDE
     sign = np.uint64(1) << np.uint64(top)
     for j in range(32):
         part, shift = bits[j * len(drawn) : (j + 1) * len(drawn)], np.uint64(top - j)
@@ -130,7 +132,7 @@ def _flip_reference(
     bits ^= signs.reshape(-1).astype(bits.dtype) << bits.dtype.type(top)
 
 
-_flip = Loop(_flip_scalar, _flip_reference, uses=[uniform_bits])
+_flip = Loop(_flip_scalar, _flip_reference, uses=[state_at, bits_at])
 
 
 def _flipped(x: np.ndarray, stream: tuple[np.uint64, np.uint64, int]) -> None:
