@@ -8,6 +8,7 @@ import telegrad as tg
 from telegrad.kernels import dithered, symbols
 from telegrad.kernels.dithering import bucket_of, contexts_of, counted, expected_bits, frequencies, symbol_of
 from telegrad.kernels.magnitudes import largest_magnitude, sums_of_squares
+from telegrad.kernels.octaves import magnitude_histogram
 from telegrad.kernels.rounding import rounded_to_steps, times_steps
 
 N = 70_003
@@ -58,10 +59,10 @@ def test_the_histogram_of_magnitudes_is_that_of_logarithms():
     octaves = -16 * torch.log2(v.abs() / top)
     place = octaves[(octaves - octaves.round()).abs() > 1e-9].floor().clamp(max=799).long()
     near = N - len(place)
-    counts = dithered.magnitude_histogram(v, top)
+    counts = magnitude_histogram(v, top)
     assert counts.sum() == N
     assert int(np.abs(counts - np.bincount(place.numpy(), minlength=800)).sum()) == near
-    assert dithered.magnitude_histogram(torch.tensor([1.0, 0.0, 0.5, -1.0]), 1.0)[[0, 16, 799]].tolist() == [2, 1, 1]
+    assert magnitude_histogram(torch.tensor([1.0, 0.0, 0.5, -1.0]), 1.0)[[0, 16, 799]].tolist() == [2, 1, 1]
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
@@ -72,10 +73,10 @@ def test_the_histogram_is_that_of_rounded_quotients_at_every_edge(top, dtype, di
     whole = near.view(f"i{near.itemsize}")
     around = np.maximum(whole[:, None] + np.arange(-3, 4), 0).reshape(-1).astype(whole.dtype).view(near.dtype)
     v = torch.from_numpy(np.append(np.minimum(around, top), 0.0).astype(near.dtype))
-    counts = dithered.magnitude_histogram(-v, top)
+    counts = magnitude_histogram(-v, top)
     assert counts.sum() == len(v)
     disable_numba()
-    assert np.array_equal(dithered.magnitude_histogram(v, top), counts)
+    assert np.array_equal(magnitude_histogram(v, top), counts)
 
 
 @pytest.mark.parametrize(("ratio", "size"), [(0.3, 1), (2.5, 7), (900.0, 60), (2.0**20, 100)])

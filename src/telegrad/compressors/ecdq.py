@@ -11,9 +11,10 @@ import torch
 from torch import Tensor
 
 from telegrad.compressors.base import Compressor, Encoded, not_finite
-from telegrad.kernels.dithered import dithered_symbols, magnitude_histogram
+from telegrad.kernels.dithered import dithered_symbols
 from telegrad.kernels.dithering import FURTHEST, bucket_of, counted, expected_bits, shortest_bits
 from telegrad.kernels.magnitudes import largest_magnitude, sums_of_squares
+from telegrad.kernels.octaves import magnitude_histogram
 from telegrad.kernels.rans import state_count
 from telegrad.kernels.selection import SMALL
 from telegrad.random import Key

@@ -18,16 +18,13 @@ __all__ = [
     "contexts_at",
     "dithered_symbols",
     "far_magnitudes",
-    "magnitude_histogram",
     "rows_at",
     "signed_symbols",
     "undithered",
 ]
 
-_FINE = 800
 _TILE = 512
 _PIECE = 1 << 16
-_BITS = 52
 _ONE, _39 = np.uint64(1), np.uint64(39)
 _HALF, _WHOLE = np.uint64(1 << 52), np.uint64(1 << 53)
 
@@ -35,69 +32,6 @@ _HALF, _WHOLE = np.uint64(1 << 52), np.uint64(1 << 53)
 def _dither(offset: np.uint64, inner: np.uint64, first: int, n: int) -> np.ndarray:
     with np.errstate(over="ignore"):
         return uniform_bits(offset, inner, np.arange(first, first + n, dtype=np.uint64)) * UNIT - 0.5
-
-
-def _histogram_scalar(bits: Any, mask: Any, shift: Any, table: Any, x: Any, top: float, counts: Any) -> None:
-    for i in range(len(bits)):
-        magnitude = np.uint64(bits[i] & mask)
-        # Four tables, so that equal neighbours do not wait for each other.
-        counts[np.uint64(i & 3), (table[magnitude >> shift] + magnitude) >> shift] += 1
-
-
-def _histogram_reference(
-    bits: np.ndarray, mask: Any, shift: Any, table: np.ndarray, x: np.ndarray, top: float, counts: np.ndarray
-) -> None:
-    counts[0, ::-1] += np.bincount(_place(np.abs(x.astype(np.float64)) / top), minlength=_FINE)
-
-
-def _place(ratio: np.ndarray) -> np.ndarray:
-    """⌊−16 log2(ratio)⌋, up to 799, by the leading bits of 2^(j/16), j = 0 … 15."""
-    bits = ratio.view(np.int64)
-    above = np.searchsorted(_EDGES, bits & ((1 << _BITS) - 1), side="left")
-    return np.minimum(16 * (1023 - (bits >> _BITS)) - above, _FINE - 1)
-
-
-_EDGES = (2.0 ** (np.arange(16) / 16)).view(np.int64) & ((1 << _BITS) - 1)
-
-
-def _edges(top: float, dtype: Any) -> np.ndarray:
-    """The least magnitudes of places 798, 797, … 0 below `top`, as the bits of that dtype."""
-    near = (top * 2.0 ** (-np.arange(1, 17) / 16)).astype(dtype)
-    # The quotient's rounding decides: it is tried around each edge.
-    tried = (near.view(f"i{near.itemsize}") + np.arange(-4, 5)[:, None]).astype(f"i{near.itemsize}").view(dtype)
-    inside = _place(tried.astype(np.float64) / top) < np.arange(1, 17)
-    octave = tried[inside.argmax(0), np.arange(16)].astype(np.float64)
-    edges = (octave * 0.5 ** np.arange(50)[:, None]).reshape(-1)[: _FINE - 1]
-    return edges[::-1].astype(dtype).view(f"u{near.itemsize}").astype(np.int64)
-
-
-def _table(top: float, dtype: Any, shift: int) -> np.ndarray:
-    """For the leading bits of each magnitude what to add to it, so that the number of edges up to it comes first."""
-    low = np.arange(1 << 8 * np.dtype(dtype).itemsize - 1 - shift, dtype=np.int64) << shift
-    edges = np.append(_edges(top, dtype), np.iinfo(np.int64).max)
-    passed = np.searchsorted(edges, low, side="right")
-    left = np.minimum(edges[passed] - low, 1 << shift)  # at most one edge follows: they are further apart
-    return ((passed + 1 << shift) - left - low).astype(np.uint64)
-
-
-def magnitude_histogram(v: Tensor, top: float) -> np.ndarray:
-    """How many entries have ⌊−16 log2(|v_j| / top)⌋ = 0 … 799, the last and beyond; `top` the largest magnitude.
-
-    Which place a magnitude has shows in its bits: the leading ones, down to a 32nd of an octave, say it but for one
-    edge.
-    """
-    x = plain(v)
-    if top < 2.0**52 * np.finfo(x.dtype).tiny:  # subnormal numbers have fewer bits
-        x, top = x.astype(np.float64) * 2.0**512, top * 2.0**512
-    unsigned, shift = np.dtype(f"u{x.itemsize}").type, np.finfo(x.dtype).nmant - 5
-    table, mask = _table(top, x.dtype, shift), unsigned(np.iinfo(unsigned).max >> 1)
-
-    def work(_: int, start: int, stop: int) -> np.ndarray:
-        counts, part = np.zeros((4, _FINE), dtype=np.int64), x[start:stop]
-        _histogram(part.view(unsigned), mask, np.uint64(shift), table, part, top, counts)
-        return counts.sum(0)[::-1]
-
-    return np.sum(in_chunks(work, len(x)), axis=0)
 
 
 def _dithered_scalar(x: Any, step: float, offset: Any, inner: Any, first: int, out: Any) -> None:
@@ -293,7 +227,6 @@ def signed_symbols(columns: np.ndarray, count: int, seed: int) -> np.ndarray:
 
 assert len(DISTANCES) - 1 == CONTEXTS
 
-_histogram = Loop(_histogram_scalar, _histogram_reference)
 _dithered = Loop(_dithered_scalar, _dithered_reference, uses=[state_at, bits_at])
 _undithered = Loop(_undithered_scalar, _undithered_reference, uses=[state_at, bits_at])
 _contexts = Loop(_contexts_scalar, _contexts_reference, uses=[state_at, bits_at, _cell])
