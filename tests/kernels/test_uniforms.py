@@ -36,3 +36,12 @@ def test_draws_are_those_of_the_definition_on_the_brink_too(dtype, threshold, di
     assert torch.equal(drawn_in_proportion(v, threshold, key), expected)
     disable_numba()
     assert torch.equal(drawn_in_proportion(v, threshold, key), expected)
+
+
+@pytest.mark.parametrize("threshold", [2.0**127, 1e300])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+def test_draws_from_the_largest_numbers_are_those_of_the_definition(dtype, threshold):
+    key = Key(8)
+    v = (key.uniform(5000, start=5000) * min(threshold, 3e38 if dtype == torch.float32 else threshold)).to(dtype)
+    expected = (key.uniform(5000) * threshold < v.double()).nonzero().squeeze(1)
+    assert torch.equal(drawn_in_proportion(v, threshold, key), expected)

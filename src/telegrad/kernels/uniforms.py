@@ -134,7 +134,8 @@ def _draw_scalar(values, threshold, offset, inner, start, where):  # type: ignor
     """
     marks = np.zeros(_BLOCK, dtype=np.uint8)
     eights, at = marks.view(np.uint64), np.uint64(0)
-    scale = np.float32(2.0**24 * (1 + 2.0**-20) / threshold) if threshold > 0 else np.float32(np.inf)
+    # A scale that is too large rules out less, one that vanishes would rule out all.
+    scale = np.float32(max(2.0**24 * (1 + 2.0**-20) / threshold, 2.0**-126) if threshold > 0 else np.inf)
     for begin in range(0, len(values), _BLOCK):
         block = values[begin : begin + _BLOCK]
         state = state_at(offset, start + begin)
