@@ -16,7 +16,7 @@ from telegrad.compressors.eden import Eden, cells_rate
 from telegrad.compressors.head_tail import Heads, HeadTail, encode_with
 from telegrad.compressors.importance import Importance
 from telegrad.compressors.qsgd import QSGD
-from telegrad.kernels.octaves import Octaves, octaves
+from telegrad.kernels.magnitude_sums import MagnitudeSums, magnitude_sums
 from telegrad.random import Key
 from telegrad.spec import check_that, register
 from telegrad.wire.integers import table_bits
@@ -47,10 +47,10 @@ class Magnitudes:
     @staticmethod
     def of(v: Tensor) -> Magnitudes:
         """Those of a flat, non-zero vector; entries smaller than the histogram tells from zero count as zero."""
-        return Magnitudes.in_order(octaves(v))
+        return Magnitudes.in_order(magnitude_sums(v))
 
     @staticmethod
-    def in_order(histogram: Octaves) -> Magnitudes:
+    def in_order(histogram: MagnitudeSums) -> Magnitudes:
         """The bins of a histogram that are not empty."""
         count, total, square = (x[:0:-1] for x in (histogram.count, histogram.total, histogram.square))
         kept = count > 0
@@ -144,7 +144,7 @@ class Portfolio:
     """
 
     def __init__(self, v: Tensor) -> None:
-        histogram = octaves(v)
+        histogram = magnitude_sums(v)
         self.v, self.magnitudes, self.heads = v, Magnitudes.in_order(histogram), Heads(histogram, v.dtype)
 
     def at(self, bits: float) -> list[Choice]:

@@ -1,5 +1,7 @@
 """DRIVE and EDEN: the identity of every draw, the constants of A21, and bits as asked for."""
 
+import math
+
 import pytest
 import torch
 
@@ -102,3 +104,12 @@ def test_the_rows_of_the_equal_bit_table(budget, row):
         error, code = relative_error(compressor, x)
         assert 8 * len(tg.pack(code)) <= 1.002 * budget
         assert error == pytest.approx(row, rel=0.1)
+
+
+@pytest.mark.parametrize("bad", [math.nan, -math.inf])
+@pytest.mark.parametrize("place", [3, 70_000, 139_999])
+def test_what_is_not_finite_shows_in_the_energy_of_its_block(bad, place):
+    x = torch.ones(140_000)
+    x[place] = bad
+    with pytest.raises(tg.NonFiniteError, match="NaN or infinity"):
+        tg.compressor("eden(bits=1)").encode(x, tg.Key(1))

@@ -6,8 +6,9 @@ import torch
 
 import telegrad as tg
 from telegrad.kernels import dithered, symbols
-from telegrad.kernels.dithering import bucket_of, contexts_of, symbol_of
+from telegrad.kernels.dithering import bucket_of, contexts_of, counted, expected_bits, frequencies, symbol_of
 from telegrad.kernels.magnitudes import largest_magnitude, sums_of_squares
+from telegrad.kernels.octaves import magnitude_histogram
 from telegrad.kernels.rounding import rounded_to_steps, times_steps
 
 N = 70_003
@@ -58,10 +59,47 @@ def test_the_histogram_of_magnitudes_is_that_of_logarithms():
     octaves = -16 * torch.log2(v.abs() / top)
     place = octaves[(octaves - octaves.round()).abs() > 1e-9].floor().clamp(max=799).long()
     near = N - len(place)
-    counts = dithered.magnitude_histogram(v, top)
+    counts = magnitude_histogram(v, top)
     assert counts.sum() == N
     assert int(np.abs(counts - np.bincount(place.numpy(), minlength=800)).sum()) == near
-    assert dithered.magnitude_histogram(torch.tensor([1.0, 0.0, 0.5, -1.0]), 1.0)[[0, 16, 799]].tolist() == [2, 1, 1]
+    assert magnitude_histogram(torch.tensor([1.0, 0.0, 0.5, -1.0]), 1.0)[[0, 16, 799]].tolist() == [2, 1, 1]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+@pytest.mark.parametrize("top", [1.0, 0.7, 3e38, 1e-38, 2.0**-149])
+def test_the_histogram_is_that_of_rounded_quotients_at_every_edge(top, dtype, disable_numba):
+    top = float(torch.tensor(top, dtype=dtype))
+    near = (top * 2.0 ** (-np.arange(810) / 16)).astype(str(dtype).removeprefix("torch."))
+    whole = near.view(f"i{near.itemsize}")
+    around = np.maximum(whole[:, None] + np.arange(-3, 4), 0).reshape(-1).astype(whole.dtype).view(near.dtype)
+    v = torch.from_numpy(np.append(np.minimum(around, top), 0.0).astype(near.dtype))
+    counts = magnitude_histogram(-v, top)
+    assert counts.sum() == len(v)
+    disable_numba()
+    assert np.array_equal(magnitude_histogram(v, top), counts)
+
+
+@pytest.mark.parametrize(("ratio", "size"), [(0.3, 1), (2.5, 7), (900.0, 60), (2.0**20, 100)])
+def test_frequencies_are_the_same_in_both_forms(ratio, size, disable_numba):
+    counts = counted(bucket_of(np.random.default_rng(0).integers(1, 10**6, size)))
+    true = np.random.default_rng(1).integers(0, 100, 800)
+    frequency, expected = frequencies(ratio, counts, 15), expected_bits(ratio, counts, 15, true)
+    assert frequency.min() >= 1
+    assert (frequency.sum(1) == 1 << 15).all()
+    disable_numba()
+    assert np.array_equal(frequencies(ratio, counts, 15), frequency)
+    assert expected_bits(ratio, counts, 15, true) == expected
+
+
+@pytest.mark.parametrize("kind", [np.int8, np.int16, np.int64])
+def test_far_magnitudes_are_listed_in_order(kind, disable_numba, threads):
+    symbol = np.random.default_rng(0).integers(-40, 40, 140_001).astype(kind)
+    expected = np.abs(symbol)[np.abs(symbol) >= 16]
+    threads(2)
+    assert np.array_equal(dithered.far_magnitudes(symbol, 16), expected)
+    disable_numba()
+    assert np.array_equal(dithered.far_magnitudes(symbol, 16), expected)
+    assert len(dithered.far_magnitudes(symbol[:0], 16)) == 0
 
 
 def test_the_cells_of_the_dither_are_those_of_its_edges():

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -21,7 +22,7 @@ from telegrad.spec import Registered
 from telegrad.wire.code import Code, Term
 from telegrad.wire.values import DTYPES
 
-__all__ = ["Compressor", "Encoded", "checked", "decoded", "overflows", "representable"]
+__all__ = ["Compressor", "Encoded", "checked", "decoded", "not_finite", "overflows", "representable"]
 
 
 @dataclass(frozen=True)
@@ -204,9 +205,7 @@ def _scaled(v: Tensor, x: Tensor) -> tuple[Tensor | None, int]:
     """`checked(x)`, where v is x flat."""
     largest = largest_magnitude(v)
     if not math.isfinite(largest):
-        raise NonFiniteError(
-            f"the tensor of shape {tuple(x.shape)} holds NaN or infinity; skip this step or lower the learning rate"
-        )
+        raise not_finite(x)
     if largest == 0.0:
         return None, 0
     if v.dtype == torch.float64 and abs(shift := math.frexp(largest)[1]) > 400:
@@ -221,6 +220,13 @@ def decoded(encoded: Encoded, like: Tensor) -> Tensor:
     for term in encoded.terms:
         term.add_to(out, 1.0)
     return out
+
+
+def not_finite(x: Tensor | np.ndarray) -> NonFiniteError:
+    """The error for a tensor that cannot be compressed because not all of it is finite."""
+    return NonFiniteError(
+        f"the tensor of shape {tuple(x.shape)} holds NaN or infinity; skip this step or lower the learning rate"
+    )
 
 
 def overflows(compressor: Compressor, dtype: torch.dtype) -> NonFiniteError:

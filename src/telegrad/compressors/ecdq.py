@@ -7,13 +7,16 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from torch import Tensor
 
-from telegrad.compressors.base import Compressor, Encoded
-from telegrad.kernels.dithered import dithered_symbols, magnitude_histogram
+from telegrad.compressors.base import Compressor, Encoded, not_finite
+from telegrad.kernels.dithered import dithered_symbols
 from telegrad.kernels.dithering import FURTHEST, bucket_of, counted, expected_bits, shortest_bits
 from telegrad.kernels.magnitudes import largest_magnitude, sums_of_squares
+from telegrad.kernels.octaves import magnitude_histogram
 from telegrad.kernels.rans import state_count
+from telegrad.kernels.selection import SMALL
 from telegrad.random import Key
 from telegrad.spec import check_that, register
 from telegrad.wire.code import Term
@@ -54,6 +57,9 @@ class ECDQ(Compressor):
 
     def alpha(self, d: int) -> float:
         return max(0.0, 1 - self.omega(d))
+
+    def checks(self, v: Tensor) -> bool:
+        return v.numel() >= SMALL and v.dtype != torch.float64
 
     def _encode(self, v: Tensor, key: Key) -> Encoded:
         law = _Law(v)
@@ -114,6 +120,8 @@ class _Law:
 
     def __init__(self, v: Tensor) -> None:
         self.d, self.top = len(v), largest_magnitude(v)
+        if not math.isfinite(self.top):
+            raise not_finite(v)
         self.fine = magnitude_histogram(v, self.top)
         self.counts = self.fine.reshape(-1, 4).sum(1)
 

@@ -10,12 +10,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from telegrad.compressors.base import Compressor, Encoded
+from telegrad.compressors.base import Compressor, Encoded, not_finite
 from telegrad.kernels.cells import product
 from telegrad.kernels.gaussian import dead_zone, dead_zone_centroids, entropy_coded_omega, lloyd_max_omega
 from telegrad.kernels.hadamard import Rotation, block_sizes
 from telegrad.kernels.magnitudes import plain, sums_of_squares_in
 from telegrad.kernels.rans import state_count
+from telegrad.kernels.selection import SMALL
 from telegrad.random import Key
 from telegrad.spec import check_that, register
 from telegrad.wire.code import Code, Term
@@ -73,6 +74,10 @@ class Eden(Compressor):
     def _kept(self, d: int) -> int:
         return min(d, max(1, round(self.bits * d)))
 
+    def checks(self, v: Tensor) -> bool:
+        # Every entry goes into a block whose energy is looked at; float64 may have to be scaled first.
+        return self.coder == "fixed" and self.bits >= 1 and v.numel() >= SMALL and v.dtype != torch.float64
+
     def _encode(self, v: Tensor, key: Key) -> Encoded:
         d = len(v)
         if self.coder == "entropy":
@@ -112,6 +117,8 @@ class _Normalised:
         """z of that block; lasts until this thread's next call."""
         y, c = self.rotation.block(self.x, number)
         energy = float(sums_of_squares_in(y, len(y))[0])
+        if not math.isfinite(energy):
+            raise not_finite(self.x)
         deviation = math.sqrt(energy / len(y))
         if deviation > 0:
             y *= y.dtype.type(1 / deviation)

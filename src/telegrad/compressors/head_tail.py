@@ -13,7 +13,7 @@ from telegrad.compressors.base import Compressor, Encoded
 from telegrad.compressors.eden import Eden, cells_rate, entropy_coded_term
 from telegrad.kernels.gaussian import entropy_coded_omega
 from telegrad.kernels.hadamard import block_sizes
-from telegrad.kernels.octaves import Octaves, entries_from, octaves, smallest_in
+from telegrad.kernels.magnitude_sums import MagnitudeSums, entries_from, magnitude_sums, smallest_in
 from telegrad.kernels.scatter import taken
 from telegrad.random import Key
 from telegrad.spec import check_that, register
@@ -59,10 +59,10 @@ class HeadTail(Compressor):
         return max(0.0, 1 - self.omega(d))
 
     def _encode(self, v: Tensor, key: Key) -> Encoded:
-        return encode_with(Heads(octaves(v), v.dtype).best(self.bits * len(v)), v, self.bits, key)
+        return encode_with(Heads(magnitude_sums(v), v.dtype).best(self.bits * len(v)), v, self.bits, key)
 
     def _variance(self, v: Tensor) -> float:
-        return Heads(octaves(v), v.dtype).best(self.bits * len(v)).error
+        return Heads(magnitude_sums(v), v.dtype).best(self.bits * len(v)).error
 
 
 @dataclass(frozen=True)
@@ -104,7 +104,7 @@ def _rounded_head(x: Tensor, halvings: int, dtype: torch.dtype) -> Values:
 class Heads:
     """A histogram of magnitudes, sixteen steps to an octave, from which the best head for any budget is predicted."""
 
-    def __init__(self, histogram: Octaves, dtype: torch.dtype) -> None:
+    def __init__(self, histogram: MagnitudeSums, dtype: torch.dtype) -> None:
         counts, energies = (_merged(sums)[::-1].cumsum() for sums in (histogram.count, histogram.square))
         # From the highest step downward.
         used = np.flatnonzero(np.diff(counts, prepend=0))

@@ -11,14 +11,22 @@ from torch import Tensor
 from telegrad.kernels.compiled import Loop, in_chunks
 from telegrad.kernels.dithering import CONTEXTS, DISTANCES, bucket_of, contexts_of, symbol_of
 from telegrad.kernels.magnitudes import plain
-from telegrad.kernels.uniforms import UNIT, uniform_bits, words
+from telegrad.kernels.uniforms import STRIDE, UNIT, bits_at, state_at, uniform_bits, words
 from telegrad.random import Key
 
-__all__ = ["contexts_at", "dithered_symbols", "magnitude_histogram", "rows_at", "signed_symbols", "undithered"]
+__all__ = [
+    "contexts_at",
+    "dithered_symbols",
+    "far_magnitudes",
+    "rows_at",
+    "signed_symbols",
+    "undithered",
+]
 
-_FINE = 800
 _TILE = 512
-_BITS = 52
+_PIECE = 1 << 16
+_ONE, _39 = np.uint64(1), np.uint64(39)
+_HALF, _WHOLE = np.uint64(1 << 52), np.uint64(1 << 53)
 
 
 def _dither(offset: np.uint64, inner: np.uint64, first: int, n: int) -> np.ndarray:
@@ -26,48 +34,11 @@ def _dither(offset: np.uint64, inner: np.uint64, first: int, n: int) -> np.ndarr
         return uniform_bits(offset, inner, np.arange(first, first + n, dtype=np.uint64)) * UNIT - 0.5
 
 
-def _histogram_scalar(x: Any, top: float, below: Any, edges: Any, counts: Any) -> None:
-    ratio = np.empty(256)
-    bits = ratio.view(np.int64)
-    for low in range(0, len(x), 256):
-        part = x[low : low + 256]
-        for i in range(len(part)):
-            ratio[i] = abs(np.float64(part[i])) / top
-        for i in range(len(part)):
-            mantissa = bits[i] & ((1 << 52) - 1)
-            start = below[mantissa >> 44]
-            place = 16 * (1023 - (bits[i] >> 52)) - start - np.int64(mantissa > edges[start])
-            counts[i & 3, min(place, counts.shape[1] - 1)] += 1
-
-
-def _histogram_reference(x: np.ndarray, top: float, below: np.ndarray, edges: np.ndarray, counts: np.ndarray) -> None:
-    bits = (np.abs(x.astype(np.float64)) / top).view(np.int64)
-    mantissa = bits & ((1 << 52) - 1)
-    start = below[mantissa >> 44]
-    place = 16 * (1023 - (bits >> 52)) - start - (mantissa > edges[start])
-    counts[0] += np.bincount(np.minimum(place, counts.shape[1] - 1), minlength=counts.shape[1])
-
-
-# The leading bits of 2^(j/16), j = 0 … 15, and how many of them are below each 256th of an octave.
-_EDGES = np.append((2.0 ** (np.arange(16) / 16)).view(np.int64) & ((1 << _BITS) - 1), 1 << _BITS)
-_BELOW = np.searchsorted(_EDGES[:16], np.arange(256) << 44, side="left")
-
-
-def magnitude_histogram(v: Tensor, top: float) -> np.ndarray:
-    """How many entries have ⌊−16 log2(|v_j| / top)⌋ = 0 … 799, the last and beyond; `top` the largest magnitude."""
-    x = plain(v)
-
-    def work(_: int, start: int, stop: int) -> np.ndarray:
-        counts = np.zeros((4, _FINE), dtype=np.int64)
-        _histogram(x[start:stop], top, _BELOW, _EDGES, counts)
-        return counts.sum(0)
-
-    return np.sum(in_chunks(work, len(x)), axis=0)
-
-
 def _dithered_scalar(x: Any, step: float, offset: Any, inner: Any, first: int, out: Any) -> None:
+    state = state_at(offset, first)
     for i in range(len(x)):
-        dither = np.float64(uniform_bits(offset, inner, first + i)) * UNIT - 0.5
+        dither = np.float64(bits_at(state, inner)) * UNIT - 0.5
+        state += STRIDE
         out[i] = np.int64(np.floor(np.float64(x[i]) / step + dither + 0.5))
 
 
@@ -86,8 +57,10 @@ def dithered_symbols(v: Tensor, step: float, seed: int, top: float) -> Tensor:
 
 
 def _undithered_scalar(symbols: Any, step: float, offset: Any, inner: Any, first: int, out: Any) -> None:
+    state = state_at(offset, first)
     for i in range(len(symbols)):
-        dither = np.float64(uniform_bits(offset, inner, first + i)) * UNIT - 0.5
+        dither = np.float64(bits_at(state, inner)) * UNIT - 0.5
+        state += STRIDE
         out[i] = (np.float64(symbols[i]) - dither) * step
 
 
@@ -106,83 +79,81 @@ def undithered(symbols: Tensor, step: float, seed: int, dtype: torch.dtype) -> T
     return out
 
 
-def _cells_of(dither, cells):  # type: ignore[no-untyped-def]
-    """The cells of dithers, as `contexts_of` says; what is in `dither` becomes the distance from its range's edge.
-
-    No branch depends on a single dither: those near the edge are listed first, and then found among the edges of their
-    octave.
-    """
-    near = np.empty(len(cells) + 1, dtype=np.int64)
-    distance = dither
-    for i in range(len(cells)):
-        distance[i] = 0.5 - abs(dither[i])
-    for i in range(len(cells)):
-        cells[i] = min(np.int64((distance[i] - 0.0625) * 64.0) + 36, 63)
-    count: Any = 0
-    for i in range(len(cells)):
-        near[count] = i
-        count += np.int64(distance[i] < 0.0625)
-    exponents = distance.view(np.int64)
-    for k in range(count):
-        # 1018 is the exponent of [1/32, 1/16), whose cells begin with number 32.
-        base = max(32 - 4 * (1018 - (exponents[near[k]] >> 52)), 1)
-        x, cell = distance[near[k]], base - 1
-        for j in range(5):
-            cell += np.int64(x >= DISTANCES[base + j])
-        cells[near[k]] = cell
+# The least distance from the edge of the dither's range beyond each cell, in units of 2^−53, and the cell of the
+# least distance in each 8192nd of the distances.
+_BEYOND = np.append(np.ceil(DISTANCES[1:-1] * 2.0**53), 2.0**53).astype(np.uint64)
+_SLOTS = np.searchsorted(_BEYOND, np.arange(8193, dtype=np.uint64) << np.uint64(39), side="right").astype(np.uint8)
 
 
-def _contexts_scalar(offset: Any, inner: Any, first: int, out: Any) -> None:
-    dither, cells = np.empty(_TILE), np.empty(_TILE, dtype=np.int64)
+def _cell(distance, slots, beyond):  # type: ignore[no-untyped-def]
+    """The cell of that distance from the edge, as `contexts_of` says."""
+    cell = np.uint64(slots[distance >> _39])
+    while distance >= beyond[cell]:  # one time in 500
+        cell += _ONE
+    return cell
+
+
+def _contexts_scalar(offset: Any, inner: Any, first: int, slots: Any, beyond: Any, out: Any) -> None:
+    bits = np.empty(_TILE, dtype=np.uint64)
     for low in range(0, len(out), _TILE):
-        size = min(_TILE, len(out) - low)
-        for i in range(size):
-            dither[i] = np.float64(uniform_bits(offset, inner, first + low + i)) * UNIT - 0.5
-        _cells_of(dither[:size], cells[:size])
-        for i in range(size):
-            out[low + i] = cells[i]
+        part, state = out[low : low + _TILE], state_at(offset, first + low)
+        for i in range(len(part)):
+            bits[i] = bits_at(state, inner)
+            state += STRIDE
+        for i in range(len(part)):
+            part[i] = _cell(min(bits[i], _WHOLE - bits[i]), slots, beyond)
 
 
-def _contexts_reference(offset: np.uint64, inner: np.uint64, first: int, out: np.ndarray) -> None:
+def _contexts_reference(
+    offset: np.uint64, inner: np.uint64, first: int, slots: np.ndarray, beyond: np.ndarray, out: np.ndarray
+) -> None:
     out[:] = contexts_of(_dither(offset, inner, first, len(out)))
 
 
 def contexts_at(seed: int, first: int, stop: int) -> np.ndarray:
     """The cells of the dither's elements first … stop − 1, uint8."""
     out = np.empty(stop - first, dtype=np.uint8)
-    _contexts(*words(Key(seed)), first, out)
+    _contexts(*words(Key(seed)), first, _SLOTS, _BEYOND, out)
     return out
 
 
-def _rows_scalar(symbols: Any, columns: int, offset: Any, inner: Any, first: int, out: Any) -> None:
-    dither, cells, negative = np.empty(_TILE), np.empty(_TILE, dtype=np.int64), np.empty(_TILE, dtype=np.int64)
+def _rows_scalar(
+    symbols: Any, columns: int, offset: Any, inner: Any, first: int, slots: Any, beyond: Any, out: Any
+) -> None:
+    distance, column, real = np.empty(_TILE, dtype=np.uint64), np.empty(_TILE, dtype=np.int64), np.empty(_TILE)
+    real_bits = real.view(np.int64)
     for low in range(0, len(symbols), _TILE):
-        size = min(_TILE, len(symbols) - low)
-        most: Any = np.int64(0)
-        for i in range(size):
-            dither[i] = np.float64(uniform_bits(offset, inner, first + low + i)) * UNIT - 0.5
-            negative[i] = np.int64(dither[i] < 0)
-        _cells_of(dither[:size], cells[:size])
-        for i in range(size):
-            symbol = np.int64(symbols[low + i])
-            folded = symbol * (1 - 2 * negative[i])
-            out[low + i] = cells[i] * columns + 2 * abs(symbol) - np.int64(folded > 0)
+        part, rows = symbols[low : low + _TILE], out[low : low + _TILE]
+        state, most = state_at(offset, first + low), np.int64(0)
+        for i in range(len(part)):
+            u = bits_at(state, inner)
+            state += STRIDE
+            symbol, negative = np.int64(part[i]), np.int64(u < _HALF)
+            folded = (symbol ^ -negative) + negative
+            column[i] = 2 * abs(symbol) - np.int64(folded > 0)
+            distance[i] = min(u, _WHOLE - u)
             most = max(most, abs(symbol))
-        if most < 16:
-            continue
-        for i in range(size):
-            symbol = np.int64(symbols[low + i])
-            bucket: Any = abs(symbol)
-            width = 0
-            if bucket >= 16:
-                while bucket >> width >= 16:
-                    width += 1
-                bucket = 16 + (width - 1) * 8 + ((bucket >> width) & 7)
-                out[low + i] = cells[i] * columns + 2 * bucket - np.int64(symbol * (1 - 2 * negative[i]) > 0)
+        if most >= 16:
+            for i in range(len(part)):
+                real[i] = np.float64((column[i] + 1) >> 1)
+            for i in range(len(part)):
+                # The exponent of a float64 is the integer's length less one.
+                magnitude, width = (column[i] + 1) >> 1, max((real_bits[i] >> 52) - 1026, 0)
+                bucket = 8 + 8 * width + ((magnitude >> width) & 7)
+                column[i] = 2 * bucket - (column[i] & 1) if width else column[i]
+        for i in range(len(part)):
+            rows[i] = np.int64(_cell(distance[i], slots, beyond)) * columns + column[i]
 
 
 def _rows_reference(
-    symbols: np.ndarray, columns: int, offset: np.uint64, inner: np.uint64, first: int, out: np.ndarray
+    symbols: np.ndarray,
+    columns: int,
+    offset: np.uint64,
+    inner: np.uint64,
+    first: int,
+    slots: np.ndarray,
+    beyond: np.ndarray,
+    out: np.ndarray,
 ) -> None:
     dither, symbol = _dither(offset, inner, first, len(symbols)), symbols.astype(np.int64)
     folded = np.where(dither < 0, -symbol, symbol)
@@ -194,8 +165,37 @@ def rows_at(symbols: np.ndarray, columns: int, seed: int, first: int, stop: int)
     symbol as it would be were the dither positive: 0, then +b and −b for the buckets b = 1, 2, …
     """
     out = np.empty(stop - first, dtype=np.uint16)
-    _rows(symbols[first:stop], columns, *words(Key(seed)), first, out)
+    _rows(symbols[first:stop], columns, *words(Key(seed)), first, _SLOTS, _BEYOND, out)
     return out
+
+
+def _far_scalar(symbols: Any, least: int, out: Any) -> Any:
+    at = np.uint64(0)
+    for i in range(len(symbols)):
+        magnitude = abs(np.int64(symbols[i]))
+        # Written in any case, kept where it is far: no branch to mispredict.
+        out[at] = magnitude
+        at += np.uint64(magnitude >= least)
+    return at
+
+
+def _far_reference(symbols: np.ndarray, least: int, out: np.ndarray) -> int:
+    magnitude = np.abs(symbols.astype(np.int64))
+    far = magnitude[magnitude >= least]
+    out[: len(far)] = far
+    return len(far)
+
+
+def far_magnitudes(symbols: np.ndarray, least: int) -> np.ndarray:
+    """|symbol| of those from `least` on, in their order, int64."""
+
+    def work(_: int, start: int, stop: int) -> list[np.ndarray]:
+        room = np.empty(min(stop - start, _PIECE) + 1, dtype=np.int64)
+        parts = (symbols[low : min(stop, low + _PIECE)] for low in range(start, stop, _PIECE))
+        return [room[: _far(part, least, room)].copy() for part in parts]
+
+    parts = (far for part in in_chunks(work, len(symbols)) for far in part)
+    return np.concatenate([np.zeros(0, dtype=np.int64), *parts])
 
 
 def _signed_scalar(columns: Any, magnitudes: Any, offset: Any, inner: Any, first: int, out: Any) -> None:
@@ -227,9 +227,9 @@ def signed_symbols(columns: np.ndarray, count: int, seed: int) -> np.ndarray:
 
 assert len(DISTANCES) - 1 == CONTEXTS
 
-_histogram = Loop(_histogram_scalar, _histogram_reference)
-_dithered = Loop(_dithered_scalar, _dithered_reference, uses=[uniform_bits])
-_undithered = Loop(_undithered_scalar, _undithered_reference, uses=[uniform_bits])
-_contexts = Loop(_contexts_scalar, _contexts_reference, uses=[uniform_bits, _cells_of])
-_rows = Loop(_rows_scalar, _rows_reference, uses=[uniform_bits, _cells_of])
+_dithered = Loop(_dithered_scalar, _dithered_reference, uses=[state_at, bits_at])
+_undithered = Loop(_undithered_scalar, _undithered_reference, uses=[state_at, bits_at])
+_contexts = Loop(_contexts_scalar, _contexts_reference, uses=[state_at, bits_at, _cell])
+_rows = Loop(_rows_scalar, _rows_reference, uses=[state_at, bits_at, _cell])
+_far = Loop(_far_scalar, _far_reference)
 _signed = Loop(_signed_scalar, _signed_reference, uses=[uniform_bits])

@@ -7,7 +7,11 @@ that both ends find the same integers.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
+
+from telegrad.kernels.compiled import Loop
 
 __all__ = [
     "CONTEXTS",
@@ -44,7 +48,12 @@ DISTANCES = np.concatenate(
 )
 """Distances from the edge, increasing, between which the cells lie."""
 
-_INSIDE = (1 / 12, 1 / 4, 5 / 12, 7 / 12, 3 / 4, 11 / 12)
+# Of each cell of the dither points inside it and its ends, which weigh little.
+_INSIDE = np.array((0.0, 1 / 12, 1 / 4, 5 / 12, 7 / 12, 3 / 4, 11 / 12, 1.0))
+_POINTS = 0.5 - (DISTANCES[:-1, None] + np.diff(DISTANCES)[:, None] * _INSIDE)
+_WEIGHTS = np.array((1e-3, *([1.0] * 6), 1e-3))
+_WEIGHTS /= _WEIGHTS.sum()
+_ONE = np.uint64(1)
 
 
 def bucket_of(magnitude: np.ndarray) -> np.ndarray:
@@ -90,32 +99,64 @@ def _shares(ratio: float, counts: np.ndarray, fall: float = _QUARTER_OCTAVE) -> 
     `ratio`: the largest magnitude; `counts`: entries from the top edge down, the last from zero. Columns: 0, then +b
     and −b for the buckets b = 1, 2, …; a symbol is that of a positive dither.
     """
-    edges = np.append(ratio * np.cumprod(np.append(1.0, np.full(len(counts) - 1, fall))), 0.0)[::-1]
+    edges = np.append(ratio * np.cumprod(np.append(1.0, np.full(len(counts) - 1, fall))), 0.0)[::-1].copy()
     reached = np.append(0.0, np.cumsum(counts[::-1].astype(np.float64))) / float(counts.sum())
     top = int(bucket_of(np.array([int(ratio + 1.0) + 1]))[0])
-    low = symbol_of(np.arange(top + 2)).astype(np.float64) - 0.5
-    # For each cell of the dither, at points inside it and on its ends.
-    inside = np.array((0.0, *_INSIDE, 1.0))
-    dither = (0.5 - (DISTANCES[:-1, None] + np.diff(DISTANCES)[:, None] * inside)).reshape(-1)
-    weight = np.array((1e-3, *([1.0] * len(_INSIDE)), 1e-3))
-    weight /= weight.sum()
-    above = 0.5 - 0.5 * _law(low[1:] - dither[:, None], edges, reached)
-    below = 0.5 - 0.5 * _law(low[1:] + dither[:, None], edges, reached)
-    zero = 1.0 - above[:, :1] - below[:, :1]
-    sides = np.stack([above[:, :-1] - above[:, 1:], below[:, :-1] - below[:, 1:]], axis=2).reshape(len(dither), -1)
-    shares = np.concatenate([zero, sides], axis=1).reshape(CONTEXTS, len(inside), -1)
-    mean = np.zeros((CONTEXTS, shares.shape[2]))
-    for point in range(len(inside)):
-        mean += weight[point] * shares[:, point]
-    return np.maximum(mean, 0.0), np.append(0, np.repeat(tail_width(np.arange(1, top + 1)), 2))
+    low = symbol_of(np.arange(1, top + 2)).astype(np.float64) - 0.5
+    shares = np.empty((CONTEXTS, 2 * top + 1))
+    _average(low, _POINTS, _WEIGHTS, edges, reached, np.diff(reached) / np.diff(edges), shares)
+    return shares, np.append(0, np.repeat(tail_width(np.arange(1, top + 1)), 2))
 
 
-def _law(x: np.ndarray, edges: np.ndarray, reached: np.ndarray) -> np.ndarray:
-    """sign(x) P(|entry| <= |x|), linear between the edges."""
-    magnitude = np.minimum(np.abs(x), edges[-1])
-    at = np.clip(np.searchsorted(edges, magnitude, side="right") - 1, 0, len(edges) - 2)
-    slope = (reached[at + 1] - reached[at]) / (edges[at + 1] - edges[at])
-    return np.sign(x) * (reached[at] + (magnitude - edges[at]) * slope)
+def _average_scalar(low: Any, dithers: Any, weights: Any, edges: Any, reached: Any, slopes: Any, shares: Any) -> None:
+    furthest, last = edges[-1], np.uint64(len(slopes) - 1)
+    beyond = np.empty((2, len(low)))
+    for cell in range(len(shares)):
+        row = shares[cell]
+        row[:] = 0.0
+        for point in range(len(weights)):
+            dither, weight = dithers[cell, point], weights[point]
+            for side in range(2):
+                shift, at, tail = (dither if side else -dither), np.uint64(0), beyond[side]
+                for k in range(len(low)):
+                    magnitude = min(low[k] + shift, furthest)
+                    while at < last and edges[at + _ONE] <= magnitude:
+                        at += _ONE
+                    tail[k] = 0.5 - 0.5 * (reached[at] + (magnitude - edges[at]) * slopes[at])
+            row[0] += weight * (1.0 - beyond[0, 0] - beyond[1, 0])
+            for k in range(len(low) - 1):
+                row[2 * k + 1] += weight * (beyond[0, k] - beyond[0, k + 1])
+                row[2 * k + 2] += weight * (beyond[1, k] - beyond[1, k + 1])
+        for k in range(len(row)):
+            row[k] = max(row[k], 0.0)
+
+
+def _average_reference(
+    low: np.ndarray,
+    dithers: np.ndarray,
+    weights: np.ndarray,
+    edges: np.ndarray,
+    reached: np.ndarray,
+    slopes: np.ndarray,
+    shares: np.ndarray,
+) -> None:
+    shares[:] = 0.0
+    for dither, weight in zip(dithers.T[:, :, None], weights, strict=True):
+        above, below = (0.5 - 0.5 * _law(low + shift, edges, reached, slopes) for shift in (-dither, dither))
+        shares[:, 0] += weight * (1.0 - above[:, 0] - below[:, 0])
+        shares[:, 1::2] += weight * (above[:, :-1] - above[:, 1:])
+        shares[:, 2::2] += weight * (below[:, :-1] - below[:, 1:])
+    np.maximum(shares, 0.0, out=shares)
+
+
+def _law(x: np.ndarray, edges: np.ndarray, reached: np.ndarray, slopes: np.ndarray) -> np.ndarray:
+    """P(|entry| <= x), linear between the edges, for x >= 0."""
+    magnitude = np.minimum(x, edges[-1])
+    at = np.clip(np.searchsorted(edges, magnitude, side="right") - 1, 0, len(slopes) - 1)
+    return reached[at] + (magnitude - edges[at]) * slopes[at]
+
+
+_average = Loop(_average_scalar, _average_reference)
 
 
 def frequencies(ratio: float, counts: np.ndarray, bits: int) -> np.ndarray:
@@ -126,9 +167,7 @@ def frequencies(ratio: float, counts: np.ndarray, bits: int) -> np.ndarray:
 
 def _integers(shares: np.ndarray, bits: int) -> np.ndarray:
     room = (1 << bits) - shares.shape[1]
-    total = np.zeros(len(shares))
-    for column in shares.T:  # one after another: the order of a vectorised sum is not fixed
-        total += column
+    total = np.cumsum(shares, axis=1)[:, -1]  # one after another: the order of a vectorised sum is not fixed
     # At least one each: where the law is coarse, entries may be what it excludes.
     frequency = 1 + np.floor(shares / total[:, None] * (room - 1)).astype(np.int64)
     frequency[np.arange(len(shares)), shares.argmax(1)] += (1 << bits) - frequency.sum(1)

@@ -30,7 +30,7 @@ from torch import Tensor
 from telegrad.kernels.compiled import Loop, in_chunks
 from telegrad.kernels.device import with_gpu_form
 from telegrad.kernels.magnitudes import largest_in, plain
-from telegrad.kernels.uniforms import uniform_bits, words
+from telegrad.kernels.uniforms import STRIDE, bits_at, state_at, uniform_bits, words
 from telegrad.random import Key
 
 __all__ = ["LARGEST", "SMALLEST", "Rotation", "block_sizes", "rotate", "rotate_back", "transformed"]
@@ -75,12 +75,13 @@ def _butterflies_scalar(x: Any, rows: int, width: int) -> None:
 
 def _transform_scalar(x: Any, high: int, low: int, out: Any) -> None:
     _butterflies_scalar(x, high, low)
-    side = 16 if min(high, low) >= 16 else 8
+    side, stride = min(16, high), np.uint64(low)
     for i in range(0, high, side):
-        for j in range(0, low, side):
-            for k in range(i, i + side):
-                for m in range(j, j + side):
-                    out[m * high + k] = x[k * low + m]
+        for j in range(low):
+            part, at = out[j * high + i : j * high + i + side], np.uint64(i * low + j)
+            for k in range(0, side, 8):
+                for m in range(k, k + 8):
+                    part[m] = x[at + np.uint64(m) * stride]
     _butterflies_scalar(out, low, high)
 
 
@@ -111,13 +112,15 @@ def transformed(x: np.ndarray, high: int, low: int) -> np.ndarray:
 
 
 def _flip_scalar(bits: Any, top: int, offset: Any, inner: Any, first: int, drawn: Any) -> None:
+    state = state_at(offset, first)
     for i in range(len(drawn)):
-        drawn[i] = uniform_bits(offset, inner, first + i) >> np.uint64(21)
+        drawn[i] = bits_at(state, inner) >> np.uint64(21)
+        state += STRIDE
     sign = np.uint64(1) << np.uint64(top)
     for j in range(32):
-        at, shift = j * len(drawn), np.uint64(top - j)
+        part, shift = bits[j * len(drawn) : (j + 1) * len(drawn)], np.uint64(top - j)
         for i in range(len(drawn)):
-            bits[at + i] ^= (np.uint64(drawn[i]) << shift) & sign
+            part[i] ^= (np.uint64(drawn[i]) << shift) & sign
 
 
 def _flip_reference(
@@ -129,7 +132,7 @@ def _flip_reference(
     bits ^= signs.reshape(-1).astype(bits.dtype) << bits.dtype.type(top)
 
 
-_flip = Loop(_flip_scalar, _flip_reference, uses=[uniform_bits])
+_flip = Loop(_flip_scalar, _flip_reference, uses=[state_at, bits_at])
 
 
 def _flipped(x: np.ndarray, stream: tuple[np.uint64, np.uint64, int]) -> None:
@@ -145,8 +148,9 @@ def _gather_scalar(x: Any, first: int, skipped: int, rest: int, out: Any) -> Non
     while done < len(out):
         stop = skipped * n // rest if skipped < rest else n
         count = min(stop - at, len(out) - done)
+        source, target = x[at : at + count], out[done : done + count]
         for j in range(count):
-            out[done + j] = x[at + j]
+            target[j] = source[j]
         done, at, skipped = done + count, stop + 1, skipped + 1
 
 
@@ -155,8 +159,9 @@ def _scatter_scalar(x: Any, scale: float, first: int, skipped: int, rest: int, o
     while done < len(x):
         stop = skipped * n // rest if skipped < rest else n
         count = min(stop - at, len(x) - done)
+        source, target = x[done : done + count], out[at : at + count]
         for j in range(count):
-            out[at + j] = x[done + j] * scale
+            target[j] = source[j] * scale
         done, at, skipped = done + count, stop + 1, skipped + 1
 
 

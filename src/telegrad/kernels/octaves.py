@@ -1,99 +1,82 @@
-"""A histogram of magnitudes relative to the largest, in steps of a 64th of an octave: what the prices and errors of
-messages are predicted from.
-"""
+"""How many entries lie in each sixteenth of an octave below the largest magnitude."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from telegrad.kernels.compiled import Loop, in_chunks
-from telegrad.kernels.magnitudes import largest_magnitude, plain
+from telegrad.kernels.magnitudes import plain
 
-__all__ = ["Octaves", "entries_from", "octaves", "smallest_in"]
+__all__ = ["magnitude_histogram"]
 
-# A float32's exponent and first six mantissa bits; 1, the largest relative magnitude, lies in a bin of its own.
-_SHIFT, _BINS = 17, (127 << 6) + 1
-_BLOCK = 1 << 20  # entries that are summed apart, whatever the number of threads
+_FINE = 800
+_BITS = 52
 
 
-@dataclass(frozen=True)
-class Octaves:
-    """Of d entries: how many lie in each bin of |v_j| / max |v|, int64, their Σ|v_j| and their Σ v_j², float64; from
-    zero upwards. Bin b begins at `smallest_in(b)`; the first holds what a float32 takes for zero, too.
+def _histogram_scalar(bits: Any, mask: Any, shift: Any, table: Any, x: Any, top: float, counts: Any) -> None:
+    for i in range(len(bits)):
+        magnitude = np.uint64(bits[i] & mask)
+        # Four tables, so that equal neighbours do not wait for each other.
+        counts[np.uint64(i & 3), (table[magnitude >> shift] + magnitude) >> shift] += 1
+
+
+def _histogram_reference(
+    bits: np.ndarray, mask: Any, shift: Any, table: np.ndarray, x: np.ndarray, top: float, counts: np.ndarray
+) -> None:
+    counts[0, ::-1] += np.bincount(_place(np.abs(x.astype(np.float64)) / top), minlength=_FINE)
+
+
+def _place(ratio: np.ndarray) -> np.ndarray:
+    """⌊−16 log2(ratio)⌋, up to 799, by the leading bits of 2^(j/16), j = 0 … 15."""
+    bits = ratio.view(np.int64)
+    above = np.searchsorted(_EDGES, bits & ((1 << _BITS) - 1), side="left")
+    return np.minimum(16 * (1023 - (bits >> _BITS)) - above, _FINE - 1)
+
+
+_EDGES = (2.0 ** (np.arange(16) / 16)).view(np.int64) & ((1 << _BITS) - 1)
+
+
+def _edges(top: float, dtype: Any) -> np.ndarray:
+    """The least magnitudes of places 798, 797, … 0 below `top`, as the bits of that dtype."""
+    near = (top * 2.0 ** (-np.arange(1, 17) / 16)).astype(dtype)
+    # The quotient's rounding decides: it is tried around each edge.
+    tried = (near.view(f"i{near.itemsize}") + np.arange(-8, 9)[:, None]).astype(f"i{near.itemsize}").view(dtype)
+    inside = _place(tried.astype(np.float64) / top) < np.arange(1, 17)
+    octave = tried[inside.argmax(0), np.arange(16)].astype(np.float64)
+    edges = (octave * 0.5 ** np.arange(50)[:, None]).reshape(-1)[: _FINE - 1]
+    return edges[::-1].astype(dtype).view(f"u{near.itemsize}").astype(np.int64)
+
+
+def _table(top: float, dtype: Any, shift: int) -> np.ndarray:
+    """For the leading bits of each magnitude what to add to it, so that the number of edges up to it comes first."""
+    low = np.arange(1 << 8 * np.dtype(dtype).itemsize - 1 - shift, dtype=np.int64) << shift
+    edges = np.append(_edges(top, dtype), np.iinfo(np.int64).max)
+    passed = np.searchsorted(edges, low, side="right")
+    left = np.minimum(edges[passed] - low, 1 << shift)  # at most one edge follows: they are further apart
+    return ((passed + 1 << shift) - left - low).astype(np.uint64)
+
+
+def magnitude_histogram(v: Tensor, top: float) -> np.ndarray:
+    """How many entries have ⌊−16 log2(|v_j| / top)⌋ = 0 … 799, the last and beyond; `top` the largest magnitude.
+
+    Which place a magnitude has shows in its bits: the leading ones, down to a 32nd of an octave, say it but for one
+    edge.
     """
+    x = plain(v)
+    if top < 2.0**52 * np.finfo(x.dtype).tiny:  # subnormal numbers have fewer bits
+        x, top = x.astype(np.float64) * 2.0**512, top * 2.0**512
+    unsigned, shift = np.dtype(f"u{x.itemsize}").type, np.finfo(x.dtype).nmant - 5
+    table, mask = _table(top, x.dtype, shift), unsigned(np.iinfo(unsigned).max >> 1)
 
-    d: int
-    largest: float
-    count: np.ndarray
-    total: np.ndarray
-    square: np.ndarray
+    def work(_: int, start: int, stop: int) -> np.ndarray:
+        counts, part = np.zeros((4, _FINE), dtype=np.int64), x[start:stop]
+        _histogram(part.view(unsigned), mask, np.uint64(shift), table, part, top, counts)
+        return counts.sum(0)[::-1]
 
-
-def octaves(v: Tensor) -> Octaves:
-    """The histogram of a flat, finite, non-zero vector, in one pass."""
-    x, largest = plain(v), largest_magnitude(v)
-
-    def work(_: int, start: int, stop: int) -> list[tuple[np.ndarray, np.ndarray]]:
-        found = []
-        for low in range(start, stop, _BLOCK):
-            count, sums = np.zeros(_BINS, dtype=np.int64), np.zeros((_BINS, 2))
-            _gather(x[low : min(stop, low + _BLOCK)], largest, count, sums)
-            found.append((count, sums))
-        return found
-
-    blocks = [block for part in in_chunks(work, len(x), _BLOCK) for block in part]
-    count, sums = blocks[0]
-    for more, further in blocks[1:]:
-        count += more
-        sums += further
-    return Octaves(len(x), largest, count, sums[:, 0], sums[:, 1])
+    return np.sum(in_chunks(work, len(x)), axis=0)
 
 
-def smallest_in(bins: np.ndarray) -> np.ndarray:
-    """The smallest |v_j| / max |v| of these bins, float64."""
-    return (bins << _SHIFT).astype(np.int32).view(np.float32).astype(np.float64)
-
-
-def entries_from(v: Tensor, lowest: float) -> Tensor:
-    """The indices of the entries with |v_j| / max |v| >= lowest, which a bin begins with; int64, increasing."""
-    x, largest = plain(v), largest_magnitude(v)
-    marks = np.empty(len(x), dtype=bool)
-    in_chunks(lambda _, a, b: _mark(x[a:b], largest, np.float32(lowest), marks[a:b]), len(x))
-    return torch.from_numpy(np.flatnonzero(marks))
-
-
-def _gather_scalar(x, largest, count, sums):  # type: ignore[no-untyped-def]
-    relative = np.empty(1, dtype=np.float32)
-    bits = relative.view(np.uint32)
-    for i in range(len(x)):
-        magnitude = abs(np.float64(x[i]))
-        relative[0] = magnitude / largest
-        number = bits[0] >> np.uint32(_SHIFT)
-        count[number] += 1
-        sums[number, 0] += magnitude
-        sums[number, 1] += magnitude * magnitude
-
-
-def _gather_reference(x: np.ndarray, largest: float, count: np.ndarray, sums: np.ndarray) -> None:
-    magnitude = np.abs(x.astype(np.float64))
-    number = (magnitude / largest).astype(np.float32).view(np.int32) >> _SHIFT
-    count += np.bincount(number, minlength=len(count))
-    sums[:, 0] += np.bincount(number, magnitude, len(count))
-    sums[:, 1] += np.bincount(number, magnitude * magnitude, len(count))
-
-
-def _mark_scalar(x, largest, lowest, marks):  # type: ignore[no-untyped-def]
-    for i in range(len(x)):
-        marks[i] = np.float32(abs(np.float64(x[i])) / largest) >= lowest
-
-
-def _mark_reference(x: np.ndarray, largest: float, lowest: np.float32, marks: np.ndarray) -> None:
-    marks[:] = (np.abs(x.astype(np.float64)) / largest).astype(np.float32) >= lowest
-
-
-_gather = Loop(_gather_scalar, _gather_reference)
-_mark = Loop(_mark_scalar, _mark_reference)
+_histogram = Loop(_histogram_scalar, _histogram_reference)

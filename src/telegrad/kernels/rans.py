@@ -32,7 +32,7 @@ PIECE = 1 << 18
 """Symbols that are coded together, at most."""
 
 _HINT = 13
-_16, _32 = np.uint64(16), np.uint64(32)
+_1, _16, _32 = np.uint64(1), np.uint64(16), np.uint64(32)
 _LOW = np.uint64(0xFFFF)
 
 
@@ -46,16 +46,17 @@ def state_count(n: int) -> int:
     return n // PIECE * lanes_of(PIECE) + lanes_of(n % PIECE) * (n % PIECE > 0)
 
 
-def _encode_scalar(symbols: Any, table: Any, bits: int, states: Any, words: Any) -> int:
-    at: Any = len(words)
-    mask, shift = len(states) - 1, np.uint64(bits) + _32
+def _encode_scalar(symbols: Any, table: Any, bits: int, states: Any, words: Any) -> Any:
+    # Unsigned places: a signed one costs a test for whether it counts from the end.
+    at: Any = np.uint64(len(words))
+    mask, shift = np.uint64(len(states) - 1), np.uint64(bits) + _32
     for i in range(len(symbols) - 1, -1, -1):
-        s, lane = np.int64(symbols[i]), i & mask
+        s, lane = np.uint64(symbols[i]), np.uint64(i) & mask
         x = states[lane]
         full = x >= table[s, 0]
         # Written in any case, kept where the state was full: no branch to mispredict.
-        words[at - 1] = np.uint16(x & _LOW)
-        at -= np.int64(full)
+        words[at - _1] = np.uint16(x & _LOW)
+        at -= np.uint64(full)
         x = x >> (_16 if full else np.uint64(0))
         states[lane] = x + table[s, 1] + (x * table[s, 2] >> shift) * table[s, 3]
     return at

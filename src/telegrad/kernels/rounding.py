@@ -11,7 +11,7 @@ from torch import Tensor
 from telegrad.kernels.compiled import Loop, in_chunks
 from telegrad.kernels.device import with_gpu_form
 from telegrad.kernels.magnitudes import plain
-from telegrad.kernels.uniforms import UNIT, uniform_bits, words
+from telegrad.kernels.uniforms import STRIDE, UNIT, bits_at, state_at, uniform_bits, words
 from telegrad.random import Key
 
 __all__ = ["rounded_to_steps", "symbol_dtype", "times_steps"]
@@ -26,16 +26,24 @@ def _spread(steps: Tensor, bucket: int, n: int) -> tuple[np.ndarray, int]:
     return (np.repeat(array, -(-n // _PIECE)), _PIECE) if len(array) == 1 else (array, bucket)
 
 
+def _rounded(value, step, u):  # type: ignore[no-untyped-def]
+    y = abs(np.float64(value)) / step
+    below = np.floor(y)
+    magnitude = np.int64(below) + np.int64(u < y - below)
+    return -magnitude if value < 0 else magnitude
+
+
 def _round_scalar(x: Any, steps: Any, bucket: int, given: Any, offset: Any, inner: Any, first: int, out: Any) -> None:
-    drawn = len(given) == 0
     for low in range(0, len(x), bucket):
-        step = steps[low // bucket]
-        for i in range(low, min(low + bucket, len(x))):
-            u = np.float64(uniform_bits(offset, inner, first + i)) * UNIT if drawn else given[i]
-            y = abs(np.float64(x[i])) / step
-            below = np.floor(y)
-            magnitude = np.int64(below) + np.int64(u < y - below)
-            out[i] = -magnitude if x[i] < 0 else magnitude
+        step, part, symbols = steps[low // bucket], x[low : low + bucket], out[low : low + bucket]
+        if len(given):
+            for i in range(len(part)):
+                symbols[i] = _rounded(part[i], step, given[low + i])
+            continue
+        state = state_at(offset, first + low)
+        for i in range(len(part)):
+            symbols[i] = _rounded(part[i], step, np.float64(bits_at(state, inner)) * UNIT)
+            state += STRIDE
 
 
 def _round_reference(
@@ -86,9 +94,9 @@ def rounded_to_steps(v: Tensor, steps: Tensor, bucket: int, key: Key, most: int)
 
 def _times_scalar(symbols: Any, steps: Any, bucket: int, out: Any) -> None:
     for low in range(0, len(symbols), bucket):
-        step = steps[low // bucket]
-        for i in range(low, min(low + bucket, len(symbols))):
-            out[i] = np.float64(symbols[i]) * step
+        step, part, numbers = steps[low // bucket], symbols[low : low + bucket], out[low : low + bucket]
+        for i in range(len(part)):
+            numbers[i] = np.float64(part[i]) * step
 
 
 def _times_reference(symbols: np.ndarray, steps: np.ndarray, bucket: int, out: np.ndarray) -> None:
@@ -109,5 +117,5 @@ def times_steps(symbols: Tensor, steps: Tensor, bucket: int, dtype: torch.dtype)
     return out
 
 
-_round = Loop(_round_scalar, _round_reference, uses=[uniform_bits])
+_round = Loop(_round_scalar, _round_reference, uses=[_rounded, state_at, bits_at])
 _times = Loop(_times_scalar, _times_reference)

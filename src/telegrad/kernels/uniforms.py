@@ -2,7 +2,12 @@
 
 `uniform_bits` is one element of `telegrad.random.Key.uniform` before it becomes a float: element i is
 `uniform_bits(offset, inner, i) · 2^−53`, with (offset, inner) = `np.uint64` of `key.words`. A loop that calls it by
-this name lists it in its `Loop(…, uses=[uniform_bits])`.
+this name lists it in its `Loop(…, uses=[uniform_bits])`. One that goes through neighbours saves a product each:
+
+    state = state_at(offset, first)
+    for i in range(n):
+        … bits_at(state, inner)
+        state += STRIDE
 """
 
 from __future__ import annotations
@@ -17,8 +22,8 @@ from telegrad.kernels.magnitudes import plain
 from telegrad.random import Key
 
 __all__ = [
-    *("UNIT", "drawn_in_proportion", "stream_bits", "uniform_at"),
-    *("uniform_bits", "uniform_source", "uniforms", "words"),
+    *("STRIDE", "UNIT", "bits_at", "drawn_in_proportion", "state_at"),
+    *("stream_bits", "uniform_at", "uniform_bits", "uniform_source", "uniforms", "words"),
 ]
 
 _SHORT = 64  # below it, a few numpy operations are as quick as a compiled loop
@@ -34,23 +39,41 @@ UNIT = 2.0**-53
 
 # Compiled code mixes signed and unsigned integers into floats: everything here is unsigned.
 _ONE = np.uint64(1)
-_GOLDEN = np.uint64(0x9E3779B97F4A7C15)
+STRIDE = np.uint64(0x9E3779B97F4A7C15)
 _MIX_1 = np.uint64(0xBF58476D1CE4E5B9)
 _MIX_2 = np.uint64(0x94D049BB133111EB)
-_30, _27, _31, _11 = np.uint64(30), np.uint64(27), np.uint64(31), np.uint64(11)
+_30, _27, _31, _11, _40 = np.uint64(30), np.uint64(27), np.uint64(31), np.uint64(11), np.uint64(40)
 
 
 def stream_bits(offset, inner, i):  # type: ignore[no-untyped-def]
     """Element i of the stream, 64 bits; `offset` and `inner` uint64, i any integer >= 0."""
-    z = (np.uint64(i) + _ONE) * _GOLDEN + offset
-    z = ((z ^ (z >> _30)) * _MIX_1) ^ inner
-    z = (z ^ (z >> _27)) * _MIX_2
-    return z ^ (z >> _31)
+    return _mixed(state_at(offset, i), inner)
 
 
 def uniform_bits(offset, inner, i):  # type: ignore[no-untyped-def]
     """Element i of the stream as an integer below 2^53, uint64: what is a float in `Key.uniform`."""
-    return stream_bits(offset, inner, i) >> _11
+    return bits_at(state_at(offset, i), inner)
+
+
+def state_at(offset, i):  # type: ignore[no-untyped-def]
+    """What element i is mixed from; that of the next one is STRIDE more: a loop over neighbours saves a product."""
+    return (np.uint64(i) + _ONE) * STRIDE + offset
+
+
+def bits_at(state, inner):  # type: ignore[no-untyped-def]
+    """`uniform_bits` of the element with that state."""
+    return _mixed(state, inner) >> _11
+
+
+def _mixed(z, inner):  # type: ignore[no-untyped-def]
+    z = _nearly_mixed(z, inner)
+    return z ^ (z >> _31)
+
+
+def _nearly_mixed(z, inner):  # type: ignore[no-untyped-def]
+    """All but the last step, which leaves the 31 leading bits as they are."""
+    z = ((z ^ (z >> _30)) * _MIX_1) ^ inner
+    return (z ^ (z >> _27)) * _MIX_2
 
 
 def uniform_source(key: Key, n: int, few: int = _SHORT) -> tuple[np.ndarray, np.uint64, np.uint64]:
@@ -112,19 +135,27 @@ def drawn_in_proportion(v: Tensor, threshold: float, key: Key) -> Tensor:
 
 
 def _draw_scalar(values, threshold, offset, inner, start, where):  # type: ignore[no-untyped-def]
-    """Mark a block without a branch, then look at its marks eight at a time: most entries are not drawn."""
+    """Mark a block without a branch, then look at its marks eight at a time: most entries are not drawn.
+
+    Marked are those that the 24 leading bits of u, in float32, cannot rule out.
+    """
     marks = np.zeros(_BLOCK, dtype=np.uint8)
-    eights, at = marks.view(np.uint64), 0
+    eights, at = marks.view(np.uint64), np.uint64(0)
+    # A scale that is too large rules out less, one that vanishes would rule out all.
+    scale = np.float32(max(2.0**24 * (1 + 2.0**-20) / threshold, 2.0**-126) if threshold > 0 else np.inf)
     for begin in range(0, len(values), _BLOCK):
         block = values[begin : begin + _BLOCK]
+        state = state_at(offset, start + begin)
         for j in range(len(block)):
-            u = np.float64(uniform_bits(offset, inner, start + begin + j)) * UNIT
-            marks[j] = u * threshold < abs(np.float64(block[j]))
+            marks[j] = np.float32(np.int32(_nearly_mixed(state, inner) >> _40)) <= abs(block[j]) * scale
+            state += STRIDE
         for eight in range((len(block) + 7) // 8):
             if eights[eight]:
                 for j in range(8 * eight, min(8 * eight + 8, len(block))):
-                    where[at] = start + begin + j
-                    at += marks[j]
+                    if marks[j]:
+                        u = np.float64(uniform_bits(offset, inner, start + begin + j)) * UNIT
+                        where[at] = start + begin + j
+                        at += np.uint64(u * threshold < abs(np.float64(block[j])))
     return at
 
 
@@ -139,8 +170,10 @@ def _draw_reference(
 
 
 def _fill_scalar(out, offset, inner, start):  # type: ignore[no-untyped-def]
+    state = state_at(offset, start)
     for i in range(len(out)):
-        out[i] = np.float64(uniform_bits(offset, inner, start + i)) * UNIT
+        out[i] = np.float64(bits_at(state, inner)) * UNIT
+        state += STRIDE
 
 
 def _fill_reference(out: np.ndarray, offset: np.uint64, inner: np.uint64, start: int) -> None:
@@ -148,5 +181,5 @@ def _fill_reference(out: np.ndarray, offset: np.uint64, inner: np.uint64, start:
         out[:] = uniform_bits(offset, inner, np.arange(start, start + len(out), dtype=np.uint64)) * UNIT
 
 
-_fill = Loop(_fill_scalar, _fill_reference, uses=[uniform_bits])
-_draw = Loop(_draw_scalar, _draw_reference, uses=[uniform_bits])
+_fill = Loop(_fill_scalar, _fill_reference, uses=[state_at, bits_at])
+_draw = Loop(_draw_scalar, _draw_reference, uses=[state_at, _nearly_mixed, uniform_bits])

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from telegrad.errors import WireError
-from telegrad.kernels.dithered import contexts_at, rows_at, signed_symbols, undithered
+from telegrad.kernels.dithered import contexts_at, far_magnitudes, rows_at, signed_symbols, undithered
 from telegrad.kernels.dithering import (
     FURTHEST,
     bucket_of,
@@ -20,7 +20,6 @@ from telegrad.kernels.dithering import (
     frequencies,
     shortest_bits,
     tail_width,
-    tail_width_of,
 )
 from telegrad.kernels.rans import Decoder, Encoder
 from telegrad.random import Key
@@ -57,7 +56,11 @@ class Dithered(Values):
         return undithered(self.symbol, self.step, self.seed, wide).to(dtype)
 
     def largest(self) -> float:
-        return (largest_of(self.symbol) + 0.5) * abs(self.step)
+        return (self._most + 0.5) * abs(self.step)
+
+    @cached_property
+    def _most(self) -> float:
+        return largest_of(self.symbol)
 
     def scaled(self, factor: float) -> Dithered:
         return replace(self, step=self.step * factor)
@@ -73,10 +76,7 @@ class Dithered(Values):
         pieces = Encoder(frequency, bits).pieces(
             lambda start, stop: rows_at(symbol, columns, self.seed, start, stop), self.n
         )
-        magnitude = np.zeros(0, dtype=np.int64)
-        if largest_of(self.symbol) >= 16:  # only these have bits below their bucket
-            magnitude = self.symbol[(self.symbol >= 16) | (self.symbol <= -16)].abs().cpu().numpy().astype(np.int64)
-        return pack_pieces(pieces) + _pack_tails(magnitude, tail_width_of(magnitude))
+        return pack_pieces(pieces) + (_pack_tails(symbol, int(self._most)) if self._most >= 16 else b"")
 
     @cached_property
     def _law(self) -> bytes:
@@ -123,10 +123,14 @@ class Dithered(Values):
         return cls(torch.from_numpy(symbol), seed, step, ratio, counts)
 
 
-def _pack_tails(magnitude: np.ndarray, width: np.ndarray) -> bytes:
-    """The lowest `width` bits of each magnitude, first those of all with the most."""
-    planes = [(magnitude[width > place] >> place) & 1 for place in range(int(width.max(initial=0)) - 1, -1, -1)]
-    return pack_bits(np.concatenate(planes).astype(np.uint8)) if planes else b""
+def _pack_tails(symbol: np.ndarray, most: int) -> bytes:
+    """The bits of each magnitude, `most` the largest, below its bucket, first those of all with the most: from 2^(k+4)
+    on a magnitude has more than k.
+    """
+    magnitude, planes = far_magnitudes(symbol, 16), []
+    for place in reversed(range(most.bit_length() - 4)):
+        planes.append(((far_magnitudes(magnitude, 16 << place) >> place) & 1).astype(np.uint8))
+    return pack_bits(np.concatenate(planes))
 
 
 def _read_tails(reader: Reader, width: np.ndarray) -> np.ndarray:

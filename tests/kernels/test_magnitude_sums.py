@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import telegrad as tg
-from telegrad.kernels.octaves import entries_from, octaves, smallest_in
+from telegrad.kernels.magnitude_sums import entries_from, magnitude_sums, smallest_in
 
 VECTORS = {
     "gauss": tg.Key(1).normal(70_000).float(),
@@ -22,11 +22,11 @@ VECTORS = {
 def test_bins_hold_what_lies_between_their_ends(name, disable_numba, threads):
     v = VECTORS[name]
     relative = (v.double().abs() / float(v.double().abs().max())).float().double().numpy()
-    found = [octaves(v)]
+    found = [magnitude_sums(v)]
     threads(2)
-    found.append(octaves(v))
+    found.append(magnitude_sums(v))
     disable_numba()
-    found.append(octaves(v))
+    found.append(magnitude_sums(v))
     for one in found:
         assert (one.d, one.largest) == (len(v), float(v.double().abs().max()))
         assert int(one.count.sum()) == len(v)
@@ -46,7 +46,7 @@ def test_sums_do_not_depend_on_threads_where_there_are_many_blocks(threads):
     found = []
     for count in (1, 2):
         threads(count)
-        found.append(octaves(v))
+        found.append(magnitude_sums(v))
     assert np.array_equal(found[0].square, found[1].square)
     assert found[0].square.sum() == pytest.approx(float(v.double().square().sum()), rel=1e-12)
 
@@ -54,7 +54,7 @@ def test_sums_do_not_depend_on_threads_where_there_are_many_blocks(threads):
 @pytest.mark.parametrize("name", VECTORS)
 def test_entries_from_a_bin_on_are_those_that_it_counts(name, disable_numba):
     v = VECTORS[name]
-    histogram = octaves(v)
+    histogram = magnitude_sums(v)
     used = np.flatnonzero(histogram.count)[1:]
     for compiled in (True, False):
         if not compiled:
