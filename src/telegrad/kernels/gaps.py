@@ -59,9 +59,9 @@ def raw_bits(buckets: np.ndarray) -> int:
 
 
 def _raw_bits_scalar(buckets):  # type: ignore[no-untyped-def]
-    total = 0
+    total = np.int64(0)
     for i in range(len(buckets)):
-        total += max(1, buckets[i] >> 2) - 1
+        total += max(np.int64(1), np.int64(buckets[i]) >> 2) - 1
     return total
 
 

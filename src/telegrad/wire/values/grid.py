@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from telegrad.kernels.cells import looked_up
+from telegrad.kernels.compiled import in_chunks
 from telegrad.kernels.magnitudes import plain
 from telegrad.random import Key
 from telegrad.wire.bits import Reader, pack_bits
@@ -46,6 +48,14 @@ class Grid(Values):
         with np.errstate(over="ignore", invalid="ignore"):  # an estimate that overflows is refused by who asked for it
             return torch.from_numpy(np.multiply(plain(self.symbol), self.scale, dtype=np.float64))
 
+    def numbers_as(self, dtype: torch.dtype) -> Tensor:
+        if self.symbol.dtype != torch.int8 or dtype not in (torch.float32, torch.float64):
+            return super().numbers_as(dtype)
+        table = replace(self, symbol=torch.arange(-128, 128)).numbers().to(dtype).numpy()
+        symbol, out = plain(self.symbol), np.empty(self.n, dtype=table.dtype)
+        in_chunks(lambda _, low, high: looked_up(symbol[low:high], table, -128, out[low:high]), self.n)
+        return torch.from_numpy(out)
+
     def largest(self) -> float:
         return largest_of(self.symbol) * abs(self.scale)
 
@@ -71,6 +81,9 @@ class Grid(Values):
         """The inverse of `write`."""
         scale = read_scalar(reader, dtype)
         reader.book("scale")
-        signs = 1 - 2 * reader.bits(n).astype(np.int64)
+        negative = reader.bits(n)
         reader.book("sign")
-        return cls(torch.from_numpy(signs * (Integers.read(reader, n) + 1)), scale)
+        beyond_one = Integers.read_narrow(reader, n)
+        narrow: Any = np.int8 if beyond_one.max(initial=0) < 127 else np.int64
+        symbol = (1 - 2 * negative.astype(narrow)) * (beyond_one.astype(narrow) + 1)
+        return cls(torch.from_numpy(symbol), scale)
