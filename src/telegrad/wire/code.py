@@ -53,7 +53,7 @@ def _add_terms(terms: Iterable[Term], out: Tensor, weight: float) -> None:
     for everywhere, neighbours in groupby(terms, lambda term: isinstance(term.positions, All)):
         if everywhere:
             for term in neighbours:
-                out.add_(term.values.numbers_as(out.dtype).to(out.device), alpha=weight)
+                term.values.add_to(out, weight)
         else:
             listed = list(neighbours)
             made = each(lambda term: _listed(term, out.dtype), listed, sum(term.positions.n for term in listed))
