@@ -295,12 +295,13 @@ def test_dense_symbols_of_every_width_come_back(levels):
     assert torch.equal(tg.unpack(data).decode(), code.decode())
 
 
+@pytest.mark.parametrize("n", [5, 50_000])
 @pytest.mark.parametrize("largest", [1, 127, 128, 2**40])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16], ids=str)
-def test_small_grid_points_are_read_as_bytes_and_stand_for_the_same_numbers(largest, dtype):
+def test_small_grid_points_are_read_as_bytes_and_stand_for_the_same_numbers(n, largest, dtype):
     """127 is the last that fits; a scale with all its digits, so that each number is rounded."""
-    symbol, scale = torch.tensor([largest, -largest, 1, -1, -largest]), 1 / 3
-    code = Code((5,), torch.float64, (Term(All(5), Grid(symbol, scale)),))
+    symbol, scale = torch.tensor([largest, -largest, 1, -1, -largest]).repeat(n // 5), 1 / 3
+    code = Code((n,), torch.float64, (Term(All(n), Grid(symbol, scale)),))
     values = tg.unpack(tg.pack(code)).terms[0].values
     assert values.symbol.dtype == (torch.int8 if largest <= 127 else torch.int64)
     assert torch.equal(values.symbol.long(), symbol)

@@ -28,6 +28,8 @@ from telegrad.wire.values.base import (
 
 __all__ = ["Grid"]
 
+_LONG = 1 << 15  # as many symbols as make a table worth its while
+
 
 @dataclass(frozen=True)
 class Grid(Values):
@@ -49,7 +51,7 @@ class Grid(Values):
             return torch.from_numpy(np.multiply(plain(self.symbol), self.scale, dtype=np.float64))
 
     def numbers_as(self, dtype: torch.dtype) -> Tensor:
-        if self.symbol.dtype != torch.int8 or dtype not in (torch.float32, torch.float64):
+        if self.n < _LONG or self.symbol.dtype != torch.int8 or dtype not in (torch.float32, torch.float64):
             return super().numbers_as(dtype)
         table = replace(self, symbol=torch.arange(-128, 128)).numbers().to(dtype).numpy()
         symbol, out = plain(self.symbol), np.empty(self.n, dtype=table.dtype)
