@@ -18,7 +18,7 @@ from telegrad.wire import message
 from telegrad.wire.bits import pack_varint
 from telegrad.wire.code import Code, Term
 from telegrad.wire.positions import All, IndexSet, Nested, Subset
-from telegrad.wire.values import Exponents, Floats, Grid, Table
+from telegrad.wire.values import Bucketed, Exponents, Floats, Grid, Table
 
 X = torch.tensor([5.1, -2.7, 1.3, 0.65, -1.3, 0.0, 0.2, 9.0, -9.0, 0.01] * 3)
 
@@ -299,3 +299,32 @@ def test_dense_symbols_of_every_width_come_back(levels):
     data = tg.pack(code)
     assert 8 * len(data) == code.nbits
     assert torch.equal(tg.unpack(data).decode(), code.decode())
+
+
+@pytest.mark.parametrize("n", [5, 50_000])
+@pytest.mark.parametrize("largest", [1, 127, 128, 2**40])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16], ids=str)
+def test_small_grid_points_are_read_as_bytes_and_stand_for_the_same_numbers(n, largest, dtype):
+    """127 is the last that fits; a scale with all its digits, so that each number is rounded."""
+    symbol, scale = torch.tensor([largest, -largest, 1, -1, -largest]).repeat(n // 5), 1 / 3
+    code = Code((n,), torch.float64, (Term(All(n), Grid(symbol, scale)),))
+    values = tg.unpack(tg.pack(code)).terms[0].values
+    assert values.symbol.dtype == (torch.int8 if largest <= 127 else torch.int64)
+    assert torch.equal(values.symbol.long(), symbol)
+    assert torch.equal(values.numbers(), symbol.double() * scale)
+    assert torch.equal(values.numbers_as(dtype), (symbol.double() * scale).to(dtype))
+
+
+@pytest.mark.parametrize("bucket", [1, 512, 30_000, 50_000, 200_001])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+def test_dense_numbers_are_added_in_pieces_as_they_would_be_at_once(bucket, dtype, threads):
+    n, key = 200_001, tg.Key(bucket)
+    values = Bucketed(torch.arange(n).remainder(255).sub(127).to(torch.int8), key.uniform(-(-n // bucket)) / 3, bucket)
+    start = key.normal(n).to(dtype)
+    expected = start.clone().add_(values.numbers_as(dtype), alpha=0.3)
+    for count in (1, 2):
+        threads(count)
+        with torch.inference_mode():
+            out = start.clone()
+            values.add_to(out, 0.3)
+        assert torch.equal(out, expected)

@@ -11,9 +11,10 @@ import numpy as np
 
 from telegrad.kernels.compiled import Loop
 
-__all__ = ["best_rice", "get_rice", "get_varied", "put_rice", "put_varied", "rice_nbits"]
+__all__ = ["best_rice", "bits_at", "get_rice", "get_varied", "put_rice", "put_varied", "rice_nbits", "words_of"]
 
 _LARGEST_PARAMETER = 31
+_1, _6, _63 = np.uint64(1), np.uint64(6), np.uint64(63)
 
 
 def push(out, at, fill, waiting, value, width):  # type: ignore[no-untyped-def]
@@ -26,13 +27,18 @@ def push(out, at, fill, waiting, value, width):  # type: ignore[no-untyped-def]
     return at, fill, waiting & ((1 << fill) - 1)
 
 
-def pull(data, at, fill, waiting, width):  # type: ignore[no-untyped-def]
-    """The inverse: the next integer of `width` bits comes last."""
-    while fill < width:
-        waiting, fill = (waiting << 8) | np.int64(data[at]), fill + 8
-        at += 1
-    fill -= width
-    return at, fill, waiting & ((1 << fill) - 1), waiting >> fill
+def words_of(data: np.ndarray) -> np.ndarray:
+    """Bytes as uint64, the first byte in the leading bits, and zeros behind them: what `bits_at` reads from."""
+    padded = np.zeros(8 * (len(data) // 8 + 2), dtype=np.uint8)
+    padded[: len(data)] = data
+    return padded.view(">u8").astype(np.uint64)
+
+
+def bits_at(words, at, width):  # type: ignore[no-untyped-def]
+    """The integer in `width` bits from bit number `at` on; all uint64, width below 64."""
+    number, shift = at >> _6, at & _63
+    both = words[number] << shift | words[number + _1] >> _1 >> (_63 - shift)
+    return both >> _1 >> (_63 - width)
 
 
 def rice_length(values, b):  # type: ignore[no-untyped-def]
@@ -111,10 +117,19 @@ def _put_rice_reference(values: np.ndarray, b: int, out: np.ndarray) -> None:
     out[:] = np.packbits(np.concatenate([unary, low.astype(np.uint8).reshape(-1)]))
 
 
-def _get_rice_scalar(data, b, out):  # type: ignore[no-untyped-def]
-    """The inverse: `out` (int64) from `data`, and how many bits it takes; −1 where a run has no end. Where they are
-    more than there are, only the unary parts are read.
+def get_rice(data: np.ndarray, b: int, out: np.ndarray) -> int:
+    """The inverse of `put_rice`: `out` (int64) from `data`, and how many bits it takes; −1 where a run has no end.
+    Where they are more than there are, only the unary parts are read.
     """
+    first = int(_get_runs(data, out))
+    total = first + len(out) * b
+    if first >= 0 and b and total <= 8 * len(data):
+        _get_low(words_of(data[first // 8 : (total + 7) // 8]), first % 8, b, out)
+    return total if first >= 0 else -1
+
+
+def _get_runs_scalar(data, out):  # type: ignore[no-untyped-def]
+    """The lengths of the first runs of zeros, and the number of the bit behind them; −1 where one has no end."""
     i, run, bit, n = 0, 0, 0, len(out)
     for at in range(len(data)):
         if i == n:
@@ -133,31 +148,28 @@ def _get_rice_scalar(data, b, out):  # type: ignore[no-untyped-def]
                     break
             else:
                 run += 1
-    if i < n:
-        return -1
-    total = bit + n * b
-    if b == 0 or total > 8 * len(data):
-        return total
-    at, fill, waiting = bit >> 3, 0, np.int64(0)
-    if bit & 7:
-        at, fill, waiting = at + 1, 8 - (bit & 7), np.int64(data[at]) & ((1 << (8 - (bit & 7))) - 1)
-    for i in range(n):
-        at, fill, waiting, low = pull(data, at, fill, waiting, b)
-        out[i] = out[i] << b | low
-    return total
+    return bit if i == n else -1
 
 
-def _get_rice_reference(data: np.ndarray, b: int, out: np.ndarray) -> int:
-    bits = np.unpackbits(data)
-    ends, n = np.flatnonzero(bits)[: len(out)], len(out)
+def _get_runs_reference(data: np.ndarray, out: np.ndarray) -> int:
+    ends, n = np.flatnonzero(np.unpackbits(data))[: len(out)], len(out)
     if len(ends) < n:
         return -1
     out[:] = np.diff(ends, prepend=-1) - 1
-    first = int(ends[-1]) + 1 if n else 0
-    if first + n * b <= len(bits):
-        for column in bits[first : first + n * b].reshape(n, b).T:
-            out[:] = out << 1 | column
-    return first + n * b
+    return int(ends[-1]) + 1 if n else 0
+
+
+def _get_low_scalar(words, first, b, out):  # type: ignore[no-untyped-def]
+    """b bits behind each integer, from bit number `first` on."""
+    at, width = np.uint64(first), np.uint64(b)
+    for i in range(len(out)):
+        out[i] = out[i] << b | np.int64(bits_at(words, at, width))
+        at += width
+
+
+def _get_low_reference(words: np.ndarray, first: int, b: int, out: np.ndarray) -> None:
+    at = first + b * np.arange(len(out))
+    out[:] = out << b | bits_at(words, at.astype(np.uint64), np.uint64(b)).astype(np.int64)
 
 
 def _put_varied_scalar(values, widths, out):  # type: ignore[no-untyped-def]
@@ -176,22 +188,26 @@ def _put_varied_reference(values: np.ndarray, widths: np.ndarray, out: np.ndarra
     out[:] = np.packbits(((values[owner] >> below) & 1).astype(np.uint8))
 
 
-def _get_varied_scalar(data, widths, out):  # type: ignore[no-untyped-def]
-    """The inverse: `out` (int64), one integer for each of `widths`."""
-    at, fill, waiting = 0, 0, np.int64(0)
+def get_varied(data: np.ndarray, widths: np.ndarray, out: np.ndarray) -> None:
+    """The inverse of `put_varied`: `out` (int64), one integer for each of `widths`, of which `data` holds all."""
+    _get_varied(words_of(data), widths, out)
+
+
+def _get_varied_scalar(words, widths, out):  # type: ignore[no-untyped-def]
+    at = np.uint64(0)
     for i in range(len(out)):
-        at, fill, waiting, out[i] = pull(data, at, fill, waiting, widths[i])
+        width = np.uint64(widths[i])
+        out[i] = np.int64(bits_at(words, at, width))
+        at += width
 
 
-def _get_varied_reference(data: np.ndarray, widths: np.ndarray, out: np.ndarray) -> None:
-    owner = np.repeat(np.arange(len(out)), widths)
-    below = np.cumsum(widths)[owner] - 1 - np.arange(len(owner))
-    out[:] = 0
-    np.add.at(out, owner, np.unpackbits(data)[: len(owner)].astype(np.int64) << below)
+def _get_varied_reference(words: np.ndarray, widths: np.ndarray, out: np.ndarray) -> None:
+    out[:] = bits_at(words, (np.cumsum(widths) - widths).astype(np.uint64), widths.astype(np.uint64))
 
 
 _best = Loop(_best_scalar, _best_reference, uses=[rice_length])
 put_rice = Loop(_put_rice_scalar, _put_rice_reference, uses=[push])
-get_rice = Loop(_get_rice_scalar, _get_rice_reference, uses=[pull])
 put_varied = Loop(_put_varied_scalar, _put_varied_reference, uses=[push])
-get_varied = Loop(_get_varied_scalar, _get_varied_reference, uses=[pull])
+_get_runs = Loop(_get_runs_scalar, _get_runs_reference)
+_get_low = Loop(_get_low_scalar, _get_low_reference, uses=[bits_at])
+_get_varied = Loop(_get_varied_scalar, _get_varied_reference, uses=[bits_at])

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 
-from telegrad.kernels.bit_streams import get_varied, pull
+from telegrad.kernels.bit_streams import bits_at, words_of
 from telegrad.kernels.compiled import Loop
 
-__all__ = ["bucketed", "places", "raw_bits", "widths_of"]
+__all__ = ["LARGEST_BUCKET", "bucketed", "places", "raw_bits", "widths_of"]
+
+LARGEST_BUCKET = 4 * 50
+"""The last bucket that messages may name."""
 
 
 def _bucket_scalar(gaps, buckets, widths):  # type: ignore[no-untyped-def]
@@ -41,52 +44,56 @@ def widths_of(buckets: np.ndarray) -> np.ndarray:
     return np.maximum(buckets // 4 - 1, 0)
 
 
-def width_of(bucket):  # type: ignore[no-untyped-def]
-    """The number of raw bits below a bucket."""
-    return max(np.int64(0), (np.int64(bucket) >> 2) - 1)
+def _starts_of(buckets: np.ndarray) -> np.ndarray:
+    return (buckets - 4 * widths_of(buckets)) << widths_of(buckets)
 
 
-def _raw_bits_scalar(buckets):  # type: ignore[no-untyped-def]
-    total = 0
-    for i in range(len(buckets)):
-        total += width_of(buckets[i])
-    return total
+# What belongs to a bucket, looked up: a byte, whatever it is, finds an entry.
+_BUCKETS = np.minimum(np.arange(256), LARGEST_BUCKET)
+_WIDTHS, _STARTS = widths_of(_BUCKETS).astype(np.uint64), _starts_of(_BUCKETS).astype(np.uint64)
 
 
 def raw_bits(buckets: np.ndarray) -> int:
-    """The number of raw bits below all of them."""
+    """The number of raw bits below all of them; uint8."""
     return int(_raw_bits(buckets))
 
 
-def _places_scalar(buckets, data, d, out):  # type: ignore[no-untyped-def]
-    at, fill, waiting, place = 0, 0, np.int64(0), np.int64(-1)
+def _raw_bits_scalar(buckets):  # type: ignore[no-untyped-def]
+    total = np.int64(0)
+    for i in range(len(buckets)):
+        total += max(np.int64(1), np.int64(buckets[i]) >> 2) - 1
+    return total
+
+
+def places(buckets: np.ndarray, data: np.ndarray, d: int) -> np.ndarray | None:
+    """The places, int64, increasing and below d, between which lie gaps of these buckets, uint8, and the raw bits
+    `data`; None where one is not below d.
+    """
+    out = np.empty(len(buckets), dtype=np.int64)
+    return out if _places(buckets, words_of(data), _WIDTHS, _STARTS, d, out) else None
+
+
+def _places_scalar(buckets, words, widths, starts, d, out):  # type: ignore[no-untyped-def]
+    at, place = np.uint64(0), np.int64(-1)
     for i in range(len(out)):
-        width = width_of(buckets[i])
-        at, fill, waiting, low = pull(data, at, fill, waiting, width)
-        place += (((np.int64(buckets[i]) - 4 * width) << width) | low) + 1
+        width = widths[buckets[i]]
+        place += np.int64(starts[buckets[i]] + bits_at(words, at, width)) + 1
+        at += width
         if place >= d:
             return False
         out[i] = place
     return True
 
 
-def _places_reference(buckets: np.ndarray, data: np.ndarray, d: int, out: np.ndarray) -> bool:
-    wide, low = buckets.astype(np.int64), np.empty_like(out)
-    widths = widths_of(wide)
-    get_varied.reference(data, widths, low)
+def _places_reference(
+    buckets: np.ndarray, words: np.ndarray, widths: np.ndarray, starts: np.ndarray, d: int, out: np.ndarray
+) -> bool:
+    width = widths[buckets]
+    gaps = (starts[buckets] + bits_at(words, np.cumsum(width) - width, width)).astype(np.int64)
     # In floats as well: sums of foreign gaps may exceed 64 bits.
-    gaps = (wide - 4 * widths) << widths | low
     out[:] = np.cumsum(gaps + 1) - 1
     return len(out) == 0 or (float(gaps.sum(dtype=np.float64)) < 2.0**62 and int(out[-1]) < d)
 
 
-def places(buckets: np.ndarray, data: np.ndarray, d: int) -> np.ndarray | None:
-    """The places, int64, increasing and below d, between which lie gaps of these buckets (below 200) and the raw bits
-    `data`; None where one is not below d.
-    """
-    out = np.empty(len(buckets), dtype=np.int64)
-    return out if _places(buckets, data, d, out) else None
-
-
-_raw_bits = Loop(_raw_bits_scalar, lambda buckets: widths_of(buckets.astype(np.int64)).sum(), uses=[width_of])
-_places = Loop(_places_scalar, _places_reference, uses=[pull, width_of])
+_raw_bits = Loop(_raw_bits_scalar, lambda buckets: _WIDTHS[buckets].sum())
+_places = Loop(_places_scalar, _places_reference, uses=[bits_at])

@@ -8,7 +8,7 @@ own: symbol s of context c is row c, column s of one table, and counts as symbol
 
 Long streams are cut into pieces of 2^18 symbols, each coded by itself, so that threads can share them. The encoder
 divides by multiplying: with r = ⌈2^(32+bits) / f⌉ and x < 2^(32−bits) f, ⌊x / f⌋ is exactly x r >> 32 + bits, and x r
-stays below 2^64. The decoder finds a symbol from the leading bits of its slot and steps on to the right one.
+stays below 2^64. The decoder looks a slot's symbol up in a table of all slots.
 
 The loops are numba's where it is installed; else the numpy form below them, vectorised over lanes, gives the same
 words.
@@ -33,7 +33,7 @@ PIECE = 1 << 18
 
 _HINT = 13
 _1, _16, _32 = np.uint64(1), np.uint64(16), np.uint64(32)
-_LOW = np.uint64(0xFFFF)
+_LOW, _LOWEST = np.uint64(0xFFFF), np.uint64(LOWEST)
 
 
 def lanes_of(n: int) -> int:
@@ -76,55 +76,57 @@ def _encode_rows(symbols: Any, table: Any, bits: int, states: Any, words: Any) -
     return at
 
 
-def _decode_scalar(
-    words: Any, states: Any, starts: Any, hints: Any, width: int, contexts: Any, bits: int, symbols: Any
-) -> int:
-    at: Any = 0
-    lanes, last = len(states), len(words) - len(states)
-    mask, coarse, contextual = (1 << bits) - 1, max(0, bits - _HINT), len(contexts) > 0
-    across = hints.shape[1]
-    flat_starts, flat_hints = starts.reshape(-1), hints.reshape(-1)
+def _decode_scalar(words: Any, states: Any, symbol_of: Any, table: Any, contexts: Any, bits: int, symbols: Any) -> int:
+    # Unsigned throughout: an index that may be negative costs compiled code a comparison.
+    at = np.uint64(0)
+    lanes, last, contextual = len(states), np.uint64(len(words) - len(states)), len(contexts) > 0
+    wide, mask = np.uint64(bits), np.uint64((1 << bits) - 1)
+    columns = np.uint64(len(table) * (1 << bits) // len(symbol_of))
     for first in range(0, len(symbols), lanes):
         if at > last:
             return -1
-        for i in range(first, min(first + lanes, len(symbols))):
-            row = np.int64(contexts[i]) if contextual else 0
-            x = states[i - first]
+        for lane in range(min(lanes, len(symbols) - first)):
+            i, x = np.uint64(first + lane), states[np.uint64(lane)]
+            row = np.uint64(contexts[i]) if contextual else np.uint64(0)
             slot = x & mask
-            s = np.int64(flat_hints[row * across + (slot >> coarse)])
-            base = row * width
-            low, high = np.int64(flat_starts[base + s]), np.int64(flat_starts[base + s + 1])
-            while slot >= high:
-                s += 1
-                low, high = high, np.int64(flat_starts[base + s + 1])
-            x = (high - low) * (x >> bits) + slot - low
-            short = np.int64(x < LOWEST)
+            symbol = symbol_of[(row << wide) + slot]
+            entry = table[row * columns + np.uint64(symbol)]
+            x = (entry >> _16) * (x >> wide) + slot - (entry & _LOW)
+            short = x < _LOWEST
             # Read in any case, and used where the state is short: no branch to mispredict.
-            states[i - first] = x << (short << 4) | np.int64(words[at]) * short
-            at += short
-            symbols[i] = s
-    return at
+            refilled = x << _16 | np.uint64(words[at])
+            states[np.uint64(lane)] = refilled if short else x
+            at += np.uint64(short)
+            symbols[i] = symbol
+    return np.int64(at)  # type: ignore[return-value]
 
 
 def _decode_rows(
-    words: Any, states: Any, starts: Any, hints: Any, width: int, contexts: Any, bits: int, symbols: Any
+    words: np.ndarray,
+    states: np.ndarray,
+    symbol_of: np.ndarray,
+    table: np.ndarray,
+    contexts: np.ndarray,
+    bits: int,
+    symbols: np.ndarray,
 ) -> int:
-    lanes, at, mask = len(states), 0, (1 << bits) - 1
-    spread = starts.astype(np.int64) + (np.arange(len(starts)) << bits)[:, None]  # increasing from row to row
+    lanes, at, wide = len(states), 0, np.uint64(bits)
+    columns = len(table) * (1 << bits) // len(symbol_of)
     for first in range(0, len(symbols), lanes):
         x = states[: min(lanes, len(symbols) - first)]
         row = contexts[first : first + lanes].astype(np.int64) if len(contexts) else np.zeros(len(x), dtype=np.int64)
-        slot = x & mask
-        s = np.searchsorted(spread.reshape(-1), slot + (row << bits), side="right") - 1 - row * width
-        x = (starts[row, s + 1].astype(np.int64) - starts[row, s]) * (x >> bits) + slot - starts[row, s]
-        short = x < LOWEST
+        slot = x & np.uint64((1 << bits) - 1)
+        symbol = symbol_of[(row << bits) + slot.astype(np.int64)]
+        entry = table[row * columns + symbol]
+        x = (entry >> _16) * (x >> wide) + slot - (entry & _LOW)
+        short = x < _LOWEST
         taken = words[at : at + int(short.sum())]
         if len(taken) < short.sum():
             return -1
-        x[short] = x[short] << 16 | taken
+        x[short] = x[short] << _16 | taken
         at += len(taken)
         states[: len(x)] = x
-        symbols[first : first + lanes] = s
+        symbols[first : first + lanes] = symbol
     return at
 
 
@@ -171,18 +173,16 @@ class Decoder:
     def __init__(self, frequency: np.ndarray, bits: int) -> None:
         self.bits = bits
         rows = np.atleast_2d(frequency)
-        self._width = rows.shape[1] + 1
-        self._starts = np.zeros((len(rows), self._width), dtype=np.uint32)
-        np.cumsum(rows, axis=1, out=self._starts[:, 1:], dtype=np.uint32)
         symbols = np.arange(rows.shape[1], dtype=np.uint8 if rows.shape[1] <= 256 else np.uint16)
-        step = 1 << max(0, bits - _HINT)
-        self._hints = np.array([symbols.repeat(row)[::step] for row in rows]).reshape(len(rows), -1)
+        self._symbol_of = np.tile(symbols, len(rows)).repeat(rows.reshape(-1))
+        starts = np.cumsum(rows, axis=1) - rows
+        self._table = (rows << 16 | starts).astype(np.uint64).reshape(-1)
 
     def piece(
         self, states: np.ndarray, words: np.ndarray, symbols: np.ndarray, contexts: np.ndarray | None = None
     ) -> bool:
         """Fill `symbols`, integers; `contexts`: the row of each. False where these are not an encoder's work."""
-        x, padded = states.astype(np.int64), np.append(words, np.zeros(len(states), dtype=np.uint16))
+        x, padded = states.astype(np.uint64), np.append(words, np.zeros(len(states), dtype=np.uint16))
         rows = np.zeros(0, dtype=np.uint8) if contexts is None else contexts
-        at = _decode(padded, x, self._starts, self._hints, self._width, rows, self.bits, symbols)
-        return at == len(words) and bool((x == LOWEST).all())
+        at = _decode(padded, x, self._symbol_of, self._table, rows, self.bits, symbols)
+        return at == len(words) and bool((x == _LOWEST).all())

@@ -64,23 +64,22 @@ def add_at(out: Tensor, parts: Sequence[tuple[Tensor, Tensor]], weight: float) -
         cuts = [np.searchsorted(index, edges).tolist() for index, _ in plain_parts]
         for number in range(len(edges) - 1):
             for (index, numbers), cut in zip(plain_parts, cuts, strict=True):
-                here = slice(cut[number], cut[number + 1])
-                _add(flat, index[here], numbers[here], factor)
+                _add(flat, index, numbers, cut[number], cut[number + 1], factor)
 
     if len(flat) <= _RANGE:
         for places, own in plain_parts:
-            _add(flat, places, own, factor)
+            _add(flat, places, own, 0, len(places), factor)
     else:
         in_chunks(work, len(flat))
 
 
-def _add_scalar(out, index, numbers, weight):  # type: ignore[no-untyped-def]
-    for i in range(len(index)):
-        out[index[i]] += weight * numbers[i]
+def _add_scalar(out, index, numbers, start, stop, weight):  # type: ignore[no-untyped-def]
+    for i in range(start, stop):
+        out[np.uint64(index[i])] += weight * numbers[i]
 
 
-def _add_reference(out: np.ndarray, index: np.ndarray, numbers: np.ndarray, weight: Any) -> None:
-    out[index] += weight * numbers
+def _add_reference(out: np.ndarray, index: np.ndarray, numbers: np.ndarray, start: int, stop: int, weight: Any) -> None:
+    out[index[start:stop]] += weight * numbers[start:stop]
 
 
 _add = Loop(_add_scalar, _add_reference)

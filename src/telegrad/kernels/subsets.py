@@ -18,6 +18,7 @@ from telegrad.random import Key, check_subset
 __all__ = ["permutation", "subset"]
 
 _BUCKET = 1 << 15  # elements that are put in order at a time, about
+_WORDS = 1 << 10  # words of marks that are looked at together
 _LOW, _32 = np.uint64(0xFFFFFFFF), np.uint64(32)
 _6, _58, _1 = np.uint64(6), np.uint64(58), np.uint64(1)
 # Where the only bit of a 64-bit word is: by N. G. de Bruijn's sequence, whose windows of six bits all differ.
@@ -30,10 +31,13 @@ def subset(key: Key, n: int, k: int) -> Tensor:
     """`key.subset(n, k)`: a uniformly random k-subset of 0 … n−1, sorted, int64."""
     check_subset(n, k)
     others = 2 * k > n  # then those that are left out are drawn
-    marks, places = np.zeros(n // 64 + 1, dtype=np.uint64), np.empty(k, dtype=np.int64)
+    marks, places = np.zeros(n // 64 + 1, dtype=np.uint64), np.empty(k + 1, dtype=np.int64)
     _mark(*words(key), n, n - k if others else k, marks)
-    _list(marks, others, places)
-    return torch.from_numpy(places)
+    if others:
+        np.invert(marks, out=marks)
+        marks[-1] &= np.uint64((1 << n % 64) - 1)
+    _list(marks, places)
+    return torch.from_numpy(places[:k])
 
 
 def permutation(key: Key, n: int) -> Tensor:
@@ -82,21 +86,38 @@ def _mark_reference(offset: np.uint64, inner: np.uint64, n: int, count: int, mar
     np.bitwise_or.at(marks, places >> _6, _1 << (places & np.uint64(63)))
 
 
-def _list_scalar(marks, others, places):  # type: ignore[no-untyped-def]
-    """The places that are marked, or the `others`, in order: as many as there is room for."""
-    at, flip = 0, ~np.uint64(0) if others else np.uint64(0)
-    for number in range(len(marks)):
-        word = marks[number] ^ flip
-        while word and at < len(places):
+def place_of(bit):  # type: ignore[no-untyped-def]
+    """Where the only bit of a word is."""
+    return _PLACE[(bit * _SEQUENCE) >> _58]
+
+
+def _list_scalar(marks, places):  # type: ignore[no-untyped-def]
+    """The places that are marked, in order; `places` has room for one more."""
+    at, numbers = np.uint64(0), np.empty(_WORDS, dtype=np.int64)
+    for start in range(0, len(marks), _WORDS):
+        # The words with a mark first, then two of their marks in any case: few branches to mispredict.
+        count = np.uint64(0)
+        for number in range(start, min(start + _WORDS, len(marks))):
+            numbers[count] = number
+            count += np.uint64(marks[number] != 0)
+        for i in range(count):
+            word, first = marks[np.uint64(numbers[i])], 64 * numbers[i]
             lowest = word & (~word + _1)
-            places[at] = 64 * number + _PLACE[(lowest * _SEQUENCE) >> _58]
-            at += 1
+            places[at] = first + place_of(lowest)
             word ^= lowest
+            lowest = word & (~word + _1)
+            places[at + _1] = first + place_of(lowest)
+            word ^= lowest
+            at += _1 + np.uint64(lowest != 0)
+            while word:
+                lowest = word & (~word + _1)
+                places[at] = first + place_of(lowest)
+                word ^= lowest
+                at += _1
 
 
-def _list_reference(marks: np.ndarray, others: bool, places: np.ndarray) -> None:
-    marked = np.unpackbits(marks.astype("<u8").view(np.uint8), bitorder="little")
-    places[:] = np.flatnonzero(marked != others)[: len(places)]
+def _list_reference(marks: np.ndarray, places: np.ndarray) -> None:
+    places[:-1] = np.flatnonzero(np.unpackbits(marks.astype("<u8").view(np.uint8), bitorder="little"))
 
 
 def _divide_scalar(offset, inner, shift, ends, bits, order):  # type: ignore[no-untyped-def]
@@ -158,6 +179,6 @@ def _sort_reference(bits: np.ndarray, order: np.ndarray, skip: np.uint64) -> Non
 
 
 _mark = Loop(_mark_scalar, _mark_reference, uses=[stream_bits])
-_list = Loop(_list_scalar, _list_reference)
+_list = Loop(_list_scalar, _list_reference, uses=[place_of])
 _divide = Loop(_divide_scalar, _divide_reference, uses=[stream_bits])
 _sort = Loop(_sort_scalar, _sort_reference)

@@ -6,15 +6,17 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from itertools import groupby
 
 import torch
 from torch import Tensor
 
 from telegrad.errors import WireError
+from telegrad.kernels.compiled import each
 from telegrad.kernels.scatter import add_at, zeros
 from telegrad.wire.bits import varint_nbytes
 from telegrad.wire.last_estimate import LastEstimate
-from telegrad.wire.positions import Positions
+from telegrad.wire.positions import All, Positions
 from telegrad.wire.values import Floats, Values
 
 __all__ = ["CHECKSUM_NBYTES", "FIELDS", "Code", "Term", "add_codes"]
@@ -49,18 +51,20 @@ class Term:
 
 def _add_terms(terms: Iterable[Term], out: Tensor, weight: float) -> None:
     """out += weight · every term, in their order."""
-    listed: list[tuple[Tensor, Tensor]] = []
-    for term in terms:
-        index = term.positions.indices()
-        if index is not None:
-            listed.append((index, term.values.numbers()))
-            continue
-        if listed:
-            add_at(out, listed, weight)
-            listed = []
-        out.add_(term.values.numbers_as(out.dtype).to(out.device), alpha=weight)
-    if listed:
-        add_at(out, listed, weight)
+    for everywhere, neighbours in groupby(terms, lambda term: isinstance(term.positions, All)):
+        if everywhere:
+            for term in neighbours:
+                term.values.add_to(out, weight)
+        else:
+            listed = list(neighbours)
+            made = each(lambda term: _listed(term, out.dtype), listed, sum(term.positions.n for term in listed))
+            add_at(out, made, weight)
+
+
+def _listed(term: Term, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    index = term.positions.indices()
+    assert index is not None  # only `All` has none
+    return index, term.values.numbers_as(dtype)
 
 
 @dataclass(frozen=True)

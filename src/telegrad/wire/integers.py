@@ -19,7 +19,7 @@ import numpy as np
 from telegrad.errors import WireError
 from telegrad.kernels.bit_streams import best_rice
 from telegrad.kernels.compiled import in_chunks
-from telegrad.kernels.gaps import bucketed, widths_of
+from telegrad.kernels.gaps import LARGEST_BUCKET, bucketed, widths_of
 from telegrad.kernels.rans import PIECE, Decoder, Encoder, lanes_of
 from telegrad.kernels.symbols import counted, folded, joined, parted
 from telegrad.wire.bits import (
@@ -61,7 +61,6 @@ _FREQUENCY_WIDTH = 5
 _GROUPED = 256
 _CODER_BITS = 152
 _FEW = 32
-_LARGEST_BUCKET = 4 * 50
 
 
 def entropy_bits(counts: np.ndarray) -> float:
@@ -166,18 +165,18 @@ class Integers:
 
 
 def read_buckets(reader: Reader, n: int) -> np.ndarray:
-    """The buckets of n integers, after the format byte; the bits below them follow."""
+    """The buckets of n integers, uint8, after the format byte; the bits below them follow."""
     form = reader.byte()
     if form == BUCKETS:
         raise WireError("the message announces buckets of buckets")
     buckets = Integers.read_narrow(reader, n, form)
-    if n and int(buckets.max()) > _LARGEST_BUCKET:
-        raise WireError(f"integers in the message lie in bucket {int(buckets.max())}; {_LARGEST_BUCKET} is the last")
-    return buckets
+    if n and int(buckets.max()) > LARGEST_BUCKET:
+        raise WireError(f"integers in the message lie in bucket {int(buckets.max())}; {LARGEST_BUCKET} is the last")
+    return buckets.astype(np.uint8, copy=False)
 
 
 def _unpack_buckets(reader: Reader, n: int) -> np.ndarray:
-    buckets = read_buckets(reader, n).astype(np.int64, copy=False)
+    buckets = read_buckets(reader, n).astype(np.int64)
     widths = widths_of(buckets)
     values = unpack_varied(reader, widths)
     values |= (buckets - 4 * widths) << widths

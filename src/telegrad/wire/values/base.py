@@ -51,6 +51,10 @@ class Values(ABC):
         """`numbers()` rounded to `dtype`."""
         return self.numbers().to(dtype)
 
+    def add_to(self, out: Tensor, weight: float) -> None:
+        """out += weight · `numbers_as(out.dtype)`, in place; `out` of shape (n,), on any device."""
+        out.add_(self.numbers_as(out.dtype).to(out.device), alpha=weight)
+
     @abstractmethod
     def largest(self) -> float:
         """A bound on every number's magnitude, without decoding; it need not be sharp."""

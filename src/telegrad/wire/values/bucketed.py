@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from telegrad.errors import WireError
+from telegrad.kernels.compiled import in_chunks
 from telegrad.kernels.narrowing import narrowed
 from telegrad.kernels.rounding import times_steps
 from telegrad.kernels.symbols import folded, unfolded
@@ -20,6 +21,8 @@ from telegrad.wire.integers import Integers
 from telegrad.wire.values.base import Sizes, Values, largest_of, scalar_dtype, scalar_nbytes
 
 __all__ = ["Bucketed"]
+
+_PIECE = 32704  # entries: a little fewer than torch shares out over threads of its own
 
 
 @dataclass(frozen=True)
@@ -45,6 +48,25 @@ class Bucketed(Values):
     def numbers_as(self, dtype: torch.dtype) -> Tensor:
         wide = torch.float64 if dtype == torch.float64 else torch.float32
         return times_steps(self.symbol, self.scale, min(self.bucket, max(1, self.n)), wide).to(dtype)
+
+    def add_to(self, out: Tensor, weight: float) -> None:
+        # In pieces of whole buckets that the cache holds: fresh memory for all numbers costs more than making them.
+        bucket = self.bucket if len(self.scale) > 1 else 1
+        size = _PIECE // bucket * bucket
+
+        def work(_: int, start: int, stop: int) -> None:
+            for low in range(start, stop, size):
+                high = min(stop, low + size)
+                scale = self.scale[low // bucket : -(-high // bucket)] if len(self.scale) > 1 else self.scale
+                part = replace(self, symbol=self.symbol[low:high], scale=scale)
+                total = torch.from_numpy(out.detach().numpy()[low:high])  # which any thread may change
+                total.add_(part.numbers_as(out.dtype), alpha=weight)
+
+        # Sums of 16 bits are rounded otherwise by torch at the ends of what it is given.
+        if size and not out.is_cuda and out.dtype in (torch.float32, torch.float64):
+            in_chunks(work, self.n, size)
+        else:
+            super().add_to(out, weight)
 
     def largest(self) -> float:
         return largest_of(self.symbol) * largest_of(self.scale)

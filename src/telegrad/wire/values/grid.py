@@ -81,9 +81,9 @@ class Grid(Values):
         """The inverse of `write`."""
         scale = read_scalar(reader, dtype)
         reader.book("scale")
-        signs = 1 - 2 * reader.bits(n).astype(np.int8)
+        negative = reader.bits(n)
         reader.book("sign")
         beyond_one = Integers.read_narrow(reader, n)
-        if beyond_one.any():
-            signs = signs * (beyond_one.astype(np.int64, copy=False) + 1)
-        return cls(torch.from_numpy(signs), scale)
+        narrow: Any = np.int8 if beyond_one.max(initial=0) < 127 else np.int64
+        symbol = (1 - 2 * negative.astype(narrow)) * (beyond_one.astype(narrow) + 1)
+        return cls(torch.from_numpy(symbol), scale)
