@@ -238,6 +238,7 @@ def bench(
     workers: Annotated[int, typer.Option(help="Of `step`", min=1)] = 32,
     device: Annotated[str, typer.Option(help="Where the tensors of encode and decode lie: cpu or cuda")] = "cpu",
     threads: Threads = None,
+    plot: Annotated[Path | None, _option("Draw the times into this PNG")] = None,
     json_file: Annotated[Path | None, typer.Option("--json", help="Write the figures here", show_default=False)] = None,
 ) -> None:
     """Time encoding, decoding or a simulated training step, beside peers, as ratios to a copy of the tensor."""
@@ -268,6 +269,11 @@ def bench(
             console.print(table)
     else:
         raise ConfigError(f"bench {part}: encode, decode or step is allowed")
+    if plot is not None:
+        from telegrad.lab.speed_plot import speed_plot
+
+        speed_plot(rows, plot)
+        typer.echo(f"plot:   {plot}")
     if json_file is not None:
         json_file.parent.mkdir(parents=True, exist_ok=True)
         json_file.write_text(json.dumps(timing.as_json(part, rows, device), indent=1) + "\n", encoding="utf-8")

@@ -6,6 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from PIL import Image
 from typer.testing import CliRunner
 
 import telegrad as tg
@@ -42,6 +43,22 @@ def test_all_stands_for_every_registered_compressor_and_ladder(monkeypatch):
     assert {spec.split("(")[0] for spec in asked} == set(names("compressor"))
     over = [re.match(r"mlmc\((\w+)", spec) for spec in asked]
     assert {ladder[1] for ladder in over if ladder} == set(names("ladder"))
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [("encode", "--size", 500, "--size", 900), ("decode", "--size", 500, "--vector", "gauss"), ("step",)],
+    ids=["over sizes", "beside a copy", "shares"],
+)
+def test_the_plot_is_a_png_of_some_size(arguments, tmp_path, monkeypatch):
+    monkeypatch.setattr(bench, "bench_step", lambda *_: [bench.Share("sgd(identity)", 4, 2.0, 0.5)])
+    file = tmp_path / "new" / "speed.png"
+    done = run(*arguments, "--repeats", 1, "--plot", file)
+    assert done.exit_code == 0, done.output
+    assert str(file) in done.output.replace("\n", "")
+    width, height = Image.open(file).size
+    assert width > 600
+    assert height > 300
 
 
 def test_the_peers_do_what_they_are_named_after():

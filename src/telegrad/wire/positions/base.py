@@ -1,0 +1,51 @@
+"""The contract of positions."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import ClassVar
+
+from torch import Tensor
+
+from telegrad.wire.bits import Reader
+from telegrad.wire.last_estimate import LastEstimate
+
+__all__ = ["Positions"]
+
+
+class Positions(ABC):
+    """The `n` places among 0 … d−1, in increasing order, that a term's values belong to."""
+
+    tag: ClassVar[int]
+    d: int
+
+    @property
+    @abstractmethod
+    def n(self) -> int:
+        """The number of places."""
+
+    @abstractmethod
+    def indices(self) -> Tensor | None:
+        """The places as int64, shape (n,), increasing; None stands for all of 0 … d−1."""
+
+    @property
+    @abstractmethod
+    def nbytes(self) -> int:
+        """The length of `write()`; all of it counts as index bits."""
+
+    @abstractmethod
+    def write(self) -> bytes:
+        """The packed places; d itself is known from the message's header."""
+
+    @abstractmethod
+    def keep(self, which: Tensor) -> Positions:
+        """Only the places number `which` (increasing int64) of these."""
+
+    def after(self, last: LastEstimate) -> Positions:
+        """These, where they count on the last estimate, with this one."""
+        return self
+
+    @classmethod
+    @abstractmethod
+    def read(cls, reader: Reader, d: int) -> Positions:
+        """The inverse of `write`, for a vector of d entries. Raises `WireError`."""
