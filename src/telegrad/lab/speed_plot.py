@@ -28,7 +28,7 @@ def speed_plot(rows: Sequence[Timing] | Sequence[Share], path: Path) -> None:
     shares = [row for row in rows if isinstance(row, Share)]
     vectors, sizes = sorted({row.vector for row in timings}), sorted({row.size for row in timings})
     lines = max(1, max((len(timings) // (len(vectors) * len(sizes)) if timings else len(shares)), 1))
-    figure = Figure(figsize=(6.2 * max(1, len(vectors)), max(3.2, 1.6 + 0.26 * lines)), dpi=130, layout="constrained")
+    figure = Figure(figsize=(6.2 * max(1, len(vectors)), max(4.2, 1.6 + 0.2 * lines)), dpi=130, layout="constrained")
     panels = figure.subplots(1, max(1, len(vectors)), squeeze=False)[0]
     for axes, vector in zip(panels, vectors, strict=False):
         own = [row for row in timings if row.vector == vector]
@@ -50,6 +50,7 @@ def _bars(axes: Axes, names: Sequence[str], values: Sequence[float], colours: Se
     axes.barh(places, values, color=colours, height=0.7)
     axes.set_yticks(places, names, fontsize=8, parse_math=False)
     axes.invert_yaxis()
+    axes.margins(y=0.01)
     axes.grid(axis="x", color="#e4e7eb", linewidth=0.8)
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
@@ -80,5 +81,6 @@ def _over_sizes(axes: Axes, rows: Sequence[Timing]) -> None:
     axes.set_ylabel("nanoseconds an entry")
     axes.grid(color="#e4e7eb", linewidth=0.8)
     axes.spines[["top", "right"]].set_visible(False)
-    for text in axes.legend(frameon=False, fontsize=8).get_texts():
+    legend = axes.legend(frameon=False, fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.13), ncols=2)
+    for text in legend.get_texts():
         text.set_parse_math(False)
