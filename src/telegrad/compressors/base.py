@@ -190,7 +190,8 @@ def flattened(x: Tensor) -> Tensor:
         raise InputError(
             f"a tensor of {given} cannot be compressed; allowed are {', '.join(map(str, DTYPES))}: write x.float()"
         )
-    return x.detach().reshape(-1).contiguous()
+    v = x.detach() if x.requires_grad else x
+    return v if v.dim() == 1 and v.is_contiguous() else v.reshape(-1).contiguous()
 
 
 def checked(x: Tensor) -> tuple[Tensor | None, int]:

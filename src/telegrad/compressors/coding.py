@@ -47,6 +47,8 @@ def code_values(positions: Positions, v: Tensor, coding: Coding, dtype: torch.dt
     """The term that carries the float64 numbers `v` (non-zero, unless coding is fp32) in the given coding, without a
     bias.
     """
+    if coding == "fp32" and v.dtype == dtype:
+        return Term(positions, Floats(v))
     key = key.fold(role="values")
     if coding == "fp32":
         return Term(positions, Floats(v).rounded(dtype, key))

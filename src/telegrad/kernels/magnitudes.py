@@ -27,7 +27,8 @@ _PIECE = 1 << 20  # 16-bit floats are widened in pieces, never as a whole
 
 def plain(v: Tensor) -> np.ndarray:
     """v as a numpy array on the CPU, without a copy where it lies there; 16-bit floats become float32."""
-    v = v.detach()
+    if v.requires_grad:
+        v = v.detach()
     if not v.is_cpu:
         v = v.cpu()
     if v.dtype in _SHORT:
