@@ -77,8 +77,11 @@ class AtLevel:
 
     def fold(self, **what):
         if what.get("role") == "level":
-            return SimpleNamespace(uniform=lambda n: (self.u + torch.arange(n, dtype=torch.float64) / n) % 1.0)
+            return SimpleNamespace(uniform=self._spread, number=lambda: self.u)
         return AtLevel(self.key.fold(**what), self.u)
+
+    def _spread(self, n: int) -> torch.Tensor:
+        return (self.u + torch.arange(n, dtype=torch.float64) / n) % 1.0
 
     def __getattr__(self, name: str):
         return getattr(self.key, name)
