@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from telegrad.compressors.base import Compressor, Encoded
-from telegrad.kernels.exponents import split
+from telegrad.kernels.exponents import has_exponent, split
 from telegrad.random import Key
 from telegrad.spec import check_that, register
 from telegrad.wire.code import Term
@@ -46,8 +46,7 @@ def split_floats(v: Tensor) -> SplitFloats:
     renormalised.
     """
     positions: Positions = All(len(v))
-    # 2^−1022 in the other dtypes is 0: there only zeros are left out.
-    normal = v.abs() >= 2.0**-1022 if v.dtype == torch.float64 else v != 0
+    normal = has_exponent(v)
     if not bool(normal.all()):
         which = normal.nonzero().squeeze(1)
         positions, v = positions.keep(which), v[which]

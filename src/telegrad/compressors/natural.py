@@ -9,6 +9,7 @@ from torch import Tensor
 
 from telegrad.compressors.base import Compressor, Encoded
 from telegrad.compressors.coding import code_values, coding_variance
+from telegrad.kernels.exponents import has_exponent
 from telegrad.random import Key
 from telegrad.spec import register
 from telegrad.wire.code import Term
@@ -42,10 +43,8 @@ class Natural(Compressor):
     def _parts(self, v: Tensor) -> tuple[Tensor, Tensor]:
         """Which entries are of the top binade, and which are all the other non-zero ones."""
         # A float64 tensor near the top comes scaled down to 1; its overflow shows only when it is scaled back.
-        magnitude = v.abs()
-        top = magnitude > torch.finfo(v.dtype).max / 2
-        normal = magnitude >= 2.0**-1022 if v.dtype == torch.float64 else magnitude > 0
-        return top, normal & ~top
+        top = v.abs() > torch.finfo(v.dtype).max / 2
+        return top, has_exponent(v) & ~top
 
     def _encode(self, v: Tensor, key: Key) -> Encoded:
         d = len(v)

@@ -21,7 +21,7 @@ import torch
 
 from telegrad.errors import TelegradWarning
 
-__all__ = ["Loop", "chunks", "each", "in_chunks"]
+__all__ = ["Loop", "chunks", "each", "in_blocks", "in_chunks"]
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -101,6 +101,16 @@ def in_chunks(work: Callable[[int, int, int], Any], n: int, multiple: int = 1) -
     if n < 2 * _SMALLEST_CHUNK or _within.work:
         return [work(0, 0, n)] if n else []
     return _together([partial(work, number, *chunk) for number, chunk in enumerate(chunks(n, multiple))])
+
+
+def in_blocks(work: Callable[[int, int], R], n: int, block: int) -> list[R]:
+    """[work(start, stop) for every run of `block` of 0 … n−1], side by side, in their order: for sums of floats, which
+    are then added in an order that no number of threads changes.
+    """
+    parts = in_chunks(
+        lambda _, start, stop: [work(low, min(stop, low + block)) for low in range(start, stop, block)], n, block
+    )
+    return [one for part in parts for one in part]
 
 
 def each(work: Callable[[T], R], items: Sequence[T], size: int) -> list[R]:

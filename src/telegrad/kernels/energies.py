@@ -10,16 +10,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from telegrad.kernels.compiled import Loop, in_chunks
+from telegrad.kernels.compiled import Loop, in_blocks, in_chunks
 from telegrad.kernels.magnitudes import plain
-from telegrad.kernels.uniforms import uniform_at, uniform_source
+from telegrad.kernels.uniforms import FEW, uniform_at, uniform_source
 from telegrad.random import Key
 
 __all__ = ["drawn_by_exponent", "energies", "exponent_of"]
 
 _EXPONENTS, _LOWEST = 2047, 1023
 _BLOCK = 1 << 18  # entries that are summed apart, whatever the number of threads
-_FEW = 1024
 
 
 def energies(v: Tensor) -> tuple[int, np.ndarray, np.ndarray]:
@@ -28,15 +27,12 @@ def energies(v: Tensor) -> tuple[int, np.ndarray, np.ndarray]:
     """
     x = plain(v)
 
-    def work(_: int, start: int, stop: int) -> list[tuple[np.ndarray, np.ndarray]]:
-        found = []
-        for low in range(start, stop, _BLOCK):
-            count, energy = np.zeros(_EXPONENTS, dtype=np.int64), np.zeros(_EXPONENTS)
-            _gather(x[low : min(stop, low + _BLOCK)], count, energy)
-            found.append((count, energy))
-        return found
+    def work(start: int, stop: int) -> tuple[np.ndarray, np.ndarray]:
+        count, energy = np.zeros(_EXPONENTS, dtype=np.int64), np.zeros(_EXPONENTS)
+        _gather(x[start:stop], count, energy)
+        return count, energy
 
-    blocks = [block for part in in_chunks(work, len(x), _BLOCK) for block in part]
+    blocks = in_blocks(work, len(x), _BLOCK)
     count, energy = (np.sum([block[which] for block in blocks], axis=0) for which in (0, 1))
     used = np.flatnonzero(count)
     return int(used[-1]) - _LOWEST, count[used[0] : used[-1] + 1][::-1], energy[used[0] : used[-1] + 1][::-1]
@@ -52,7 +48,7 @@ def drawn_by_exponent(v: Tensor, top: int, probability: np.ndarray, key: Key) ->
     """The indices of the non-zero entries with u_j < probability[top − exponent of v_j], u the stream of the key;
     int64, increasing, on the CPU.
     """
-    x, source = plain(v), uniform_source(key, v.numel(), _FEW)
+    x, source = plain(v), uniform_source(key, v.numel(), FEW)
     of_exponent = np.zeros(_EXPONENTS)
     of_exponent[top + _LOWEST - np.arange(len(probability))] = probability
     marks = np.empty(len(x), dtype=bool)

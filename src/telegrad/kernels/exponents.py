@@ -13,13 +13,18 @@ from torch import Tensor
 from telegrad.kernels.compiled import Loop, in_chunks
 from telegrad.kernels.magnitudes import plain
 from telegrad.kernels.reference import binary_exponent, power_of_two
-from telegrad.kernels.uniforms import uniform_at, uniform_source
+from telegrad.kernels.uniforms import FEW, uniform_at, uniform_source
 from telegrad.random import Key
 
-__all__ = ["bit_counts", "joined", "level_below", "rounded_to_levels", "rounded_to_powers", "split"]
+__all__ = ["bit_counts", "has_exponent", "joined", "level_below", "rounded_to_levels", "rounded_to_powers", "split"]
 
-_FEW = 1024  # beside the other passes an array of uniforms costs nothing
 _NO_MANTISSA = np.empty(0, dtype=np.int64)
+
+
+def has_exponent(v: Tensor) -> Tensor:
+    """Which entries have a leading one: all but zeros and, in float64, the subnormal numbers. bool, where v lies."""
+    # 2^−1022 in the other dtypes is 0.
+    return v.abs() >= 2.0**-1022 if v.dtype == torch.float64 else v != 0
 
 
 def rounded_to_powers(v: Tensor, key: Key) -> tuple[Tensor, Tensor]:
@@ -27,7 +32,7 @@ def rounded_to_powers(v: Tensor, key: Key) -> tuple[Tensor, Tensor]:
 
     v: flat, |v_j| >= 2^−1022. bool and int16, on the CPU.
     """
-    x, source = plain(v), uniform_source(key, v.numel(), _FEW)
+    x, source = plain(v), uniform_source(key, v.numel(), FEW)
     negative, exponent = np.empty(len(x), dtype=bool), np.empty(len(x), dtype=np.int16)
     in_chunks(lambda _, a, b: _power(x[a:b], *source, a, negative[a:b], exponent[a:b]), len(x))
     return torch.from_numpy(negative), torch.from_numpy(exponent)
@@ -37,7 +42,7 @@ def rounded_to_levels(v: Tensor, norm: float, levels: int, key: Key) -> Tensor:
     """The signed number of the level that y_j = min(1, |v_j| / norm) is rounded to among 0, 2^(1−s), …, 1/2, 1, s =
     `levels`: of its neighbours the upper one where u_j lies below its share of the way there; int8, on the CPU.
     """
-    x, source = plain(v), uniform_source(key, v.numel(), _FEW)
+    x, source = plain(v), uniform_source(key, v.numel(), FEW)
     out = np.empty(len(x), dtype=np.int8)
     in_chunks(lambda _, a, b: _level(x[a:b], norm, levels, *source, a, out[a:b]), len(x))
     return torch.from_numpy(out)

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from telegrad.kernels.compiled import Loop, in_chunks
+from telegrad.kernels.compiled import Loop, in_blocks, in_chunks
 from telegrad.kernels.magnitudes import largest_magnitude, plain
 
 __all__ = ["MagnitudeSums", "entries_from", "magnitude_sums", "smallest_in"]
@@ -37,15 +37,12 @@ def magnitude_sums(v: Tensor) -> MagnitudeSums:
     """The histogram of a flat, finite, non-zero vector, in one pass."""
     x, largest = plain(v), largest_magnitude(v)
 
-    def work(_: int, start: int, stop: int) -> list[tuple[np.ndarray, np.ndarray]]:
-        found = []
-        for low in range(start, stop, _BLOCK):
-            count, sums = np.zeros(_BINS, dtype=np.int64), np.zeros((_BINS, 2))
-            _gather(x[low : min(stop, low + _BLOCK)], largest, count, sums)
-            found.append((count, sums))
-        return found
+    def work(start: int, stop: int) -> tuple[np.ndarray, np.ndarray]:
+        count, sums = np.zeros(_BINS, dtype=np.int64), np.zeros((_BINS, 2))
+        _gather(x[start:stop], largest, count, sums)
+        return count, sums
 
-    blocks = [block for part in in_chunks(work, len(x), _BLOCK) for block in part]
+    blocks = in_blocks(work, len(x), _BLOCK)
     count, sums = blocks[0]
     for more, further in blocks[1:]:
         count += more

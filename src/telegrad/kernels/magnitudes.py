@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from telegrad.kernels.compiled import Loop, in_chunks
+from telegrad.kernels.compiled import Loop, in_blocks, in_chunks
 from telegrad.kernels.device import with_gpu_form
 
 __all__ = [
@@ -125,14 +125,7 @@ def sums_of_squares_in(x: np.ndarray, block: int) -> np.ndarray:
 def sum_of_magnitudes(v: Tensor) -> float:
     """Σ |v_j| in float64: the sums over every 65536 neighbours, rounded once more when they are added."""
     x = plain(v)
-    sums = in_chunks(
-        lambda _, start, stop: [
-            sum_of_magnitudes_in(x[low : min(stop, low + _SUMMED)]) for low in range(start, stop, _SUMMED)
-        ],
-        len(x),
-        _SUMMED,
-    )
-    return math.fsum(one for part in sums for one in part)
+    return math.fsum(in_blocks(lambda start, stop: sum_of_magnitudes_in(x[start:stop]), len(x), _SUMMED))
 
 
 def _sum_scalar(x: Any) -> float:

@@ -11,12 +11,11 @@ from torch import Tensor
 from telegrad.kernels.compiled import Loop, in_chunks
 from telegrad.kernels.device import with_gpu_form
 from telegrad.kernels.magnitudes import plain
-from telegrad.kernels.uniforms import STRIDE, UNIT, bits_at, state_at, uniform_bits, words
+from telegrad.kernels.uniforms import FEW, STRIDE, UNIT, bits_at, state_at, uniform_at, uniform_source
 from telegrad.random import Key
 
 __all__ = ["rounded_to_steps", "symbol_dtype", "times_steps"]
 
-_SHORT = 1024
 _PIECE = 65536
 
 
@@ -38,7 +37,7 @@ def _round_scalar(x: Any, steps: Any, bucket: int, given: Any, offset: Any, inne
         step, part, symbols = steps[low // bucket], x[low : low + bucket], out[low : low + bucket]
         if len(given):
             for i in range(len(part)):
-                symbols[i] = _rounded(part[i], step, given[low + i])
+                symbols[i] = _rounded(part[i], step, given[first + low + i])
             continue
         state = state_at(offset, first + low)
         for i in range(len(part)):
@@ -56,10 +55,8 @@ def _round_reference(
     first: int,
     out: np.ndarray,
 ) -> None:
-    u = given
-    if len(given) == 0:
-        with np.errstate(over="ignore"):
-            u = uniform_bits(offset, inner, np.arange(first, first + len(x), dtype=np.uint64)) * UNIT
+    with np.errstate(over="ignore"):
+        u = uniform_at(given, offset, inner, np.arange(first, first + len(x)))
     y = np.abs(x.astype(np.float64)) / np.repeat(steps, bucket)[: len(x)]
     magnitude = (np.floor(y) + (u < y - np.floor(y))).astype(np.int64)
     out[:] = np.where(x < 0, -magnitude, magnitude)
@@ -80,12 +77,9 @@ def rounded_to_steps(v: Tensor, steps: Tensor, bucket: int, key: Key, most: int)
     symbols = torch.empty(len(v), dtype=symbol_dtype(most))
     x, out = plain(v), symbols.numpy()
     of_buckets, bucket = _spread(steps, bucket, len(x))
-    short = len(x) < _SHORT  # an array of uniforms costs nothing
-    given, (offset, inner) = (key.uniform(len(x)).numpy(), (np.uint64(0),) * 2) if short else (np.empty(0), words(key))
+    source = uniform_source(key, len(x), FEW)
     in_chunks(
-        lambda _, low, high: _round(
-            x[low:high], of_buckets[low // bucket :], bucket, given[low:high], offset, inner, low, out[low:high]
-        ),
+        lambda _, low, high: _round(x[low:high], of_buckets[low // bucket :], bucket, *source, low, out[low:high]),
         len(x),
         bucket,
     )

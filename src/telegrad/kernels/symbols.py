@@ -8,10 +8,11 @@ import numpy as np
 
 from telegrad.kernels.compiled import Loop, in_chunks
 
-__all__ = ["counted", "fixed_width", "folded", "from_fixed_width", "joined", "parted", "unfolded"]
+__all__ = ["UNSIGNED", "counted", "fixed_width", "folded", "from_fixed_width", "joined", "parted", "unfolded"]
 
 _PART = 65536
-_UNSIGNED: dict[Any, Any] = {np.dtype(np.int8): np.dtype(np.uint8), np.dtype(np.int16): np.dtype(np.uint16)}
+UNSIGNED: dict[Any, Any] = {np.dtype(np.int8): np.dtype(np.uint8), np.dtype(np.int16): np.dtype(np.uint16)}
+"""The types of as many bits without a sign."""
 
 
 def _count_scalar(values: Any, counts: Any) -> bool:
@@ -124,13 +125,13 @@ def _fold_reference(values: np.ndarray, out: np.ndarray) -> None:
 
 def folded(values: np.ndarray) -> np.ndarray:
     """0, −1, 1, −2, … as 0, 1, 2, 3, …; from int8 and int16 to the unsigned type of that size, else int64."""
-    out = np.empty(len(values), dtype=_UNSIGNED.get(values.dtype, np.dtype(np.int64)))
+    out = np.empty(len(values), dtype=UNSIGNED.get(values.dtype, np.dtype(np.int64)))
     _fold(values, out)
     return out
 
 
 def _unsigned(values: np.ndarray) -> np.ndarray:
-    return folded(values) if values.dtype in _UNSIGNED else values
+    return folded(values) if values.dtype in UNSIGNED else values
 
 
 def _unfold_scalar(values: Any, out: Any) -> None:

@@ -22,7 +22,7 @@ from telegrad.kernels.magnitudes import plain
 from telegrad.random import Key
 
 __all__ = [
-    *("STRIDE", "UNIT", "bits_at", "drawn_in_proportion", "state_at"),
+    *("FEW", "STRIDE", "UNIT", "bits_at", "drawn_in_proportion", "state_at"),
     *("stream_bits", "uniform_at", "uniform_bits", "uniform_source", "uniforms", "words"),
 ]
 
@@ -33,6 +33,9 @@ _BLOCK = 256
 _CPU = torch.device("cpu")
 
 _NONE, _ZERO = np.empty(0), np.uint64(0)
+
+FEW = 1024
+"""For `uniform_source` in front of dense passes: beside so few entries an array of uniforms costs nothing."""
 
 UNIT = 2.0**-53
 """What the integers of `uniform_bits` are multiplied by to lie in [0, 1); the product is exact."""

@@ -13,7 +13,7 @@ from telegrad.compressors.coding import Coding
 from telegrad.kernels.magnitudes import plain
 from telegrad.kernels.scatter import taken
 from telegrad.mlmc.ladder import MESSAGE_OVERHEAD, Ladder, Levels
-from telegrad.mlmc.stopk import block_edges, fixed_law
+from telegrad.mlmc.stopk import VALUE_BITS, block_edges, fixed_law
 from telegrad.spec import Amount, check_amount, register, resolve_amount
 from telegrad.wire.code import Term
 from telegrad.wire.last_estimate import LastEstimate
@@ -21,8 +21,6 @@ from telegrad.wire.positions import Ranked
 from telegrad.wire.values import Floats
 
 __all__ = ["SharedOrderLadder"]
-
-_VALUE_BITS = {"fp32": 32, "bf16": 16, "log": 2}
 
 
 @register("shared_order", example="shared_order(s=0.01)", source="B12.3")
@@ -99,7 +97,7 @@ class _Runs(Levels):
         return torch.from_numpy(largest * np.sqrt(np.add.reduceat(relative * relative, starts)))
 
     def costs(self) -> Tensor:
-        return torch.from_numpy(MESSAGE_OVERHEAD + np.diff(self.edges) * float(_VALUE_BITS[self.values]))
+        return torch.from_numpy(MESSAGE_OVERHEAD + np.diff(self.edges) * float(VALUE_BITS[self.values]))
 
     def fixed_probabilities(self) -> Tensor:
         return fixed_law(torch.from_numpy(np.diff(self.edges)))

@@ -30,7 +30,7 @@ _LARGE_ENOUGH = 2.0**-80
 _RESERVE = 2.0**-20
 """The share of the probabilities that all blocks share evenly, so that none is drawn never."""
 
-_VALUE_BITS = {"fp32": 32, "bf16": 16, "log": 2, "sign": 1}
+VALUE_BITS = {"fp32": 32, "bf16": 16, "log": 2, "sign": 1}
 
 
 @register("stopk", example="stopk(s=0.01)", source="A3, B2, B10; Zukerman, Hamoud, Levy, ICML 2025, section 3.2")
@@ -135,7 +135,7 @@ class _Blocks(Levels):
         sizes = np.diff(self.edges).astype(np.float64)
         entries = self._sums(1)[1] if self.values == "sign" else sizes
         index = np.log2(self.edges[-1] / sizes) + 1.44
-        return torch.from_numpy(MESSAGE_OVERHEAD + entries * (np.maximum(index, 1.0) + _VALUE_BITS[self.values]))
+        return torch.from_numpy(MESSAGE_OVERHEAD + entries * (np.maximum(index, 1.0) + VALUE_BITS[self.values]))
 
     def fixed_probabilities(self) -> Tensor:
         return fixed_law(torch.from_numpy(np.diff(self.edges)))

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from telegrad.kernels.magnitudes import plain
 from telegrad.kernels.rounding import times_steps
+from telegrad.kernels.symbols import UNSIGNED
 from telegrad.random import Key
 from telegrad.wire.bits import Reader, pack_bits
 from telegrad.wire.integers import Integers
@@ -26,9 +27,6 @@ from telegrad.wire.values.base import (
 )
 
 __all__ = ["Grid"]
-
-# The magnitude of an int8's or int16's least number fits only the type without a sign.
-_UNSIGNED: dict[Any, Any] = {np.dtype(np.int8): np.uint8, np.dtype(np.int16): np.uint16}
 
 
 @dataclass(frozen=True)
@@ -67,7 +65,8 @@ class Grid(Values):
     @cached_property
     def _beyond_one(self) -> Integers:
         magnitude = np.abs(plain(self.symbol))
-        return Integers(magnitude.view(_UNSIGNED.get(magnitude.dtype, magnitude.dtype)) - 1)
+        # The magnitude of an int8's or int16's least number fits only the type without a sign.
+        return Integers(magnitude.view(UNSIGNED.get(magnitude.dtype, magnitude.dtype)) - 1)
 
     def sizes(self, dtype: torch.dtype) -> Sizes:
         return {"scale": scalar_nbytes(dtype), "sign": (self.n + 7) // 8, "value": self._beyond_one.nbytes}
