@@ -154,7 +154,8 @@ class Portfolio:
         found = []
         if bits >= _DITHERING:
             dithering = ECDQ(rate)
-            found.append(Choice(dithering, budget, dithering._variance(self.v)))
+            solved = dithering.solved(self.v)
+            found.append(Choice(dithering, budget, solved.error, solved.encode))
         nonzero = int(self.magnitudes.count.sum())
         for family, most in ((_importance, nonzero), (_rounding, 1 << 24)):
             choice = _dearest_within(partial(family, self.magnitudes), most, budget)

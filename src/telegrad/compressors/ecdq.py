@@ -62,15 +62,15 @@ class ECDQ(Compressor):
         return v.numel() >= SMALL and v.dtype != torch.float64
 
     def _encode(self, v: Tensor, key: Key) -> Encoded:
-        law = _Law(v)
-        step = self._step(v, law)
-        ratio, counts = law.in_steps(step)
-        seed = key.fold(role="dither").to_int()
-        symbol = dithered_symbols(v, step, seed, law.top)
-        return Encoded((Term(All(len(v)), Dithered(symbol, seed, step, ratio, counts)),))
+        return self.solved(v).encode(key)
 
     def _variance(self, v: Tensor) -> float:
-        return len(v) * self._step(v, _Law(v)) ** 2 / 12
+        return self.solved(v).error
+
+    def solved(self, v: Tensor) -> Solved:
+        """A flat, finite, non-zero v with the step that its message has the bits for."""
+        law = _Law(v)
+        return Solved(v, law, self._step(v, law))
 
     def _step(self, v: Tensor, law: _Law) -> float:
         """Δ as the message carries it."""
@@ -89,6 +89,27 @@ class ECDQ(Compressor):
         near = max(low, middle - 0.3), min(high, middle + 0.3)
         middle = _solve(lambda at: law.nbits(math.exp(at)) - goal, *near, tolerance)
         return round_scalar(math.exp(middle), v.dtype, None) or 2.0**-149
+
+
+@dataclass(frozen=True)
+class Solved:
+    """A vector, the law of its magnitudes, and its step Δ."""
+
+    v: Tensor
+    law: _Law
+    step: float
+
+    @property
+    def error(self) -> float:
+        """E‖C(v) − v‖² = d Δ² / 12."""
+        return len(self.v) * self.step**2 / 12
+
+    def encode(self, key: Key) -> Encoded:
+        """The message with the dither of this key."""
+        ratio, counts = self.law.in_steps(self.step)
+        seed = key.fold(role="dither").to_int()
+        symbol = dithered_symbols(self.v, self.step, seed, self.law.top)
+        return Encoded((Term(All(len(self.v)), Dithered(symbol, seed, self.step, ratio, counts)),))
 
 
 def _solve(excess: Callable[[float], float], low: float, high: float, tolerance: float) -> float:
