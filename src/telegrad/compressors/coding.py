@@ -15,11 +15,10 @@ import torch
 from torch import Tensor
 
 from telegrad.kernels.exponents import rounded_to_powers
-from telegrad.kernels.magnitudes import largest_magnitude, plain
+from telegrad.kernels.magnitudes import plain
 from telegrad.kernels.narrowing import narrowed
 from telegrad.kernels.reference import binary_exponent, power_of_two, rounding_variance
-from telegrad.kernels.scatter import taken
-from telegrad.kernels.uniforms import drawn_in_proportion
+from telegrad.kernels.signs import LEAST, signs_in_proportion
 from telegrad.random import Key
 from telegrad.wire.code import Term
 from telegrad.wire.positions import All, IndexSet, Positions
@@ -35,15 +34,22 @@ def nonzero_term(positions: Positions, v: Tensor, coding: Coding, dtype: torch.d
 
     Subnormal float64 numbers (below 2^−1022) have no leading one and count as zero in the codings that need it.
     """
-    if coding != "fp32":
-        coded = np.abs(plain(v)) >= 2.0**-1022
-        if not coded.all():
-            which = torch.from_numpy(np.flatnonzero(coded))
-            positions, v = positions.keep(which), v[which.to(v.device)]
+    if coding == "fp32":
+        return code_values(positions, v, coding, dtype, key)
+    if coding == "sign":
+        largest, drawn, signs = signs_in_proportion(plain(v), key := key.fold(role="values"))
+        grid = Grid(torch.from_numpy(signs), largest)
+        return Term(positions.keep(torch.from_numpy(drawn)), grid.rounded(dtype, key.fold(role="scale")))
+    coded = np.abs(plain(v)) >= LEAST
+    if not coded.all():
+        which = torch.from_numpy(np.flatnonzero(coded))
+        positions, v = positions.keep(which), v[which.to(v.device)]
     return code_values(positions, v, coding, dtype, key)
 
 
-def code_values(positions: Positions, v: Tensor, coding: Coding, dtype: torch.dtype, key: Key) -> Term:
+def code_values(
+    positions: Positions, v: Tensor, coding: Literal["fp32", "bf16", "log"], dtype: torch.dtype, key: Key
+) -> Term:
     """The term that carries the float64 numbers `v` (non-zero, unless coding is fp32) in the given coding, without a
     bias.
     """
@@ -54,12 +60,7 @@ def code_values(positions: Positions, v: Tensor, coding: Coding, dtype: torch.dt
         return Term(positions, Floats(v).rounded(dtype, key))
     if coding == "bf16":
         return Term(positions, Floats(narrowed(v, torch.bfloat16, key)))
-    if coding == "log":
-        return Term(positions, Exponents(*rounded_to_powers(v, key)))
-    largest = largest_magnitude(v)
-    kept = drawn_in_proportion(v, largest, key)
-    grid = Grid(torch.from_numpy(np.sign(plain(taken(v, kept))).astype(np.int64)), largest)
-    return Term(positions.keep(kept), grid.rounded(dtype, key.fold(role="scale")))
+    return Term(positions, Exponents(*rounded_to_powers(v, key)))
 
 
 def symbols_term(symbol: Tensor, step: float) -> Term:

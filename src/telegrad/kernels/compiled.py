@@ -21,12 +21,15 @@ import torch
 
 from telegrad.errors import TelegradWarning
 
-__all__ = ["Loop", "chunks", "each", "in_blocks", "in_chunks"]
+__all__ = ["ONE_CHUNK", "Loop", "chunks", "each", "in_blocks", "in_chunks"]
 
 T = TypeVar("T")
 R = TypeVar("R")
 
 _SMALLEST_CHUNK = 65536
+
+ONE_CHUNK = 2 * _SMALLEST_CHUNK
+"""What has fewer elements, one thread does."""
 
 
 class Loop:
@@ -98,7 +101,7 @@ def in_chunks(work: Callable[[int, int, int], Any], n: int, multiple: int = 1) -
     What is computed must not depend on how n is cut: sums of integers, or writes to places of its own. Within `work`
     and `each` nothing is cut.
     """
-    if n < 2 * _SMALLEST_CHUNK or _within.work:
+    if n < ONE_CHUNK or _within.work:
         return [work(0, 0, n)] if n else []
     return _together([partial(work, number, *chunk) for number, chunk in enumerate(chunks(n, multiple))])
 

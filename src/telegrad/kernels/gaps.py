@@ -7,10 +7,28 @@ import numpy as np
 from telegrad.kernels.bit_streams import bits_at, words_of
 from telegrad.kernels.compiled import Loop
 
-__all__ = ["LARGEST_BUCKET", "bucketed", "places", "raw_bits", "widths_of"]
+__all__ = ["LARGEST_BUCKET", "bucketed", "gaps_between", "places", "raw_bits", "widths_of"]
 
 LARGEST_BUCKET = 4 * 50
 """The last bucket that messages may name."""
+
+
+def gaps_between(places: np.ndarray) -> np.ndarray:
+    """How many integers lie between each of the increasing int64 `places` and the one before it, the first's −1."""
+    gaps = np.empty_like(places)
+    _between(places, gaps)
+    return gaps
+
+
+def _between_scalar(places, gaps):  # type: ignore[no-untyped-def]
+    last = np.int64(-1)
+    for i in range(len(places)):
+        gaps[i] = places[i] - last - 1
+        last = places[i]
+
+
+def _between_reference(places: np.ndarray, gaps: np.ndarray) -> None:
+    gaps[:] = np.diff(places, prepend=-1) - 1
 
 
 def _bucket_scalar(gaps, buckets, widths):  # type: ignore[no-untyped-def]
@@ -29,6 +47,7 @@ def _bucket_reference(gaps: np.ndarray, buckets: np.ndarray, widths: np.ndarray)
     buckets[:] = (gaps >> widths) + 4 * widths
 
 
+_between = Loop(_between_scalar, _between_reference)
 _bucket = Loop(_bucket_scalar, _bucket_reference)
 
 

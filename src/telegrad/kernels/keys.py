@@ -22,7 +22,9 @@ INTEGERS |= {torch.bfloat16: torch.int16, torch.float16: torch.int16}
 """What a float's bits are read as."""
 
 _SIGNED = {dtype: np.dtype(f"i{dtype.itemsize}") for dtype in INTEGERS}
+# For counting: an index without a sign needs no look at whether it counts from the end.
 _UNSIGNED = {dtype: np.dtype(f"u{dtype.itemsize}") for dtype in INTEGERS}
+_MASKS = {dtype: _SIGNED[dtype].type((1 << 8 * dtype.itemsize - 1) - 1) for dtype in INTEGERS}
 
 _LONG = 1 << 20
 _BITS, _BITS_OF_LONG = 13, 15  # of a key that tell its bin; short vectors are not worth clearing many bins
@@ -36,7 +38,8 @@ def first_bits(v: Tensor) -> int:
 
 def _bits_of(v: Tensor) -> np.ndarray:
     """What v's floats are as signed integers; numpy has no bfloat16, but views its arrays in a third of the time."""
-    v = v.detach().cpu()
+    if v.requires_grad or not v.is_cpu:
+        v = v.detach().cpu()
     return v.view(torch.int16).numpy() if v.dtype == torch.bfloat16 else v.numpy().view(_SIGNED[v.dtype])
 
 
@@ -49,10 +52,8 @@ class Keys:
     def __init__(self, v: Tensor) -> None:
         self.bits, self.width, self._n = 8 * v.element_size() - 1, first_bits(v), v.numel()
         self.shift = self.bits - self.width
-        self._plain = _bits_of(v)
-        self._mask = self._plain.dtype.type((1 << self.bits) - 1)
-        # For counting: an index without a sign needs no look at whether it counts from the end.
-        self._unsigned = self._plain.view(_UNSIGNED[v.dtype])
+        self.plain, self.mask = _bits_of(v), _MASKS[v.dtype]
+        self._unsigned = self.plain.view(_UNSIGNED[v.dtype])
 
     def counted(self, low: int, shift: int, within: int | None = None) -> np.ndarray:
         """The counts of key >> shift; of only the keys from `low` on to low + 2^within − 1, relative to low."""
@@ -63,9 +64,9 @@ class Keys:
             counts = np.zeros((rows, bins), dtype=np.int64)
             if within is None:
                 unsigned = self._unsigned.dtype.type
-                _count(self._unsigned[start:stop], unsigned(self._mask), unsigned(shift), counts)
+                _count(self._unsigned[start:stop], unsigned(self.mask), unsigned(shift), counts)
             else:
-                _count_within(self._plain[start:stop], self._mask, low, low + (1 << within) - 1, shift, counts)
+                _count_within(self.plain[start:stop], self.mask, low, low + (1 << within) - 1, shift, counts)
             return counts.sum(0) if rows > 1 else counts[0]
 
         return _summed(in_chunks(work, self._n))
@@ -77,7 +78,7 @@ class Keys:
 
         def work(_: int, start: int, stop: int) -> np.ndarray:
             totals = np.zeros((rows, bins, 2), dtype=np.int64)
-            mask, low = self._unsigned.dtype.type([self._mask, (1 << shift) - 1])
+            mask, low = self._unsigned.dtype.type([self.mask, (1 << shift) - 1])
             _count_with_offsets(self._unsigned[start:stop], mask, self._unsigned.dtype.type(shift), low, totals)
             return totals.sum(0) if rows > 1 else totals[0]
 
@@ -88,8 +89,8 @@ class Keys:
 
         def work(_: int, start: int, stop: int) -> tuple[np.ndarray, np.ndarray]:
             room = min(most, stop - start) + 1  # the loop writes one place ahead
-            where, keys = np.empty(room, dtype=np.int64), np.empty(room, dtype=self._plain.dtype)
-            n = _collect(self._plain[start:stop], self._mask, low, high, start, where, keys)
+            where, keys = np.empty(room, dtype=np.int64), np.empty(room, dtype=self.plain.dtype)
+            n = _collect(self.plain[start:stop], self.mask, low, high, start, where, keys)
             return where[:n], keys[:n]
 
         parts = in_chunks(work, self._n)
@@ -100,7 +101,7 @@ class Keys:
     def ties(self, key: int, first: int, last: int) -> np.ndarray:
         """The indices of the entries with that very key, from the `first` to before the `last` of them."""
         where = np.empty(last - first, dtype=np.int64)
-        _collect_ties(self._plain, self._mask, key, first, where)
+        _collect_ties(self.plain, self.mask, key, first, where)
         return where
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -13,6 +15,8 @@ from telegrad.kernels.uniforms import uniform_at, uniform_source
 from telegrad.random import Key
 
 __all__ = ["narrowed", "narrowed_number"]
+
+_LARGEST = {dtype: torch.finfo(dtype).max for dtype in FORMATS}
 
 
 def narrowed(v: Tensor, dtype: torch.dtype, key: Key | None) -> Tensor:
@@ -32,13 +36,17 @@ def narrowed(v: Tensor, dtype: torch.dtype, key: Key | None) -> Tensor:
 
 def narrowed_number(value: float, dtype: torch.dtype, key: Key | None) -> float:
     """`narrowed` of one number."""
-    if dtype == torch.float64:
+    if dtype == torch.float64 or not math.isfinite(value):
         return value
     if key is None:
         return float(torch.tensor(value, dtype=dtype))
-    out = np.empty(1, dtype=np.float32)
-    _narrow(np.array([value]), *uniform_source(key, 1), *FORMATS[dtype], out)
-    return float(out[0])
+    # In plain arithmetic: for a single number arrays cost more.
+    bits, lowest = FORMATS[dtype]
+    below = max(math.frexp(value)[1] - 1, lowest) - bits
+    y = math.ldexp(value, -below)
+    low = math.floor(y)
+    rounded = math.ldexp(low + (y > low and key.number() < y - low), below)
+    return rounded if abs(rounded) <= _LARGEST[dtype] else math.copysign(math.inf, rounded)
 
 
 def _narrow_scalar(v, given, offset, inner, bits, lowest, out):  # type: ignore[no-untyped-def]

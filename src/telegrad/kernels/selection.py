@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 
 from telegrad.errors import NonFiniteError
-from telegrad.kernels.compiled import Loop
-from telegrad.kernels.keys import INTEGERS, keys_of
+from telegrad.kernels.compiled import ONE_CHUNK, Loop
+from telegrad.kernels.keys import INTEGERS, _collect_scalar, keys_of
 from telegrad.kernels.reference import descending_order
 
 __all__ = ["SMALL", "MagnitudeHistogram", "largest_entries"]
@@ -35,7 +35,8 @@ class MagnitudeHistogram:
     """
 
     def __init__(self, v: Tensor, with_sums: bool = False) -> None:
-        self.n, self._dtype = len(v), v.dtype
+        self.n, self._dtype = v.numel(), v.dtype
+        self._common = max(self.n >> 3, SMALL)  # what is in more entries is looked at more closely
         self._keys: Any = keys_of(v)  # of the CPU, or of a GPU
         self._finer: dict[tuple[int, int], np.ndarray] = {}
         self._offsets: np.ndarray | int = 0
@@ -71,6 +72,10 @@ class MagnitudeHistogram:
         if start >= stop:
             return torch.zeros(0, dtype=torch.int64)
         keys = self._keys
+        if self.n < ONE_CHUNK and keys.shift and not keys.exact:
+            args = keys.plain, keys.mask, keys.shift, self.counts, self._top, start, stop, self._common
+            if len(chosen := _window(*args)):
+                return torch.from_numpy(chosen)
         top = _Cut(0, keys.bits, 0, self.n) if start == 0 else self._cut(start)
         bottom = self._cut(stop - 1)
         if keys.exact:
@@ -100,7 +105,7 @@ class MagnitudeHistogram:
             number, above = _place(counts, last, rank - cut.above)
             shift, count = max(0, cut.shift - keys.width), int(counts[number])
             cut = _Cut(cut.low | number << shift, shift, cut.above + above, count)
-            if shift == 0 or (count <= max(self.n >> 3, SMALL) and not keys.exact):
+            if shift == 0 or (count <= self._common and not keys.exact):
                 return cut
             if (cut.low, shift) not in self._finer:
                 self._finer[cut.low, shift] = keys.counted(cut.low, max(0, shift - keys.width), shift)
@@ -246,5 +251,31 @@ def _trim_reference(
     return len(chosen)
 
 
+def _window_scalar(keys, mask, shift, counts, last, start, stop, common):  # type: ignore[no-untyped-def]
+    """The indices of the entries of ranks start … stop − 1, increasing: all steps in one call, for short vectors. None
+    where a bin at an end has more than `common` entries.
+    """
+    upper, above = _place_scalar(counts, last, start)
+    lower, over = _place_scalar(counts, last, stop - 1)
+    if max(counts[upper], counts[lower]) > common:
+        return np.empty(0, dtype=np.int64)
+    low, high, room = lower << shift, ((upper + 1) << shift) - 1, over - above + counts[lower] + 1
+    where, found = np.empty(room, dtype=np.int64), np.empty(room, dtype=keys.dtype)
+    n = _collect_scalar(keys, mask, low, high, 0, where, found)
+    bottom = low + (1 << shift) - 1
+    n = _trim_scalar(where[:n], found[:n], upper << shift, high, start - above, low, bottom, stop - over)
+    return where[:n]
+
+
+def _window_reference(
+    keys: np.ndarray, mask: Any, shift: int, counts: np.ndarray, last: int, start: int, stop: int, common: int
+) -> np.ndarray:
+    (upper, _), (lower, _) = _place_reference(counts, last, start), _place_reference(counts, last, stop - 1)
+    if max(counts[upper], counts[lower]) > common:
+        return np.empty(0, dtype=np.int64)
+    return np.sort(np.argsort(-(keys & mask).astype(np.int64), kind="stable")[start:stop])
+
+
 _place = Loop(_place_scalar, _place_reference)
 _trim = Loop(_trim_scalar, _trim_reference, uses=[limit_of])
+_window = Loop(_window_scalar, _window_reference, uses=[_place_scalar, _collect_scalar, _trim_scalar])

@@ -21,6 +21,7 @@ from telegrad.kernels.bit_streams import best_rice
 from telegrad.kernels.compiled import in_chunks
 from telegrad.kernels.gaps import LARGEST_BUCKET, bucketed, widths_of
 from telegrad.kernels.rans import PIECE, Decoder, Encoder, lanes_of
+from telegrad.kernels.short_streams import packed_shortest
 from telegrad.kernels.symbols import counted, folded, joined, parted
 from telegrad.wire.bits import (
     Reader,
@@ -89,26 +90,34 @@ class Integers:
     """Whether buckets may be tried: those of buckets are not."""
 
     @cached_property
-    def _form(self) -> tuple[int, int, bytes | None]:
-        """The format, the length of what follows it in bits, and that itself where it is entropy coded."""
+    def _form(self) -> tuple[int, int, bytes | None, int]:
+        """The format, the length of what follows it in bits, that itself where it is packed already; the largest."""
         n = len(self.values)
-        counts = counted(self.values, _ALPHABET) if n >= _WORTH_CODING else None
+        if n < _WORTH_CODING:
+            b, nbits, packed, largest = packed_shortest(self._unsigned())
+            return b if b >= 0 else _FIXED + largest.bit_length(), nbits, packed, largest
+        counts = counted(self.values, _ALPHABET)
         if counts is None:
             b, rice, largest = best_rice(self._unsigned().astype(np.int64, copy=False))
         else:
             b, rice, largest = *_best_rice_of(counts), len(counts) - 1
         width = int(largest).bit_length()
         form, nbits = (b, int(rice)) if rice < width * n else (_FIXED + width, width * n)
-        if n >= _WORTH_CODING and self.in_buckets and int(largest) >= _FEW:
+        if self.in_buckets and int(largest) >= _FEW:
             buckets = self._bucketed(counts, int(largest), nbits)
             if buckets is not None:
-                return BUCKETS, 8 * len(buckets), buckets
+                return BUCKETS, 8 * len(buckets), buckets, largest
         # The table of frequencies takes about half a byte a symbol.
         if counts is not None and nbits and entropy_bits(counts) / 8 + len(counts) / 2 <= (nbits + 7) // 8:
             coded = _pack_entropy(self.values, counts)
             if len(coded) < (nbits + 7) // 8:
-                return ENTROPY, 8 * len(coded), coded
-        return form, nbits, None
+                return ENTROPY, 8 * len(coded), coded, largest
+        return form, nbits, None, largest
+
+    @property
+    def largest(self) -> int:
+        """The largest of the integers, signed ones as `folded` makes them; 0 where there are none."""
+        return int(self._form[3])
 
     def _bucketed(self, counts: np.ndarray | None, largest: int, nbits: int) -> bytes | None:
         """The buckets and the bits below them, where they are shorter than `nbits` and than an entropy code."""
@@ -133,7 +142,7 @@ class Integers:
 
     def write(self) -> bytes:
         """The packed integers; their number is known from elsewhere in the message."""
-        form, nbits, coded = self._form
+        form, nbits, coded, _ = self._form
         if coded is not None:
             return bytes([form]) + coded
         if form >= _FIXED:

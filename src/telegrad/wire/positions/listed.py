@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from telegrad.errors import WireError
-from telegrad.kernels.gaps import places, raw_bits
+from telegrad.kernels.gaps import gaps_between, places, raw_bits
 from telegrad.kernels.magnitudes import plain
 from telegrad.kernels.scatter import taken
 from telegrad.wire.bits import Reader, pack_varint, varint_nbytes
@@ -42,10 +42,7 @@ class IndexSet(Positions):
     def _form(self) -> tuple[bool, Integers]:
         """Whether one symbol an entry is shorter than the gaps, as in dense sets; and they, or the gaps."""
         index = plain(self.index)
-        gaps = index.copy()
-        gaps[1:] -= index[:-1]
-        gaps[1:] -= 1
-        n, listed = len(index), Integers(gaps)
+        n, listed = len(index), Integers(gaps_between(index))
         # In a sparse set gaps come as near to the entropy, at the cost of the places and not of d.
         if _SPARSE * n < self.d:
             return False, listed

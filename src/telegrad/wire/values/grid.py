@@ -19,7 +19,6 @@ from telegrad.wire.integers import Integers
 from telegrad.wire.values.base import (
     Sizes,
     Values,
-    largest_of,
     pack_scalar,
     read_scalar,
     round_scalar,
@@ -54,7 +53,7 @@ class Grid(Values):
         return times_steps(self.symbol, torch.tensor([self.scale], dtype=torch.float64), max(1, self.n), dtype)
 
     def largest(self) -> float:
-        return largest_of(self.symbol) * abs(self.scale)
+        return (1 + self._beyond_one.largest) * abs(self.scale) if self.n else 0.0
 
     def scaled(self, factor: float) -> Grid:
         return Grid(self.symbol, self.scale * factor)

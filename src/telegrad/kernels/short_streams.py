@@ -1,0 +1,47 @@
+"""Short streams of integers: the shorter of a Rice code and a fixed width, found and written in one call."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from telegrad.kernels.bit_streams import _best_scalar, _put_rice_scalar, best_rice, put_rice
+from telegrad.kernels.compiled import Loop
+from telegrad.kernels.symbols import _fix_scalar, fixed_width
+
+__all__ = ["packed_shortest"]
+
+
+def packed_shortest(values: np.ndarray) -> tuple[int, int, bytes, int]:
+    """(b, the length in bits, the packed integers, the largest of them) of integers below 2^62, shape (n,): as a Rice
+    code with parameter b or, where that is not longer and b is then −1, in the bits that the largest has, each.
+    """
+    b, nbits, largest, packed = _pack(values.astype(np.int64, copy=False))
+    return b, nbits, packed.tobytes(), largest
+
+
+def _pack_scalar(values):  # type: ignore[no-untyped-def]
+    b, length, largest = _best_scalar(values)
+    width = 0
+    while largest >> width:
+        width += 1
+    if length < width * len(values):
+        out = np.zeros((length + 7) // 8, dtype=np.uint8)
+        _put_rice_scalar(values, b, out)
+        return b, length, largest, out
+    out = np.zeros((width * len(values) + 7) // 8, dtype=np.uint8)
+    if width > 0:
+        _fix_scalar(values, width, out)
+    return -1, width * len(values), largest, out
+
+
+def _pack_reference(values: np.ndarray) -> tuple[int, int, int, np.ndarray]:
+    b, length, largest = best_rice(values)
+    width = int(largest).bit_length()
+    if length < width * len(values):
+        out = np.zeros((length + 7) // 8, dtype=np.uint8)
+        put_rice(values, b, out)
+        return b, length, largest, out
+    return -1, width * len(values), largest, fixed_width(values, width)
+
+
+_pack = Loop(_pack_scalar, _pack_reference, uses=[_best_scalar, _put_rice_scalar, _fix_scalar])
