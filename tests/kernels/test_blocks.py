@@ -68,21 +68,22 @@ def test_sums_are_of_the_blocks_entries(kind, power):
 def test_the_bin_of_a_threshold_is_the_first_from_above_that_reaches_k(kind, k):
     v, _ = blocks_of(kind, 5000, 1)
     histogram = MagnitudeHistogram(v, with_sums=True)
-    arguments = histogram.counts, histogram.sums(), histogram.smallest, k
-    found = threshold_bin(*arguments)
-    assert found == blocks._threshold.reference(*arguments)
+    arguments = histogram.counts, *histogram._linear(), k
+    found = histogram.threshold_bin(k)
+    assert found == threshold_bin(*arguments) == blocks._threshold.reference(*arguments)
     magnitude = v.abs().double()
 
     def expected(t):
         return float((magnitude / t).clamp(max=1.0).sum()) if t else float((magnitude > 0).sum())
 
-    at, above, rest = found
+    at, above, rest, total = found
     if at < 0:
         assert expected(0.0) < k
         return
     assert above == int((magnitude > histogram.largest[at]).sum())
     assert rest == pytest.approx(float(magnitude[magnitude < histogram.smallest[at]].sum()), rel=1e-9)
-    low = float(histogram.smallest[at])
+    low, high = float(histogram.smallest[at]), float(histogram.largest[at])
+    assert total == pytest.approx(float(magnitude[(magnitude >= low) & (magnitude <= high)].sum()), rel=1e-12)
     if low > 0.0:
         assert expected(low) >= k * (1 - 1e-12)
         higher = np.flatnonzero(histogram.counts[at + 1 :])

@@ -9,7 +9,8 @@ import torch
 import telegrad as tg
 from cases import EVERY_LAW, MLMC, T1, FixedKey, by_dtype, by_spec, extreme_tensors, numbers, ordinary_tensors, variants
 from telegrad.mlmc import ladder as contract
-from telegrad.mlmc.probabilities import draw_level, level_probabilities
+from telegrad.kernels.laws import draw
+from telegrad.mlmc.probabilities import level_probabilities
 from telegrad.spec import build
 
 FLOAT64 = {**ordinary_tensors(torch.float64), **extreme_tensors(torch.float64)}
@@ -147,11 +148,11 @@ def test_a_level_is_drawn_with_its_probability_and_never_one_of_zero():
     """Inversion, on a grid of uniforms: level l takes a share p_l of them, to one grid step on either side."""
     p = torch.tensor([0.0, 0.2, 0.0, 0.5, 0.3, 0.0], dtype=torch.float64)
     grid = 10_000
-    drawn = torch.tensor([draw_level(p.numpy(), i / grid) for i in range(grid)])
+    drawn = torch.tensor([draw(p.numpy(), i / grid) for i in range(grid)])
     shares = torch.bincount(drawn, minlength=7)[1:] / grid
     assert torch.allclose(shares.double(), p, rtol=0.0, atol=1.5 / grid)
-    assert draw_level(p.numpy(), 0.0) == 2
-    assert draw_level(p.numpy(), LAST_BELOW_ONE) == 5
+    assert draw(p.numpy(), 0.0) == 2
+    assert draw(p.numpy(), LAST_BELOW_ONE) == 5
 
 
 def test_levels_are_drawn_as_often_as_their_probability_says():

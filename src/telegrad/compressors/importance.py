@@ -11,7 +11,6 @@ import torch
 from torch import Tensor
 
 from telegrad.compressors.base import Compressor, Encoded
-from telegrad.kernels.blocks import threshold_bin
 from telegrad.kernels.magnitudes import plain
 from telegrad.kernels.reference import rounding_variance, sorted_descending
 from telegrad.kernels.scatter import taken
@@ -51,11 +50,10 @@ def counted_threshold(v: Tensor, k: float) -> float:
     the exact sums over the bins of a histogram, and the entries of the one bin that t lies in.
     """
     histogram = MagnitudeHistogram(v, with_sums=True)
-    sums = histogram.sums()
-    at, above, rest = threshold_bin(histogram.counts, sums, histogram.smallest, k)
+    at, above, rest, total = histogram.threshold_bin(k)
     if at < 0:
         return 0.0
-    left, count, total = k - above, int(histogram.counts[at]), float(sums[at])
+    left, count = k - above, int(histogram.counts[at])
     if rest == 0.0 and (left >= count or total == 0.0):
         return 0.0
     t = (total + rest) / left
@@ -66,7 +64,7 @@ def counted_threshold(v: Tensor, k: float) -> float:
 
 
 def _counted(v: Tensor) -> bool:
-    return len(v) >= SMALL and v.dtype != torch.float64
+    return v.numel() >= SMALL and v.dtype != torch.float64
 
 
 @register("importance", example="importance(k=0.01)", source="A5; Wangni et al. 2018")
@@ -109,7 +107,7 @@ class Importance(Compressor):
         return _counted(v)
 
     def _threshold(self, v: Tensor) -> float:
-        k = resolve_amount(self, "k", len(v))
+        k = resolve_amount(self, "k", v.numel())
         t = counted_threshold(v, k) if _counted(v) else optimal_threshold(v.double().abs(), k)
         if v.dtype == torch.float64 or t == 0.0:
             return t
@@ -142,14 +140,14 @@ class Importance(Compressor):
         return drawn
 
     def _encode(self, v: Tensor, key: Key) -> Encoded:
-        d, threshold = len(v), self._threshold(v)
+        d, threshold = v.numel(), self._threshold(v)
         which = self._kept(v, threshold, key)
         value = plain(taken(v, which))
         certain = np.abs(value) >= threshold
         if self.values == "fp32":
             sent = torch.from_numpy(np.where(certain, value, np.sign(value) * threshold))
             return Encoded((Term(IndexSet(d, which), Floats(sent).rounded(v.dtype, key.fold(role="values"))),))
-        positions, signs = IndexSet(d, which), torch.from_numpy(np.sign(value).astype(np.int64))
+        positions, signs = IndexSet(d, which), torch.from_numpy(np.sign(value).astype(np.int8))
         if not certain.any():
             return Encoded((Term(positions, Grid(signs, threshold)),))
         head, drawn = (torch.from_numpy(np.flatnonzero(those)) for those in (certain, ~certain))

@@ -8,7 +8,7 @@ import numpy as np
 
 from telegrad.kernels.compiled import Loop
 
-__all__ = ["counted_blocks", "sorted_blocks", "threshold_bin"]
+__all__ = ["bin_sum", "block_norms", "counted_blocks", "sorted_blocks", "threshold_bin"]
 
 
 def counted_blocks(
@@ -22,6 +22,15 @@ def counted_blocks(
     tops, sums = np.empty(len(edges) - 1), np.empty(len(edges) - 1)
     _counted(counts, smallest, largest, edges, power, tops, sums)
     return tops, sums
+
+
+def block_norms(
+    counts: np.ndarray, smallest: np.ndarray, largest: np.ndarray, edges: np.ndarray, power: int, reserve: float
+) -> np.ndarray:
+    """m_l √Σ (|v_j| / m_l)^power of the `counted_blocks`, each at least `reserve` of their mean; float64, shape (L,)."""
+    norms = np.empty(len(edges) - 1)
+    _norms(counts, smallest, largest, edges, power, reserve, norms)
+    return norms
 
 
 def sorted_blocks(magnitude: np.ndarray, edges: np.ndarray, power: int) -> tuple[np.ndarray, np.ndarray]:
@@ -84,6 +93,33 @@ def _counted_reference(
     sums[:] = np.maximum(tail[:-1] - tail[1:], np.diff(edges) * at[1:] ** power) / top**power
 
 
+def _norms_scalar(counts, smallest, largest, edges, power, reserve, norms):  # type: ignore[no-untyped-def]
+    tops, sums, total = np.empty(len(norms)), np.empty(len(norms)), 0.0
+    _counted_scalar(counts, smallest, largest, edges, power, tops, sums)
+    for block in range(len(norms)):
+        norms[block] = tops[block] * np.sqrt(sums[block])
+        total += norms[block]
+    least = total * reserve / len(norms)
+    for block in range(len(norms)):
+        norms[block] = max(norms[block], least)
+
+
+def _norms_reference(
+    counts: np.ndarray,
+    smallest: np.ndarray,
+    largest: np.ndarray,
+    edges: np.ndarray,
+    power: int,
+    reserve: float,
+    norms: np.ndarray,
+) -> None:
+    tops, sums = np.empty(len(norms)), np.empty(len(norms))
+    _counted_reference(counts, smallest, largest, edges, power, tops, sums)
+    norms[:] = tops * np.sqrt(sums)
+    # Cumulated, because that has one order.
+    np.maximum(norms, np.cumsum(norms)[-1] * reserve / len(norms), out=norms)
+
+
 def _sorted_scalar(magnitude, edges, power, tops, sums):  # type: ignore[no-untyped-def]
     for block in range(len(tops)):
         top, total = magnitude[edges[block]], 0.0
@@ -101,18 +137,25 @@ def _sorted_reference(magnitude: np.ndarray, edges: np.ndarray, power: int, tops
         sums[block] = np.cumsum(shares**power)[-1]  # cumulated, because that has one order
 
 
-def threshold_bin(counts: np.ndarray, sums: np.ndarray, smallest: np.ndarray, k: float) -> tuple[int, int, float]:
+def bin_sum(count, offset, smallest, step):  # type: ignore[no-untyped-def]
+    """Σ |v_j| over a bin of `count` entries, from the sum of what their keys exceed the bin's first one by."""
+    # Within a bin magnitudes are linear in the key: an integer sum of keys gives theirs.
+    return count * smallest + offset * step
+
+
+def threshold_bin(
+    counts: np.ndarray, offsets: np.ndarray, smallest: np.ndarray, steps: np.ndarray, k: float
+) -> tuple[int, int, float, float]:
     """The bin that the t with Σ min(1, |v_j| / t) = k lies in, or lies above but below the next one that is not empty;
-    how many entries lie above this bin, and the sum of those below. Bin −1 where the sum stays below k.
+    how many entries lie above this bin, the sum of those below, and that of its own. Bin −1 where the sum stays below k.
 
-    `sums`: Σ |v_j| over each bin; `counts`, `smallest`: as in `counted_blocks`.
+    `counts`, `smallest`: as in `counted_blocks`; `offsets`, `steps`: as in `bin_sum`.
     """
-    b, above, smaller = _threshold(counts, sums, smallest, k)
-    return int(b), int(above), float(smaller)
+    return _threshold(counts, offsets, smallest, steps, k)  # type: ignore[no-any-return]
 
 
-def _threshold_scalar(counts, sums, smallest, k):  # type: ignore[no-untyped-def]
-    found, found_above, found_smaller = -1, 0, 0.0
+def _threshold_scalar(counts, offsets, smallest, steps, k):  # type: ignore[no-untyped-def]
+    found, found_above, found_smaller, found_sum = -1, 0, 0.0, 0.0
     above, smaller = counts.sum(), 0.0
     for b in range(len(counts)):
         if counts[b] == 0:
@@ -121,28 +164,30 @@ def _threshold_scalar(counts, sums, smallest, k):  # type: ignore[no-untyped-def
         if smaller > 0.0:
             reached = reached + smaller / smallest[b] if smallest[b] > 0.0 else np.inf
         above -= counts[b]
+        own = bin_sum(counts[b], offsets[b], smallest[b], steps[b])
         if reached >= k:
-            found, found_above, found_smaller = b, above, smaller
-        smaller += sums[b]
-    return found, found_above, found_smaller
+            found, found_above, found_smaller, found_sum = b, above, smaller, own
+        smaller += own
+    return found, found_above, found_smaller, found_sum
 
 
 def _threshold_reference(
-    counts: np.ndarray, sums: np.ndarray, smallest: np.ndarray, k: float
-) -> tuple[int, int, float]:
+    counts: np.ndarray, offsets: np.ndarray, smallest: np.ndarray, steps: np.ndarray, k: float
+) -> tuple[int, int, float, float]:
     bins = np.flatnonzero(counts)
-    count, low = counts[bins], smallest[bins]
+    count, low, sums = counts[bins], smallest[bins], bin_sum(counts, offsets, smallest, steps)[bins]
     above = np.cumsum(count[::-1])[::-1]
-    smaller = np.append(0.0, np.cumsum(sums[bins])[:-1])
+    smaller = np.append(0.0, np.cumsum(sums)[:-1])
     with np.errstate(divide="ignore"):
         reached = above + np.divide(smaller, low, out=np.zeros_like(smaller), where=smaller > 0)
     enough = np.flatnonzero(reached >= k)
     if len(enough) == 0:
-        return -1, 0, 0.0
+        return -1, 0, 0.0, 0.0
     at = enough[-1]
-    return int(bins[at]), int(above[at] - count[at]), float(smaller[at])
+    return int(bins[at]), int(above[at] - count[at]), float(smaller[at]), float(sums[at])
 
 
-_threshold = Loop(_threshold_scalar, _threshold_reference)
+_threshold = Loop(_threshold_scalar, _threshold_reference, uses=[bin_sum])
 _counted = Loop(_counted_scalar, _counted_reference, uses=[mean_power])
+_norms = Loop(_norms_scalar, _norms_reference, uses=[_counted_scalar])
 _sorted = Loop(_sorted_scalar, _sorted_reference)

@@ -59,12 +59,13 @@ class Keys:
         """The counts of key >> shift; of only the keys from `low` on to low + 2^within − 1, relative to low."""
         bins = 1 << ((self.bits if within is None else within) - shift)
         rows = 4 if self._n >= 1 << 16 else 1
+        unsigned = self._unsigned.dtype.type
+        mask, by = unsigned(self.mask), unsigned(shift)
 
         def work(_: int, start: int, stop: int) -> np.ndarray:
             counts = np.zeros((rows, bins), dtype=np.int64)
             if within is None:
-                unsigned = self._unsigned.dtype.type
-                _count(self._unsigned[start:stop], unsigned(self.mask), unsigned(shift), counts)
+                _count(self._unsigned[start:stop], mask, by, counts)
             else:
                 _count_within(self.plain[start:stop], self.mask, low, low + (1 << within) - 1, shift, counts)
             return counts.sum(0) if rows > 1 else counts[0]

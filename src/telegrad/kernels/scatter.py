@@ -39,7 +39,7 @@ def taken(v: Tensor, index: Tensor) -> Tensor:
     """v[index] on the CPU; `v` flat, `index` int64."""
     if v.is_cuda or v.dtype == torch.bfloat16:
         return v[index.to(v.device)].cpu()
-    return torch.from_numpy(v.detach().numpy()[index.numpy()])
+    return torch.from_numpy((v.detach() if v.requires_grad else v).numpy()[index.numpy()])
 
 
 @with_gpu_form("scatter")

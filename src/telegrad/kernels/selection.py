@@ -15,11 +15,12 @@ import torch
 from torch import Tensor
 
 from telegrad.errors import NonFiniteError
+from telegrad.kernels.blocks import bin_sum, threshold_bin
 from telegrad.kernels.compiled import ONE_CHUNK, Loop
-from telegrad.kernels.keys import INTEGERS, _collect_scalar, keys_of
+from telegrad.kernels.keys import INTEGERS, _collect_scalar, first_bits, keys_of
 from telegrad.kernels.reference import descending_order
 
-__all__ = ["SMALL", "MagnitudeHistogram", "largest_entries"]
+__all__ = ["SMALL", "MagnitudeHistogram", "bins_of", "largest_entries"]
 
 SMALL = 4096
 """Vectors with fewer entries are sorted: that is as quick."""
@@ -39,12 +40,12 @@ class MagnitudeHistogram:
         self._common = max(self.n >> 3, SMALL)  # what is in more entries is looked at more closely
         self._keys: Any = keys_of(v)  # of the CPU, or of a GPU
         self._finer: dict[tuple[int, int], np.ndarray] = {}
-        self._offsets: np.ndarray | int = 0
         if with_sums and self._keys.shift:
             both = self._keys.counted_with_offsets()
             self.counts, self._offsets = both[:, 0], both[:, 1]
         else:
             self.counts = self._keys.counted(0, self._keys.shift)
+            self._offsets = self.counts[:0]
         self._top = int(_place(self.counts, len(self.counts) - 1, 0)[0])
         if self._top >= _first_not_finite(v.dtype, self._keys.width):
             raise NonFiniteError(
@@ -54,8 +55,16 @@ class MagnitudeHistogram:
 
     def sums(self) -> np.ndarray:
         """Σ |v_j| over each bin, float64: exact up to the rounding of one sum."""
-        # Within a bin magnitudes are linear in the key: an integer sum of keys gives theirs.
-        return self.counts * self.smallest + self._offsets * _steps(self._dtype, self._keys.width)
+        return np.asarray(bin_sum(self.counts, *self._linear()))
+
+    def threshold_bin(self, k: float) -> tuple[int, int, float, float]:
+        """`telegrad.kernels.blocks.threshold_bin` of these bins."""
+        return threshold_bin(self.counts, *self._linear(), k)
+
+    def _linear(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """What `bin_sum` takes beside the counts."""
+        offsets = self._offsets if len(self._offsets) else np.zeros_like(self.counts)
+        return offsets, self.smallest, _steps(self._dtype, self._keys.width)
 
     def top(self) -> float:
         """The largest magnitude of the last bin that is not empty."""
@@ -72,10 +81,8 @@ class MagnitudeHistogram:
         if start >= stop:
             return torch.zeros(0, dtype=torch.int64)
         keys = self._keys
-        if self.n < ONE_CHUNK and keys.shift and not keys.exact:
-            args = keys.plain, keys.mask, keys.shift, self.counts, self._top, start, stop, self._common
-            if len(chosen := _window(*args)):
-                return torch.from_numpy(chosen)
+        if self.n < ONE_CHUNK and len(chosen := self.short_window(start, stop)):
+            return torch.from_numpy(chosen)
         top = _Cut(0, keys.bits, 0, self.n) if start == 0 else self._cut(start)
         bottom = self._cut(stop - 1)
         if keys.exact:
@@ -98,6 +105,18 @@ class MagnitudeHistogram:
         chosen = where[: _trim(where, found, *before, *until)]
         return torch.from_numpy(np.sort(np.concatenate([chosen, *pieces])) if pieces else chosen)
 
+    def short_window(self, start: int, stop: int) -> np.ndarray:
+        """`ranked` by one thread in one go; none where that is not to be had: on a GPU, for 16-bit floats, and where
+        many entries share a bin at an end.
+        """
+        keys = self._keys
+        if keys.exact or not keys.shift:
+            return np.empty(0, dtype=np.int64)
+        found: np.ndarray = _window(
+            keys.plain, keys.mask, keys.shift, self.counts, self._top, start, stop, self._common
+        )
+        return found
+
     def _cut(self, rank: int) -> _Cut:
         """The narrowest run of keys around the entry of that rank that is worth counting."""
         keys, counts, last, cut = self._keys, self.counts, self._top, _Cut(0, self._keys.bits, 0, self.n)
@@ -119,6 +138,12 @@ class _Cut:
     def __init__(self, low: int, shift: int, above: int, count: int) -> None:
         self.low, self.shift, self.above, self.count = low, shift, above, count
         self.high, self.alone = low + (1 << shift) - 1, shift == 0
+
+
+def bins_of(v: Tensor) -> tuple[int, int, np.ndarray, np.ndarray]:
+    """How many first bits of a key tell v's bins, the bin that begins with infinity, and both ends of every bin."""
+    width = first_bits(v)
+    return width, _first_not_finite(v.dtype, width), *_ends(v.dtype, width)
 
 
 @cache

@@ -120,8 +120,9 @@ def drawn_in_proportion(v: Tensor, threshold: float, key: Key) -> Tensor:
     made.
     """
     v = v.cpu()
-    if v.numel() < _SHORT:
-        return (key.uniform(len(v)) * threshold < v.double().abs()).nonzero().squeeze(1)
+    n = v.numel()
+    if n < _SHORT:
+        return (key.uniform(n) * threshold < v.double().abs()).nonzero().squeeze(1)
     offset, inner = words(key)
     values = plain(v) if v.dtype in _WIDE else v  # the others are widened in pieces
 
@@ -133,8 +134,8 @@ def drawn_in_proportion(v: Tensor, threshold: float, key: Key) -> Tensor:
             found.append(buffer[: _draw(piece, threshold, offset, inner, low, buffer)].copy())
         return found
 
-    parts = [found for part in in_chunks(work, v.numel()) for found in part]
-    return torch.from_numpy(parts[0] if len(parts) == 1 else np.concatenate([np.zeros(0, dtype=np.int64), *parts]))
+    parts = [found for part in in_chunks(work, n) for found in part]
+    return torch.from_numpy(parts[0] if len(parts) == 1 else np.concatenate(parts))
 
 
 def _draw_scalar(values, threshold, offset, inner, start, where):  # type: ignore[no-untyped-def]

@@ -112,11 +112,18 @@ class MLMC(Compressor):
     def _inclusions(self, v: Tensor, levels: Levels) -> Tensor:
         """π_l of all levels; 1 for those of the base."""
         weights, base = self._weights(v, levels), self.base
+        if self._one_draw:  # the weights sum to one
+            return weights
         rest = weights[base:] if base else weights
         if rest.numpy().any():
             costs = levels.costs()[base:] if self.probabilities == "cost" and self.sampling == "coupled" else None
             rest = inclusions(rest, self.sampling, self.draws, costs)
         return torch.cat([torch.ones_like(weights[:base]), rest]) if base else rest
+
+    @property
+    def _one_draw(self) -> bool:
+        """Whether one level is drawn from all of them."""
+        return self.sampling == "independent" and self.draws == 1 and not self.base
 
     def _drawn(self, pi: Tensor, key: Key) -> list[tuple[int, float]]:
         """The levels that a message carries, increasing, and the weight N_l / π_l of each."""
@@ -136,6 +143,11 @@ class MLMC(Compressor):
         return self.weight is None and self.ladder.checks(v)
 
     def _encode(self, v: Tensor, key: Key) -> Encoded:
+        if self._one_draw and self.probabilities == "adaptive" and self.workers == 1:
+            found = self.ladder.drawn(v, key.fold(role="level").number())
+            if found is not None:
+                level, term = found
+                return Encoded((self._sendable(term, v.dtype, key.fold(term=0)),), level)
         levels = self.ladder.levels(v)
         drawn = self._drawn(self._inclusions(v, levels), key)
         terms = levels.joined(*drawn[0]) if len(drawn) == 1 else None

@@ -95,6 +95,12 @@ class Ladder(Registered, ABC):
         """Whether `levels` takes this v unchecked, see `Compressor.checks`."""
         return False
 
+    def drawn(self, v: Tensor, u: float) -> tuple[int, Term] | None:
+        """The level l that the number u from [0, 1) draws by adaptive probabilities, and r_l / p_l: what comes of
+        `levels`, where the ladder has it in fewer steps for a short v; None (the default) where not.
+        """
+        return None
+
     @abstractmethod
     def levels(self, v: Tensor) -> Levels:
         """Apply to a flat, non-zero vector of shape (d,), any float dtype: finite, unless this `checks`."""

@@ -11,9 +11,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from telegrad.kernels.laws import proportional
 from telegrad.mlmc.ladder import Levels
 
-__all__ = ["Law", "draw_level", "level_probabilities", "weighed_probabilities"]
+__all__ = ["Law", "level_probabilities", "weighed_probabilities"]
 
 Law = Literal["adaptive", "fixed", "cost"]
 
@@ -26,16 +27,12 @@ def level_probabilities(levels: Levels, law: Law) -> Tensor:
     """
     if law == "fixed":
         return levels.fixed_probabilities()
-    norms = levels.norms().numpy()
-    largest = norms.max()
-    if largest == 0.0:  # the base is all there is
+    weights = proportional(levels.norms().numpy())
+    if not weights.any():  # the base is all there is
         return levels.fixed_probabilities()
-    weights = norms / largest
-    # Never drawn in practice, and 1/p would overflow.
-    weights[weights < 2.0**-1000] = 0.0
     if law == "cost":
-        weights /= np.sqrt(levels.costs().numpy())
-    return torch.from_numpy(weights / weights.sum())
+        weights = proportional(weights / np.sqrt(levels.costs().numpy()))
+    return torch.from_numpy(weights)
 
 
 def weighed_probabilities(norms: Tensor, costs: Tensor, excess: float) -> Tensor:
@@ -67,11 +64,3 @@ def weighed_probabilities(norms: Tensor, costs: Tensor, excess: float) -> Tensor
     p[used] = law((low + high) / 2)
     return p
 
-
-def draw_level(law: np.ndarray, u: float) -> int:
-    """The level (from 1) that u, uniform on [0, 1), draws by inversion; never one of probability zero."""
-    cumulative = law.cumsum()
-    level = min(int(cumulative.searchsorted(u * cumulative[-1], side="right")), len(law) - 1)
-    while law[level] == 0.0:  # only where the product was rounded up to the whole sum
-        level -= 1
-    return level + 1

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from telegrad.compressors.importance import optimal_threshold
 from telegrad.errors import InputError
-from telegrad.mlmc.probabilities import draw_level
+from telegrad.kernels.laws import draw
 from telegrad.random import Key
 
 __all__ = ["Sampling", "drawn_levels", "inclusions", "joint_moment", "level_uniforms", "second_moments"]
@@ -82,7 +82,7 @@ def drawn_levels(pi: np.ndarray, sampling: Sampling, uniforms: np.ndarray) -> di
     `level_uniforms`.
     """
     if sampling == "independent":
-        drawn = [draw_level(pi, u) for u in uniforms.tolist()]
+        drawn = [draw(pi, u) for u in uniforms.tolist()]
         return dict.fromkeys(drawn, 1) if len(drawn) == 1 else dict(sorted(Counter(drawn).items()))
     if sampling == "systematic":
         # Level l is drawn for every integer in (C_{l−1} − u, C_l − u].

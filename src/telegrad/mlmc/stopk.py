@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from telegrad.compressors.coding import Coding
-from telegrad.kernels.blocks import counted_blocks, sorted_blocks
+from telegrad.kernels.blocks import block_norms, counted_blocks, sorted_blocks
+from telegrad.kernels.drawn_block import drawn_block
 from telegrad.kernels.magnitudes import plain
 from telegrad.kernels.reference import descending_order
 from telegrad.kernels.scatter import taken
@@ -75,6 +76,15 @@ class SegmentedTopKLadder(Ladder):
     def checks(self, v: Tensor) -> bool:
         return self.on_gpu(v)
 
+    def drawn(self, v: Tensor, u: float) -> tuple[int, Term] | None:
+        d = v.numel()
+        edges = block_edges(d, resolve_amount(self, "s", d), self.growth)
+        found = drawn_block(v, edges, _power(self.values), _RESERVE, _LARGE_ENOUGH, u)
+        if found is None:
+            return None
+        level, _, index, values = found
+        return level, Term(IndexSet(d, torch.from_numpy(index)), Floats(torch.from_numpy(values)))
+
     def levels(self, v: Tensor) -> Levels:
         d = v.numel()
         edges = block_edges(d, resolve_amount(self, "s", d), self.growth)
@@ -108,6 +118,11 @@ def fixed_law(sizes: Tensor) -> Tensor:
     return roots / roots.sum()
 
 
+def _power(values: Coding) -> int:
+    """Of the magnitudes that a block's second moment sums: with signs it is m ‖v_S‖₁ = m² Σ |v_j| / m (B2.7)."""
+    return 1 if values == "sign" else 2
+
+
 class _Blocks(Levels):
     """Levels from the largest entry m_l of each block and Σ (|v_j| / m_l)^power over it: sums relative to their largest
     term, so that tiny blocks do not vanish.
@@ -127,8 +142,7 @@ class _Blocks(Levels):
         """The indices of the entries of ranks start … stop − 1, increasing."""
 
     def norms(self) -> Tensor:
-        # With signs the second moment is m ‖v_S‖₁ = m² Σ |v_j| / m (B2.7).
-        largest, sums = self._sums(1 if self.values == "sign" else 2)
+        largest, sums = self._sums(_power(self.values))
         return torch.from_numpy(largest * np.sqrt(sums))
 
     def costs(self) -> Tensor:
@@ -177,8 +191,9 @@ class _CountedBlocks(_Blocks):
 
     def norms(self) -> Tensor:
         # None is zero, as far as the histogram knows: the bin of zero holds the smallest subnormal numbers too.
-        norms = super().norms().numpy()
-        return torch.from_numpy(np.maximum(norms, norms.sum() * _RESERVE / len(norms)))
+        bins = self.histogram
+        of_bins = bins.counts, bins.smallest, bins.largest
+        return torch.from_numpy(block_norms(*of_bins, self.edges, _power(self.values), _RESERVE))
 
     def second_moments(self) -> Tensor:
         return _SortedBlocks(self.v, self.edges, self.values).norms().square()

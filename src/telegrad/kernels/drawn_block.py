@@ -1,0 +1,95 @@
+"""One block of a short vector, drawn by its norm and found, in one call.
+
+A histogram, the blocks' norms, their law, the draw and the window of ranks are loops of their own
+(`telegrad.kernels.selection`, `blocks`, `laws`); handing arrays from one to the next costs more than ten thousand
+entries do. Here they are one compiled function, made of the very same parts.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from telegrad.kernels.blocks import _norms_scalar, block_norms
+from telegrad.kernels.compiled import ONE_CHUNK, Loop
+from telegrad.kernels.device import on_gpu
+from telegrad.kernels.keys import _count_scalar
+from telegrad.kernels.laws import _draw_scalar, _proportional_scalar, draw, proportional
+from telegrad.kernels.selection import SMALL, MagnitudeHistogram, _place_scalar, _window_scalar, bins_of
+from telegrad.errors import NonFiniteError
+
+__all__ = ["drawn_block"]
+
+
+def drawn_block(
+    v: Tensor, edges: np.ndarray, power: int, reserve: float, least: float, u: float
+) -> tuple[int, float, np.ndarray, np.ndarray] | None:
+    """(the level l that u draws in proportion to `block_norms`, its probability p, the indices of the block's entries,
+    increasing, and v_j / p for these, float64); None where the vector is not short, float32, finite and in memory, its
+    largest magnitude is below `least`, or many of its magnitudes are alike: then the parts must do it.
+
+    `edges`: the ranks between blocks, from 0 to d; `power`, `reserve`: as in `block_norms`.
+    """
+    if not SMALL <= v.numel() < ONE_CHUNK or v.dtype != torch.float32 or not v.is_cpu or on_gpu(v):
+        return None
+    common = max(v.numel() >> 3, SMALL)
+    found = _drawn(v.numpy(), *bins_of(v), edges, power, reserve, least, common, u)
+    return found if found[0] else None
+
+
+def _drawn_scalar(  # type: ignore[no-untyped-def]
+    v, width, infinite, smallest, largest, edges, power, reserve, least, common, u
+):
+    nothing = (0, 0.0, np.empty(0, dtype=np.int64), np.empty(0, dtype=np.float64))
+    counts, shift = np.zeros((1, 1 << width), dtype=np.int64), 31 - width
+    _count_scalar(v.view(np.uint32), np.uint32(0x7FFFFFFF), np.uint32(shift), counts)
+    top = _place_scalar(counts[0], len(counts[0]) - 1, 0)[0]
+    if top >= infinite or largest[top] < least:
+        return nothing
+    norms = np.empty(len(edges) - 1)
+    law = np.empty(len(norms))
+    _norms_scalar(counts[0], smallest, largest, edges, power, reserve, norms)
+    _proportional_scalar(norms, law)
+    level = _draw_scalar(law, u)
+    keys, mask = v.view(np.int32), np.int32(0x7FFFFFFF)
+    index = _window_scalar(keys, mask, shift, counts[0], top, edges[level - 1], edges[level], common)
+    if len(index) == 0:
+        return nothing
+    values, weight = np.empty(len(index), dtype=np.float64), 1 / law[level - 1]
+    for i in range(len(index)):
+        values[i] = v[index[i]] * weight
+    return level, law[level - 1], index, values
+
+
+def _drawn_reference(
+    v: np.ndarray,
+    width: int,
+    infinite: int,
+    smallest: np.ndarray,
+    largest: np.ndarray,
+    edges: np.ndarray,
+    power: int,
+    reserve: float,
+    least: float,
+    common: int,
+    u: float,
+) -> tuple[int, float, np.ndarray, np.ndarray]:
+    nothing = (0, 0.0, np.empty(0, dtype=np.int64), np.empty(0))
+    try:
+        histogram = MagnitudeHistogram(torch.from_numpy(v))
+    except NonFiniteError:
+        return nothing
+    if histogram.top() < least:
+        return nothing
+    law = proportional(block_norms(histogram.counts, smallest, largest, edges, power, reserve))
+    level = draw(law, u)
+    index = histogram.short_window(int(edges[level - 1]), int(edges[level]))
+    return (level, float(law[level - 1]), index, v[index] * (1 / law[level - 1])) if len(index) else nothing
+
+
+_drawn = Loop(
+    _drawn_scalar,
+    _drawn_reference,
+    uses=[_count_scalar, _place_scalar, _norms_scalar, _proportional_scalar, _draw_scalar, _window_scalar],
+)
