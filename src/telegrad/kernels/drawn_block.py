@@ -14,9 +14,8 @@ from torch import Tensor
 from telegrad.kernels.blocks import _norms_scalar, block_norms
 from telegrad.kernels.compiled import ONE_CHUNK, Loop
 from telegrad.kernels.device import on_gpu
-from telegrad.kernels.keys import _count_scalar
 from telegrad.kernels.laws import _draw_scalar, _proportional_scalar, draw, proportional
-from telegrad.kernels.selection import SMALL, MagnitudeHistogram, _place_scalar, _window_scalar, bins_of
+from telegrad.kernels.selection import SMALL, MagnitudeHistogram, _counts_scalar, _window_scalar, bins_of, common_from
 from telegrad.errors import NonFiniteError
 
 __all__ = ["drawn_block"]
@@ -33,7 +32,7 @@ def drawn_block(
     """
     if not SMALL <= v.numel() < ONE_CHUNK or v.dtype != torch.float32 or not v.is_cpu or on_gpu(v):
         return None
-    common = max(v.numel() >> 3, SMALL)
+    common = common_from(v.numel())
     found = _drawn(v.numpy(), *bins_of(v), edges, power, reserve, least, common, u)
     return found if found[0] else None
 
@@ -42,18 +41,16 @@ def _drawn_scalar(  # type: ignore[no-untyped-def]
     v, width, infinite, smallest, largest, edges, power, reserve, least, common, u
 ):
     nothing = (0, 0.0, np.empty(0, dtype=np.int64), np.empty(0, dtype=np.float64))
-    counts, shift = np.zeros((1, 1 << width), dtype=np.int64), 31 - width
-    _count_scalar(v.view(np.uint32), np.uint32(0x7FFFFFFF), np.uint32(shift), counts)
-    top = _place_scalar(counts[0], len(counts[0]) - 1, 0)[0]
-    if top >= infinite or largest[top] < least:
+    counts, top = _counts_scalar(v, width, infinite)
+    if top < 0 or largest[top] < least:
         return nothing
     norms = np.empty(len(edges) - 1)
     law = np.empty(len(norms))
     _norms_scalar(counts[0], smallest, largest, edges, power, reserve, norms)
     _proportional_scalar(norms, law)
     level = _draw_scalar(law, u)
-    keys, mask = v.view(np.int32), np.int32(0x7FFFFFFF)
-    index = _window_scalar(keys, mask, shift, counts[0], top, edges[level - 1], edges[level], common)
+    keys, mask, start, stop = v.view(np.int32), np.int32(0x7FFFFFFF), edges[level - 1], edges[level]
+    index = _window_scalar(keys, mask, 31 - width, counts[0], top, start, stop, common)
     if len(index) == 0:
         return nothing
     values, weight = np.empty(len(index), dtype=np.float64), 1 / law[level - 1]
@@ -91,5 +88,5 @@ def _drawn_reference(
 _drawn = Loop(
     _drawn_scalar,
     _drawn_reference,
-    uses=[_count_scalar, _place_scalar, _norms_scalar, _proportional_scalar, _draw_scalar, _window_scalar],
+    uses=[_counts_scalar, _norms_scalar, _proportional_scalar, _draw_scalar, _window_scalar],
 )

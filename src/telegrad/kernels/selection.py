@@ -17,7 +17,8 @@ from torch import Tensor
 from telegrad.errors import NonFiniteError
 from telegrad.kernels.blocks import bin_sum, threshold_bin
 from telegrad.kernels.compiled import ONE_CHUNK, Loop
-from telegrad.kernels.keys import INTEGERS, _collect_scalar, first_bits, keys_of
+from telegrad.kernels.device import on_gpu
+from telegrad.kernels.keys import INTEGERS, _collect_scalar, _count_scalar, first_bits, keys_of
 from telegrad.kernels.reference import descending_order
 
 __all__ = ["SMALL", "MagnitudeHistogram", "bins_of", "largest_entries"]
@@ -37,7 +38,7 @@ class MagnitudeHistogram:
 
     def __init__(self, v: Tensor, with_sums: bool = False) -> None:
         self.n, self._dtype = v.numel(), v.dtype
-        self._common = max(self.n >> 3, SMALL)  # what is in more entries is looked at more closely
+        self._common = common_from(self.n)
         self._keys: Any = keys_of(v)  # of the CPU, or of a GPU
         self._finer: dict[tuple[int, int], np.ndarray] = {}
         if with_sums and self._keys.shift:
@@ -176,11 +177,20 @@ def largest_entries(v: Tensor, k: int) -> Tensor:
     """The indices of the k entries of largest magnitude, increasing, on the CPU; among equal magnitudes the lowest
     indices win.
     """
-    if k >= len(v):
-        return torch.arange(len(v))
-    if len(v) < SMALL:
+    if k >= v.numel():
+        return torch.arange(v.numel())
+    if v.numel() < SMALL:
         return descending_order(v.cpu())[:k].sort().values
+    if v.numel() < ONE_CHUNK and v.dtype == torch.float32 and v.is_cpu and not on_gpu(v):
+        width, infinite, _, _ = bins_of(v)
+        if len(chosen := _largest(v.numpy(), width, infinite, k, common_from(v.numel()))):
+            return torch.from_numpy(chosen)
     return MagnitudeHistogram(v).ranked(0, k)
+
+
+def common_from(n: int) -> int:
+    """So many of n entries in a bin are looked at more closely: ties, zeros."""
+    return max(n >> 3, SMALL)
 
 
 def _place_scalar(counts, last, rank):  # type: ignore[no-untyped-def]
@@ -301,6 +311,31 @@ def _window_reference(
     return np.sort(np.argsort(-(keys & mask).astype(np.int64), kind="stable")[start:stop])
 
 
+def _counts_scalar(v, width, infinite):  # type: ignore[no-untyped-def]
+    """The histogram of float32 numbers, shape (1, 2^width), and its last bin that is not empty; −1 for that where there
+    is NaN or infinity.
+    """
+    counts = np.zeros((1, 1 << width), dtype=np.int64)
+    _count_scalar(v.view(np.uint32), np.uint32(0x7FFFFFFF), np.uint32(31 - width), counts)
+    top = _place_scalar(counts[0], len(counts[0]) - 1, 0)[0]
+    return counts, top if top < infinite else -1
+
+
+def _largest_scalar(v, width, infinite, k, common):  # type: ignore[no-untyped-def]
+    """`largest_entries` of a short float32 vector in one call; none where `MagnitudeHistogram` must look closer."""
+    counts, top = _counts_scalar(v, width, infinite)
+    if top < 0:
+        return np.empty(0, dtype=np.int64)
+    return _window_scalar(v.view(np.int32), np.int32(0x7FFFFFFF), 31 - width, counts[0], top, 0, k, common)
+
+
+def _largest_reference(v: np.ndarray, width: int, infinite: int, k: int, common: int) -> np.ndarray:
+    if not np.isfinite(v).all():
+        return np.empty(0, dtype=np.int64)
+    return MagnitudeHistogram(torch.from_numpy(v)).short_window(0, k)
+
+
 _place = Loop(_place_scalar, _place_reference)
 _trim = Loop(_trim_scalar, _trim_reference, uses=[limit_of])
 _window = Loop(_window_scalar, _window_reference, uses=[_place_scalar, _collect_scalar, _trim_scalar])
+_largest = Loop(_largest_scalar, _largest_reference, uses=[_counts_scalar, _window_scalar])
