@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from telegrad.kernels import blocks
-from telegrad.kernels.blocks import counted_blocks, sorted_blocks, threshold_bin
+from telegrad.kernels import blocks, thresholds
+from telegrad.kernels.blocks import counted_blocks, sorted_blocks
 from telegrad.kernels.selection import MagnitudeHistogram
+from telegrad.kernels.thresholds import threshold_bin
 from telegrad.random import Key
 
 KINDS = {
@@ -70,7 +71,7 @@ def test_the_bin_of_a_threshold_is_the_first_from_above_that_reaches_k(kind, k):
     histogram = MagnitudeHistogram(v, with_sums=True)
     arguments = histogram.counts, *histogram._linear(), k
     found = histogram.threshold_bin(k)
-    assert found == threshold_bin(*arguments) == blocks._threshold.reference(*arguments)
+    assert found == threshold_bin(*arguments) == thresholds._threshold.reference(*arguments)
     magnitude = v.abs().double()
 
     def expected(t):

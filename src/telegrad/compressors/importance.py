@@ -16,6 +16,7 @@ from telegrad.kernels.reference import rounding_variance, sorted_descending
 from telegrad.kernels.scatter import taken
 from telegrad.kernels.selection import SMALL, MagnitudeHistogram
 from telegrad.kernels.subsets import permutation
+from telegrad.kernels.thresholds import UNKNOWN, short_threshold, threshold_from
 from telegrad.kernels.uniforms import drawn_in_proportion
 from telegrad.random import Key
 from telegrad.spec import Amount, check_amount, register, resolve_amount
@@ -49,18 +50,17 @@ def counted_threshold(v: Tensor, k: float) -> float:
     """`optimal_threshold(|v|, k)`, up to the rounding of its sums, without a sort or anything of the size of `v`: from
     the exact sums over the bins of a histogram, and the entries of the one bin that t lies in.
     """
+    if (t := short_threshold(v, k)) != UNKNOWN:
+        return t
     histogram = MagnitudeHistogram(v, with_sums=True)
     at, above, rest, total = histogram.threshold_bin(k)
     if at < 0:
         return 0.0
-    left, count = k - above, int(histogram.counts[at])
-    if rest == 0.0 and (left >= count or total == 0.0):
-        return 0.0
-    t = (total + rest) / left
-    if t >= histogram.largest[at]:
-        return t
+    t = threshold_from(k, above, rest, total, histogram.counts[at], histogram.largest[at])
+    if t != UNKNOWN:
+        return float(t)
     inside = taken(v, histogram.entries(at, at))
-    return optimal_threshold(inside.double().abs(), left, rest)
+    return optimal_threshold(inside.double().abs(), k - above, rest)
 
 
 def _counted(v: Tensor) -> bool:

@@ -8,7 +8,7 @@ import numpy as np
 
 from telegrad.kernels.compiled import Loop
 
-__all__ = ["bin_sum", "block_norms", "counted_blocks", "sorted_blocks", "threshold_bin"]
+__all__ = ["block_norms", "counted_blocks", "sorted_blocks"]
 
 
 def counted_blocks(
@@ -137,57 +137,6 @@ def _sorted_reference(magnitude: np.ndarray, edges: np.ndarray, power: int, tops
         sums[block] = np.cumsum(shares**power)[-1]  # cumulated, because that has one order
 
 
-def bin_sum(count, offset, smallest, step):  # type: ignore[no-untyped-def]
-    """Σ |v_j| over a bin of `count` entries, from the sum of what their keys exceed the bin's first one by."""
-    # Within a bin magnitudes are linear in the key: an integer sum of keys gives theirs.
-    return count * smallest + offset * step
-
-
-def threshold_bin(
-    counts: np.ndarray, offsets: np.ndarray, smallest: np.ndarray, steps: np.ndarray, k: float
-) -> tuple[int, int, float, float]:
-    """The bin that the t with Σ min(1, |v_j| / t) = k lies in, or lies above but below the next one that is not empty;
-    how many entries lie above this bin, the sum of those below, and that of its own. Bin −1 where the sum stays below k.
-
-    `counts`, `smallest`: as in `counted_blocks`; `offsets`, `steps`: as in `bin_sum`.
-    """
-    return _threshold(counts, offsets, smallest, steps, k)  # type: ignore[no-any-return]
-
-
-def _threshold_scalar(counts, offsets, smallest, steps, k):  # type: ignore[no-untyped-def]
-    found, found_above, found_smaller, found_sum = -1, 0, 0.0, 0.0
-    above, smaller = counts.sum(), 0.0
-    for b in range(len(counts)):
-        if counts[b] == 0:
-            continue
-        reached = above + 0.0
-        if smaller > 0.0:
-            reached = reached + smaller / smallest[b] if smallest[b] > 0.0 else np.inf
-        above -= counts[b]
-        own = bin_sum(counts[b], offsets[b], smallest[b], steps[b])
-        if reached >= k:
-            found, found_above, found_smaller, found_sum = b, above, smaller, own
-        smaller += own
-    return found, found_above, found_smaller, found_sum
-
-
-def _threshold_reference(
-    counts: np.ndarray, offsets: np.ndarray, smallest: np.ndarray, steps: np.ndarray, k: float
-) -> tuple[int, int, float, float]:
-    bins = np.flatnonzero(counts)
-    count, low, sums = counts[bins], smallest[bins], bin_sum(counts, offsets, smallest, steps)[bins]
-    above = np.cumsum(count[::-1])[::-1]
-    smaller = np.append(0.0, np.cumsum(sums)[:-1])
-    with np.errstate(divide="ignore"):
-        reached = above + np.divide(smaller, low, out=np.zeros_like(smaller), where=smaller > 0)
-    enough = np.flatnonzero(reached >= k)
-    if len(enough) == 0:
-        return -1, 0, 0.0, 0.0
-    at = enough[-1]
-    return int(bins[at]), int(above[at] - count[at]), float(smaller[at]), float(sums[at])
-
-
-_threshold = Loop(_threshold_scalar, _threshold_reference, uses=[bin_sum])
 _counted = Loop(_counted_scalar, _counted_reference, uses=[mean_power])
 _norms = Loop(_norms_scalar, _norms_reference, uses=[_counted_scalar])
 _sorted = Loop(_sorted_scalar, _sorted_reference)

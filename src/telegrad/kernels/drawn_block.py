@@ -11,12 +11,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from telegrad.errors import NonFiniteError
+from telegrad.kernels.bins import bins_of
 from telegrad.kernels.blocks import _norms_scalar, block_norms
 from telegrad.kernels.compiled import ONE_CHUNK, Loop
 from telegrad.kernels.device import on_gpu
+from telegrad.kernels.keys import first_bits
 from telegrad.kernels.laws import _draw_scalar, _proportional_scalar, draw, proportional
-from telegrad.kernels.selection import SMALL, MagnitudeHistogram, _counts_scalar, _window_scalar, bins_of, common_from
-from telegrad.errors import NonFiniteError
+from telegrad.kernels.selection import SMALL, MagnitudeHistogram, _counts_scalar, _window_scalar, common_from
 
 __all__ = ["drawn_block"]
 
@@ -33,7 +35,8 @@ def drawn_block(
     if not SMALL <= v.numel() < ONE_CHUNK or v.dtype != torch.float32 or not v.is_cpu or on_gpu(v):
         return None
     common = common_from(v.numel())
-    found = _drawn(v.numpy(), *bins_of(v), edges, power, reserve, least, common, u)
+    width, infinite, smallest, largest, _ = bins_of(v.dtype, first_bits(v))
+    found = _drawn(v.numpy(), width, infinite, smallest, largest, edges, power, reserve, least, common, u)
     return found if found[0] else None
 
 

@@ -7,7 +7,6 @@ compared one by one. Ranks go by decreasing magnitude, equal magnitudes in the o
 
 from __future__ import annotations
 
-from functools import cache
 from typing import Any
 
 import numpy as np
@@ -15,13 +14,14 @@ import torch
 from torch import Tensor
 
 from telegrad.errors import NonFiniteError
-from telegrad.kernels.blocks import bin_sum, threshold_bin
+from telegrad.kernels.bins import bins_of
 from telegrad.kernels.compiled import ONE_CHUNK, Loop
 from telegrad.kernels.device import on_gpu
-from telegrad.kernels.keys import INTEGERS, _collect_scalar, _count_scalar, first_bits, keys_of
+from telegrad.kernels.keys import _collect_scalar, _count_scalar, first_bits, keys_of
 from telegrad.kernels.reference import descending_order
+from telegrad.kernels.thresholds import bin_sum, threshold_bin
 
-__all__ = ["SMALL", "MagnitudeHistogram", "bins_of", "largest_entries"]
+__all__ = ["SMALL", "MagnitudeHistogram", "largest_entries"]
 
 SMALL = 4096
 """Vectors with fewer entries are sorted: that is as quick."""
@@ -37,7 +37,7 @@ class MagnitudeHistogram:
     """
 
     def __init__(self, v: Tensor, with_sums: bool = False) -> None:
-        self.n, self._dtype = v.numel(), v.dtype
+        self.n = v.numel()
         self._common = common_from(self.n)
         self._keys: Any = keys_of(v)  # of the CPU, or of a GPU
         self._finer: dict[tuple[int, int], np.ndarray] = {}
@@ -48,24 +48,25 @@ class MagnitudeHistogram:
             self.counts = self._keys.counted(0, self._keys.shift)
             self._offsets = self.counts[:0]
         self._top = int(_place(self.counts, len(self.counts) - 1, 0)[0])
-        if self._top >= _first_not_finite(v.dtype, self._keys.width):
+        self._bins = bins_of(v.dtype, self._keys.width)
+        if self._top >= self._bins.infinite:
             raise NonFiniteError(
                 f"the tensor of {self.n} entries holds NaN or infinity; skip this step or lower the learning rate"
             )
-        self.smallest, self.largest = _ends(v.dtype, self._keys.width)
+        self.smallest, self.largest = self._bins.smallest, self._bins.largest
 
     def sums(self) -> np.ndarray:
         """Σ |v_j| over each bin, float64: exact up to the rounding of one sum."""
         return np.asarray(bin_sum(self.counts, *self._linear()))
 
     def threshold_bin(self, k: float) -> tuple[int, int, float, float]:
-        """`telegrad.kernels.blocks.threshold_bin` of these bins."""
+        """`telegrad.kernels.thresholds.threshold_bin` of these bins."""
         return threshold_bin(self.counts, *self._linear(), k)
 
     def _linear(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """What `bin_sum` takes beside the counts."""
         offsets = self._offsets if len(self._offsets) else np.zeros_like(self.counts)
-        return offsets, self.smallest, _steps(self._dtype, self._keys.width)
+        return offsets, self.smallest, self._bins.steps
 
     def top(self) -> float:
         """The largest magnitude of the last bin that is not empty."""
@@ -141,38 +142,6 @@ class _Cut:
         self.high, self.alone = low + (1 << shift) - 1, shift == 0
 
 
-def bins_of(v: Tensor) -> tuple[int, int, np.ndarray, np.ndarray]:
-    """How many first bits of a key tell v's bins, the bin that begins with infinity, and both ends of every bin."""
-    width = first_bits(v)
-    return width, _first_not_finite(v.dtype, width), *_ends(v.dtype, width)
-
-
-@cache
-def _ends(dtype: torch.dtype, width: int) -> tuple[np.ndarray, np.ndarray]:
-    """The smallest and the largest magnitude of every bin; those of infinity and NaN stay empty, and end in numbers."""
-    integer = INTEGERS[dtype]
-    shift = torch.iinfo(integer).bits - 1 - width
-    first = torch.arange(1 << width, dtype=torch.int64) << shift
-    ends = (keys.to(integer).view(dtype).double().numpy() for keys in (first, first + ((1 << shift) - 1)))
-    smallest, largest = (np.where(np.isfinite(end), end, torch.finfo(dtype).max) for end in ends)
-    return smallest, largest
-
-
-@cache
-def _first_not_finite(dtype: torch.dtype, width: int) -> int:
-    """The bin that begins with infinity's key."""
-    infinity = int(torch.tensor(torch.inf, dtype=dtype).view(INTEGERS[dtype]))
-    return infinity >> (torch.iinfo(INTEGERS[dtype]).bits - 1 - width)
-
-
-@cache
-def _steps(dtype: torch.dtype, width: int) -> np.ndarray:
-    """By how much magnitudes grow from key to key, in every bin."""
-    smallest, largest = _ends(dtype, width)
-    shift = torch.iinfo(INTEGERS[dtype]).bits - 1 - width
-    return (largest - smallest) / max(1, (1 << shift) - 1)
-
-
 def largest_entries(v: Tensor, k: int) -> Tensor:
     """The indices of the k entries of largest magnitude, increasing, on the CPU; among equal magnitudes the lowest
     indices win.
@@ -182,8 +151,8 @@ def largest_entries(v: Tensor, k: int) -> Tensor:
     if v.numel() < SMALL:
         return descending_order(v.cpu())[:k].sort().values
     if v.numel() < ONE_CHUNK and v.dtype == torch.float32 and v.is_cpu and not on_gpu(v):
-        width, infinite, _, _ = bins_of(v)
-        if len(chosen := _largest(v.numpy(), width, infinite, k, common_from(v.numel()))):
+        bins = bins_of(v.dtype, first_bits(v))
+        if len(chosen := _largest(v.numpy(), bins.width, bins.infinite, k, common_from(v.numel()))):
             return torch.from_numpy(chosen)
     return MagnitudeHistogram(v).ranked(0, k)
 

@@ -63,4 +63,3 @@ def weighed_probabilities(norms: Tensor, costs: Tensor, excess: float) -> Tensor
     p = torch.zeros_like(norms)
     p[used] = law((low + high) / 2)
     return p
-
