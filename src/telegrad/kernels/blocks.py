@@ -27,7 +27,7 @@ def counted_blocks(
 def block_norms(
     counts: np.ndarray, smallest: np.ndarray, largest: np.ndarray, edges: np.ndarray, power: int, reserve: float
 ) -> np.ndarray:
-    """m_l √Σ (|v_j| / m_l)^power of the `counted_blocks`, each at least `reserve` of their mean; float64, shape (L,)."""
+    """m_l √Σ (|v_j| / m_l)^power of the `counted_blocks`, each at least `reserve` of their mean; float64."""
     norms = np.empty(len(edges) - 1)
     _norms(counts, smallest, largest, edges, power, reserve, norms)
     return norms

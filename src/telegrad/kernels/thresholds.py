@@ -40,11 +40,11 @@ def threshold_bin(
     counts: np.ndarray, offsets: np.ndarray, smallest: np.ndarray, steps: np.ndarray, k: float
 ) -> tuple[int, int, float, float]:
     """The bin that the t with Σ min(1, |v_j| / t) = k lies in, or lies above but below the next one that is not empty;
-    how many entries lie above this bin, the sum of those below, and that of its own. Bin −1 where the sum stays below k.
+    how many entries lie above this bin, the sum of those below, and that of its own. Bin −1 where it stays below k.
 
     `counts`: of the bins, from zero upwards; `smallest`, `steps`: as in `Bins`; `offsets`: as in `bin_sum`.
     """
-    return _threshold(counts, offsets, smallest, steps, k)  # type: ignore[no-any-return]
+    return _threshold(counts, offsets, smallest, steps, k)
 
 
 def _threshold_scalar(counts, offsets, smallest, steps, k):  # type: ignore[no-untyped-def]

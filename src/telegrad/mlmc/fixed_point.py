@@ -21,6 +21,7 @@ from telegrad.wire.values import Floats
 __all__ = ["FixedPointLadder"]
 
 _LEVELS = PLANES + 1
+_STEPS = 2.0 ** -torch.arange(1, _LEVELS, dtype=torch.float64)
 
 
 @register("fixed_point", example="fixed_point", source="A14, B3; Zukerman, Hamoud, Levy, ICML 2025, section 3.1")
@@ -61,7 +62,7 @@ class _BitPlanes(Levels):
 
     def norms(self) -> Tensor:
         filled, squares = self._counts
-        planes = self.m * 2.0 ** -torch.arange(1, _LEVELS, dtype=torch.float64) * filled.sqrt()
+        planes = self.m * _STEPS * filled.sqrt()
         rest = math.sqrt(math.fsum(squares.tolist())) * self.m * 2.0**-PLANES
         return torch.cat([planes, torch.tensor([rest], dtype=torch.float64)])
 

@@ -196,7 +196,9 @@ def _best_rice_of(counts: np.ndarray) -> tuple[int, int]:
     """`best_rice` of a stream whose integers occur `counts` times."""
     # Σ n >> b is how many integers are at least 2^b, 2 · 2^b, 3 · 2^b, …
     least = counts[::-1].cumsum()[::-1]
-    lengths = [int(least[1 << b :: 1 << b].sum()) + int(least[0]) * (b + 1) for b in range(13)]
+    # From the first b on at which all shifts are zero, lengths grow.
+    last = min(12, (len(counts) - 1).bit_length())
+    lengths = [int(least[1 << b :: 1 << b].sum()) + int(least[0]) * (b + 1) for b in range(last + 1)]
     return min(enumerate(lengths), key=lambda pair: pair[1])
 
 
