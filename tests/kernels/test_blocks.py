@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from telegrad.kernels import blocks, thresholds
-from telegrad.kernels.blocks import counted_blocks, sorted_blocks
+from telegrad.kernels.blocks import block_norms, counted_blocks, sorted_blocks
 from telegrad.kernels.selection import MagnitudeHistogram
 from telegrad.kernels.thresholds import threshold_bin
 from telegrad.random import Key
@@ -62,6 +62,21 @@ def test_sums_are_of_the_blocks_entries(kind, power):
     assert np.array_equal(counted_tops, tops)
     # Differences of sums: to rounding of the whole.
     assert counted_sums * tops**power == pytest.approx(sums * tops**power, abs=1e-12 * (magnitude**power).sum())
+
+
+@pytest.mark.parametrize("power", [1, 2])
+@pytest.mark.parametrize("kind", KINDS)
+def test_norms_of_blocks_are_at_least_the_reserve(kind, power):
+    v, _ = blocks_of(kind, 5000, 1)
+    histogram, edges = MagnitudeHistogram(v), np.arange(0, 5001, 50)
+    of_bins = histogram.counts, histogram.smallest, histogram.largest, edges, power
+    tops, sums = counted_blocks(*of_bins)
+    plain = tops * np.sqrt(sums)
+    for reserve in (0.0, 2.0**-20, 0.5):
+        norms, reference = block_norms(*of_bins, reserve), np.empty(100)
+        blocks._norms.reference(*of_bins, reserve, reference)
+        assert np.array_equal(norms, reference)
+        assert norms == pytest.approx(np.maximum(plain, plain.mean() * reserve), rel=1e-12)
 
 
 @pytest.mark.parametrize("kind", KINDS)

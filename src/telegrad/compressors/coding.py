@@ -34,22 +34,15 @@ def nonzero_term(positions: Positions, v: Tensor, coding: Coding, dtype: torch.d
 
     Subnormal float64 numbers (below 2^−1022) have no leading one and count as zero in the codings that need it.
     """
-    if coding == "fp32":
-        return code_values(positions, v, coding, dtype, key)
-    if coding == "sign":
-        largest, drawn, signs = signs_in_proportion(plain(v), key := key.fold(role="values"))
-        grid = Grid(torch.from_numpy(signs), largest)
-        return Term(positions.keep(torch.from_numpy(drawn)), grid.rounded(dtype, key.fold(role="scale")))
-    coded = np.abs(plain(v)) >= LEAST
-    if not coded.all():
-        which = torch.from_numpy(np.flatnonzero(coded))
-        positions, v = positions.keep(which), v[which.to(v.device)]
+    if coding in ("bf16", "log"):  # the others have no need of it, or do it themselves
+        coded = np.abs(plain(v)) >= LEAST
+        if not coded.all():
+            which = torch.from_numpy(np.flatnonzero(coded))
+            positions, v = positions.keep(which), v[which.to(v.device)]
     return code_values(positions, v, coding, dtype, key)
 
 
-def code_values(
-    positions: Positions, v: Tensor, coding: Literal["fp32", "bf16", "log"], dtype: torch.dtype, key: Key
-) -> Term:
+def code_values(positions: Positions, v: Tensor, coding: Coding, dtype: torch.dtype, key: Key) -> Term:
     """The term that carries the float64 numbers `v` (non-zero, unless coding is fp32) in the given coding, without a
     bias.
     """
@@ -60,7 +53,11 @@ def code_values(
         return Term(positions, Floats(v).rounded(dtype, key))
     if coding == "bf16":
         return Term(positions, Floats(narrowed(v, torch.bfloat16, key)))
-    return Term(positions, Exponents(*rounded_to_powers(v, key)))
+    if coding == "log":
+        return Term(positions, Exponents(*rounded_to_powers(v, key)))
+    largest, drawn, signs = signs_in_proportion(plain(v), key)
+    grid = Grid(torch.from_numpy(signs), largest)
+    return Term(positions.keep(torch.from_numpy(drawn)), grid.rounded(dtype, key.fold(role="scale")))
 
 
 def symbols_term(symbol: Tensor, step: float) -> Term:

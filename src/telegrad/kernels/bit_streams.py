@@ -54,7 +54,7 @@ def rice_nbits(values: np.ndarray, b: int) -> int:
     return int((values >> b).sum()) + len(values) * (b + 1)
 
 
-def _best_scalar(values):  # type: ignore[no-untyped-def]
+def best_scalar(values):  # type: ignore[no-untyped-def]
     """From a guess downhill: the length is convex in b, so where one starts does not matter."""
     total, largest = 0.0, np.int64(0)
     for i in range(len(values)):
@@ -92,7 +92,7 @@ def best_rice(values: np.ndarray) -> tuple[int, int, int]:
     return _best(values) if len(values) else (0, 0, 0)
 
 
-def _put_rice_scalar(values, b, out):  # type: ignore[no-untyped-def]
+def put_rice_scalar(values, b, out):  # type: ignore[no-untyped-def]
     """The Rice code of `values` to the zero bytes `out`."""
     bit = 0
     for i in range(len(values)):
@@ -205,8 +205,8 @@ def _get_varied_reference(words: np.ndarray, widths: np.ndarray, out: np.ndarray
     out[:] = bits_at(words, (np.cumsum(widths) - widths).astype(np.uint64), widths.astype(np.uint64))
 
 
-_best = Loop(_best_scalar, _best_reference, uses=[rice_length])
-put_rice = Loop(_put_rice_scalar, _put_rice_reference, uses=[push])
+_best = Loop(best_scalar, _best_reference, uses=[rice_length])
+put_rice = Loop(put_rice_scalar, _put_rice_reference, uses=[push])
 put_varied = Loop(_put_varied_scalar, _put_varied_reference, uses=[push])
 _get_runs = Loop(_get_runs_scalar, _get_runs_reference)
 _get_low = Loop(_get_low_scalar, _get_low_reference, uses=[bits_at])

@@ -93,7 +93,7 @@ def _counted_reference(
     sums[:] = np.maximum(tail[:-1] - tail[1:], np.diff(edges) * at[1:] ** power) / top**power
 
 
-def _norms_scalar(counts, smallest, largest, edges, power, reserve, norms):  # type: ignore[no-untyped-def]
+def norms_scalar(counts, smallest, largest, edges, power, reserve, norms):  # type: ignore[no-untyped-def]
     tops, sums, total = np.empty(len(norms)), np.empty(len(norms)), 0.0
     _counted_scalar(counts, smallest, largest, edges, power, tops, sums)
     for block in range(len(norms)):
@@ -138,5 +138,5 @@ def _sorted_reference(magnitude: np.ndarray, edges: np.ndarray, power: int, tops
 
 
 _counted = Loop(_counted_scalar, _counted_reference, uses=[mean_power])
-_norms = Loop(_norms_scalar, _norms_reference, uses=[_counted_scalar])
+_norms = Loop(norms_scalar, _norms_reference, uses=[_counted_scalar])
 _sorted = Loop(_sorted_scalar, _sorted_reference)

@@ -13,12 +13,12 @@ from torch import Tensor
 
 from telegrad.errors import NonFiniteError
 from telegrad.kernels.bins import bins_of
-from telegrad.kernels.blocks import _norms_scalar, block_norms
+from telegrad.kernels.blocks import block_norms, norms_scalar
 from telegrad.kernels.compiled import ONE_CHUNK, Loop
 from telegrad.kernels.device import on_gpu
 from telegrad.kernels.keys import first_bits
-from telegrad.kernels.laws import _draw_scalar, _proportional_scalar, draw, proportional
-from telegrad.kernels.selection import SMALL, MagnitudeHistogram, _counts_scalar, _window_scalar, common_from
+from telegrad.kernels.laws import draw, draw_scalar, proportional, proportional_scalar
+from telegrad.kernels.selection import SMALL, MagnitudeHistogram, common_from, counts_scalar, window_scalar
 
 __all__ = ["drawn_block"]
 
@@ -44,16 +44,16 @@ def _drawn_scalar(  # type: ignore[no-untyped-def]
     v, width, infinite, smallest, largest, edges, power, reserve, least, common, u
 ):
     nothing = (0, 0.0, np.empty(0, dtype=np.int64), np.empty(0, dtype=np.float64))
-    counts, top = _counts_scalar(v, width, infinite)
+    counts, top = counts_scalar(v, width, infinite)
     if top < 0 or largest[top] < least:
         return nothing
     norms = np.empty(len(edges) - 1)
     law = np.empty(len(norms))
-    _norms_scalar(counts[0], smallest, largest, edges, power, reserve, norms)
-    _proportional_scalar(norms, law)
-    level = _draw_scalar(law, u)
+    norms_scalar(counts[0], smallest, largest, edges, power, reserve, norms)
+    proportional_scalar(norms, law)
+    level = draw_scalar(law, u)
     keys, mask, start, stop = v.view(np.int32), np.int32(0x7FFFFFFF), edges[level - 1], edges[level]
-    index = _window_scalar(keys, mask, 31 - width, counts[0], top, start, stop, common)
+    index = window_scalar(keys, mask, 31 - width, counts[0], top, start, stop, common)
     if len(index) == 0:
         return nothing
     values, weight = np.empty(len(index), dtype=np.float64), 1 / law[level - 1]
@@ -91,5 +91,5 @@ def _drawn_reference(
 _drawn = Loop(
     _drawn_scalar,
     _drawn_reference,
-    uses=[_counts_scalar, _norms_scalar, _proportional_scalar, _draw_scalar, _window_scalar],
+    uses=[counts_scalar, norms_scalar, proportional_scalar, draw_scalar, window_scalar],
 )

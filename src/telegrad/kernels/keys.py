@@ -119,7 +119,7 @@ def _summed(parts: list[np.ndarray]) -> np.ndarray:
     return total
 
 
-def _count_scalar(keys, mask, shift, counts):  # type: ignore[no-untyped-def]
+def count_scalar(keys, mask, shift, counts):  # type: ignore[no-untyped-def]
     """Four rows of counts where there are many keys: adding to one place over and over waits for itself."""
     n = len(keys)
     if len(counts) == 1:
@@ -155,7 +155,7 @@ def _count_within_reference(keys: np.ndarray, mask: Any, low: int, high: int, sh
     counts[0] += np.bincount((inside - low) >> shift, minlength=counts.shape[1])
 
 
-def _count_with_offsets_scalar(keys, mask, shift, low, totals):  # type: ignore[no-untyped-def]
+def count_with_offsets_scalar(keys, mask, shift, low, totals):  # type: ignore[no-untyped-def]
     n, last = len(keys), len(totals) - 1
     whole = n // 2 * 2
     for i in range(0, whole, 2):
@@ -173,14 +173,14 @@ def _count_with_offsets_scalar(keys, mask, shift, low, totals):  # type: ignore[
         totals[0, key >> shift, 1] += key & low
 
 
-def _count_with_offsets_reference(keys: np.ndarray, mask: Any, shift: Any, low: Any, totals: np.ndarray) -> None:
+def count_with_offsets_reference(keys: np.ndarray, mask: Any, shift: Any, low: Any, totals: np.ndarray) -> None:
     plain = (keys & mask).astype(np.int64)
     bins, below = plain >> int(shift), plain & int(low)
     totals[0, :, 0] += np.bincount(bins, minlength=totals.shape[1])
     np.add.at(totals[0, :, 1], bins, below)
 
 
-def _collect_scalar(keys, mask, low, high, start, where, found):  # type: ignore[no-untyped-def]
+def collect_scalar(keys, mask, low, high, start, where, found):  # type: ignore[no-untyped-def]
     """Mark a block without a branch, then look at its marks eight at a time: most entries are not wanted.
 
     It never writes beyond `where`, even where the tensor is changed by others meanwhile.
@@ -234,8 +234,8 @@ def _collect_ties_reference(keys: np.ndarray, mask: Any, key: int, first: int, w
     where[:] = np.flatnonzero((keys & mask) == key)[first : first + len(where)]
 
 
-_count = Loop(_count_scalar, _count_reference)
+_count = Loop(count_scalar, _count_reference)
 _count_within = Loop(_count_within_scalar, _count_within_reference)
-_count_with_offsets = Loop(_count_with_offsets_scalar, _count_with_offsets_reference)
-_collect = Loop(_collect_scalar, _collect_reference)
+_count_with_offsets = Loop(count_with_offsets_scalar, count_with_offsets_reference)
+_collect = Loop(collect_scalar, _collect_reference)
 _collect_ties = Loop(_collect_ties_scalar, _collect_ties_reference)

@@ -20,7 +20,7 @@ def proportional(weights: np.ndarray) -> np.ndarray:
     return law
 
 
-def _proportional_scalar(weights, law):  # type: ignore[no-untyped-def]
+def proportional_scalar(weights, law):  # type: ignore[no-untyped-def]
     largest, total = 0.0, 0.0
     for level in range(len(weights)):
         largest = max(largest, weights[level])
@@ -51,7 +51,7 @@ def draw(law: np.ndarray, u: float) -> int:
     return int(_draw(law, u))
 
 
-def _draw_scalar(law, u):  # type: ignore[no-untyped-def]
+def draw_scalar(law, u):  # type: ignore[no-untyped-def]
     total = 0.0
     for level in range(len(law)):
         total += law[level]
@@ -73,5 +73,5 @@ def _draw_reference(law: np.ndarray, u: float) -> int:
     return level + 1
 
 
-_proportional = Loop(_proportional_scalar, _proportional_reference)
-_draw = Loop(_draw_scalar, _draw_reference)
+_proportional = Loop(proportional_scalar, _proportional_reference)
+_draw = Loop(draw_scalar, _draw_reference)

@@ -17,7 +17,7 @@ from telegrad.errors import NonFiniteError
 from telegrad.kernels.bins import bins_of
 from telegrad.kernels.compiled import ONE_CHUNK, Loop
 from telegrad.kernels.device import on_gpu
-from telegrad.kernels.keys import _collect_scalar, _count_scalar, first_bits, keys_of
+from telegrad.kernels.keys import collect_scalar, count_scalar, first_bits, keys_of
 from telegrad.kernels.reference import descending_order
 from telegrad.kernels.thresholds import bin_sum, threshold_bin
 
@@ -255,7 +255,7 @@ def _trim_reference(
     return len(chosen)
 
 
-def _window_scalar(keys, mask, shift, counts, last, start, stop, common):  # type: ignore[no-untyped-def]
+def window_scalar(keys, mask, shift, counts, last, start, stop, common):  # type: ignore[no-untyped-def]
     """The indices of the entries of ranks start … stop − 1, increasing: all steps in one call, for short vectors. None
     where a bin at an end has more than `common` entries.
     """
@@ -265,7 +265,7 @@ def _window_scalar(keys, mask, shift, counts, last, start, stop, common):  # typ
         return np.empty(0, dtype=np.int64)
     low, high, room = lower << shift, ((upper + 1) << shift) - 1, over - above + counts[lower] + 1
     where, found = np.empty(room, dtype=np.int64), np.empty(room, dtype=keys.dtype)
-    n = _collect_scalar(keys, mask, low, high, 0, where, found)
+    n = collect_scalar(keys, mask, low, high, 0, where, found)
     bottom = low + (1 << shift) - 1
     n = _trim_scalar(where[:n], found[:n], upper << shift, high, start - above, low, bottom, stop - over)
     return where[:n]
@@ -280,22 +280,22 @@ def _window_reference(
     return np.sort(np.argsort(-(keys & mask).astype(np.int64), kind="stable")[start:stop])
 
 
-def _counts_scalar(v, width, infinite):  # type: ignore[no-untyped-def]
+def counts_scalar(v, width, infinite):  # type: ignore[no-untyped-def]
     """The histogram of float32 numbers, shape (1, 2^width), and its last bin that is not empty; −1 for that where there
     is NaN or infinity.
     """
     counts = np.zeros((1, 1 << width), dtype=np.int64)
-    _count_scalar(v.view(np.uint32), np.uint32(0x7FFFFFFF), np.uint32(31 - width), counts)
+    count_scalar(v.view(np.uint32), np.uint32(0x7FFFFFFF), np.uint32(31 - width), counts)
     top = _place_scalar(counts[0], len(counts[0]) - 1, 0)[0]
     return counts, top if top < infinite else -1
 
 
 def _largest_scalar(v, width, infinite, k, common):  # type: ignore[no-untyped-def]
     """`largest_entries` of a short float32 vector in one call; none where `MagnitudeHistogram` must look closer."""
-    counts, top = _counts_scalar(v, width, infinite)
+    counts, top = counts_scalar(v, width, infinite)
     if top < 0:
         return np.empty(0, dtype=np.int64)
-    return _window_scalar(v.view(np.int32), np.int32(0x7FFFFFFF), 31 - width, counts[0], top, 0, k, common)
+    return window_scalar(v.view(np.int32), np.int32(0x7FFFFFFF), 31 - width, counts[0], top, 0, k, common)
 
 
 def _largest_reference(v: np.ndarray, width: int, infinite: int, k: int, common: int) -> np.ndarray:
@@ -306,5 +306,5 @@ def _largest_reference(v: np.ndarray, width: int, infinite: int, k: int, common:
 
 _place = Loop(_place_scalar, _place_reference)
 _trim = Loop(_trim_scalar, _trim_reference, uses=[limit_of])
-_window = Loop(_window_scalar, _window_reference, uses=[_place_scalar, _collect_scalar, _trim_scalar])
-_largest = Loop(_largest_scalar, _largest_reference, uses=[_counts_scalar, _window_scalar])
+_window = Loop(window_scalar, _window_reference, uses=[_place_scalar, collect_scalar, _trim_scalar])
+_largest = Loop(_largest_scalar, _largest_reference, uses=[counts_scalar, window_scalar])

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from telegrad.kernels.bit_streams import _best_scalar, _put_rice_scalar, best_rice, put_rice
+from telegrad.kernels.bit_streams import best_rice, best_scalar, put_rice, put_rice_scalar
 from telegrad.kernels.compiled import Loop
-from telegrad.kernels.symbols import _fix_scalar, fixed_width
+from telegrad.kernels.symbols import fix_scalar, fixed_width
 
 __all__ = ["packed_shortest"]
 
@@ -20,17 +20,17 @@ def packed_shortest(values: np.ndarray) -> tuple[int, int, bytes, int]:
 
 
 def _pack_scalar(values):  # type: ignore[no-untyped-def]
-    b, length, largest = _best_scalar(values)
+    b, length, largest = best_scalar(values)
     width = 0
     while largest >> width:
         width += 1
     if length < width * len(values):
         out = np.zeros((length + 7) // 8, dtype=np.uint8)
-        _put_rice_scalar(values, b, out)
+        put_rice_scalar(values, b, out)
         return b, length, largest, out
     out = np.zeros((width * len(values) + 7) // 8, dtype=np.uint8)
     if width > 0:
-        _fix_scalar(values, width, out)
+        fix_scalar(values, width, out)
     return -1, width * len(values), largest, out
 
 
@@ -44,4 +44,4 @@ def _pack_reference(values: np.ndarray) -> tuple[int, int, int, np.ndarray]:
     return -1, width * len(values), largest, fixed_width(values, width)
 
 
-_pack = Loop(_pack_scalar, _pack_reference, uses=[_best_scalar, _put_rice_scalar, _fix_scalar])
+_pack = Loop(_pack_scalar, _pack_reference, uses=[best_scalar, put_rice_scalar, fix_scalar])

@@ -152,7 +152,7 @@ def unfolded(values: np.ndarray) -> np.ndarray:
     return out
 
 
-def _fix_scalar(values: Any, width: int, out: Any) -> None:
+def fix_scalar(values: Any, width: int, out: Any) -> None:
     # `filled` bits, fewer than 8, wait for their byte; wide integers go in two parts.
     waiting: Any = 0
     filled, at = 0, 0
@@ -236,5 +236,5 @@ _join = Loop(_join_scalar, _join_reference)
 _part = Loop(_part_scalar, _part_reference)
 _fold = Loop(_fold_scalar, _fold_reference)
 _unfold = Loop(_unfold_scalar, _unfold_reference)
-_fix = Loop(_fix_scalar, _fix_reference)
+_fix = Loop(fix_scalar, _fix_reference)
 _unfix = Loop(_unfix_scalar, _unfix_reference)

@@ -9,7 +9,7 @@ from torch import Tensor
 from telegrad.kernels.bins import bins_of
 from telegrad.kernels.compiled import ONE_CHUNK, Loop
 from telegrad.kernels.device import on_gpu
-from telegrad.kernels.keys import _count_with_offsets_reference, _count_with_offsets_scalar
+from telegrad.kernels.keys import count_with_offsets_reference, count_with_offsets_scalar
 
 __all__ = ["UNKNOWN", "bin_sum", "short_threshold", "threshold_bin", "threshold_from"]
 
@@ -90,7 +90,7 @@ def short_threshold(v: Tensor, k: float) -> float:
 def _short_scalar(v, width, infinite, smallest, largest, steps, k):  # type: ignore[no-untyped-def]
     totals, shift = np.zeros((1, 1 << width, 2), dtype=np.int64), np.uint32(31 - width)
     low = np.uint32((1 << (31 - width)) - 1)
-    _count_with_offsets_scalar(v.view(np.uint32), np.uint32(0x7FFFFFFF), shift, low, totals)
+    count_with_offsets_scalar(v.view(np.uint32), np.uint32(0x7FFFFFFF), shift, low, totals)
     counts, offsets = totals[0, :, 0], totals[0, :, 1]
     for b in range(infinite, len(counts)):
         if counts[b] > 0:
@@ -104,7 +104,7 @@ def _short_reference(
 ) -> float:
     totals, shift = np.zeros((1, 1 << width, 2), dtype=np.int64), np.uint32(31 - width)
     low = np.uint32((1 << (31 - width)) - 1)
-    _count_with_offsets_reference(v.view(np.uint32), np.uint32(0x7FFFFFFF), shift, low, totals)
+    count_with_offsets_reference(v.view(np.uint32), np.uint32(0x7FFFFFFF), shift, low, totals)
     counts, offsets = totals[0, :, 0], totals[0, :, 1]
     if counts[infinite:].any():
         return UNKNOWN
@@ -113,4 +113,4 @@ def _short_reference(
 
 
 _threshold = Loop(_threshold_scalar, _threshold_reference, uses=[bin_sum])
-_short = Loop(_short_scalar, _short_reference, uses=[_count_with_offsets_scalar, _threshold_scalar, threshold_from])
+_short = Loop(_short_scalar, _short_reference, uses=[count_with_offsets_scalar, _threshold_scalar, threshold_from])

@@ -71,7 +71,7 @@ VECTORS: dict[str, Callable[[Tensor], Tensor]] = {
 }
 """Laws of the entries, made from normal ones; the fifth power of a normal number has a kurtosis of 700."""
 
-_LEAST_SECONDS = 1e-3  # of one timing: short calls are repeated within it
+_LEAST_SECONDS = 5e-3  # of one timing: short calls are repeated within it
 _SLOW = 2.0  # seconds: calls that take longer are timed twice only
 
 
