@@ -160,3 +160,19 @@ def test_laws_are_proportional_and_leave_out_what_would_overflow():
         assert level == laws._draw.reference(law, u)
         assert law[: level - 1].sum() <= u + 1e-12 <= law[:level].sum() + 2e-12
         assert law[level - 1] > 0
+
+
+@pytest.mark.parametrize("dtype", [np.int8, np.int16, np.int64])
+def test_signs_apart_from_what_follows(dtype):
+    least = int(np.iinfo(dtype).min)
+    symbols = np.array(
+        [1, -1, 3, -127, 127, least + 1, 2, -1, -1] + ([least] if dtype != np.int64 else []), dtype=dtype
+    )
+    bits, rest = signs.signs_apart(symbols)
+    assert np.unpackbits(bits, count=len(symbols)).tolist() == [int(symbol < 0) for symbol in symbols]
+    assert rest.tolist() == [abs(int(symbol)) - 1 for symbol in symbols]
+    other = np.zeros_like(bits), np.empty_like(rest)
+    signs._apart.reference(symbols, *other)
+    assert np.array_equal(other[0], bits)
+    assert np.array_equal(other[1], rest)
+    assert len(signs.signs_apart(symbols[:0])[0]) == 0

@@ -11,11 +11,10 @@ from torch import Tensor
 from telegrad.compressors.base import Compressor, Encoded
 from telegrad.compressors.coding import Coding, coding_omega, coding_variance, nonzero_term
 from telegrad.kernels.reference import sorted_descending
-from telegrad.kernels.scatter import taken
+from telegrad.kernels.scatter import taken_times
 from telegrad.random import Key
 from telegrad.spec import Amount, check_amount, register, resolve_amount
 from telegrad.wire.positions import Subset
-from telegrad.wire.values import Floats
 
 __all__ = ["RandK"]
 
@@ -59,8 +58,8 @@ class RandK(Compressor):
         d = v.numel()
         k = resolve_amount(self, "k", d)
         positions = Subset(d, k, key.fold(role="subset").to_int())
-        chosen = Floats(taken(v, positions.indices())).scaled(d / k if self.scaled else 1.0)
-        return Encoded((nonzero_term(positions, chosen.value, self.values, v.dtype, key),))
+        chosen = taken_times(v, positions.indices(), d / k if self.scaled else 1.0)
+        return Encoded((nonzero_term(positions, chosen, self.values, v.dtype, key),))
 
     def _mean(self, v: Tensor) -> Tensor:
         return v.double() * (1.0 if self.scaled else resolve_amount(self, "k", len(v)) / len(v))

@@ -49,7 +49,7 @@ class TopK(Compressor):
         return max(0.0, k / d * (1 - (coding_omega(k, self.values) if self.random else 0.0)))
 
     def on_gpu(self, v: Tensor) -> bool:
-        return len(v) >= SMALL
+        return v.numel() >= SMALL
 
     def checks(self, v: Tensor) -> bool:
         d = v.numel()

@@ -29,9 +29,9 @@ def narrowed(v: Tensor, dtype: torch.dtype, key: Key | None) -> Tensor:
         return round_to_dtype(v.double(), dtype, key.uniform(v.numel(), device=v.device).view(v.shape))
     # What has few enough bits for a shorter dtype has them for float32.
     wide = plain(v).astype(np.float64, copy=False)
-    out = np.empty(v.shape, dtype=np.float32)
-    _narrow(wide.reshape(-1), *uniform_source(key, v.numel()), *FORMATS[dtype], out.reshape(-1))
-    return torch.from_numpy(out).to(dtype)
+    out = np.empty(wide.size, dtype=np.float32)
+    _narrow(wide.reshape(-1), *uniform_source(key, wide.size), *FORMATS[dtype], out)
+    return torch.from_numpy(out).view(v.shape).to(dtype)
 
 
 def narrowed_number(value: float, dtype: torch.dtype, key: Key | None) -> float:

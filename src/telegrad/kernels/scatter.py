@@ -18,7 +18,7 @@ from telegrad.kernels.compiled import Loop, in_chunks
 from telegrad.kernels.device import with_gpu_form
 from telegrad.kernels.magnitudes import plain
 
-__all__ = ["add_at", "taken", "zeros"]
+__all__ = ["add_at", "taken", "taken_times", "zeros"]
 
 _RANGE = 1 << 17
 _PLAIN = (torch.float32, torch.float64)
@@ -40,6 +40,15 @@ def taken(v: Tensor, index: Tensor) -> Tensor:
     if v.is_cuda or v.dtype == torch.bfloat16:
         return v[index.to(v.device)].cpu()
     return torch.from_numpy((v.detach() if v.requires_grad else v).numpy()[index.numpy()])
+
+
+def taken_times(v: Tensor, index: Tensor, factor: float) -> Tensor:
+    """factor · v[index] in float64, on the CPU."""
+    if v.is_cuda or v.dtype not in _PLAIN:
+        return taken(v, index).double() * factor
+    out = np.empty(index.numel())
+    _take((v.detach() if v.requires_grad else v).numpy(), index.numpy(), factor, out)
+    return torch.from_numpy(out)
 
 
 @with_gpu_form("scatter")
@@ -73,6 +82,16 @@ def add_at(out: Tensor, parts: Sequence[tuple[Tensor, Tensor]], weight: float) -
         in_chunks(work, len(flat))
 
 
+def _take_scalar(v, index, factor, out):  # type: ignore[no-untyped-def]
+    for i in range(len(out)):
+        out[i] = np.float64(v[index[i]]) * factor
+
+
+def _take_reference(v: np.ndarray, index: np.ndarray, factor: float, out: np.ndarray) -> None:
+    with np.errstate(over="ignore"):  # an estimate that overflows is refused when it is encoded
+        np.multiply(v[index], factor, out=out, dtype=np.float64)
+
+
 def _add_scalar(out, index, numbers, start, stop, weight):  # type: ignore[no-untyped-def]
     for i in range(start, stop):
         out[np.uint64(index[i])] += weight * numbers[i]
@@ -83,3 +102,4 @@ def _add_reference(out: np.ndarray, index: np.ndarray, numbers: np.ndarray, star
 
 
 _add = Loop(_add_scalar, _add_reference)
+_take = Loop(_take_scalar, _take_reference)

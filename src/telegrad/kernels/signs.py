@@ -1,14 +1,15 @@
-"""Entries as signs: each kept with a probability proportional to its magnitude, in one call for what was selected."""
+"""Signs: of entries that are kept with a probability proportional to their magnitude, and apart from what follows."""
 
 from __future__ import annotations
 
 import numpy as np
 
 from telegrad.kernels.compiled import Loop
+from telegrad.kernels.symbols import UNSIGNED
 from telegrad.kernels.uniforms import uniform_at, uniform_source
 from telegrad.random import Key
 
-__all__ = ["LEAST", "signs_in_proportion"]
+__all__ = ["LEAST", "signs_apart", "signs_in_proportion"]
 
 LEAST = 2.0**-1022
 """The smallest float64 number with a leading one."""
@@ -48,4 +49,27 @@ def _signs_reference(
     return largest, which, np.sign(v[which]).astype(np.int8)
 
 
+def signs_apart(symbols: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(a bit each, set for the negative ones, in whole bytes, leading bit first; |symbol| − 1, in an unsigned type of
+    the same size, int64 for int64) of signed integers other than zero.
+    """
+    n = len(symbols)
+    bits, rest = np.zeros((n + 7) // 8, dtype=np.uint8), np.empty(n, UNSIGNED.get(symbols.dtype, symbols.dtype))
+    _apart(symbols, bits, rest)
+    return bits, rest
+
+
+def _apart_scalar(symbols, bits, rest):  # type: ignore[no-untyped-def]
+    for i in range(len(symbols)):
+        symbol = np.int64(symbols[i])
+        bits[i >> 3] |= np.uint8((symbol < 0) << (7 - (i & 7)))
+        rest[i] = abs(symbol) - 1
+
+
+def _apart_reference(symbols: np.ndarray, bits: np.ndarray, rest: np.ndarray) -> None:
+    bits[:] = np.packbits(symbols < 0)
+    rest[:] = np.abs(symbols.astype(np.int64)) - 1
+
+
+_apart = Loop(_apart_scalar, _apart_reference)
 _signs = Loop(_signs_scalar, _signs_reference, uses=[uniform_at])

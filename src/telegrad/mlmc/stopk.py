@@ -71,7 +71,7 @@ class SegmentedTopKLadder(Ladder):
         return inflation / float(fixed_law(sizes).min()) - 1
 
     def on_gpu(self, v: Tensor) -> bool:
-        return len(v) >= SMALL and v.dtype != torch.float64
+        return v.numel() >= SMALL and v.dtype != torch.float64
 
     def checks(self, v: Tensor) -> bool:
         return self.on_gpu(v)

@@ -12,9 +12,9 @@ from torch import Tensor
 
 from telegrad.kernels.magnitudes import plain
 from telegrad.kernels.rounding import times_steps
-from telegrad.kernels.symbols import UNSIGNED
+from telegrad.kernels.signs import signs_apart
 from telegrad.random import Key
-from telegrad.wire.bits import Reader, pack_bits
+from telegrad.wire.bits import Reader
 from telegrad.wire.integers import Integers
 from telegrad.wire.values.base import (
     Sizes,
@@ -53,7 +53,7 @@ class Grid(Values):
         return times_steps(self.symbol, torch.tensor([self.scale], dtype=torch.float64), max(1, self.n), dtype)
 
     def largest(self) -> float:
-        return (1 + self._beyond_one.largest) * abs(self.scale) if self.n else 0.0
+        return (1 + self._parts[1].largest) * abs(self.scale) if self.n else 0.0
 
     def scaled(self, factor: float) -> Grid:
         return Grid(self.symbol, self.scale * factor)
@@ -62,17 +62,18 @@ class Grid(Values):
         return Grid(self.symbol, round_scalar(self.scale, dtype, key))
 
     @cached_property
-    def _beyond_one(self) -> Integers:
-        magnitude = np.abs(plain(self.symbol))
-        # The magnitude of an int8's or int16's least number fits only the type without a sign.
-        return Integers(magnitude.view(UNSIGNED.get(magnitude.dtype, magnitude.dtype)) - 1)
+    def _parts(self) -> tuple[bytes, Integers]:
+        """The signs, packed, and the magnitudes beyond one."""
+        signs, beyond_one = signs_apart(plain(self.symbol))
+        return signs.tobytes(), Integers(beyond_one)
 
     def sizes(self, dtype: torch.dtype) -> Sizes:
-        return {"scale": scalar_nbytes(dtype), "sign": (self.n + 7) // 8, "value": self._beyond_one.nbytes}
+        signs, beyond_one = self._parts
+        return {"scale": scalar_nbytes(dtype), "sign": len(signs), "value": beyond_one.nbytes}
 
     def write(self, dtype: torch.dtype) -> bytes:
-        signs = pack_bits(plain(self.symbol) < 0)
-        return pack_scalar(self.scale, dtype) + signs + self._beyond_one.write()
+        signs, beyond_one = self._parts
+        return pack_scalar(self.scale, dtype) + signs + beyond_one.write()
 
     @classmethod
     def read(cls, reader: Reader, n: int, dtype: torch.dtype) -> Grid:
