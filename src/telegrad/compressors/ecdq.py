@@ -85,7 +85,7 @@ class ECDQ(Compressor):
         tolerance = 1e-4 * d
         middle = _solve(lambda at: law.nbits(math.exp(at)) - target, low, high, tolerance)
         # The law is coarse: what it says of itself is corrected by what it costs the entries, near the solution.
-        goal = target - law.nbits(math.exp(middle), true=True) + law.nbits(math.exp(middle))
+        goal = target - law.true_nbits(math.exp(middle)) + law.nbits(math.exp(middle))
         near = max(low, middle - 0.3), min(high, middle + 0.3)
         middle = _solve(lambda at: law.nbits(math.exp(at)) - goal, *near, tolerance)
         return round_scalar(math.exp(middle), v.dtype, None) or 2.0**-149
@@ -145,6 +145,7 @@ class _Law:
             raise not_finite(v)
         self.fine = magnitude_histogram(v, self.top)
         self.counts = self.fine.reshape(-1, 4).sum(1)
+        self._known: dict[float, float] = {}
 
     def in_steps(self, step: float) -> tuple[float, np.ndarray]:
         """(the largest magnitude in steps, rounded up to float32; the counts, to four bits).
@@ -158,8 +159,17 @@ class _Law:
         counts = np.append(self.counts[: size - 1], self.counts[size - 1 :].sum())
         return ratio, counted(bucket_of(counts))
 
-    def nbits(self, step: float, true: bool = False) -> float:
-        """The expected length of the symbols and of the law."""
+    def nbits(self, step: float) -> float:
+        """The expected length of the symbols and of the law, were the entries spread as the law says."""
+        if step not in self._known:  # a solver asks for the same ends again
+            self._known[step] = self._nbits(step, None)
+        return self._known[step]
+
+    def true_nbits(self, step: float) -> float:
+        """The same of the entries as they are spread."""
+        return self._nbits(step, self.fine)
+
+    def _nbits(self, step: float, true: np.ndarray | None) -> float:
         ratio, counts = self.in_steps(step)
-        each = expected_bits(ratio, counts, shortest_bits(self.d), self.fine if true else None)
+        each = expected_bits(ratio, counts, shortest_bits(self.d), true)
         return self.d * each + 8 * Integers(bucket_of(counts)).nbytes
