@@ -9,7 +9,15 @@ from hypothesis import given
 
 from telegrad.kernels import bit_streams, compiled
 from telegrad.kernels import gaps as gap_kernels
-from telegrad.kernels.bit_streams import best_rice, get_rice, get_varied, put_rice, put_varied, rice_nbits
+from telegrad.kernels.bit_streams import (
+    best_rice,
+    get_rice,
+    get_varied,
+    packed_rice,
+    packed_varied,
+    rice_lengths,
+    rice_nbits,
+)
 from telegrad.kernels.gaps import bucketed, places, raw_bits, widths_of
 
 
@@ -28,12 +36,9 @@ def test_rice_codes_are_the_same_in_both_forms(values, above, padding):
     array = np.array(values, dtype=np.int64)
     b = min(31, max(0, int(array.max()).bit_length() - above))
     array &= (64 << b) - 1  # no endless runs
-    nbits, streams = rice_nbits(array, b), []
-    for put in (put_rice, put_rice.reference):
-        out = np.zeros((nbits + 7) // 8, dtype=np.uint8)
-        put(array, b, out)
-        streams.append(out)
+    nbits, streams = rice_nbits(array, b), [packed_rice(array, b), bit_streams._pack_rice.reference(array, b)]
     assert np.array_equal(*streams)
+    assert len(streams[0]) == (nbits + 7) // 8
     whole = np.concatenate([streams[0], np.full(padding, 255, dtype=np.uint8)])
     for form in FORMS:
         with form():
@@ -50,6 +55,15 @@ def test_the_best_parameter_is_the_same_in_both_forms(values):
     assert bit_streams._best(array) == bit_streams._best.reference(array) == best_rice(array)
 
 
+@given(st.lists(st.integers(0, 700), min_size=1, max_size=60))
+def test_lengths_of_rice_codes_follow_from_counts(values):
+    array = np.array(values)
+    lengths, reference = rice_lengths(np.bincount(array), 6), np.empty(7, dtype=np.int64)
+    assert lengths.tolist() == [rice_nbits(array, b) for b in range(7)]
+    bit_streams._lengths.reference(np.bincount(array), reference)
+    assert np.array_equal(reference, lengths)
+
+
 @pytest.mark.parametrize("n", [2, 9])
 def test_a_rice_code_that_ends_too_early_is_noticed(n):
     for form in FORMS:
@@ -61,12 +75,9 @@ def test_a_rice_code_that_ends_too_early_is_noticed(n):
 def test_streams_of_varying_width_are_the_same_in_both_forms(pairs):
     widths = np.array([width for width, _ in pairs], dtype=np.int64)
     values = np.array([value & ((1 << width) - 1) for width, value in pairs], dtype=np.int64)
-    streams = []
-    for put in (put_varied, put_varied.reference):
-        out = np.zeros((int(widths.sum()) + 7) // 8, dtype=np.uint8)
-        put(values, widths, out)
-        streams.append(out)
+    streams = [packed_varied(values, widths), bit_streams._pack_varied.reference(values, widths)]
     assert np.array_equal(*streams)
+    assert len(streams[0]) == (int(widths.sum()) + 7) // 8
     for form in FORMS:
         with form():
             back = np.zeros(len(values), dtype=np.int64)
@@ -92,8 +103,7 @@ def test_a_gap_lies_in_its_bucket(gaps):
 def test_places_come_back_from_the_buckets_of_their_gaps(gaps, spare):
     array = np.array(gaps, dtype=np.int64)
     buckets, widths = bucketed(array)
-    index, data = np.cumsum(array + 1) - 1, np.zeros((int(widths.sum()) + 7) // 8, dtype=np.uint8)
-    put_varied(array & ((1 << widths) - 1), widths, data)
+    index, data = np.cumsum(array + 1) - 1, packed_varied(array & ((1 << widths) - 1), widths)
     d, buckets = int(index[-1]) + 1 + spare, buckets.astype(np.uint8)
     for form in FORMS:
         with form():

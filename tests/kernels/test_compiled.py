@@ -1,6 +1,8 @@
 """Sharing loops out over threads."""
 
+import importlib
 import os
+import sys
 import threading
 
 import pytest
@@ -89,3 +91,21 @@ def test_without_numba_the_reference_runs_and_that_is_said(monkeypatch):
             assert Loop(lambda: "compiled", lambda: "reference")() == "reference"
     finally:
         compiled._numba.cache_clear()
+
+
+def test_what_is_cached_is_out_of_date_when_a_helper_in_another_file_changes(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "loops_of_this_test.py").write_text(
+        "from helpers_of_this_test import helped\n\n\ndef scalar(x):\n    return helped(x)\n"
+    )
+
+    def answer(body):
+        (tmp_path / "helpers_of_this_test.py").write_text(f"def helped(x):\n    return {body}\n")
+        for name in ("loops_of_this_test", "helpers_of_this_test"):
+            sys.modules.pop(name, None)
+        importlib.invalidate_caches()
+        loops = importlib.import_module("loops_of_this_test")
+        return Loop(loops.scalar, loops.scalar, uses=[loops.helped])(20)
+
+    assert answer("x + 1") == 21
+    assert answer("x * 2 + 1") == 41

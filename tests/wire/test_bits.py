@@ -32,7 +32,7 @@ def test_fixed_width_integers_come_back(width, data):
 @given(st.lists(st.integers(0, 3000), max_size=60), st.integers(4, 31))
 def test_rice_codes_come_back(values, b):
     array = np.array(values, dtype=np.int64)
-    packed = pack_rice(array, b, rice_nbits(array, b))
+    packed = pack_rice(array, b)
     assert len(packed) == (rice_nbits(array, b) + 7) // 8
     reader = Reader(packed + b"\xff")
     assert unpack_rice(reader, len(values), b).tolist() == values

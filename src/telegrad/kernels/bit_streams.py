@@ -11,20 +11,28 @@ import numpy as np
 
 from telegrad.kernels.compiled import Loop
 
-__all__ = ["best_rice", "bits_at", "get_rice", "get_varied", "put_rice", "put_varied", "rice_nbits", "words_of"]
+__all__ = [
+    *("best_rice", "bits_at", "get_rice", "get_varied", "packed_rice", "packed_varied"),
+    *("rice_lengths", "rice_nbits", "words_of"),
+]
 
 _LARGEST_PARAMETER = 31
-_1, _6, _63 = np.uint64(1), np.uint64(6), np.uint64(63)
+_0, _1, _3, _6, _7 = np.uint64(0), np.uint64(1), np.uint64(3), np.uint64(6), np.uint64(7)
+_56, _63 = np.uint64(56), np.uint64(63)
+
+
+_ROOM = 8  # bytes behind a stream: whole words are written, whatever has still to come
 
 
 def push(out, at, fill, waiting, value, width):  # type: ignore[no-untyped-def]
-    """`value`, of up to 56 bits, behind the `fill` bits that wait for their byte; whole bytes go to `out`."""
-    waiting, fill = (waiting << width) | value, fill + width
-    while fill >= 8:
-        fill -= 8
-        out[at] = (waiting >> fill) & 255
-        at += 1
-    return at, fill, waiting & ((1 << fill) - 1)
+    """`value`, of up to 56 bits, behind the `fill` < 8 bits that wait in the leading ones of `waiting`, to `out` from
+    byte number `at` on; all but `out` uint64. No branch to mispredict: eight bytes are written in any case.
+    """
+    waiting |= value << _1 << (_63 - fill - width)
+    for k in range(8):
+        out[at + np.uint64(k)] = np.uint8(waiting >> np.uint64(56 - 8 * k))
+    fill += width
+    return at + (fill >> _3), fill & _7, waiting << (fill & _56)
 
 
 def words_of(data: np.ndarray) -> np.ndarray:
@@ -92,33 +100,59 @@ def best_rice(values: np.ndarray) -> tuple[int, int, int]:
     return _best(values) if len(values) else (0, 0, 0)
 
 
-def put_rice_scalar(values, b, out):  # type: ignore[no-untyped-def]
-    """The Rice code of `values` to the zero bytes `out`."""
-    bit = 0
+def rice_lengths(counts: np.ndarray, last: int) -> np.ndarray:
+    """The lengths in bits, int64, of the Rice codes with parameters 0 … last of a stream whose integers occur `counts`
+    times.
+    """
+    lengths = np.empty(last + 1, dtype=np.int64)
+    _lengths(counts, lengths)
+    return lengths
+
+
+def _lengths_scalar(counts, lengths):  # type: ignore[no-untyped-def]
+    for b in range(len(lengths)):
+        total = 0
+        for value in range(len(counts)):
+            total += counts[value] * ((value >> b) + b + 1)
+        lengths[b] = total
+
+
+def _lengths_reference(counts: np.ndarray, lengths: np.ndarray) -> None:
+    for b in range(len(lengths)):
+        lengths[b] = int(counts @ ((np.arange(len(counts)) >> b) + b + 1))
+
+
+def packed_rice(values: np.ndarray, b: int) -> np.ndarray:
+    """The Rice code of non-negative int64 `values`, in whole bytes padded with zeros, uint8."""
+    packed: np.ndarray = _pack_rice(values, b)
+    return packed
+
+
+def pack_rice_scalar(values, b):  # type: ignore[no-untyped-def]
+    nbytes = (rice_length(values, b) + 7) >> 3
+    out, bit = np.zeros(nbytes + _ROOM, dtype=np.uint8), 0
     for i in range(len(values)):
         bit += values[i] >> b
         out[bit >> 3] |= np.uint8(128) >> np.uint8(bit & 7)
         bit += 1
-    if b == 0:
-        return
-    at, fill = bit >> 3, bit & 7
-    waiting = np.int64(out[at]) >> (8 - fill) if fill else np.int64(0)
-    for i in range(len(values)):
-        at, fill, waiting = push(out, at, fill, waiting, values[i] & ((1 << b) - 1), b)
-    if fill:
-        out[at] = (waiting << (8 - fill)) & 255
+    if b > 0:
+        at, fill = np.uint64(bit >> 3), np.uint64(bit & 7)
+        waiting, width = np.uint64(out[at]) << _56, np.uint64(b)
+        for i in range(len(values)):
+            at, fill, waiting = push(out, at, fill, waiting, np.uint64(values[i] & ((1 << b) - 1)), width)
+    return out[:nbytes]
 
 
-def _put_rice_reference(values: np.ndarray, b: int, out: np.ndarray) -> None:
+def _pack_rice_reference(values: np.ndarray, b: int) -> np.ndarray:
     ends = np.cumsum((values >> b) + 1)
     unary = np.zeros(ends[-1] if len(ends) else 0, dtype=np.uint8)
     unary[ends - 1] = 1
     low = (values[:, None] >> np.arange(b - 1, -1, -1)) & 1
-    out[:] = np.packbits(np.concatenate([unary, low.astype(np.uint8).reshape(-1)]))
+    return np.packbits(np.concatenate([unary, low.astype(np.uint8).reshape(-1)]))
 
 
 def get_rice(data: np.ndarray, b: int, out: np.ndarray) -> int:
-    """The inverse of `put_rice`: `out` (int64) from `data`, and how many bits it takes; −1 where a run has no end.
+    """The inverse of `packed_rice`: `out` (int64) from `data`, and how many bits it takes; −1 where a run has no end.
     Where they are more than there are, only the unary parts are read.
     """
     first = int(_get_runs(data, out))
@@ -172,24 +206,29 @@ def _get_low_reference(words: np.ndarray, first: int, b: int, out: np.ndarray) -
     out[:] = out << b | bits_at(words, at.astype(np.uint64), np.uint64(b)).astype(np.int64)
 
 
-def _put_varied_scalar(values, widths, out):  # type: ignore[no-untyped-def]
-    """Each integer with its own width <= 56, to the zero bytes `out`."""
-    at, fill, waiting = 0, 0, np.int64(0)
+def packed_varied(values: np.ndarray, widths: np.ndarray) -> np.ndarray:
+    """Non-negative int64, each in its own number of bits (int64, up to 56), in whole bytes padded with zeros, uint8."""
+    packed: np.ndarray = _pack_varied(values, widths)
+    return packed
+
+
+def _pack_varied_scalar(values, widths):  # type: ignore[no-untyped-def]
+    nbytes = (widths.sum() + 7) >> 3
+    out, at, fill, waiting = np.empty(nbytes + _ROOM, dtype=np.uint8), _0, _0, _0
     for i in range(len(values)):
-        at, fill, waiting = push(out, at, fill, waiting, values[i], widths[i])
-    if fill:
-        out[at] = (waiting << (8 - fill)) & 255
+        at, fill, waiting = push(out, at, fill, waiting, np.uint64(values[i]), np.uint64(widths[i]))
+    return out[:nbytes]
 
 
-def _put_varied_reference(values: np.ndarray, widths: np.ndarray, out: np.ndarray) -> None:
+def _pack_varied_reference(values: np.ndarray, widths: np.ndarray) -> np.ndarray:
     # Bit number j of all bits belongs to value `owner[j]`, `below` places above that value's lowest.
     owner = np.repeat(np.arange(len(values)), widths)
     below = np.cumsum(widths)[owner] - 1 - np.arange(len(owner))
-    out[:] = np.packbits(((values[owner] >> below) & 1).astype(np.uint8))
+    return np.packbits(((values[owner] >> below) & 1).astype(np.uint8))
 
 
 def get_varied(data: np.ndarray, widths: np.ndarray, out: np.ndarray) -> None:
-    """The inverse of `put_varied`: `out` (int64), one integer for each of `widths`, of which `data` holds all."""
+    """The inverse of `packed_varied`: `out` (int64), one integer for each of `widths`, of which `data` holds all."""
     _get_varied(words_of(data), widths, out)
 
 
@@ -205,9 +244,10 @@ def _get_varied_reference(words: np.ndarray, widths: np.ndarray, out: np.ndarray
     out[:] = bits_at(words, (np.cumsum(widths) - widths).astype(np.uint64), widths.astype(np.uint64))
 
 
+_lengths = Loop(_lengths_scalar, _lengths_reference)
 _best = Loop(best_scalar, _best_reference, uses=[rice_length])
-put_rice = Loop(put_rice_scalar, _put_rice_reference, uses=[push])
-put_varied = Loop(_put_varied_scalar, _put_varied_reference, uses=[push])
+_pack_rice = Loop(pack_rice_scalar, _pack_rice_reference, uses=[rice_length, push])
+_pack_varied = Loop(_pack_varied_scalar, _pack_varied_reference, uses=[push])
 _get_runs = Loop(_get_runs_scalar, _get_runs_reference)
 _get_low = Loop(_get_low_scalar, _get_low_reference, uses=[bits_at])
 _get_varied = Loop(_get_varied_scalar, _get_varied_reference, uses=[bits_at])

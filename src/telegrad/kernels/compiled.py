@@ -8,12 +8,14 @@ communication threads, where numba's own threading layers are not.
 
 from __future__ import annotations
 
+import hashlib
 import os
 import threading
 import warnings
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache, partial
+from pathlib import Path
 from types import FunctionType
 from typing import Any, TypeVar
 
@@ -55,14 +57,28 @@ class Loop:
 
     def _linked(self, numba: Any) -> Any:
         """`scalar`, its names of helpers bound to what compiled code may call."""
-        return _bound(self.scalar, {helper.__name__: _helper(helper, numba) for helper in self.uses})
+        linked = _bound(self.scalar, {helper.__name__: _helper(helper, numba) for helper in self.uses})
+        if files := sorted({file for helper in self.uses for file in _files(helper)}):
+            # Numba looks at the loop's own file to tell whether what it has cached is up to date.
+            content = b"".join(Path(file).read_bytes() for file in files if Path(file).exists())
+            linked.__qualname__ += hashlib.blake2b(content, digest_size=8).hexdigest()
+        return linked
 
 
 def _helper(helper: Any, numba: Any) -> Any:
-    """A compiled helper; the plain functions that it calls in its turn are found by their names."""
-    called = {name: helper.__globals__.get(name) for name in helper.__code__.co_names}
-    plain = {name: _helper(one, numba) for name, one in called.items() if isinstance(one, FunctionType)}
-    return numba.njit(_bound(helper, plain))
+    """A compiled helper, bound to those that it calls in its turn."""
+    return numba.njit(_bound(helper, {name: _helper(one, numba) for name, one in _called(helper).items()}))
+
+
+def _called(helper: Any) -> dict[str, FunctionType]:
+    """The plain functions that a helper calls, found by their names."""
+    found = {name: helper.__globals__.get(name) for name in helper.__code__.co_names}
+    return {name: one for name, one in found.items() if isinstance(one, FunctionType)}
+
+
+def _files(helper: Any) -> set[str]:
+    """The source files of a helper and of those that it calls."""
+    return {helper.__code__.co_filename}.union(*(_files(one) for one in _called(helper).values()))
 
 
 def _bound(function: Any, names: dict[str, Any]) -> Any:

@@ -12,6 +12,8 @@ __all__ = ["LARGEST_BUCKET", "bucketed", "gaps_between", "places", "raw_bits", "
 LARGEST_BUCKET = 4 * 50
 """The last bucket that messages may name."""
 
+_TILE = 512
+
 
 def gaps_between(places: np.ndarray) -> np.ndarray:
     """How many integers lie between each of the increasing int64 `places` and the one before it, the first's −1."""
@@ -32,13 +34,16 @@ def _between_reference(places: np.ndarray, gaps: np.ndarray) -> None:
 
 
 def _bucket_scalar(gaps, buckets, widths):  # type: ignore[no-untyped-def]
-    for i in range(len(gaps)):
-        gap, width = gaps[i], 0
-        while gap > 7:
-            gap >>= 1
-            width += 1
-        buckets[i] = gap + 4 * width
-        widths[i] = width
+    # As floats, whose exponent is the integer's length less one: no loop over its bits.
+    real = np.empty(_TILE)
+    exponents = real.view(np.int64)
+    for low in range(0, len(gaps), _TILE):
+        part, bucket, width = gaps[low : low + _TILE], buckets[low : low + _TILE], widths[low : low + _TILE]
+        for i in range(len(part)):
+            real[i] = np.float64(part[i])
+        for i in range(len(part)):
+            width[i] = max((exponents[i] >> 52) - 1025, 0)
+            bucket[i] = (part[i] >> width[i]) + 4 * width[i]
 
 
 def _bucket_reference(gaps: np.ndarray, buckets: np.ndarray, widths: np.ndarray) -> None:

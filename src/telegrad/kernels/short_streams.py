@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from telegrad.kernels.bit_streams import best_rice, best_scalar, put_rice, put_rice_scalar
+from telegrad.kernels.bit_streams import best_rice, best_scalar, pack_rice_scalar, packed_rice
 from telegrad.kernels.compiled import Loop
 from telegrad.kernels.symbols import fix_scalar, fixed_width
 
@@ -25,9 +25,7 @@ def _pack_scalar(values):  # type: ignore[no-untyped-def]
     while largest >> width:
         width += 1
     if length < width * len(values):
-        out = np.zeros((length + 7) // 8, dtype=np.uint8)
-        put_rice_scalar(values, b, out)
-        return b, length, largest, out
+        return b, length, largest, pack_rice_scalar(values, b)
     out = np.zeros((width * len(values) + 7) // 8, dtype=np.uint8)
     if width > 0:
         fix_scalar(values, width, out)
@@ -38,10 +36,8 @@ def _pack_reference(values: np.ndarray) -> tuple[int, int, int, np.ndarray]:
     b, length, largest = best_rice(values)
     width = int(largest).bit_length()
     if length < width * len(values):
-        out = np.zeros((length + 7) // 8, dtype=np.uint8)
-        put_rice(values, b, out)
-        return b, length, largest, out
+        return b, length, largest, packed_rice(values, b)
     return -1, width * len(values), largest, fixed_width(values, width)
 
 
-_pack = Loop(_pack_scalar, _pack_reference, uses=[best_scalar, put_rice_scalar, fix_scalar])
+_pack = Loop(_pack_scalar, _pack_reference, uses=[best_scalar, pack_rice_scalar, fix_scalar])

@@ -45,12 +45,14 @@ def counted(values: np.ndarray, size: int) -> np.ndarray | None:
         return table.sum(0) if all(_count(part, table) for part in parts) else None
 
     tables = in_chunks(work, len(values))
-    counts = np.zeros(size, dtype=np.int64)
+    counts = tables[0] if len(tables) == 1 else np.zeros(size, dtype=np.int64)
     for table in tables:
         if table is None:
             return None
-        counts += table
-    return counts[: int(counts.nonzero()[0][-1]) + 1 if len(values) else 0]
+        if table is not counts:
+            counts += table
+    assert counts is not None
+    return counts[: size - int((counts[::-1] != 0).argmax()) if len(values) else 0]
 
 
 def _join_scalar(values: Any, base: int, group: int, out: Any) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from telegrad.errors import WireError
-from telegrad.kernels.bit_streams import get_rice, get_varied, put_rice, put_varied
+from telegrad.kernels.bit_streams import get_rice, get_varied, packed_rice, packed_varied
 from telegrad.kernels.symbols import fixed_width, from_fixed_width
 
 __all__ = [
@@ -124,9 +124,7 @@ def unpack_fixed(reader: Reader, n: int, width: int) -> np.ndarray:
 
 def pack_varied(values: np.ndarray, widths: np.ndarray) -> bytes:
     """Non-negative int64, each in its own number of bits (int64, up to 56)."""
-    out = np.zeros((int(widths.sum()) + 7) // 8, dtype=np.uint8)
-    put_varied(values, widths, out)
-    return out.tobytes()
+    return packed_varied(values, widths).tobytes()
 
 
 def unpack_varied(reader: Reader, widths: np.ndarray) -> np.ndarray:
@@ -136,11 +134,9 @@ def unpack_varied(reader: Reader, widths: np.ndarray) -> np.ndarray:
     return values
 
 
-def pack_rice(values: np.ndarray, b: int, nbits: int) -> bytes:
-    """The Rice code of non-negative int64 `values`, `nbits` long, padded to whole bytes."""
-    out = np.zeros((nbits + 7) // 8, dtype=np.uint8)
-    put_rice(values, b, out)
-    return out.tobytes()
+def pack_rice(values: np.ndarray, b: int) -> bytes:
+    """The Rice code of non-negative int64 `values`, padded to whole bytes."""
+    return packed_rice(values, b).tobytes()
 
 
 def unpack_rice(reader: Reader, n: int, b: int) -> np.ndarray:

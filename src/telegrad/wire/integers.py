@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from telegrad.errors import WireError
-from telegrad.kernels.bit_streams import best_rice
+from telegrad.kernels.bit_streams import best_rice, rice_lengths
 from telegrad.kernels.compiled import in_chunks
 from telegrad.kernels.gaps import LARGEST_BUCKET, bucketed, widths_of
 from telegrad.kernels.rans import PIECE, Decoder, Encoder, lanes_of
@@ -142,12 +142,12 @@ class Integers:
 
     def write(self) -> bytes:
         """The packed integers; their number is known from elsewhere in the message."""
-        form, nbits, coded, _ = self._form
+        form, _, coded, _ = self._form
         if coded is not None:
             return bytes([form]) + coded
         if form >= _FIXED:
             return bytes([form]) + pack_fixed(self._unsigned(), form - _FIXED)
-        return bytes([form]) + pack_rice(self._unsigned().astype(np.int64, copy=False), form, nbits)
+        return bytes([form]) + pack_rice(self._unsigned().astype(np.int64, copy=False), form)
 
     def _unsigned(self) -> np.ndarray:
         return folded(self.values) if self.values.dtype in (np.int8, np.int16) else self.values
@@ -194,12 +194,10 @@ def _unpack_buckets(reader: Reader, n: int) -> np.ndarray:
 
 def _best_rice_of(counts: np.ndarray) -> tuple[int, int]:
     """`best_rice` of a stream whose integers occur `counts` times."""
-    # Σ n >> b is how many integers are at least 2^b, 2 · 2^b, 3 · 2^b, …
-    least = counts[::-1].cumsum()[::-1]
     # From the first b on at which all shifts are zero, lengths grow.
-    last = min(12, (len(counts) - 1).bit_length())
-    lengths = [int(least[1 << b :: 1 << b].sum()) + int(least[0]) * (b + 1) for b in range(last + 1)]
-    return min(enumerate(lengths), key=lambda pair: pair[1])
+    lengths = rice_lengths(counts, min(12, (len(counts) - 1).bit_length()))
+    b = int(lengths.argmin())
+    return b, int(lengths[b])
 
 
 def _precision(n: int, alphabet: int) -> int:
