@@ -25,10 +25,11 @@ _ROOM = 8  # bytes behind a stream: whole words are written, whatever has still 
 
 
 def push(out, at, fill, waiting, value, width):  # type: ignore[no-untyped-def]
-    """`value`, of up to 56 bits, behind the `fill` < 8 bits that wait in the leading ones of `waiting`, to `out` from
-    byte number `at` on; all but `out` uint64. No branch to mispredict: eight bytes are written in any case.
+    """The low `width` <= 56 bits of `value` behind the `fill` < 8 bits that wait in the leading ones of `waiting`, to
+    `out` from byte number `at` on; all but `out` uint64. No branch to mispredict: eight bytes are written in any case.
     """
-    waiting |= value << _1 << (_63 - fill - width)
+    low = value & ((_1 << width) - _1)
+    waiting |= low << _1 << (_63 - fill - width)
     for k in range(8):
         out[at + np.uint64(k)] = np.uint8(waiting >> np.uint64(56 - 8 * k))
     fill += width
@@ -139,7 +140,7 @@ def pack_rice_scalar(values, b):  # type: ignore[no-untyped-def]
         at, fill = np.uint64(bit >> 3), np.uint64(bit & 7)
         waiting, width = np.uint64(out[at]) << _56, np.uint64(b)
         for i in range(len(values)):
-            at, fill, waiting = push(out, at, fill, waiting, np.uint64(values[i] & ((1 << b) - 1)), width)
+            at, fill, waiting = push(out, at, fill, waiting, np.uint64(values[i]), width)
     return out[:nbytes]
 
 
@@ -207,13 +208,18 @@ def _get_low_reference(words: np.ndarray, first: int, b: int, out: np.ndarray) -
 
 
 def packed_varied(values: np.ndarray, widths: np.ndarray) -> np.ndarray:
-    """Non-negative int64, each in its own number of bits (int64, up to 56), in whole bytes padded with zeros, uint8."""
+    """Of every non-negative int64 its own number of low bits (`widths`, any integers up to 56), in whole bytes padded
+    with zeros, uint8.
+    """
     packed: np.ndarray = _pack_varied(values, widths)
     return packed
 
 
 def _pack_varied_scalar(values, widths):  # type: ignore[no-untyped-def]
-    nbytes = (widths.sum() + 7) >> 3
+    total = 0
+    for i in range(len(widths)):
+        total += widths[i]
+    nbytes = (total + 7) >> 3
     out, at, fill, waiting = np.empty(nbytes + _ROOM, dtype=np.uint8), _0, _0, _0
     for i in range(len(values)):
         at, fill, waiting = push(out, at, fill, waiting, np.uint64(values[i]), np.uint64(widths[i]))
@@ -222,6 +228,7 @@ def _pack_varied_scalar(values, widths):  # type: ignore[no-untyped-def]
 
 def _pack_varied_reference(values: np.ndarray, widths: np.ndarray) -> np.ndarray:
     # Bit number j of all bits belongs to value `owner[j]`, `below` places above that value's lowest.
+    widths = widths.astype(np.int64)
     owner = np.repeat(np.arange(len(values)), widths)
     below = np.cumsum(widths)[owner] - 1 - np.arange(len(owner))
     return np.packbits(((values[owner] >> below) & 1).astype(np.uint8))

@@ -42,14 +42,14 @@ def _bucket_scalar(gaps, buckets, widths):  # type: ignore[no-untyped-def]
         for i in range(len(part)):
             real[i] = np.float64(part[i])
         for i in range(len(part)):
-            width[i] = max((exponents[i] >> 52) - 1025, 0)
-            bucket[i] = (part[i] >> width[i]) + 4 * width[i]
+            raw = max((exponents[i] >> 52) - 1025, 0)
+            width[i], bucket[i] = raw, (part[i] >> raw) + 4 * raw
 
 
 def _bucket_reference(gaps: np.ndarray, buckets: np.ndarray, widths: np.ndarray) -> None:
     # Exact: a float64 holds the first three bits of any integer, and rounds it up to a power of two only from 2^53 on.
-    widths[:] = np.maximum(np.frexp(gaps.astype(np.float64))[1] - 3, 0)
-    buckets[:] = (gaps >> widths) + 4 * widths
+    raw = np.maximum(np.frexp(gaps.astype(np.float64))[1] - 3, 0)
+    buckets[:], widths[:] = (gaps >> raw) + 4 * raw, raw
 
 
 _between = Loop(_between_scalar, _between_reference)
@@ -57,15 +57,15 @@ _bucket = Loop(_bucket_scalar, _bucket_reference)
 
 
 def bucketed(gaps: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """(bucket, number of raw bits below it) of each gap, int64; gaps from 0 to 2^53 − 1."""
-    buckets, widths = np.empty_like(gaps), np.empty_like(gaps)
+    """(bucket, number of raw bits below it) of each gap, uint8; gaps, int64, from 0 to 2^53 − 1."""
+    buckets, widths = np.empty(len(gaps), dtype=np.uint8), np.empty(len(gaps), dtype=np.uint8)
     _bucket(gaps, buckets, widths)
     return buckets, widths
 
 
 def widths_of(buckets: np.ndarray) -> np.ndarray:
     """The number of raw bits below each bucket; bucket b starts at (b − 4 width) · 2^width."""
-    return np.maximum(buckets // 4 - 1, 0)
+    return np.maximum(buckets // 4, 1) - 1
 
 
 def _starts_of(buckets: np.ndarray) -> np.ndarray:

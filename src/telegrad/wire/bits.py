@@ -123,7 +123,7 @@ def unpack_fixed(reader: Reader, n: int, width: int) -> np.ndarray:
 
 
 def pack_varied(values: np.ndarray, widths: np.ndarray) -> bytes:
-    """Non-negative int64, each in its own number of bits (int64, up to 56)."""
+    """Of every non-negative int64 its own number of low bits (any integers up to 56)."""
     return packed_varied(values, widths).tobytes()
 
 

@@ -133,7 +133,7 @@ class Integers:
         which, widths = bucketed(values)
         if int(widths.sum()) + _coded_bits(np.bincount(which)) >= least:
             return None
-        return Integers(which, in_buckets=False).write() + pack_varied(values & ((1 << widths) - 1), widths)
+        return Integers(which, in_buckets=False).write() + pack_varied(values, widths)
 
     @property
     def nbytes(self) -> int:
@@ -238,9 +238,8 @@ def _pack_entropy(values: np.ndarray, counts: np.ndarray) -> bytes:
     frequency = _quantised(frequencies, bits)
     # Each frequency as its length in bits and, where that exceeds one, the bits below the leading one.
     lengths = np.frexp(frequency.astype(np.float64))[1].astype(np.int64)
-    leading = (1 << lengths) >> 1
     out = bytes([bits, group]) + pack_varint(len(counts)) + pack_varint(len(frequency))
-    out += pack_fixed(lengths, _FREQUENCY_WIDTH) + pack_varied(frequency - leading, np.maximum(lengths - 1, 0))
+    out += pack_fixed(lengths, _FREQUENCY_WIDTH) + pack_varied(frequency, np.maximum(lengths - 1, 0))
     if values.dtype in (np.int8, np.int16):
         pieces = Encoder(frequency, bits).pieces(lambda start, stop: folded(values[start:stop]), len(values))
     else:
