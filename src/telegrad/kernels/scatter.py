@@ -21,6 +21,8 @@ from telegrad.kernels.magnitudes import plain
 __all__ = ["add_at", "taken", "zeros"]
 
 _RANGE = 1 << 17
+_TOGETHER = 16
+_1 = np.uint64(1)
 _PLAIN = (torch.float32, torch.float64)
 _IN_NUMPY = {torch.float32: np.float32, torch.float64: np.float64, torch.float16: np.float16}
 
@@ -45,7 +47,7 @@ def taken(v: Tensor, index: Tensor) -> Tensor:
 @with_gpu_form("scatter")
 def add_at(out: Tensor, parts: Sequence[tuple[Tensor, Tensor]], weight: float) -> None:
     """out[index] += weight · numbers for all (index, numbers), one after the other, in place and in out's dtype; `out`
-    flat, every index int64 and increasing.
+    flat, every index integer and increasing.
 
     Each thread goes through its share of `out` range by range, with all parts' entries of a range while that is in the
     cache: every entry's sum has the order of the parts.
@@ -56,30 +58,47 @@ def add_at(out: Tensor, parts: Sequence[tuple[Tensor, Tensor]], weight: float) -
         return
     flat = out.detach().numpy()
     with np.errstate(over="ignore", invalid="ignore"):  # foreign messages may hold what the dtype cannot
-        plain_parts = [(plain(index), plain(numbers).astype(flat.dtype, copy=False)) for index, numbers in parts]
+        made = [(plain(index), plain(numbers).astype(flat.dtype, copy=False)) for index, numbers in parts]
         factor = flat.dtype.type(weight)
-
-    def work(_: int, start: int, stop: int) -> None:
-        edges = np.append(np.arange(start, stop, _RANGE), stop)
-        cuts = [np.searchsorted(index, edges).tolist() for index, _ in plain_parts]
-        for number in range(len(edges) - 1):
-            for (index, numbers), cut in zip(plain_parts, cuts, strict=True):
-                _add(flat, index, numbers, cut[number], cut[number + 1], factor)
-
-    if len(flat) <= _RANGE:
-        for places, own in plain_parts:
-            _add(flat, places, own, 0, len(places), factor)
-    else:
-        in_chunks(work, len(flat))
+    # In one cache there is nothing to gain from company, and compiled code takes tuples of two lengths only.
+    together = 1 if len(flat) <= _RANGE else _TOGETHER
+    for first in range(0, len(made), together):
+        group = made[first : first + together]
+        group += [(group[0][0][:0], group[0][1][:0])] * (together - len(group))
+        _add_group(flat, *zip(*group, strict=True), factor)
 
 
-def _add_scalar(out, index, numbers, start, stop, weight):  # type: ignore[no-untyped-def]
-    for i in range(start, stop):
-        out[np.uint64(index[i])] += weight * numbers[i]
+def _add_group(out: np.ndarray, indices: tuple[np.ndarray, ...], numbers: tuple[np.ndarray, ...], weight: Any) -> None:
+    in_chunks(lambda _, start, stop: _add(out, indices, numbers, start, stop, weight), len(out), _RANGE)
 
 
-def _add_reference(out: np.ndarray, index: np.ndarray, numbers: np.ndarray, start: int, stop: int, weight: Any) -> None:
-    out[index[start:stop]] += weight * numbers[start:stop]
+def _add_scalar(out, indices, numbers, start, stop, weight):  # type: ignore[no-untyped-def]
+    """The numbers of all parts at places from `start` to `stop` − 1."""
+    at = np.empty(len(indices), dtype=np.uint64)
+    for part in range(len(indices)):
+        at[part] = np.searchsorted(indices[part], start)
+    for low in range(start, stop, _RANGE):
+        high = min(stop, low + _RANGE)
+        for part in range(len(indices)):
+            index, own, i = indices[part], numbers[part], at[part]
+            count = np.uint64(len(index))
+            while i < count and index[i] < high:
+                out[np.uint64(index[i])] += weight * own[i]
+                i += _1
+            at[part] = i
+
+
+def _add_reference(
+    out: np.ndarray,
+    indices: Sequence[np.ndarray],
+    numbers: Sequence[np.ndarray],
+    start: int,
+    stop: int,
+    weight: Any,
+) -> None:
+    for index, own in zip(indices, numbers, strict=True):
+        here = slice(*np.searchsorted(index, (start, stop)))
+        out[index[here]] += weight * own[here]
 
 
 _add = Loop(_add_scalar, _add_reference)
