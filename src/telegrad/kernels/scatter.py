@@ -60,15 +60,17 @@ def add_at(out: Tensor, parts: Sequence[tuple[Tensor, Tensor]], weight: float) -
     with np.errstate(over="ignore", invalid="ignore"):  # foreign messages may hold what the dtype cannot
         made = [(plain(index), plain(numbers).astype(flat.dtype, copy=False)) for index, numbers in parts]
         factor = flat.dtype.type(weight)
-    # In one cache there is nothing to gain from company, and compiled code takes tuples of two lengths only.
-    together = 1 if len(flat) <= _RANGE else _TOGETHER
-    for first in range(0, len(made), together):
-        group = made[first : first + together]
-        group += [(group[0][0][:0], group[0][1][:0])] * (together - len(group))
-        _add_group(flat, *zip(*group, strict=True), factor)
+    if len(flat) <= _RANGE:
+        for index, own in made:
+            _add(flat, (index,), (own,), 0, len(flat), factor)
+        return
+    # Always as many parts, so that one compiled form serves all; empty ones fill up.
+    made += [(index[:0], own[:0]) for index, own in made[:1]] * (-len(made) % _TOGETHER)
+    for first in range(0, len(made), _TOGETHER):
+        _share_out(flat, *zip(*made[first : first + _TOGETHER], strict=True), factor)
 
 
-def _add_group(out: np.ndarray, indices: tuple[np.ndarray, ...], numbers: tuple[np.ndarray, ...], weight: Any) -> None:
+def _share_out(out: np.ndarray, indices: tuple[np.ndarray, ...], numbers: tuple[np.ndarray, ...], weight: Any) -> None:
     in_chunks(lambda _, start, stop: _add(out, indices, numbers, start, stop, weight), len(out), _RANGE)
 
 
