@@ -18,10 +18,10 @@ from telegrad.kernels.compiled import Loop, in_chunks
 from telegrad.kernels.device import with_gpu_form
 from telegrad.kernels.magnitudes import plain
 
-__all__ = ["add_at", "taken", "zeros"]
+__all__ = ["add_at", "narrow", "taken", "zeros"]
 
-_RANGE = 1 << 17
-_TOGETHER = 16
+_RANGE = 1 << 17  # entries that stay in the cache while all parts' numbers are added to them
+_TOGETHER = 16  # parts that one compiled call takes
 _1 = np.uint64(1)
 _PLAIN = (torch.float32, torch.float64)
 _IN_NUMPY = {torch.float32: np.float32, torch.float64: np.float64, torch.float16: np.float16}
@@ -37,6 +37,13 @@ def zeros(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
     return torch.zeros(shape, dtype=dtype)
 
 
+def narrow(d: int) -> type[np.signedinteger[Any]]:
+    """The type that lists of places below d are made in where they are only for `add_at`: as little memory as may be,
+    since fresh memory costs more than what is written to it.
+    """
+    return np.int32 if d <= 2**31 else np.int64
+
+
 def taken(v: Tensor, index: Tensor) -> Tensor:
     """v[index] on the CPU; `v` flat, `index` int64."""
     if v.is_cuda or v.dtype == torch.bfloat16:
@@ -47,7 +54,7 @@ def taken(v: Tensor, index: Tensor) -> Tensor:
 @with_gpu_form("scatter")
 def add_at(out: Tensor, parts: Sequence[tuple[Tensor, Tensor]], weight: float) -> None:
     """out[index] += weight · numbers for all (index, numbers), one after the other, in place and in out's dtype; `out`
-    flat, every index integer and increasing.
+    flat, every index int64 or `narrow`, and increasing.
 
     Each thread goes through its share of `out` range by range, with all parts' entries of a range while that is in the
     cache: every entry's sum has the order of the parts.
@@ -57,20 +64,30 @@ def add_at(out: Tensor, parts: Sequence[tuple[Tensor, Tensor]], weight: float) -
             out.index_add_(0, index.to(out.device), numbers.to(device=out.device, dtype=out.dtype), alpha=weight)
         return
     flat = out.detach().numpy()
-    with np.errstate(over="ignore", invalid="ignore"):  # foreign messages may hold what the dtype cannot
-        made = [(plain(index), plain(numbers).astype(flat.dtype, copy=False)) for index, numbers in parts]
-        factor = flat.dtype.type(weight)
+    made, factor = [(plain(index), _in_dtype(numbers, flat.dtype)) for index, numbers in parts], flat.dtype.type(weight)
     if len(flat) <= _RANGE:
-        for index, own in made:
-            _add(flat, (index,), (own,), 0, len(flat), factor)
-        return
-    # Always as many parts, so that one compiled form serves all; empty ones fill up.
-    made += [(index[:0], own[:0]) for index, own in made[:1]] * (-len(made) % _TOGETHER)
-    for first in range(0, len(made), _TOGETHER):
-        _share_out(flat, *zip(*made[first : first + _TOGETHER], strict=True), factor)
+        for places, own in made:
+            _add(flat, (places,), (own,), 0, len(flat), factor)
+    else:
+        for first in range(0, len(made), _TOGETHER):
+            _share_out(flat, made[first : first + _TOGETHER], factor)
 
 
-def _share_out(out: np.ndarray, indices: tuple[np.ndarray, ...], numbers: tuple[np.ndarray, ...], weight: Any) -> None:
+def _in_dtype(numbers: Tensor, dtype: np.dtype[Any]) -> np.ndarray:
+    array = plain(numbers)
+    if array.dtype == dtype:
+        return array
+    with np.errstate(over="ignore", invalid="ignore"):  # foreign messages may hold what the dtype cannot
+        return array.astype(dtype)
+
+
+def _share_out(out: np.ndarray, parts: Sequence[tuple[np.ndarray, np.ndarray]], weight: Any) -> None:
+    """Every thread adds what the parts, up to _TOGETHER, have in its share."""
+    # As many in every call, empty ones last, and of one type of integers: one compiled form serves all.
+    integer = np.result_type(*(index for index, _ in parts))
+    missing = _TOGETHER - len(parts)
+    indices = tuple(index.astype(integer, copy=False) for index, _ in parts) + (np.empty(0, dtype=integer),) * missing
+    numbers = tuple(own for _, own in parts) + (np.empty(0, dtype=out.dtype),) * missing
     in_chunks(lambda _, start, stop: _add(out, indices, numbers, start, stop, weight), len(out), _RANGE)
 
 

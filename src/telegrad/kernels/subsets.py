@@ -7,6 +7,8 @@ first bits tell nearly where each one goes.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -28,11 +30,11 @@ _PLACE = np.empty(64, dtype=np.int64)
 _PLACE[[(0x03F79D71B4CB0A89 << place & (1 << 64) - 1) >> 58 for place in range(64)]] = range(64)
 
 
-def subset(key: Key, n: int, k: int) -> Tensor:
-    """`key.subset(n, k)`: a uniformly random k-subset of 0 … n−1, sorted, int64."""
+def subset(key: Key, n: int, k: int, dtype: type[np.signedinteger[Any]] = np.int64) -> Tensor:
+    """`key.subset(n, k)`: a uniformly random k-subset of 0 … n−1, sorted, int64 or int32."""
     check_subset(n, k)
     others = 2 * k > n  # then those that are left out are drawn
-    marks, places = np.zeros(n // 64 + 1, dtype=np.uint64), np.empty(k + 1, dtype=np.int64)
+    marks, places = np.zeros(n // 64 + 1, dtype=np.uint64), np.empty(k + 1, dtype=dtype)
     _mark(*words(key), n, n - k if others else k, marks)
     if others:
         np.invert(marks, out=marks)

@@ -62,7 +62,7 @@ def _add_terms(terms: Iterable[Term], out: Tensor, weight: float) -> None:
 
 
 def _listed(term: Term, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    index = term.positions.indices()
+    index = term.positions.narrow_indices()
     assert index is not None  # only `All` has none
     return index, term.values.numbers_as(dtype)
 
@@ -131,7 +131,7 @@ class Code:
         """The estimate, in the tensor's shape and dtype. A sum of several terms is formed in float64 and rounded
         once. Raises `WireError` where a message announced more entries than the memory holds.
         """
-        if len(self.terms) == 1 and self.terms[0].positions.indices() is None:
+        if len(self.terms) == 1 and isinstance(self.terms[0].positions, All):
             return self.terms[0].values.numbers_as(self.dtype).to("cpu").view(self.shape)
         try:
             out = zeros(self.shape, self.dtype if len(self.terms) <= 1 else torch.float64)

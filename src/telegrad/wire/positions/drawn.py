@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from telegrad.errors import WireError
+from telegrad.kernels.scatter import narrow
 from telegrad.kernels.subsets import permutation, subset
 from telegrad.random import Key
 from telegrad.wire.bits import Reader, pack_varint, varint_nbytes
@@ -41,6 +42,13 @@ class Subset(Positions):
     @cached_property
     def _indices(self) -> Tensor:
         return subset(Key(self.seed), self.d, self.size)
+
+    def narrow_indices(self) -> Tensor:
+        return self._narrow
+
+    @cached_property
+    def _narrow(self) -> Tensor:
+        return subset(Key(self.seed), self.d, self.size, narrow(self.d))
 
     @property
     def nbytes(self) -> int:
