@@ -88,7 +88,7 @@ def _share_out(out: np.ndarray, parts: Sequence[tuple[np.ndarray, np.ndarray]], 
     missing = _TOGETHER - len(parts)
     indices = tuple(index.astype(integer, copy=False) for index, _ in parts) + (np.empty(0, dtype=integer),) * missing
     numbers = tuple(own for _, own in parts) + (np.empty(0, dtype=out.dtype),) * missing
-    in_chunks(lambda _, start, stop: _add(out, indices, numbers, start, stop, weight), len(out), _RANGE)
+    in_chunks(lambda _, start, stop: _add(out, indices, numbers, start, stop, weight), len(out))
 
 
 def _add_scalar(out, indices, numbers, start, stop, weight):  # type: ignore[no-untyped-def]
