@@ -55,10 +55,10 @@ def test_places_at_the_edges_of_ranges_and_shares_are_met_once(count, threads, d
 
 
 def test_places_are_listed_in_32_bits_as_long_as_these_suffice():
-    for d in (1, 2**31):
+    for d in (scatter._RANGE + 1, 2**31):
         assert np.iinfo(narrow(d)).max >= d - 1
         assert narrow(d) == np.int32
-    assert narrow(2**31 + 1) == np.int64
+    assert narrow(scatter._RANGE) == narrow(2**31 + 1) == np.int64
 
 
 def test_messages_added_together_are_those_added_one_by_one(threads):

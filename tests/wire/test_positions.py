@@ -86,12 +86,15 @@ def test_bucketed_gaps_end_at_the_last_place_that_32_bits_hold_or_behind_it(beyo
     "positions",
     [
         All(900),
+        IndexSet(200_000, torch.arange(0)),
         IndexSet(900, torch.tensor([0, 7, 899])),
-        IndexSet(900, torch.arange(100, 900)),
-        IndexSet(900, torch.arange(0, 900, 2)),
-        IndexSet(900, torch.arange(0)),
+        IndexSet(200_000, torch.tensor([0, 7, 199_999])),
+        IndexSet(200_000, torch.arange(100, 200_000, 100)),
+        IndexSet(200_000, tg.Key(0).subset(200_000, 2000)),
+        IndexSet(200_000, tg.Key(0).subset(200_000, 90_000)),
         Subset(900, 40, 3),
-        Nested(Subset(900, 40, 3), IndexSet(40, torch.tensor([0, 39]))),
+        Subset(200_000, 3000, 3),
+        Nested(Subset(200_000, 3000, 3), IndexSet(3000, torch.tensor([0, 2999]))),
         Share(900, 7, 2, 3),
         Ranked(900, 5, 60),
     ],
@@ -105,6 +108,7 @@ def test_what_adding_takes_are_the_indices(positions):
         else:
             assert index.dtype == torch.int64
             assert torch.equal(narrow.long(), index)
+            assert narrow.dtype == torch.int64 or isinstance(own, IndexSet | Subset)
             assert torch.equal(index, positions.indices())
 
 

@@ -38,10 +38,10 @@ def zeros(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
 
 
 def narrow(d: int) -> type[np.signedinteger[Any]]:
-    """The type that lists of places below d are made in where they are only for `add_at`: as little memory as may be,
-    since fresh memory costs more than what is written to it.
+    """The type of places below d that wait for `add_at`: int32 where it holds them, since fresh memory costs more than
+    what is written to it; int64 where d is small, since everything else takes it as it is.
     """
-    return np.int32 if d <= 2**31 else np.int64
+    return np.int32 if _RANGE < d <= 2**31 else np.int64
 
 
 def taken(v: Tensor, index: Tensor) -> Tensor:

@@ -37,17 +37,13 @@ class Subset(Positions):
         return self.size
 
     def indices(self) -> Tensor:
-        return self._indices
-
-    @cached_property
-    def _indices(self) -> Tensor:
-        return subset(Key(self.seed), self.d, self.size)
+        return self._drawn.long()
 
     def narrow_indices(self) -> Tensor:
-        return self._narrow
+        return self._drawn
 
     @cached_property
-    def _narrow(self) -> Tensor:
+    def _drawn(self) -> Tensor:
         return subset(Key(self.seed), self.d, self.size, narrow(self.d))
 
     @property

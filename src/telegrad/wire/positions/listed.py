@@ -36,9 +36,9 @@ class IndexSet(Positions):
     def n(self) -> int:
         return self.given.numel()
 
-    @cached_property
+    @property
     def index(self) -> Tensor:
-        """The places as int64."""
+        """The places as int64; made anew where they came narrow, for the memory."""
         return self.given.long()
 
     def indices(self) -> Tensor | None:
