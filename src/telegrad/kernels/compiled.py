@@ -13,7 +13,7 @@ import threading
 import warnings
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import cache, partial
+from functools import cache, cached_property, partial
 from types import FunctionType
 from typing import Any, TypeVar
 
@@ -21,7 +21,7 @@ import torch
 
 from telegrad.errors import TelegradWarning
 
-__all__ = ["Loop", "chunks", "each", "in_blocks", "in_chunks"]
+__all__ = ["Loop", "chunks", "each", "in_blocks", "in_chunks", "kept"]
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -137,6 +137,21 @@ def each(work: Callable[[T], R], items: Sequence[T], size: int) -> list[R]:
     if failed:
         raise failed[min(failed)]
     return done  # type: ignore[return-value]
+
+
+class kept(cached_property[T]):
+    """`functools.cached_property` for what takes long: before Python 3.12 that has one lock for all objects of a class,
+    so that the threads of `each` wait for each other.
+
+    Threads that ask the same object at the same time may each compute it.
+    """
+
+    def __get__(self, instance: Any, owner: type[Any] | None = None) -> Any:
+        if instance is None:
+            return self
+        assert self.attrname is not None  # set with the class
+        value = instance.__dict__[self.attrname] = self.func(instance)
+        return value
 
 
 class _Within(threading.local):
