@@ -9,7 +9,7 @@ import pytest
 
 from telegrad.errors import TelegradWarning
 from telegrad.kernels import compiled
-from telegrad.kernels.compiled import Loop, chunks, each, in_chunks
+from telegrad.kernels.compiled import Loop, chunks, each, in_chunks, kept
 
 
 @pytest.mark.parametrize("n", [0, 1, 65535, 131072, 1_000_003])
@@ -34,6 +34,25 @@ def test_results_come_in_the_order_of_the_chunks_and_errors_come_out(threads):
     in_chunks(lambda *_: barrier.wait(), 1 << 20)
     with pytest.raises(ZeroDivisionError):
         in_chunks(lambda number, *_: 1 // (1 - number), 1 << 20)
+
+
+def test_what_is_kept_is_made_once_an_object_and_side_by_side_for_several(threads):
+    threads(2)
+    barrier, made = threading.Barrier(2, timeout=5), []  # passes only if both objects make theirs at the same time
+
+    class Maker:
+        @kept
+        def place(self):
+            barrier.wait()
+            made.append(self)
+            return [self]
+
+    makers = [Maker(), Maker()]
+    assert each(lambda one: one.place, makers, 1 << 20) == [[one] for one in makers]
+    assert len(made) == 2
+    assert makers[0].place is makers[0].place
+    assert len(made) == 2
+    assert isinstance(Maker.place, kept)
 
 
 @pytest.mark.parametrize("count", [1, 3])

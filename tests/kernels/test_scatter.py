@@ -1,10 +1,12 @@
 """Taking and adding at listed places, and many messages in one pass."""
 
+import numpy as np
 import pytest
 import torch
 
 import telegrad as tg
-from telegrad.kernels.scatter import add_at, taken, zeros
+from telegrad.kernels import scatter
+from telegrad.kernels.scatter import add_at, narrow, taken, zeros
 from telegrad.random import Key
 from telegrad.wire.code import add_codes
 
@@ -32,11 +34,39 @@ def test_parts_are_added_in_their_order_for_all_threads_and_forms(dtype, threads
         assert torch.equal(out, found[0])
 
 
+@pytest.mark.parametrize("count", [1, scatter._TOGETHER, scatter._TOGETHER + 1])
+def test_places_at_the_edges_of_ranges_and_shares_are_met_once(count, threads, disable_numba):
+    """All parts hold the first and last places of every range, in either integers; in between lie empty ones."""
+    edges = torch.arange(0, LONG, scatter._RANGE)
+    index = torch.cat([edges - 1, edges, edges + 1, torch.tensor([LONG - 2, LONG - 1])]).unique()[1:]
+    parts, expected = [], torch.zeros(LONG, dtype=torch.float64)
+    for number in range(count):
+        own = index[:0] if number % 3 == 1 else index[number % 2 :]
+        numbers = 3.0**number * (1 + torch.arange(len(own), dtype=torch.float64) / 64)
+        parts.append((own.int() if number % 4 == 3 else own, numbers))
+        expected[own] += 0.7 * numbers
+    for threads_used in (1, 2, 3, 3):
+        threads(threads_used)
+        out = torch.zeros(LONG, dtype=torch.float64)
+        add_at(out, parts, 0.7)
+        assert torch.equal(out, expected)
+        if threads_used == 3:
+            disable_numba()
+
+
+def test_places_are_listed_in_32_bits_as_long_as_these_suffice():
+    for d in (scatter._RANGE + 1, 2**31):
+        assert np.iinfo(narrow(d)).max >= d - 1
+        assert narrow(d) == np.int32
+    assert narrow(scatter._RANGE) == narrow(2**31 + 1) == np.int64
+
+
 def test_messages_added_together_are_those_added_one_by_one(threads):
-    """Sparse ones, dense ones and sums of both, in their order."""
+    """Sparse ones, dense ones and sums of both, made here or received, in their order."""
     x = Key(1).normal(LONG).float()
     specs = ["topk(k=0.01)", "qsgd(levels=4)", "importance(k=0.05)", "randk(k=0.02)", "topk(k=0.2, values=sign)"]
     codes = [tg.compressor(spec).encode(x, Key(2).fold(rank=rank)) for rank, spec in enumerate(specs)]
+    codes += [tg.unpack(tg.pack(tg.compressor(spec).encode(x, Key(3)))) for spec in specs]
     one_by_one, together = torch.ones(LONG), torch.ones(LONG)
     for code in codes:
         code.add_to(one_by_one, 0.2)

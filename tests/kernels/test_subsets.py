@@ -18,10 +18,13 @@ SIZES = [(0, 0), (1, 0), (1, 1), (10, 3), (64, 64), (65, 1), (129, 64), (1000, 5
 def test_subsets_are_the_keys_own_in_every_form(n, k, disable_numba):
     keys = [Key(seed) for seed in range(3)]
     compiled = [subset(key, n, k) for key in keys]
+    narrow = [subset(key, n, k, np.int32) for key in keys]
+    assert all(map(torch.equal, narrow, [places.int() for places in compiled]))
     disable_numba()
     for key, places in zip(keys, compiled, strict=True):
         assert torch.equal(places, key.subset(n, k))
         assert torch.equal(places, subset(key, n, k))
+        assert torch.equal(places, subset(key, n, k, np.int32).long())
 
 
 @pytest.mark.parametrize("n", [0, 1, 1000, 32_768, 100_000, 200_001])

@@ -114,10 +114,11 @@ def test_many_programs_share_their_counts(both):
 def test_messages_are_added_as_by_the_cpu(dtype, both):
     n = 3000
     messages = [(tg.Key(rank).subset(n, size), tg.Key(rank).normal(size)) for rank, size in enumerate([700, 0, 1500])]
+    messages.append((tg.Key(3).subset(n, 900).int(), tg.Key(3).normal(900)))  # as places are received
 
     def total(out):
         out = out.clone()
-        for (index, numbers), weight in zip(messages, (1 / 3, 1.0, -0.7), strict=True):
+        for (index, numbers), weight in zip(messages, (1 / 3, 1.0, -0.7, 0.1), strict=True):
             add_at(out, [(index, numbers)], weight)
         return out.cpu()
 
@@ -228,6 +229,7 @@ def test_kernels_compile_for_a_gpu_without_contracted_or_approximate_arithmetic(
         plane_counts(v, 9.0)
         rotate(vector("normal", 65536, torch.float32).to(v.device), 1)
         add_at(v.clone(), [(torch.arange(9), v[:9])], 0.3)
+        add_at(v.clone(), [(torch.arange(9).int(), v[:9])], 0.3)
         add_at(v.half(), [(torch.arange(9), v[:9])], 0.3)
         add_at(v.bfloat16(), [(torch.arange(9), v[:9])], 0.3)
 

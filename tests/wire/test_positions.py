@@ -12,7 +12,7 @@ import telegrad as tg
 from telegrad.kernels.bit_streams import best_rice
 from telegrad.wire.bits import Reader, varint_nbytes
 from telegrad.wire.integers import BITMAP, BUCKETS, Integers
-from telegrad.wire.positions import All, IndexSet, Nested, Subset, read_positions
+from telegrad.wire.positions import All, IndexSet, Nested, Ranked, Share, Subset, read_positions
 
 
 def reread(positions):
@@ -63,6 +63,53 @@ def test_random_sets_cost_within_two_percent_of_their_entropy(d, k):
 def test_places_in_vectors_of_more_than_32_bits_come_back(d):
     for places in ([d - 1], [0, 5, d - 1], [d // 2, d // 2 + 1]):
         assert reread(IndexSet(d, torch.tensor(places))).indices().tolist() == places
+
+
+@pytest.mark.parametrize("beyond", [0, 1])
+def test_bucketed_gaps_end_at_the_last_place_that_32_bits_hold_or_behind_it(beyond, disable_numba):
+    """2^31 − 1 or 2^31, the last place of its vector; a vector that is one entry shorter has no such place."""
+    d = 2**31 + beyond
+    index = torch.cat([tg.Key(5).subset(2**20, 2000), torch.tensor([d - 1])])
+    data = IndexSet(d, index).write()
+    assert data[varint_nbytes(len(index))] == BUCKETS
+    for _ in ("compiled", "reference"):
+        again = IndexSet.read(Reader(data), d)
+        assert torch.equal(again.indices(), index)
+        assert again.narrow_indices().dtype == (torch.int64 if beyond else torch.int32)
+        assert torch.equal(again.narrow_indices().long(), index)
+        with pytest.raises(tg.WireError, match="outside the vector"):
+            IndexSet.read(Reader(data), d - 1)
+        disable_numba()
+
+
+@pytest.mark.parametrize(
+    "positions",
+    [
+        All(900),
+        IndexSet(200_000, torch.arange(0)),
+        IndexSet(900, torch.tensor([0, 7, 899])),
+        IndexSet(200_000, torch.tensor([0, 7, 199_999])),
+        IndexSet(200_000, torch.arange(100, 200_000, 100)),
+        IndexSet(200_000, tg.Key(0).subset(200_000, 2000)),
+        IndexSet(200_000, tg.Key(0).subset(200_000, 90_000)),
+        Subset(900, 40, 3),
+        Subset(200_000, 3000, 3),
+        Nested(Subset(200_000, 3000, 3), IndexSet(3000, torch.tensor([0, 2999]))),
+        Share(900, 7, 2, 3),
+        Ranked(900, 5, 60),
+    ],
+    ids=str,
+)
+def test_what_adding_takes_are_the_indices(positions):
+    for own in (positions, reread(positions)):
+        narrow, index = own.narrow_indices(), own.indices()
+        if isinstance(positions, All):
+            assert narrow is index is None
+        else:
+            assert index.dtype == torch.int64
+            assert torch.equal(narrow.long(), index)
+            assert narrow.dtype == torch.int64 or isinstance(own, IndexSet | Subset)
+            assert torch.equal(index, positions.indices())
 
 
 @given(st.integers(1, 300), st.integers(0, 2**64 - 1), st.data())

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Literal
 
 import numpy as np
@@ -14,6 +13,7 @@ from torch import Tensor
 
 from telegrad.compressors.base import Compressor, Encoded
 from telegrad.compressors.matrix import ReadsMatrix
+from telegrad.kernels.compiled import kept
 from telegrad.random import Key
 from telegrad.spec import register
 from telegrad.wire.code import Term
@@ -135,7 +135,7 @@ class _AfterLast(_Projection):
     def __str__(self) -> str:
         return str(PowerSGD(self.rank, self.rows, "last"))
 
-    @cached_property
+    @kept
     def _directions(self) -> Tensor:
         """The last estimate's dominant directions on the shorter side, as its own power iteration finds them."""
         matrix = self._matrix(self.last.vector)

@@ -14,16 +14,16 @@ import threading
 import warnings
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import cache, partial
+from functools import cache, cached_property, partial
 from pathlib import Path
 from types import FunctionType
-from typing import Any, TypeVar
+from typing import Any, TypeVar, overload
 
 import torch
 
 from telegrad.errors import TelegradWarning
 
-__all__ = ["ONE_CHUNK", "Loop", "chunks", "each", "in_blocks", "in_chunks"]
+__all__ = ["ONE_CHUNK", "Loop", "chunks", "each", "in_blocks", "in_chunks", "kept"]
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -156,6 +156,25 @@ def each(work: Callable[[T], R], items: Sequence[T], size: int) -> list[R]:
     if failed:
         raise failed[min(failed)]
     return done  # type: ignore[return-value]
+
+
+class kept(cached_property[T]):
+    """`functools.cached_property` for what takes long: before Python 3.12 that has one lock for all objects of a class,
+    so that the threads of `each` wait for each other.
+
+    Threads that ask the same object at the same time may each compute it.
+    """
+
+    @overload
+    def __get__(self, instance: None, owner: type[Any] | None = None) -> kept[T]: ...
+    @overload
+    def __get__(self, instance: object, owner: type[Any] | None = None) -> T: ...
+    def __get__(self, instance: Any, owner: Any = None) -> Any:
+        if instance is None:
+            return self
+        assert self.attrname is not None  # set with the class
+        value = instance.__dict__[self.attrname] = self.func(instance)
+        return value
 
 
 class _Within(threading.local):

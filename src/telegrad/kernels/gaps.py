@@ -6,6 +6,7 @@ import numpy as np
 
 from telegrad.kernels.bit_streams import bits_at, words_of
 from telegrad.kernels.compiled import Loop
+from telegrad.kernels.scatter import narrow
 
 __all__ = ["LARGEST_BUCKET", "bucketed", "gaps_between", "places", "raw_bits", "widths_of"]
 
@@ -90,10 +91,10 @@ def _raw_bits_scalar(buckets):  # type: ignore[no-untyped-def]
 
 
 def places(buckets: np.ndarray, data: np.ndarray, d: int) -> np.ndarray | None:
-    """The places, int64, increasing and below d, between which lie gaps of these buckets, uint8, and the raw bits
+    """The places, `narrow`, increasing and below d, between which lie gaps of these buckets, uint8, and the raw bits
     `data`; None where one is not below d.
     """
-    out = np.empty(len(buckets), dtype=np.int64)
+    out = np.empty(len(buckets), dtype=narrow(d))
     return out if _places(buckets, words_of(data), _WIDTHS, _STARTS, d, out) else None
 
 
@@ -114,9 +115,10 @@ def _places_reference(
 ) -> bool:
     width = widths[buckets]
     gaps = (starts[buckets] + bits_at(words, np.cumsum(width) - width, width)).astype(np.int64)
+    found = np.cumsum(gaps + 1) - 1
+    out[:] = found
     # In floats as well: sums of foreign gaps may exceed 64 bits.
-    out[:] = np.cumsum(gaps + 1) - 1
-    return len(out) == 0 or (float(gaps.sum(dtype=np.float64)) < 2.0**62 and int(out[-1]) < d)
+    return len(out) == 0 or (float(gaps.sum(dtype=np.float64)) < 2.0**62 and int(found[-1]) < d)
 
 
 _raw_bits = Loop(_raw_bits_scalar, lambda buckets: _WIDTHS[buckets].sum())

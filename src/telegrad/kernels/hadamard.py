@@ -20,14 +20,13 @@ import itertools
 import math
 import threading
 from collections.abc import Callable
-from functools import cached_property
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from telegrad.kernels.compiled import Loop, in_chunks
+from telegrad.kernels.compiled import Loop, in_chunks, kept
 from telegrad.kernels.device import with_gpu_form
 from telegrad.kernels.magnitudes import largest_in, plain
 from telegrad.kernels.uniforms import STRIDE, bits_at, state_at, uniform_bits, words
@@ -192,7 +191,7 @@ class Rotation:
         self._rest = n % LARGEST
         self._held = threading.local()
 
-    @cached_property
+    @kept
     def short_places(self) -> np.ndarray:
         """Where the entries of the short blocks lie, in the order of the blocks."""
         stride = _stride(self._rest) if len(self.sizes) - self.n // LARGEST > 1 else 1
@@ -207,7 +206,7 @@ class Rotation:
         # Number j has ⌊j n / rest⌋ − j long ones before it.
         return min(self._rest, ((start + 1) * self._rest - 1) // (self.n - self._rest) + 1)
 
-    @cached_property
+    @kept
     def whole_words(self) -> list[tuple[int, int]]:
         """The words of the keys of the signs that the long blocks' two rounds share."""
         return [self._key.fold(block=0).fold(round=number).words for number in range(2)]

@@ -7,6 +7,8 @@ first bits tell nearly where each one goes.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -19,6 +21,7 @@ __all__ = ["permutation", "subset"]
 
 _BUCKET = 1 << 15  # elements that are put in order at a time, about
 _WORDS = 1 << 10  # words of marks that are looked at together
+_DRAWS = 1 << 10  # draws that are made together
 _LOW, _32 = np.uint64(0xFFFFFFFF), np.uint64(32)
 _6, _58, _1 = np.uint64(6), np.uint64(58), np.uint64(1)
 # Where the only bit of a 64-bit word is: by N. G. de Bruijn's sequence, whose windows of six bits all differ.
@@ -27,11 +30,11 @@ _PLACE = np.empty(64, dtype=np.int64)
 _PLACE[[(0x03F79D71B4CB0A89 << place & (1 << 64) - 1) >> 58 for place in range(64)]] = range(64)
 
 
-def subset(key: Key, n: int, k: int) -> Tensor:
-    """`key.subset(n, k)`: a uniformly random k-subset of 0 … n−1, sorted, int64."""
+def subset(key: Key, n: int, k: int, dtype: type[np.signedinteger[Any]] = np.int64) -> Tensor:
+    """`key.subset(n, k)`: a uniformly random k-subset of 0 … n−1, sorted, int64 or int32."""
     check_subset(n, k)
     others = 2 * k > n  # then those that are left out are drawn
-    marks, places = np.zeros(n // 64 + 1, dtype=np.uint64), np.empty(k + 1, dtype=np.int64)
+    marks, places = np.zeros(n // 64 + 1, dtype=np.uint64), np.empty(k + 1, dtype=dtype)
     _mark(*words(key), n, n - k if others else k, marks)
     if others:
         np.invert(marks, out=marks)
@@ -60,16 +63,20 @@ def permutation(key: Key, n: int) -> Tensor:
 
 
 def _mark_scalar(offset, inner, n, count, marks):  # type: ignore[no-untyped-def]
-    """Mark the first `count` distinct elements of the stream of integers below n."""
-    i, wide = 0, np.uint64(n)
+    """Mark the first `count` distinct elements of the stream of integers below n, itself below 2^32."""
+    first, wide, places = 0, np.uint64(n), np.empty(min(count, _DRAWS), dtype=np.uint32)
     while count > 0:
-        drawn = stream_bits(offset, inner, i)
-        place = ((drawn >> _32) * wide + ((drawn & _LOW) * wide >> _32)) >> _32
-        bit = _1 << (place & np.uint64(63))
-        if not marks[place >> _6] & bit:
-            marks[place >> _6] |= bit
-            count -= 1
-        i += 1
+        # Never more than are wanted yet. All are made before they are marked: draws do not wait for memory then.
+        size = min(count, _DRAWS)
+        for i in range(size):
+            drawn = stream_bits(offset, inner, first + i)
+            places[i] = ((drawn >> _32) * wide + ((drawn & _LOW) * wide >> _32)) >> _32
+        for i in range(size):
+            place = np.uint64(places[i])
+            before, bit = marks[place >> _6], _1 << (place & np.uint64(63))
+            marks[place >> _6] = before | bit
+            count -= np.int64((before & bit) == 0)
+        first += size
 
 
 def _mark_reference(offset: np.uint64, inner: np.uint64, n: int, count: int, marks: np.ndarray) -> None:

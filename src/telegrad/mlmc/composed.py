@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
 
 import torch
 from torch import Tensor
 
 from telegrad.compressors.coding import Coding
+from telegrad.kernels.compiled import kept
 from telegrad.mlmc.ladder import Ladder, Levels
 from telegrad.spec import register
 from telegrad.wire.code import Term
@@ -60,7 +60,7 @@ class _Pairs(Levels):
     def norms(self) -> Tensor:
         return self._norms
 
-    @cached_property
+    @kept
     def _norms(self) -> Tensor:
         return torch.cat(
             [levels.norms() if levels else torch.zeros_like(ones.norms()) for _, levels, ones in self.parts]

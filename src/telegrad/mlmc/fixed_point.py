@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from functools import cached_property
 
 import torch
 from torch import Tensor
 
 from telegrad.compressors.coding import symbols_term
+from telegrad.kernels.compiled import kept
 from telegrad.kernels.magnitudes import largest_magnitude
 from telegrad.kernels.planes import PLANES, leading_bits, plane_counts, quotients
 from telegrad.mlmc.ladder import MESSAGE_OVERHEAD, Ladder, Levels, geometric_probabilities
@@ -51,7 +51,7 @@ class _BitPlanes(Levels):
     def __init__(self, v: Tensor) -> None:
         self.v, self.m = v, largest_magnitude(v)
 
-    @cached_property
+    @kept
     def _counts(self) -> tuple[Tensor, Tensor]:
         """How many bits of each plane are set, float64, and the sums of squares of the rest in units of 2^−62 m."""
         filled, squares = plane_counts(self.v, self.m)

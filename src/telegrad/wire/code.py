@@ -5,14 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
 from itertools import groupby
 
 import torch
 from torch import Tensor
 
 from telegrad.errors import WireError
-from telegrad.kernels.compiled import each
+from telegrad.kernels.compiled import each, kept
 from telegrad.kernels.scatter import add_at, zeros
 from telegrad.wire.bits import varint_nbytes
 from telegrad.wire.last_estimate import LastEstimate
@@ -62,7 +61,7 @@ def _add_terms(terms: Iterable[Term], out: Tensor, weight: float) -> None:
 
 
 def _listed(term: Term, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    index = term.positions.indices()
+    index = term.positions.narrow_indices()
     assert index is not None  # only `All` has none
     return index, term.values.numbers_as(dtype)
 
@@ -86,7 +85,7 @@ class Code:
         """The number d of entries of the tensor."""
         return math.prod(self.shape)
 
-    @cached_property
+    @kept
     def fields(self) -> dict[str, int]:
         """Bits by field; they add up to `nbits`."""
         if self.received is not None:
@@ -131,7 +130,7 @@ class Code:
         """The estimate, in the tensor's shape and dtype. A sum of several terms is formed in float64 and rounded
         once. Raises `WireError` where a message announced more entries than the memory holds.
         """
-        if len(self.terms) == 1 and self.terms[0].positions.indices() is None:
+        if len(self.terms) == 1 and isinstance(self.terms[0].positions, All):
             return self.terms[0].values.numbers_as(self.dtype).to("cpu").view(self.shape)
         try:
             out = zeros(self.shape, self.dtype if len(self.terms) <= 1 else torch.float64)

@@ -11,14 +11,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import cached_property
 from typing import Any
 
 import numpy as np
 
 from telegrad.errors import WireError
 from telegrad.kernels.bit_streams import best_rice, rice_lengths
-from telegrad.kernels.compiled import in_chunks
+from telegrad.kernels.compiled import in_chunks, kept
 from telegrad.kernels.gaps import LARGEST_BUCKET, bucketed, widths_of
 from telegrad.kernels.rans import PIECE, Decoder, Encoder, lanes_of
 from telegrad.kernels.short_streams import packed_shortest
@@ -89,7 +88,7 @@ class Integers:
     in_buckets: bool = field(default=True, repr=False)
     """Whether buckets may be tried: those of buckets are not."""
 
-    @cached_property
+    @kept
     def _form(self) -> tuple[int, int, bytes | None, int]:
         """The format, the length of what follows it in bits, that itself where it is packed already; the largest."""
         n = len(self.values)

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
 
 from telegrad.errors import WireError
-from telegrad.kernels.compiled import each
+from telegrad.kernels.compiled import each, kept
 from telegrad.wire.bits import Reader, pack_varint, varint_nbytes
 from telegrad.wire.code import Code
 from telegrad.wire.message import pack, unpack
@@ -29,7 +28,7 @@ class Parcel:
     codes: tuple[Code, ...] = ()
     failure: str = ""
 
-    @cached_property
+    @kept
     def nbytes(self) -> int:
         """The exact length of the packed parcel."""
         if self.failure:

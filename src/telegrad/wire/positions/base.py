@@ -28,6 +28,10 @@ class Positions(ABC):
     def indices(self) -> Tensor | None:
         """The places as int64, shape (n,), increasing; None stands for all of 0 … d−1."""
 
+    def narrow_indices(self) -> Tensor | None:
+        """`indices()` as `kernels.scatter.add_at` takes them: `narrow` where that is less work."""
+        return self.indices()
+
     @property
     @abstractmethod
     def nbytes(self) -> int:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
 from typing import ClassVar
 
 import numpy as np
@@ -11,6 +10,8 @@ import torch
 from torch import Tensor
 
 from telegrad.errors import WireError
+from telegrad.kernels.compiled import kept
+from telegrad.kernels.scatter import narrow
 from telegrad.kernels.subsets import permutation, subset
 from telegrad.random import Key
 from telegrad.wire.bits import Reader, pack_varint, varint_nbytes
@@ -36,11 +37,14 @@ class Subset(Positions):
         return self.size
 
     def indices(self) -> Tensor:
-        return self._indices
+        return self._drawn.long()
 
-    @cached_property
-    def _indices(self) -> Tensor:
-        return subset(Key(self.seed), self.d, self.size)
+    def narrow_indices(self) -> Tensor:
+        return self._drawn
+
+    @kept
+    def _drawn(self) -> Tensor:
+        return subset(Key(self.seed), self.d, self.size, narrow(self.d))
 
     @property
     def nbytes(self) -> int:
@@ -117,7 +121,7 @@ class Share(Positions):
     def indices(self) -> Tensor:
         return self._indices
 
-    @cached_property
+    @kept
     def _indices(self) -> Tensor:
         return torch.from_numpy(np.sort(permutation(Key(self.seed), self.d).numpy()[self.part :: self.parts]))
 

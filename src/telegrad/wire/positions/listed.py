@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from functools import cached_property
 from typing import ClassVar
 
 import numpy as np
@@ -11,9 +10,10 @@ import torch
 from torch import Tensor
 
 from telegrad.errors import WireError
+from telegrad.kernels.compiled import kept
 from telegrad.kernels.gaps import gaps_between, places, raw_bits
 from telegrad.kernels.magnitudes import plain
-from telegrad.kernels.scatter import taken
+from telegrad.kernels.scatter import narrow, taken
 from telegrad.wire.bits import Reader, pack_varint, varint_nbytes
 from telegrad.wire.integers import BITMAP, BUCKETS, Integers, entropy_bits, read_buckets
 from telegrad.wire.positions.base import Positions
@@ -29,16 +29,25 @@ class IndexSet(Positions):
 
     tag: ClassVar[int] = 1
     d: int
-    index: Tensor = field(repr=False)
+    given: Tensor = field(repr=False)
+    """The places as int64, or as `narrow` makes them."""
 
     @property
     def n(self) -> int:
-        return self.index.numel()
+        return self.given.numel()
+
+    @property
+    def index(self) -> Tensor:
+        """The places as int64; made anew where they came narrow, for the memory."""
+        return self.given.long()
 
     def indices(self) -> Tensor | None:
         return self.index
 
-    @cached_property
+    def narrow_indices(self) -> Tensor | None:
+        return self.given
+
+    @kept
     def _form(self) -> tuple[bool, Integers]:
         """Whether one symbol an entry is shorter than the gaps, as in dense sets; and they, or the gaps."""
         index = plain(self.index)
@@ -74,7 +83,7 @@ class IndexSet(Positions):
         if n > d:
             raise WireError(f"the message lists {n} indices for a vector of {d} entries")
         if form == BITMAP:
-            index = np.flatnonzero(Integers.read_narrow(reader, d))
+            index = np.flatnonzero(Integers.read_narrow(reader, d)).astype(narrow(d))
             if len(index) != n:
                 raise WireError(f"the message announces {n} indices and marks {len(index)}")
         else:
@@ -96,4 +105,4 @@ def _read_gaps(reader: Reader, n: int, form: int, d: int) -> np.ndarray:
             index = None
     if index is None:
         raise WireError(f"an index in the message lies outside the vector of {d} entries")
-    return index
+    return index.astype(narrow(d), copy=False)

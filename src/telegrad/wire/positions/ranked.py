@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from functools import cached_property
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from telegrad.errors import WireError
+from telegrad.kernels.compiled import kept
 from telegrad.kernels.scatter import taken
 from telegrad.wire.bits import Reader, pack_varint, varint_nbytes
 from telegrad.wire.last_estimate import LastEstimate
@@ -39,7 +39,7 @@ class Ranked(Positions):
     def indices(self) -> Tensor:
         return self._indices
 
-    @cached_property
+    @kept
     def _indices(self) -> Tensor:
         if not self.shared:
             return torch.arange(self.start, self.start + self.size)

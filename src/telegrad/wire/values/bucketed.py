@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from functools import cached_property
 from typing import ClassVar
 
 import numpy as np
@@ -11,7 +10,7 @@ import torch
 from torch import Tensor
 
 from telegrad.errors import WireError
-from telegrad.kernels.compiled import in_chunks
+from telegrad.kernels.compiled import in_chunks, kept
 from telegrad.kernels.narrowing import narrowed
 from telegrad.kernels.rounding import times_steps
 from telegrad.kernels.symbols import folded, unfolded
@@ -77,7 +76,7 @@ class Bucketed(Values):
     def rounded(self, dtype: torch.dtype, key: Key | None) -> Bucketed:
         return replace(self, scale=narrowed(self.scale, scalar_dtype(dtype), key).double())
 
-    @cached_property
+    @kept
     def _folded(self) -> Integers:
         symbol = self.symbol.cpu().numpy()
         return Integers(symbol if symbol.dtype in (np.int8, np.int16) else folded(symbol))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import struct
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
-from functools import cache, cached_property
+from functools import cache
 from typing import Any, ClassVar
 
 import numpy as np
@@ -14,7 +14,7 @@ from torch import Tensor
 
 from telegrad.errors import WireError
 from telegrad.kernels.cells import cells_between, dead_zone_cells, looked_up, product
-from telegrad.kernels.compiled import in_chunks
+from telegrad.kernels.compiled import in_chunks, kept
 from telegrad.kernels.gaussian import dead_zone_centroids, lloyd_max
 from telegrad.kernels.magnitudes import largest_magnitude, sum_of_magnitudes_in
 from telegrad.kernels.symbols import folded, unfolded
@@ -124,7 +124,7 @@ class LloydMaxCells(Cells):
         """Room for n symbols, for `quantise` to fill."""
         return cls(torch.empty(n, dtype=torch.uint8), bits, share)
 
-    @cached_property
+    @kept
     def _wide(self) -> Tensor:
         return wider_entries(self.n, self.share)
 
@@ -199,7 +199,7 @@ class DeadZoneCells(Cells):
     def fill(self, start: int, out: np.ndarray) -> None:
         looked_up(self.symbol.numpy()[start : start + len(out)], *self.table, out)
 
-    @cached_property
+    @kept
     def table(self) -> tuple[np.ndarray, int]:
         """What the symbols from the smallest on stand for, and the smallest."""
         most = int(largest_of(self.symbol))
@@ -209,12 +209,12 @@ class DeadZoneCells(Cells):
     def largest(self) -> float:
         return self.zero + largest_of(self.symbol) * self.step
 
-    @cached_property
+    @kept
     def _folded(self) -> Integers:
         """0, −1, 1, −2, 2, … as 0, 1, 2, 3, 4, …, less the smallest that occurs (0 or 1, as listed places leave it)."""
         return Integers(folded(self.symbol.numpy()) - self._base)
 
-    @cached_property
+    @kept
     def _base(self) -> int:
         return int(self.n > 0 and int(self.symbol.count_nonzero()) == self.n)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import struct
 from dataclasses import dataclass, field, replace
-from functools import cached_property
 from typing import Any, ClassVar
 
 import numpy as np
@@ -12,6 +11,7 @@ import torch
 from torch import Tensor
 
 from telegrad.errors import WireError
+from telegrad.kernels.compiled import kept
 from telegrad.kernels.dithered import contexts_at, far_magnitudes, rows_at, signed_symbols, undithered
 from telegrad.kernels.dithering import (
     FURTHEST,
@@ -58,7 +58,7 @@ class Dithered(Values):
     def largest(self) -> float:
         return (self._most + 0.5) * abs(self.step)
 
-    @cached_property
+    @kept
     def _most(self) -> float:
         return largest_of(self.symbol)
 
@@ -68,7 +68,7 @@ class Dithered(Values):
     def rounded(self, dtype: torch.dtype, key: Key | None) -> Dithered:
         return replace(self, step=round_scalar(self.step, dtype, key))
 
-    @cached_property
+    @kept
     def _stream(self) -> bytes:
         symbol, bits = self.symbol.cpu().numpy(), shortest_bits(self.n)
         frequency = frequencies(self.ratio, self.counts, bits)
@@ -78,7 +78,7 @@ class Dithered(Values):
         )
         return pack_pieces(pieces) + (_pack_tails(symbol, int(self._most)) if self._most >= 16 else b"")
 
-    @cached_property
+    @kept
     def _law(self) -> bytes:
         return struct.pack("<fB", self.ratio, len(self.counts)) + Integers(bucket_of(self.counts)).write()
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import struct
 from dataclasses import dataclass, field, replace
-from functools import cached_property
 from typing import ClassVar
 
 import numpy as np
@@ -13,6 +12,7 @@ import torch
 from torch import Tensor
 
 from telegrad.errors import WireError
+from telegrad.kernels.compiled import kept
 from telegrad.kernels.exponents import joined
 from telegrad.kernels.magnitudes import plain
 from telegrad.random import Key
@@ -73,12 +73,12 @@ class Exponents(Values):
     def rounded(self, dtype: torch.dtype, key: Key | None) -> Exponents:
         return replace(self, weight=round_scalar(self.weight, dtype, key)) if self.mantissa_bits else self
 
-    @cached_property
+    @kept
     def _below_top(self) -> Integers:
         # Exponents of floats differ by no more than 16 bits hold.
         return Integers((self._top - plain(self.exponent).astype(np.int32)).astype(np.uint16))
 
-    @cached_property
+    @kept
     def _top(self) -> int:
         return int(self.exponent.max()) if self.n else 0
 

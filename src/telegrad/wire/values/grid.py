@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from functools import cached_property
 from typing import Any, ClassVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from telegrad.kernels.compiled import kept
 from telegrad.kernels.magnitudes import plain
 from telegrad.kernels.rounding import times_steps
 from telegrad.kernels.signs import signs_apart
@@ -61,7 +61,7 @@ class Grid(Values):
     def rounded(self, dtype: torch.dtype, key: Key | None) -> Grid:
         return Grid(self.symbol, round_scalar(self.scale, dtype, key))
 
-    @cached_property
+    @kept
     def _parts(self) -> tuple[bytes, Integers]:
         """The signs, packed, and the magnitudes beyond one."""
         signs, beyond_one = signs_apart(plain(self.symbol))

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from functools import cached_property
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from telegrad.errors import WireError
+from telegrad.kernels.compiled import kept
 from telegrad.kernels.magnitudes import plain
 from telegrad.kernels.narrowing import narrowed
 from telegrad.random import Key
@@ -57,7 +57,7 @@ class Table(Values):
     def rounded(self, dtype: torch.dtype, key: Key | None) -> Table:
         return replace(self, table=narrowed(self.table, scalar_dtype(dtype), key).double())
 
-    @cached_property
+    @kept
     def _symbols(self) -> Integers:
         return Integers(plain(self.symbol))
 
