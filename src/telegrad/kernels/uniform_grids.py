@@ -7,7 +7,8 @@ vector's size is made but the result.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import astuple, dataclass
+from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -21,6 +22,7 @@ __all__ = ["BELOW", "EVEN", "ODD", "ZERO", "Refinement", "UniformGrid", "squared
 EVEN, ODD, BELOW = 0, 1, 2
 """The rules of a grid: the nearest integer, halves to the even one; 2 ⌊y⌋ + 1; ⌊y⌋."""
 
+_WIDE = (torch.float32, torch.float64)
 _PIECE = 1 << 18  # 16-bit floats are widened in pieces, never as a whole
 _BLOCK = 65536  # entries whose squares are summed apart
 _TILE = 2048  # entries that are looked at together
@@ -59,14 +61,15 @@ class UniformGrid:
 
         def work(_: int, start: int, stop: int) -> None:
             for low, x in _pieces(v, start, stop):
-                _number(x, self._parameters, out[low : low + len(x)])
+                _number(x, self.parameters, out[low : low + len(x)])
 
         in_chunks(work, len(v))
         return torch.from_numpy(out)
 
-    @property
-    def _parameters(self) -> np.ndarray:
-        return np.array(astuple(self), dtype=np.float64)
+    @cached_property
+    def parameters(self) -> np.ndarray:
+        """All of it, float64, as the loops take it."""
+        return np.array([self.low, self.width, self.rule, self.bottom, self.top, self.first, self.step])
 
 
 ZERO = UniformGrid(0.0, 1.0, BELOW, 0, 0, 0.0, 0.0)
@@ -136,14 +139,14 @@ class Refinement:
 
     @property
     def _parameters(self) -> tuple[np.ndarray, np.ndarray]:
-        return self.coarse._parameters, self.fine._parameters
+        return self.coarse.parameters, self.fine.parameters
 
 
 def squared_steps(v: Tensor, grids: Sequence[UniformGrid]) -> np.ndarray:
     """Σ (g^l_j − g^(l−1)_j)² over every 65536 neighbours, g^l_j the point of grid l that v_j goes to, g⁰ = 0, and v
     itself the last; float64, shape (len(grids) + 1, blocks). Sums have the order of `magnitudes.sums_of_squares`.
     """
-    parameters = np.array([astuple(grid) for grid in grids], dtype=np.float64)
+    parameters = np.stack([grid.parameters for grid in grids])
 
     def work(start: int, stop: int) -> np.ndarray:
         sums = np.empty(len(grids) + 1)
@@ -155,6 +158,9 @@ def squared_steps(v: Tensor, grids: Sequence[UniformGrid]) -> np.ndarray:
 
 def _pieces(v: Tensor, start: int, stop: int) -> Iterator[tuple[int, np.ndarray]]:
     """(where it starts, the numbers) of piece after piece."""
+    if v.dtype in _WIDE:
+        yield start, plain(v)[start:stop]
+        return
     for low in range(start, stop, _PIECE):
         yield low, plain(v[low : min(stop, low + _PIECE)])
 
