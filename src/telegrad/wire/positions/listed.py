@@ -18,9 +18,10 @@ from telegrad.wire.bits import Reader, pack_varint, varint_nbytes
 from telegrad.wire.integers import BITMAP, BUCKETS, Integers, entropy_bits, read_buckets
 from telegrad.wire.positions.base import Positions
 
-__all__ = ["IndexSet"]
+__all__ = ["SPARSE", "IndexSet", "shorter"]
 
-_SPARSE = 8
+SPARSE = 8
+"""A set is sparse where it has less than one in so many of the entries."""
 
 
 @dataclass(frozen=True)
@@ -47,16 +48,11 @@ class IndexSet(Positions):
         gaps[1:] -= 1
         n, listed = len(index), Integers(gaps)
         # In a sparse set gaps come as near to the entropy, at the cost of the places and not of d.
-        if _SPARSE * n < self.d:
-            return False, listed
-        # An entropy-coded stream takes 16 bytes and more beyond its entropy.
-        least = min(self.d, entropy_bits(np.array([n, self.d - n])) + 128)
-        if least / 8 > listed.nbytes:
+        if SPARSE * n < self.d:
             return False, listed
         marks = np.zeros(self.d, dtype=np.uint8)
         marks[index] = 1
-        bitmap = Integers(marks)
-        return (True, bitmap) if 1 + bitmap.nbytes < listed.nbytes else (False, listed)
+        return shorter(listed, marks, n)
 
     @property
     def nbytes(self) -> int:
@@ -83,6 +79,16 @@ class IndexSet(Positions):
         else:
             index = _read_gaps(reader, n, form, d)
         return cls(d, torch.from_numpy(index))
+
+
+def shorter(listed: Integers, marks: np.ndarray, n: int) -> tuple[bool, Integers]:
+    """Whether the n marks, uint8, are shorter than their gaps, and they or these."""
+    # An entropy-coded stream takes 16 bytes and more beyond its entropy.
+    least = min(len(marks), entropy_bits(np.array([n, len(marks) - n])) + 128)
+    if least / 8 > listed.nbytes:
+        return False, listed
+    bitmap = Integers(marks)
+    return (True, bitmap) if 1 + bitmap.nbytes < listed.nbytes else (False, listed)
 
 
 def _read_gaps(reader: Reader, n: int, form: int, d: int) -> np.ndarray:

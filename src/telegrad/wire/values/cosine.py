@@ -6,6 +6,7 @@ import math
 from collections import Counter
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import pairwise
 from typing import ClassVar
 
 import torch
@@ -16,9 +17,10 @@ from telegrad.wire.bits import Reader, pack_varint, varint_nbytes
 from telegrad.wire.values.base import Sizes
 from telegrad.wire.values.rotated import Inner, read_inner
 
-__all__ = ["LONGEST_CHUNK", "Cosine", "cosines"]
+__all__ = ["LONGEST_CHUNK", "Cosine", "cosines", "runs_of_chunks"]
 
 LONGEST_CHUNK = 4096
+_RUN = 1 << 18
 
 
 @lru_cache(16)
@@ -30,12 +32,21 @@ def _matrix(n: int) -> Tensor:
     return matrix
 
 
+def runs_of_chunks(d: int, chunk: int) -> list[tuple[int, int]]:
+    """d entries cut into runs of so many whole chunks that their transforms fit the cache, and the short end."""
+    size, whole = max(1, _RUN // chunk) * chunk, d // chunk * chunk
+    # The last run takes what is too little for one more: products of very few rows are rounded otherwise.
+    starts = range(0, max(1, whole // size) * size, size)
+    return [(start, stop) for start, stop in pairwise([*starts, whole, d]) if start < stop]
+
+
 def cosines(v: Tensor, chunk: int, inverse: bool = False) -> Tensor:
     """The DCT-II of every chunk of the flat float64 v, or its inverse; the last chunk may be shorter."""
-    whole = len(v) // chunk * chunk
-    parts = [v[:whole].view(-1, chunk), v[whole:].view(1, -1)]
-    done = [_times(part, inverse) for part in parts if part.numel()]
-    return torch.cat([part.reshape(-1) for part in done]) if done else v.clone()
+    out = torch.empty_like(v)
+    for start, stop in runs_of_chunks(len(v), chunk):
+        rows = v[start:stop].view(-1, min(chunk, stop - start))
+        out[start:stop] = _times(rows, inverse).view(-1)
+    return out
 
 
 def _times(rows: Tensor, inverse: bool) -> Tensor:
