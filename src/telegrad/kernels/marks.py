@@ -49,6 +49,8 @@ def _gaps_reference(marks: np.ndarray, gaps: np.ndarray) -> int:
 
 def moved_together(values: np.ndarray, marks: np.ndarray) -> np.ndarray:
     """values[marks], in the memory of `values`, which it overwrites."""
+    if marks.all():
+        return values
     at = 0
     for low in range(0, len(values), _PIECE):
         kept = values[low : low + _PIECE][marks[low : low + _PIECE]]

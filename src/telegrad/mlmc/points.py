@@ -11,11 +11,12 @@ import torch
 from torch import Tensor
 
 from telegrad.kernels.magnitudes import plain
+from telegrad.kernels.marks import moved_together
 from telegrad.kernels.uniform_grids import ZERO, Refinement, UniformGrid, squared_steps
 from telegrad.mlmc.ladder import MESSAGE_OVERHEAD, Levels
 from telegrad.wire.code import Term
-from telegrad.wire.positions import IndexSet
-from telegrad.wire.values import Floats, Table, Values
+from telegrad.wire.positions import marked
+from telegrad.wire.values import Floats, Table
 
 __all__ = ["PointLevels"]
 
@@ -56,22 +57,19 @@ class PointLevels(Levels):
             grid = self._grid(self.count)
             residual = grid.points(plain(grid.numbers(self.v)))
             np.subtract(plain(self.v), residual, out=residual)
-            which = np.flatnonzero(residual)
-            return (self._term(which, Floats(torch.from_numpy(residual[which]))),)
+            marks = residual != 0.0
+            return (Term(marked(marks), Floats(torch.from_numpy(moved_together(residual, marks)))),)
         code, change, counts = self._steps(level)
         table, changes = np.unique(change[change != 0]), int(counts[change != 0].sum())
         # The entries that do not change have the number after the last.
         number = np.zeros(self._refinement(level).size, dtype=np.int64)
         number[code] = np.where(change != 0, np.searchsorted(table, change), len(table))
         symbol = self._refinement(level).translated(self.v, number)
-        which = np.flatnonzero(symbol != len(table))
-        symbol = symbol[which]
+        marks = symbol != len(table)
+        symbol = moved_together(symbol, marks)
         if 2 * len(table) > changes:
-            return (self._term(which, Floats(torch.from_numpy(table[symbol]))),)
-        return (self._term(which, Table(torch.from_numpy(symbol), torch.from_numpy(table))),)
-
-    def _term(self, which: np.ndarray, values: Values) -> Term:
-        return Term(IndexSet(len(self.v), torch.from_numpy(which)), values)
+            return (Term(marked(marks), Floats(torch.from_numpy(table[symbol]))),)
+        return (Term(marked(marks), Table(torch.from_numpy(symbol), torch.from_numpy(table))),)
 
     def _refinement(self, level: int) -> Refinement:
         return Refinement(self._grid(level - 1), self._grid(level))
