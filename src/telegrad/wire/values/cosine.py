@@ -14,7 +14,7 @@ from torch import Tensor
 
 from telegrad.errors import WireError
 from telegrad.wire.bits import Reader, pack_varint, varint_nbytes
-from telegrad.wire.values.base import Sizes
+from telegrad.wire.values.base import Buffer, Sizes
 from telegrad.wire.values.rotated import Inner, read_inner
 
 __all__ = ["LONGEST_CHUNK", "Cosine", "cosines", "runs_of_chunks"]
@@ -73,8 +73,8 @@ class Cosine(Inner):
         account["header"] += varint_nbytes(self.chunk)
         return dict(account)
 
-    def write(self, dtype: torch.dtype) -> bytes:
-        return pack_varint(self.chunk) + super().write(dtype)
+    def parts(self, dtype: torch.dtype) -> list[Buffer]:
+        return [pack_varint(self.chunk), *super().parts(dtype)]
 
     @classmethod
     def read(cls, reader: Reader, n: int, dtype: torch.dtype) -> Cosine:
