@@ -16,7 +16,7 @@ from telegrad.spec import check_that, register
 from telegrad.wire.code import Term
 from telegrad.wire.positions import All, marked
 from telegrad.wire.values import Cosine, Floats
-from telegrad.wire.values.cosine import LONGEST_CHUNK, cosines, runs_of_chunks
+from telegrad.wire.values.cosine import LONGEST_CHUNK, cosines_of_rows, in_runs
 
 __all__ = ["DCT"]
 
@@ -51,15 +51,16 @@ class DCT(Compressor):
         return min(self.k, longest) / longest if d else 1.0
 
     def _values(self, v: Tensor) -> Cosine:
-        d, dtype = len(v), torch.float64 if v.dtype == torch.float64 else torch.float32
-        marks, values, n = np.empty(d, dtype=bool), torch.empty(d, dtype=dtype), 0
-        # Run by run, so that nothing of the vector's size is made in float64.
-        for start, stop in runs_of_chunks(d, self.chunk):
-            y = cosines(v[start:stop].double(), self.chunk).numpy()
-            own = largest_in_rows(y.reshape(-1, min(self.chunk, stop - start)), self.k).reshape(-1)
-            kept = torch.from_numpy(y[own])
-            marks[start:stop], values[n : n + len(kept)], n = own, kept, n + len(kept)
-        return Cosine(marked(marks), Floats(values[:n]), self.chunk)
+        marks, dtype = np.empty(len(v), dtype=bool), torch.float64 if v.dtype == torch.float64 else torch.float32
+
+        def kept(start: int, stop: int) -> Tensor:
+            rows = cosines_of_rows(v[start:stop].view(-1, min(self.chunk, stop - start))).numpy()
+            own = marks[start:stop].reshape(rows.shape)
+            largest_in_rows(rows, self.k, own)
+            return torch.from_numpy(rows[own]).to(dtype)
+
+        values = torch.cat(in_runs(kept, len(v), self.chunk))
+        return Cosine(marked(marks), Floats(values), self.chunk)
 
     def _encode(self, v: Tensor, key: Key) -> Encoded:
         return Encoded((Term(All(len(v)), self._values(v)),))

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from telegrad.kernels.compiled import Loop, in_chunks
+from telegrad.kernels.compiled import Loop
 
 __all__ = ["gaps_between", "largest_in_rows", "moved_together"]
 
@@ -59,21 +59,17 @@ def moved_together(values: np.ndarray, marks: np.ndarray) -> np.ndarray:
     return values[:at]
 
 
-def largest_in_rows(rows: np.ndarray, k: int) -> np.ndarray:
-    """Marks, in the shape of `rows`, for the k largest magnitudes of each row, of equal ones the first; all of a row
-    of up to k. Zeros get none. `rows`: float64, shape (n, c).
+def largest_in_rows(rows: np.ndarray, k: int, marks: np.ndarray) -> None:
+    """Mark the k largest magnitudes of each row, of equal ones the first, all of a row of up to k; zeros get no mark.
+
+    `rows`: float64; `marks`: bool; both of shape (n, c). By the calling thread.
     """
-    columns, marks = rows.shape[1], np.empty(rows.shape, dtype=bool)
+    columns = rows.shape[1]
     if k >= columns:
-        return np.not_equal(rows, 0.0, out=marks)
-
-    def work(_: int, start: int, stop: int) -> None:
-        part = rows[start // columns : stop // columns]
-        least = np.partition(np.abs(part), columns - k, axis=1)[:, columns - k].copy()
-        _mark_rows(part, least, k, marks[start // columns : stop // columns])
-
-    in_chunks(work, rows.size, columns)
-    return marks
+        np.not_equal(rows, 0.0, out=marks)
+    else:
+        least = np.partition(np.abs(rows), columns - k, axis=1)[:, columns - k].copy()
+        _mark_rows(rows, least, k, marks)
 
 
 def _mark_rows_scalar(rows: Any, least: Any, k: int, marks: Any) -> None:
