@@ -51,16 +51,23 @@ class DCT(Compressor):
         return min(self.k, longest) / longest if d else 1.0
 
     def _values(self, v: Tensor) -> Cosine:
-        marks, dtype = np.empty(len(v), dtype=bool), torch.float64 if v.dtype == torch.float64 else torch.float32
+        d, dtype = len(v), torch.float64 if v.dtype == torch.float64 else torch.float32
+        marks, values = np.empty(d, dtype=bool), torch.empty(-(-d // self.chunk) * self.k, dtype=dtype)
 
         def kept(start: int, stop: int) -> Tensor:
             rows = cosines_of_rows(v[start:stop].view(-1, min(self.chunk, stop - start))).numpy()
             own = marks[start:stop].reshape(rows.shape)
             largest_in_rows(rows, self.k, own)
-            return torch.from_numpy(rows[own]).to(dtype)
+            found = torch.from_numpy(rows[own])
+            return values[start // self.chunk * self.k :][: len(found)].copy_(found)
 
-        values = torch.cat(in_runs(kept, len(v), self.chunk))
-        return Cosine(marked(marks), Floats(values), self.chunk)
+        n = 0
+        for part in in_runs(kept, d, self.chunk):
+            # Each lies where it belongs unless there were zeros before it.
+            if part.data_ptr() != values[n:].data_ptr():
+                values[n : n + len(part)] = part.clone()
+            n += len(part)
+        return Cosine(marked(marks), Floats(values[:n]), self.chunk)
 
     def _encode(self, v: Tensor, key: Key) -> Encoded:
         return Encoded((Term(All(len(v)), self._values(v)),))

@@ -96,7 +96,7 @@ def _put_rice_scalar(values, b, out):  # type: ignore[no-untyped-def]
     """The Rice code of `values` to the zero bytes `out`."""
     bit = 0
     for i in range(len(values)):
-        bit += values[i] >> b
+        bit += np.int64(values[i]) >> b
         out[bit >> 3] |= np.uint8(128) >> np.uint8(bit & 7)
         bit += 1
     if b == 0:
@@ -104,12 +104,13 @@ def _put_rice_scalar(values, b, out):  # type: ignore[no-untyped-def]
     at, fill = bit >> 3, bit & 7
     waiting = np.int64(out[at]) >> (8 - fill) if fill else np.int64(0)
     for i in range(len(values)):
-        at, fill, waiting = push(out, at, fill, waiting, values[i] & ((1 << b) - 1), b)
+        at, fill, waiting = push(out, at, fill, waiting, np.int64(values[i]) & ((1 << b) - 1), b)
     if fill:
         out[at] = (waiting << (8 - fill)) & 255
 
 
 def _put_rice_reference(values: np.ndarray, b: int, out: np.ndarray) -> None:
+    values = values.astype(np.int64)
     ends = np.cumsum((values >> b) + 1)
     unary = np.zeros(ends[-1] if len(ends) else 0, dtype=np.uint8)
     unary[ends - 1] = 1

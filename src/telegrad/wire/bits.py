@@ -137,7 +137,7 @@ def unpack_varied(reader: Reader, widths: np.ndarray) -> np.ndarray:
 
 
 def pack_rice(values: np.ndarray, b: int, nbits: int) -> bytes:
-    """The Rice code of non-negative int64 `values`, `nbits` long, padded to whole bytes."""
+    """The Rice code of non-negative integers, `nbits` long, padded to whole bytes."""
     out = np.zeros((nbits + 7) // 8, dtype=np.uint8)
     put_rice(values, b, out)
     return out.tobytes()
