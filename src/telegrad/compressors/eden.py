@@ -14,7 +14,7 @@ from torch import Tensor
 from telegrad.compressors.base import Compressor, Encoded, not_finite
 from telegrad.kernels.cells import product
 from telegrad.kernels.gaussian import dead_zone, dead_zone_centroids, entropy_coded_omega, lloyd_max_omega
-from telegrad.kernels.hadamard import Rotation, block_sizes
+from telegrad.kernels.hadamard import LARGEST, Rotation, block_sizes
 from telegrad.kernels.magnitudes import largest_in, plain, sums_of_squares_in
 from telegrad.kernels.rans import state_count
 from telegrad.kernels.selection import SMALL
@@ -135,13 +135,14 @@ class _Normalised:
 
 
 class _DeadZone:
-    """A vector, to be rotated, normalised and quantised at several rates: each time anew, for what is rotated would be
-    as long as the vector.
+    """A vector, to be rotated, normalised and quantised at several rates: each time anew, but for the short blocks, for
+    what is rotated would be as long as the vector.
     """
 
     def __init__(self, v: Tensor, key: Key) -> None:
         self.normalised = _Normalised(v, key)
         self.reach = _REACH
+        self.short: dict[int, np.ndarray] = {}
 
     def coded(self, rate: float) -> RotatedCells:
         """In the best dead zone at `rate` bits an entry."""
@@ -164,17 +165,23 @@ class _DeadZone:
 
     def _quantised(self, cells: DeadZoneCells, table: tuple[np.ndarray, int], number: int) -> tuple[float, float]:
         """(⟨q, z⟩, the largest magnitude) of a block, its cells filled in; no use where that is out of reach."""
-        start, wanted = self.normalised.rotation.starts[number], self.normalised.x.dtype
-        z = self.normalised.block(number).astype(wanted, copy=False)  # short blocks are rotated in float64
+        z = self._block(number)
         largest = largest_in(z)
         if largest > self.reach:
             return 0.0, largest
-        own = cells.quantise(start, z)
+        own = cells.quantise(self.normalised.rotation.starts[number], z)
         if not own.any() and self.normalised.lengths[number] > 0:
             # A block without any symbol could not be unbiased: its largest entry is sent.
             place = int(np.abs(z).argmax())
             own[place] = np.sign(z[place])
         return product(own, *table, z), largest
+
+    def _block(self, number: int) -> np.ndarray:
+        if self.normalised.rotation.sizes[number] == LARGEST:
+            return self.normalised.block(number)
+        if number not in self.short:  # rotated in float64
+            self.short[number] = self.normalised.block(number).astype(self.normalised.x.dtype)
+        return self.short[number]
 
 
 def entropy_coded_term(x: Tensor, budget: float, dtype: torch.dtype, key: Key) -> Term:
