@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from telegrad.compressors.base import Compressor, Encoded
+from telegrad.kernels.reference import steady_sum
 from telegrad.kernels.uniform_grids import BELOW, ZERO, Refinement, UniformGrid
 from telegrad.random import Key
 from telegrad.spec import check_that, register
@@ -21,7 +22,6 @@ __all__ = ["ECUQ", "UniformBins"]
 
 _TOLERANCE = 0.1
 _MOST_LEVELS = 2**16
-_SUMMED = 2**15  # torch has threads share longer sums, in an order that depends on their number
 
 
 class UniformBins:
@@ -49,7 +49,7 @@ class UniformBins:
         bins = Refinement(ZERO, self.grid(levels))
         counts = bins.counts(self.v)[0] if levels <= len(self.v) else bins.occurring(self.v)[1]
         terms = torch.special.entr(torch.from_numpy(counts).double() / len(self.v))
-        return math.fsum(float(part.sum()) for part in terms.split(_SUMMED)) / math.log(2)
+        return steady_sum(terms) / math.log(2)
 
     def levels_within(self, bits: float) -> int:
         """The number K of bins found by a doubling and then a binary search with H(K) <= bits (A17.1).

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from telegrad.kernels.magnitudes import plain
 from telegrad.kernels.marks import moved_together
+from telegrad.kernels.reference import steady_sum
 from telegrad.kernels.uniform_grids import ZERO, Refinement, UniformGrid, squared_steps
 from telegrad.mlmc.ladder import MESSAGE_OVERHEAD, Levels
 from telegrad.wire.code import Term
@@ -42,7 +43,8 @@ class PointLevels(Levels):
             _, change, counts = self._steps(level)
             distinct, which = np.unique(change, return_inverse=True)
             together = np.bincount(which, counts, len(distinct)).astype(np.int64)
-            entropies.append(float(torch.special.entr(torch.from_numpy(together) / len(self.v)).sum()) / math.log(2))
+            terms = torch.special.entr(torch.from_numpy(together) / len(self.v))
+            entropies.append(steady_sum(terms) / math.log(2))
         exact = 64 if self.v.dtype == torch.float64 else 32
         return MESSAGE_OVERHEAD + len(self.v) * torch.tensor([*entropies, exact], dtype=torch.float64)
 
