@@ -8,6 +8,7 @@ import torch
 import telegrad as tg
 from cases import numbers
 from quantile_vectors import quantile_vectors
+from telegrad.compressors import eden
 
 KEY = tg.Key(seed=21)
 
@@ -113,3 +114,14 @@ def test_what_is_not_finite_shows_in_the_energy_of_its_block(bad, place):
     x[place] = bad
     with pytest.raises(tg.NonFiniteError, match="NaN or infinity"):
         tg.compressor("eden(bits=1)").encode(x, tg.Key(1))
+
+
+@pytest.mark.parametrize("bits", [0.3, 2, 9])
+def test_numbers_beyond_the_reach_are_quantised_all_the_same(bits, monkeypatch):
+    """Cells and what they stand for are of the size that a normal number of 8 needs; more are made where one is
+    larger.
+    """
+    compressor, x = tg.compressor(f"eden(bits={bits}, coder=entropy)"), tg.Key(5).normal(70_000)
+    data = tg.pack(compressor.encode(x, tg.Key(6)))
+    monkeypatch.setattr(eden, "_REACH", 0.01)
+    assert tg.pack(compressor.encode(x, tg.Key(6))) == data

@@ -2,12 +2,13 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 
 import telegrad as tg
 from cases import numbers
-from telegrad.compressors.ecuq import bin_entropy, levels_within, uniform_bins
+from telegrad.compressors.ecuq import UniformBins
 from telegrad.spec import build
 
 GENERATOR = torch.Generator().manual_seed(17)
@@ -106,11 +107,11 @@ def test_the_outermost_point_is_never_rounded_beyond_the_largest_float():
 def test_the_bins_of_a17():
     """v = (0, 0, 0, 1, 2, 4), K = 4: Δ = 1, bins (0, 0, 0, 1, 2, 3), H = 1.7925, centres .5, 1.5, 2.5, 3.5."""
     x = torch.tensor([0.0, 0, 0, 1, 2, 4], dtype=torch.float64)
-    cell, first, width = uniform_bins(x, 4)
-    assert cell.tolist() == [0, 0, 0, 1, 2, 3]
-    assert (first, width) == (0.5, 1.0)
-    assert bin_entropy(x, 4) == pytest.approx(1.7925, abs=5e-5)
-    assert levels_within(x, 1.8) == 4  # ⌊2^1.8⌋ = 3 has H = 1.46; 4 is within .1 of the budget
+    bins = UniformBins(x)
+    assert bins.grid(4).numbers(x).tolist() == [0, 0, 0, 1, 2, 3]
+    assert bins.grid(4).points(np.arange(4)).tolist() == [0.5, 1.5, 2.5, 3.5]
+    assert bins.entropy(4) == pytest.approx(1.7925, abs=5e-5)
+    assert bins.levels_within(1.8) == 4  # ⌊2^1.8⌋ = 3 has H = 1.46; 4 is within .1 of the budget
     assert sent("ecuq(bits=1.8)", x).tolist() == [0.5, 0.5, 0.5, 1.5, 2.5, 3.5]
     assert tg.compressor("ecuq(bits=1.8)").variance(x) == pytest.approx(6 * 0.25)
 
@@ -120,21 +121,22 @@ def test_the_bins_of_a17():
 def test_the_budget_is_kept_and_used(bits, power):
     """A17.1: H <= b always, and H >= b − .1 unless the search ended otherwise: no larger K tried next was within b."""
     x = torch.randn(3000, generator=GENERATOR, dtype=torch.float64) ** power
-    levels = levels_within(x, bits)
-    entropy = bin_entropy(x, levels)
+    bins = UniformBins(x)
+    levels = bins.levels_within(bits)
+    entropy = bins.entropy(levels)
     assert entropy <= bits
     assert levels >= max(1, math.floor(2**bits))
-    assert entropy >= bits - 0.1 or bin_entropy(x, levels + 1) > bits or levels > 2**15
-    cell, first, width = uniform_bins(x, levels)
+    assert entropy >= bits - 0.1 or bins.entropy(levels + 1) > bits or levels > 2**15
+    grid = bins.grid(levels)
     kept = sent(f"ecuq(bits={bits})", x)
-    assert torch.allclose(kept, first + cell.double() * width, rtol=1e-12)
-    assert bool(((kept - x).abs() <= width / 2 * (1 + 1e-6)).all())
+    assert np.allclose(kept, grid.points(grid.numbers(x).numpy()), rtol=1e-12, atol=0)
+    assert bool(((kept - x).abs() <= grid.width / 2 * (1 + 1e-6)).all())
 
 
 def test_the_search_ends_where_entropy_saturates():
     """A17.1, I: (0, 0, 0, 1) with b = 2 terminates at the limit on K; equal entries are sent exactly."""
     x = torch.tensor([0.0, 0.0, 0.0, 1.0], dtype=torch.float64)
-    assert 2**15 < levels_within(x, 2) <= 2**16
+    assert 2**15 < UniformBins(x).levels_within(2) <= 2**16
     assert tg.compressor("ecuq(bits=2)").variance(x) < 1e-9
     for equal in (torch.full((5,), 0.7), torch.tensor([-3.0])):
         assert torch.equal(tg.compressor("ecuq(bits=2)").encode(equal).decode(), equal)
@@ -145,7 +147,8 @@ def test_a_message_has_the_bits_that_were_asked_for():
     """Within 2 % of the entropy plus the table of centres, d = 100,000 normal entries, three bits."""
     x = torch.randn(100_000, generator=GENERATOR)
     code = tg.compressor("ecuq(bits=3)").encode(x)
-    entropy = bin_entropy(x, levels_within(x, 3))
+    bins = UniformBins(x)
+    entropy = bins.entropy(bins.levels_within(3))
     assert 2.9 <= entropy <= 3
     assert code.nbits <= 1.02 * entropy * 100_000 + 32 * code.terms[0].values.table.numel()
 
@@ -154,6 +157,27 @@ def test_budgets_that_are_none_are_refused():
     for text in ("ecuq(bits=0)", "ecuq(bits=17)", "rtn(level=3, grid=diagonal)", "sign(scale=median)"):
         with pytest.raises(tg.SpecError, match="for example"):
             tg.compressor(text)
+
+
+@pytest.mark.parametrize(
+    "x",
+    [torch.randn(70_000, generator=GENERATOR) ** 5, torch.randn(150_000, generator=GENERATOR).bfloat16()],
+    ids=["fifth powers", "bfloat16"],
+)
+def test_the_search_takes_the_same_bins_in_every_form_and_on_any_number_of_threads(x, disable_numba, threads):
+    """Of fifth powers the search looks at tens of thousands of bins, whose entropy is a long sum."""
+
+    def found():
+        specs = ("ecuq(bits=5)", "mlmc(ecuq)", "mlmc(rtn)", "mlmc(rtn, probabilities=cost)")
+        messages = [tg.pack(tg.compressor(spec).encode(x, tg.Key(1))) for spec in specs]
+        return [UniformBins(x).entropy(levels) for levels in (3, 5000, 65536)], messages
+
+    first = found()
+    for count in (2, 3):
+        threads(count)
+        assert found() == first
+    disable_numba()
+    assert found() == first
 
 
 # the ladders

@@ -37,6 +37,19 @@ def test_each_chunk_keeps_its_own_largest_coefficients():
         assert torch.allclose(found, cosines(y, 8, inverse=True), rtol=1e-9, atol=1e-9 * float(part.norm()))
 
 
+@pytest.mark.parametrize(("chunk", "k"), [(64, 32), (300, 7), (4096, 64)])
+@pytest.mark.parametrize("d", [4097, 300_100])
+def test_a_message_of_cosines_depends_on_no_number_of_threads(chunk, k, d, threads, disable_numba):
+    """In float64, where the last bit of a sum would show; and in both forms."""
+    compressor, v = tg.compressor(f"dct(chunk={chunk}, k={k})"), tg.Key(d).normal(d)
+    data = tg.pack(compressor.encode(v))
+    for count in (1, 2, 3):
+        threads(count)
+        assert tg.pack(compressor.encode(v)) == data
+    disable_numba()
+    assert tg.pack(compressor.encode(v)) == data
+
+
 def test_where_the_cosine_class_is_attained():
     """alpha = k/chunk where all coefficients are equal."""
     x = cosines(torch.ones(64, dtype=torch.float64), 64, inverse=True)

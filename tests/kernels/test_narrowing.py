@@ -35,6 +35,15 @@ def test_compiled_rounding_is_the_defining_one(dtype, given, disable_numba):
 
 
 @pytest.mark.parametrize("dtype", SHORT, ids=str)
+def test_parts_are_rounded_as_the_whole_is(dtype, disable_numba):
+    v, key = _numbers(dtype), tg.Key(4)
+    for change in (lambda: None, disable_numba):
+        change()
+        parts = [narrowed(v[start : start + 90], dtype, key, start) for start in range(0, len(v), 90)]
+        assert torch.equal(torch.cat(parts), narrowed(v, dtype, key))
+
+
+@pytest.mark.parametrize("dtype", SHORT, ids=str)
 def test_one_number_is_rounded_like_the_first_of_many(dtype):
     for seed, value in enumerate(_numbers(dtype).tolist()):
         one = torch.tensor([value], dtype=torch.float64)

@@ -138,11 +138,11 @@ def test_short_streams_are_packed_alike_in_both_forms(values):
 def test_gaps_lie_between_the_places():
     places = np.array([0, 1, 5, 2**40])
     expected = [0, 0, 3, 2**40 - 6]
-    assert gaps.gaps_between(places).tolist() == expected
+    assert gaps.gaps_of(places).tolist() == expected
     other = np.empty(4, dtype=np.int64)
     gaps._between.reference(places, other)
     assert other.tolist() == expected
-    assert len(gaps.gaps_between(places[:0])) == 0
+    assert len(gaps.gaps_of(places[:0])) == 0
 
 
 def test_laws_are_proportional_and_leave_out_what_would_overflow():

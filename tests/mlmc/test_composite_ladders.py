@@ -41,6 +41,23 @@ def test_directions_can_share_a_level():
     assert found <= tg.compressor("mlmc(low_rank(rank=4, rows=6))").omega(54) + 1e-12
 
 
+@pytest.mark.parametrize("shape", [(20, 33), (33, 20), (25, 25)])
+def test_singular_values_over_sixty_octaves_make_up_the_matrix(shape):
+    """Whatever the smallest directions lose to rounding: the levels add up to v, and ΣΔ is Σσ."""
+    small, g = min(shape), torch.Generator().manual_seed(4)
+    left, right = (torch.linalg.qr(torch.randn(n, small, generator=g, dtype=torch.float64)).Q for n in shape)
+    sigma = 2.0 ** -torch.linspace(0, 60, small, dtype=torch.float64)
+    matrix = (left * sigma) @ right.t()
+    compressor = tg.compressor("mlmc(low_rank)").for_shape(shape)
+    levels = compressor.ladder.levels(matrix.reshape(-1))
+    total = torch.zeros(matrix.numel(), dtype=torch.float64)
+    for level in range(1, small + 1):
+        for term in levels.residual(level):
+            term.add_to(total, 1.0)
+    assert float((total - matrix.reshape(-1)).norm()) <= 1e-14 * float(matrix.norm())
+    assert float(levels.norms().sum()) == pytest.approx(float(sigma.sum()), rel=1e-6)
+
+
 def test_equal_singular_values_attain_the_declared_omega():
     orthogonal = torch.linalg.qr(MATRIX[:, :6]).Q.contiguous()
     for law in ("adaptive", "fixed"):

@@ -12,7 +12,7 @@ import telegrad as tg
 from telegrad.kernels.bit_streams import best_rice
 from telegrad.wire.bits import Reader, varint_nbytes
 from telegrad.wire.integers import BITMAP, BUCKETS, Integers
-from telegrad.wire.positions import All, IndexSet, Nested, Ranked, Share, Subset, read_positions
+from telegrad.wire.positions import All, IndexSet, Nested, Ranked, Share, Subset, marked, read_positions
 
 
 def reread(positions):
@@ -49,6 +49,21 @@ def test_a_set_is_sent_as_gaps_or_as_a_bitmap_whichever_is_shorter(share, d):
     assert positions.nbytes == min(as_gaps, as_bitmap) <= count + 2 + (d + 7) // 8
     assert (positions.write()[count] == BITMAP) == (as_bitmap < as_gaps)
     assert torch.equal(reread(positions).indices(), positions.index)
+
+
+@pytest.mark.parametrize("d", [1, 100, 140_000])
+@pytest.mark.parametrize("share", [0.0, 0.01, 0.2, 0.5, 0.9, 1.0])
+def test_marked_places_are_sent_as_listed_ones_are(share, d):
+    positions = IndexSet(d, tg.Key(1).subset(d, round(share * d)))
+    marks = np.zeros(d, dtype=bool)
+    marks[positions.index.numpy()] = True
+    found = marked(marks)
+    assert found.write() == positions.write()
+    assert (found.n, found.d, found.nbytes) == (positions.n, d, positions.nbytes)
+    assert torch.equal(found.indices(), positions.index)
+    assert torch.equal(found.narrow_indices().long(), positions.index)
+    which = torch.arange(0, found.n, 3)
+    assert found.keep(which).write() == positions.keep(which).write()
 
 
 @pytest.mark.parametrize(("d", "k"), [(100_000, 1000), (100_000, 100), (20_000, 4000), (1_000_000, 1000)])

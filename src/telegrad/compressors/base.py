@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -13,16 +13,21 @@ import torch
 from torch import Tensor
 
 from telegrad.errors import InputError, NonFiniteError
-from telegrad.kernels.compiled import each
+from telegrad.kernels.compiled import each, in_blocks
 from telegrad.kernels.device import on_gpu
-from telegrad.kernels.magnitudes import largest_magnitude
+from telegrad.kernels.magnitudes import largest_magnitude, plain
 from telegrad.kernels.narrowing import narrowed
 from telegrad.random import Key
 from telegrad.spec import Registered
 from telegrad.wire.code import Code, Term
 from telegrad.wire.values import DTYPES
 
-__all__ = ["Compressor", "Encoded", "checked", "decoded", "not_finite", "overflows", "representable"]
+__all__ = [
+    *("Compressor", "Encoded", "checked", "decoded", "decoded_parts"),
+    *("not_finite", "overflows", "representable"),
+]
+
+_PART = 16384  # entries: fewer than torch shares out over threads of its own
 
 
 @dataclass(frozen=True)
@@ -238,12 +243,39 @@ def overflows(compressor: Compressor, dtype: torch.dtype) -> NonFiniteError:
     )
 
 
-def representable(x: Tensor, dtype: torch.dtype, key: Key, owner: Compressor) -> Tensor:
-    """float64 `x` as a tensor of `dtype`, rounded stochastically, for `owner` to compress once more."""
-    rounded = narrowed(x, dtype, key)
-    if not bool(rounded.isfinite().all()):
+Part = Callable[[int, int], Tensor]
+"""The entries from the first number to before the second one of a vector that is never made as a whole; float64."""
+
+
+def decoded_parts(encoded: Encoded, like: Tensor) -> Part:
+    """`decoded(encoded, like)`, part by part; `like` on the CPU."""
+    if any(term.positions.indices() is None for term in encoded.terms):
+        whole = decoded(encoded, like)
+        return lambda start, stop: whole[start:stop]
+    listed = [(term.positions.indices(), term.values.numbers()) for term in encoded.terms]
+    arrays = [(plain(index), plain(numbers)) for index, numbers in listed if index is not None]
+
+    def part(start: int, stop: int) -> Tensor:
+        out = np.zeros(stop - start)
+        for index, numbers in arrays:
+            first, last = np.searchsorted(index, (start, stop))
+            out[index[first:last] - start] += numbers[first:last]
+        return torch.from_numpy(out)
+
+    return part
+
+
+def representable(part: Part, n: int, dtype: torch.dtype, key: Key, owner: Compressor) -> Tensor:
+    """The n entries of a vector as a tensor of `dtype`, rounded stochastically, for `owner` to compress once more."""
+    out = torch.empty(n, dtype=dtype)
+
+    def work(start: int, stop: int) -> None:
+        out[start:stop] = narrowed(part(start, stop), dtype, key, start)
+
+    in_blocks(work, n, _PART)
+    if not math.isfinite(largest_magnitude(out)):
         raise overflows(owner, dtype)
-    return rounded
+    return out
 
 
 def _shifted(term: Term, shift: int) -> Term:

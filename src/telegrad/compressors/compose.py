@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from telegrad.compressors.base import Compressor, Encoded, decoded, representable
+from telegrad.compressors.base import Compressor, Encoded, decoded, decoded_parts, representable
 from telegrad.random import Key
 from telegrad.spec import check_that, register
 from telegrad.wire.code import Term
@@ -61,7 +61,7 @@ class Compose(Compressor):
 
     def _between(self, v: Tensor, key: Key) -> tuple[Encoded, Tensor]:
         inner = self.inner.encoded(v, key.fold(role="inner"))
-        return inner, representable(decoded(inner, v), v.dtype, key.fold(role="between"), self)
+        return inner, representable(decoded_parts(inner, v), len(v), v.dtype, key.fold(role="between"), self)
 
     def _encode(self, v: Tensor, key: Key) -> Encoded:
         inner, dense = self._between(v, key)
@@ -91,8 +91,10 @@ def _within(places: Positions | None, term: Term) -> Term:
     index, among = term.positions.indices(), places.indices() if places else None
     if places is None or index is None or among is None:
         return term
-    where = torch.searchsorted(among, index).clamp(max=len(among) - 1)
-    if not bool((among[where] == index).all()):
-        return term
-    told = places if len(index) == len(among) else places.keep(where)
+    told = places
+    if not torch.equal(index, among):
+        where = torch.searchsorted(among, index).clamp(max=len(among) - 1)
+        if not bool((among[where] == index).all()):
+            return term
+        told = places.keep(where)
     return Term(told, term.values) if told.nbytes < term.positions.nbytes else term

@@ -5,16 +5,18 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from telegrad.compressors.base import Compressor, Encoded
+from telegrad.kernels.marks import largest_in_rows
 from telegrad.random import Key
 from telegrad.spec import check_that, register
 from telegrad.wire.code import Term
-from telegrad.wire.positions import All, IndexSet
+from telegrad.wire.positions import All, marked
 from telegrad.wire.values import Cosine, Floats
-from telegrad.wire.values.cosine import LONGEST_CHUNK, cosines
+from telegrad.wire.values.cosine import LONGEST_CHUNK, cosines_of_rows, in_runs
 
 __all__ = ["DCT"]
 
@@ -49,15 +51,23 @@ class DCT(Compressor):
         return min(self.k, longest) / longest if d else 1.0
 
     def _values(self, v: Tensor) -> Cosine:
-        d, y = len(v), cosines(v.double(), self.chunk)
-        whole = d // self.chunk * self.chunk
-        kept = torch.zeros(d, dtype=torch.bool, device=v.device)
-        for start, rows in ((0, y[:whole].view(-1, self.chunk)), (whole, y[whole:].view(1, -1))):
-            order = rows.abs().sort(dim=1, descending=True, stable=True).indices[:, : self.k]
-            kept[start + (torch.arange(len(rows), device=v.device)[:, None] * self.chunk + order).reshape(-1)] = True
-        index = (kept & (y != 0)).nonzero().squeeze(1)
-        dtype = torch.float64 if v.dtype == torch.float64 else torch.float32
-        return Cosine(IndexSet(d, index), Floats(y[index]).rounded(dtype, None), self.chunk)
+        d, dtype = len(v), torch.float64 if v.dtype == torch.float64 else torch.float32
+        marks, values = np.empty(d, dtype=bool), torch.empty(-(-d // self.chunk) * self.k, dtype=dtype)
+
+        def kept(start: int, stop: int) -> Tensor:
+            rows = cosines_of_rows(v[start:stop].view(-1, min(self.chunk, stop - start))).numpy()
+            own = marks[start:stop].reshape(rows.shape)
+            largest_in_rows(rows, self.k, own)
+            found = torch.from_numpy(rows[own])
+            return values[start // self.chunk * self.k :][: len(found)].copy_(found)
+
+        n = 0
+        for part in in_runs(kept, d, self.chunk):
+            # Each lies where it belongs unless there were zeros before it.
+            if part.data_ptr() != values[n:].data_ptr():
+                values[n : n + len(part)] = part.clone()
+            n += len(part)
+        return Cosine(marked(marks), Floats(values[:n]), self.chunk)
 
     def _encode(self, v: Tensor, key: Key) -> Encoded:
         return Encoded((Term(All(len(v)), self._values(v)),))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 import numpy as np
@@ -13,8 +14,8 @@ from torch import Tensor
 from telegrad.compressors.base import Compressor, Encoded, not_finite
 from telegrad.kernels.cells import product
 from telegrad.kernels.gaussian import dead_zone, dead_zone_centroids, entropy_coded_omega, lloyd_max_omega
-from telegrad.kernels.hadamard import Rotation, block_sizes
-from telegrad.kernels.magnitudes import plain, sums_of_squares_in
+from telegrad.kernels.hadamard import LARGEST, Rotation, block_sizes
+from telegrad.kernels.magnitudes import largest_in, plain, sums_of_squares_in
 from telegrad.kernels.rans import state_count
 from telegrad.kernels.selection import SMALL
 from telegrad.random import Key
@@ -22,13 +23,14 @@ from telegrad.spec import check_that, register
 from telegrad.wire.code import Code, Term
 from telegrad.wire.positions import All, Positions, Subset
 from telegrad.wire.values import DeadZoneCells, LloydMaxCells, RotatedCells
-from telegrad.wire.values.base import largest_of, scalar_nbytes
+from telegrad.wire.values.base import scalar_nbytes
 from telegrad.wire.values.cells import Cells
 
 __all__ = ["Eden", "cells_rate", "entropy_coded_term"]
 
 _SPARSE = 1 / 16
 _LEAST = 2.0**-10
+_REACH = 8.0  # nearly all normal numbers lie within
 
 
 @register("eden", example="eden(bits=0.5, coder=entropy)", source="A21; Vargaftik et al. 2021 (DRIVE) and 2022 (EDEN)")
@@ -133,40 +135,53 @@ class _Normalised:
 
 
 class _DeadZone:
-    """All of a normalised vector, to be quantised at several rates."""
+    """A vector, to be rotated, normalised and quantised at several rates: each time anew, but for the short blocks, for
+    what is rotated would be as long as the vector.
+    """
 
     def __init__(self, v: Tensor, key: Key) -> None:
         self.normalised = _Normalised(v, key)
-        self.rotation = self.normalised.rotation
-        self.z = np.empty(len(v), dtype=self.normalised.x.dtype)
-        self.rotation.each_block(lambda number: np.copyto(self._of(number, self.z), self.normalised.block(number)))
-
-    def _of(self, number: int, numbers: np.ndarray) -> np.ndarray:
-        start = self.rotation.starts[number]
-        return numbers[start : start + self.rotation.sizes[number]]
+        self.reach = _REACH
+        self.short: dict[int, np.ndarray] = {}
 
     def coded(self, rate: float) -> RotatedCells:
         """In the best dead zone at `rate` bits an entry."""
-        cells = DeadZoneCells.quantise(self.z, *dead_zone(rate))
-        symbol, d = cells.symbol.numpy(), len(self.z)
-
-        def match(number: int) -> float:
-            own, z = self._of(number, symbol), self._of(number, self.z)
-            if not own.any() and self.normalised.lengths[number] > 0:
-                # A block without any symbol could not be unbiased: its largest entry is sent.
-                place = int(np.abs(z).argmax())
-                own[place] = np.sign(z[place])
-            return product(own, *table, z)
-
-        top = max(1, int(largest_of(cells.symbol)))
-        positive = dead_zone_centroids(cells.zero, cells.step, top).numpy()
-        table = np.concatenate([-positive[:0:-1], positive]), -top
-        matches = self.rotation.each_block(match)
+        rotation, zone = self.normalised.rotation, dead_zone(rate)
+        while True:
+            cells = DeadZoneCells.blank(rotation.n, *zone, self.reach)
+            positive = dead_zone_centroids(cells.zero, cells.step, cells.top(self.reach)).numpy()
+            table = np.concatenate([-positive[:0:-1], positive]), 1 - len(positive)
+            done = rotation.each_block(partial(self._quantised, cells, table))
+            reached = max((largest for _, largest in done), default=0.0)
+            if reached <= self.reach:
+                break
+            self.reach = reached
+        matches, d = [match for match, _ in done], rotation.n
         if d >= 512 and int(cells.symbol.count_nonzero()) >= _SPARSE * d:
             return self.normalised.carried(All(d), cells, matches)
         which = cells.symbol.nonzero().squeeze(1)
         listed = DeadZoneCells(cells.symbol[which], cells.zero, cells.step)
         return self.normalised.carried(All(d).keep(which), listed, matches)
+
+    def _quantised(self, cells: DeadZoneCells, table: tuple[np.ndarray, int], number: int) -> tuple[float, float]:
+        """(⟨q, z⟩, the largest magnitude) of a block, its cells filled in; no use where that is out of reach."""
+        z = self._block(number)
+        largest = largest_in(z)
+        if largest > self.reach:
+            return 0.0, largest
+        own = cells.quantise(self.normalised.rotation.starts[number], z)
+        if not own.any() and self.normalised.lengths[number] > 0:
+            # A block without any symbol could not be unbiased: its largest entry is sent.
+            place = int(np.abs(z).argmax())
+            own[place] = np.sign(z[place])
+        return product(own, *table, z), largest
+
+    def _block(self, number: int) -> np.ndarray:
+        if self.normalised.rotation.sizes[number] == LARGEST:
+            return self.normalised.block(number)
+        if number not in self.short:  # rotated in float64
+            self.short[number] = self.normalised.block(number).astype(self.normalised.x.dtype)
+        return self.short[number]
 
 
 def entropy_coded_term(x: Tensor, budget: float, dtype: torch.dtype, key: Key) -> Term:

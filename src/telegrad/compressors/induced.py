@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from telegrad.compressors.base import Compressor, Encoded, decoded, representable
+from telegrad.compressors.base import Compressor, Encoded, decoded, decoded_parts, representable
 from telegrad.kernels.reference import rounding_variance
 from telegrad.random import Key
 from telegrad.spec import check_that, register
@@ -51,7 +51,12 @@ class Induced(Compressor):
 
     def _encode(self, v: Tensor, key: Key) -> Encoded:
         first = self.first.encoded(v, key)
-        rest = representable(v.double() - decoded(first, v), v.dtype, key.fold(role="rest"), self)
+        made = decoded_parts(first, v)
+
+        def left(start: int, stop: int) -> Tensor:
+            return v[start:stop].double() - made(start, stop)
+
+        rest = representable(left, len(v), v.dtype, key.fold(role="rest"), self)
         second = self.second.encoded(rest, key.fold(role="second"))
         return Encoded((*first.terms, *second.terms), second.level)
 

@@ -60,11 +60,10 @@ class Mix(Compressor):
     def _encode(self, v: Tensor, key: Key) -> Encoded:
         d = len(v)
         k, more = self._counts(d)
-        kept = torch.zeros(d, dtype=torch.bool, device=v.device)
-        kept[largest_entries(v, k)] = True
-        others = (~kept).nonzero().squeeze(1)
-        kept[others[subset(key.fold(role="subset"), d - k, more).to(v.device)]] = True
-        index = kept.nonzero().squeeze(1)
+        top, drawn = largest_entries(v, k).sort().values, subset(key.fold(role="subset"), d - k, more).to(v.device)
+        # Number r of the entries that are not of the top lies behind all of these that have up to r others before them.
+        others = drawn + torch.searchsorted(top - torch.arange(k, device=v.device), drawn, right=True)
+        index = torch.cat([top, others]).sort().values
         return Encoded((Term(IndexSet(d, index), Floats(v[index])),))
 
     def _mean(self, v: Tensor) -> Tensor:

@@ -10,10 +10,11 @@ from torch import Tensor
 from telegrad.compressors.base import Compressor, Encoded
 from telegrad.compressors.coding import code_values, coding_variance
 from telegrad.kernels.exponents import has_exponent
+from telegrad.kernels.magnitudes import largest_magnitude, plain
 from telegrad.random import Key
 from telegrad.spec import register
 from telegrad.wire.code import Term
-from telegrad.wire.positions import All, IndexSet
+from telegrad.wire.positions import All, IndexSet, marked
 from telegrad.wire.values import Floats
 
 __all__ = ["Natural"]
@@ -43,17 +44,19 @@ class Natural(Compressor):
     def _parts(self, v: Tensor) -> tuple[Tensor, Tensor]:
         """Which entries are of the top binade, and which are all the other non-zero ones."""
         # A float64 tensor near the top comes scaled down to 1; its overflow shows only when it is scaled back.
-        top = v.abs() > torch.finfo(v.dtype).max / 2
-        return top, has_exponent(v) & ~top
+        limit, rest = torch.finfo(v.dtype).max / 2, has_exponent(v)
+        if largest_magnitude(v) <= limit:
+            return torch.zeros(1, dtype=torch.bool).expand(len(v)), rest
+        top = v.abs() > limit
+        return top, rest & ~top
 
     def _encode(self, v: Tensor, key: Key) -> Encoded:
-        d = len(v)
         top, rest = self._parts(v)
         if bool(rest.all()):
-            return Encoded((code_values(All(d), v, "log", v.dtype, key),))
-        sets = [which.nonzero().squeeze(1) for which in (rest, top)]
-        coded = code_values(IndexSet(d, sets[0]), v[sets[0]], "log", v.dtype, key)
-        return Encoded((coded, Term(IndexSet(d, sets[1]), Floats(v[sets[1]]))))
+            return Encoded((code_values(All(len(v)), v, "log", v.dtype, key),))
+        coded = code_values(marked(rest.numpy()), torch.from_numpy(plain(v)[rest.numpy()]), "log", v.dtype, key)
+        beyond = top.nonzero().squeeze(1)
+        return Encoded((coded, Term(IndexSet(len(v), beyond), Floats(v[beyond]))))
 
     def _variance(self, v: Tensor) -> float:
         return coding_variance(v[self._parts(v)[1]].double(), "log", v.dtype)

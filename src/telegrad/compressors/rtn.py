@@ -10,26 +10,26 @@ from torch import Tensor
 
 from telegrad.compressors.gridded import Gridded
 from telegrad.kernels.magnitudes import largest_magnitude
-from telegrad.kernels.nearest import nearest_even, nearest_odd
+from telegrad.kernels.uniform_grids import EVEN, ODD, UniformGrid
 from telegrad.spec import register
 from telegrad.wire.values.base import scalar_dtype
 
-__all__ = ["RTN", "GridKind", "round_to_grid"]
-
+__all__ = ["RTN", "GridKind", "rtn_grid"]
 
 GridKind = Literal["mid_tread", "mid_rise"]
 
 
-def round_to_grid(v: Tensor, level: int, grid: GridKind = "mid_tread") -> tuple[Tensor, float]:
-    """(q, s): the nearest points s q of the grid of `level` bits over [−c, c], c = ‖v‖_∞, with δ = 2c / (2^level − 1).
+def rtn_grid(largest: float, level: int, grid: GridKind = "mid_tread") -> UniformGrid:
+    """The grid of `level` bits over [−c, c], c = ‖v‖_∞ = `largest`, with δ = 2c / (2^level − 1).
 
-    Mid-tread (A16.1): s = δ, |q| <= 2^(level−1) − 1, halves go to the even point; level 1 has the one point 0. Mid-rise
-    (A16.2): s = δ/2 and q odd, |q| <= 2^level − 1, halves go up; level 1 is c sign(v) with sign(0) = +1.
+    Mid-tread (A16.1): points δ q, |q| <= 2^(level−1) − 1, halves go to the even q; level 1 has the one point 0.
+    Mid-rise (A16.2): δ/2 · q with q odd, |q| <= 2^level − 1, halves go up; level 1 is c sign(v) with sign(0) = +1.
     """
-    step = 2 * largest_magnitude(v) / (2**level - 1)
+    width = 2 * largest / (2**level - 1)
     if grid == "mid_rise":
-        return nearest_odd(v, step, 2**level - 1), step / 2
-    return nearest_even(v, step, 2 ** (level - 1) - 1), step
+        return UniformGrid(0.0, width, ODD, 1 - 2**level, 2**level - 1, 0.0, width / 2)
+    top = 2 ** (level - 1) - 1
+    return UniformGrid(0.0, width, EVEN, -top, top, 0.0, width)
 
 
 @register(
@@ -54,7 +54,8 @@ class RTN(Gridded):
         return (1 - t) / (1 + (d - 1) * t)
 
     def symbols(self, v: Tensor) -> tuple[Tensor, float]:
-        return round_to_grid(v, self.level, self.grid)
+        grid = rtn_grid(largest_magnitude(v), self.level, self.grid)
+        return grid.numbers(v), grid.step
 
     def _carried(self, step: float, v: Tensor) -> float:
         carried = super()._carried(step, v)

@@ -44,7 +44,7 @@ class Sign(Compressor):
     def _encode(self, v: Tensor, key: Key) -> Encoded:
         values: Values
         if self.scale == "mean":
-            values = Grid(1 - 2 * (v < 0).to(torch.int8), sum_of_magnitudes(v) / len(v))
+            values = Grid((v < 0).to(torch.int8).mul_(-2).add_(1), sum_of_magnitudes(v) / len(v))
         else:
             values = Table((v >= 0).to(torch.uint8), _two_means(v))
         return Encoded((Term(All(len(v)), values.rounded(v.dtype, None)),))

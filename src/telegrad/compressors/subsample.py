@@ -63,8 +63,13 @@ class Subsample(Compressor):
     def _encode(self, v: Tensor, key: Key) -> Encoded:
         d = len(v)
         places = Subset(d, self._size(d), key.fold(role="subset").to_int())
-        chosen = v[places.indices().to(v.device)].double() * (d / places.n)
-        inner = self.inner.encoded(representable(chosen, v.dtype, key.fold(role="scale"), self), key.fold(role="inner"))
+        index = places.indices()
+
+        def chosen(start: int, stop: int) -> Tensor:
+            return v[index[start:stop]].double() * (d / places.n)
+
+        scaled = representable(chosen, places.n, v.dtype, key.fold(role="scale"), self)
+        inner = self.inner.encoded(scaled, key.fold(role="inner"))
         return Encoded(tuple(_within(places, term) for term in inner.terms), inner.level)
 
     def _variance(self, v: Tensor) -> float:

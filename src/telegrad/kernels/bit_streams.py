@@ -54,7 +54,7 @@ def rice_length(values, b):  # type: ignore[no-untyped-def]
     """The length in bits of the Rice code of `values` with parameter b."""
     total = len(values) * (b + 1)
     for i in range(len(values)):
-        total += values[i] >> b
+        total += np.int64(values[i]) >> b
     return total
 
 
@@ -124,7 +124,7 @@ def _lengths_reference(counts: np.ndarray, lengths: np.ndarray) -> None:
 
 
 def packed_rice(values: np.ndarray, b: int) -> np.ndarray:
-    """The Rice code of non-negative int64 `values`, in whole bytes padded with zeros, uint8."""
+    """The Rice code of non-negative integers, in whole bytes padded with zeros, uint8."""
     packed: np.ndarray = _pack_rice(values, b)
     return packed
 
@@ -133,7 +133,7 @@ def pack_rice_scalar(values, b):  # type: ignore[no-untyped-def]
     nbytes = (rice_length(values, b) + 7) >> 3
     out, bit = np.zeros(nbytes + _ROOM, dtype=np.uint8), 0
     for i in range(len(values)):
-        bit += values[i] >> b
+        bit += np.int64(values[i]) >> b
         out[bit >> 3] |= np.uint8(128) >> np.uint8(bit & 7)
         bit += 1
     if b > 0:
@@ -145,6 +145,7 @@ def pack_rice_scalar(values, b):  # type: ignore[no-untyped-def]
 
 
 def _pack_rice_reference(values: np.ndarray, b: int) -> np.ndarray:
+    values = values.astype(np.int64)
     ends = np.cumsum((values >> b) + 1)
     unary = np.zeros(ends[-1] if len(ends) else 0, dtype=np.uint8)
     unary[ends - 1] = 1

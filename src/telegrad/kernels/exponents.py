@@ -24,7 +24,7 @@ _NO_MANTISSA = np.empty(0, dtype=np.int64)
 def has_exponent(v: Tensor) -> Tensor:
     """Which entries have a leading one: all but zeros and, in float64, the subnormal numbers. bool, where v lies."""
     # 2^−1022 in the other dtypes is 0.
-    return v.abs() >= 2.0**-1022 if v.dtype == torch.float64 else v != 0
+    return (v >= 2.0**-1022) | (v <= -(2.0**-1022)) if v.dtype == torch.float64 else v != 0
 
 
 def rounded_to_powers(v: Tensor, key: Key) -> tuple[Tensor, Tensor]:

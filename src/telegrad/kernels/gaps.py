@@ -8,7 +8,7 @@ from telegrad.kernels.bit_streams import bits_at, words_of
 from telegrad.kernels.compiled import Loop
 from telegrad.kernels.scatter import narrow
 
-__all__ = ["LARGEST_BUCKET", "bucketed", "gaps_between", "places", "raw_bits", "widths_of"]
+__all__ = ["LARGEST_BUCKET", "bucketed", "gaps_of", "places", "raw_bits", "widths_of"]
 
 LARGEST_BUCKET = 4 * 50
 """The last bucket that messages may name."""
@@ -16,7 +16,7 @@ LARGEST_BUCKET = 4 * 50
 _TILE = 512
 
 
-def gaps_between(places: np.ndarray) -> np.ndarray:
+def gaps_of(places: np.ndarray) -> np.ndarray:
     """How many integers lie between each of the increasing int64 `places` and the one before it, the first's −1."""
     gaps = np.empty_like(places)
     _between(places, gaps)

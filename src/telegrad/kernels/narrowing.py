@@ -19,18 +19,19 @@ __all__ = ["narrowed", "narrowed_number"]
 _LARGEST = {dtype: torch.finfo(dtype).max for dtype in FORMATS}
 
 
-def narrowed(v: Tensor, dtype: torch.dtype, key: Key | None) -> Tensor:
-    """The numbers v, any float dtype, on the grid of `dtype`: `round_to_dtype` with `key.uniform`, element by element;
-    to nearest without a key. Beyond the largest finite value the result is infinite.
+def narrowed(v: Tensor, dtype: torch.dtype, key: Key | None, start: int = 0) -> Tensor:
+    """The numbers v, any float dtype, on the grid of `dtype`: `round_to_dtype` with `key.uniform`, element by element
+    from number `start` on; to nearest without a key. Beyond the largest finite value the result is infinite.
     """
     if key is None or dtype == torch.float64:
         return v.to(dtype)
     if v.is_cuda:
-        return round_to_dtype(v.double(), dtype, key.uniform(v.numel(), device=v.device).view(v.shape))
+        return round_to_dtype(v.double(), dtype, key.uniform(v.numel(), start=start, device=v.device).view(v.shape))
     # What has few enough bits for a shorter dtype has them for float32.
     wide = plain(v).astype(np.float64, copy=False)
     out = np.empty(wide.size, dtype=np.float32)
-    _narrow(wide.reshape(-1), *uniform_source(key, wide.size), *FORMATS[dtype], out)
+    source = uniform_source(key, wide.size, *((0,) if start else ()))
+    _narrow(wide.reshape(-1), *source, start, *FORMATS[dtype], out)
     return torch.from_numpy(out).view(v.shape).to(dtype)
 
 
@@ -49,7 +50,7 @@ def narrowed_number(value: float, dtype: torch.dtype, key: Key | None) -> float:
     return rounded if abs(rounded) <= _LARGEST[dtype] else math.copysign(math.inf, rounded)
 
 
-def _narrow_scalar(v, given, offset, inner, bits, lowest, out):  # type: ignore[no-untyped-def]
+def _narrow_scalar(v, given, offset, inner, start, bits, lowest, out):  # type: ignore[no-untyped-def]
     exponents = v.view(np.int64)
     power = np.empty(2, dtype=np.int64)
     factors = power.view(np.float64)
@@ -59,7 +60,7 @@ def _narrow_scalar(v, given, offset, inner, bits, lowest, out):  # type: ignore[
         power[1] = (1023 - below) << 52
         y = v[i] * factors[1]
         low = np.floor(y)
-        if uniform_at(given, offset, inner, i) < y - low:
+        if uniform_at(given, offset, inner, start + i) < y - low:
             low += 1.0
         out[i] = low * factors[0]
 
@@ -69,13 +70,14 @@ def _narrow_reference(
     given: np.ndarray,
     offset: np.uint64,
     inner: np.uint64,
+    start: int,
     bits: int,
     lowest: int,
     out: np.ndarray,
 ) -> None:
     dtype = next(dtype for dtype, form in FORMATS.items() if form == (bits, lowest))
     with np.errstate(over="ignore"):
-        u = uniform_at(given, offset, inner, np.arange(len(v)))
+        u = uniform_at(given, offset, inner, np.arange(start, start + len(v)))
     out[:] = round_to_dtype(torch.from_numpy(v), dtype, torch.from_numpy(u)).float().numpy()
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -15,10 +17,18 @@ __all__ = [
     "round_to_integer",
     "rounding_variance",
     "sorted_descending",
+    "steady_sum",
 ]
 
 FORMATS = {torch.float32: (23, -126), torch.bfloat16: (7, -126), torch.float16: (10, -14)}
 """Significand bits after the leading one, and the smallest exponent of a normal number."""
+
+
+def steady_sum(terms: Tensor) -> float:
+    """Σ of a flat tensor: torch's sums of every 32768, then theirs. Of more, torch has threads share one sum, whose
+    order then depends on their number.
+    """
+    return math.fsum(float(part.sum()) for part in terms.split(2**15))
 
 
 def power_of_two(exponent: Tensor) -> Tensor:

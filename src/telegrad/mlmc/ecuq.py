@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cache
 
 import torch
 from torch import Tensor
 
-from telegrad.compressors.ecuq import levels_within, uniform_bins
+from telegrad.compressors.ecuq import UniformBins
 from telegrad.mlmc.ladder import Ladder, Levels, geometric_probabilities
 from telegrad.mlmc.points import PointLevels
 from telegrad.spec import check_that, register
@@ -41,9 +40,10 @@ class ECUQLadder(Ladder):
         return float((norms.square() / geometric_probabilities(self.budgets + 1)).sum()) - 1
 
     def levels(self, v: Tensor) -> Levels:
-        @cache
-        def points(level: int) -> Tensor:
-            cell, first, width = uniform_bins(v, levels_within(v, level))
-            return first + cell.double() * width
-
-        return PointLevels(v, points, self.budgets, geometric_probabilities(self.budgets + 1))
+        bins = UniformBins(v)
+        return PointLevels(
+            v,
+            lambda level: bins.grid(bins.levels_within(level)),
+            self.budgets,
+            geometric_probabilities(self.budgets + 1),
+        )

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from telegrad.compressors.matrix import ReadsMatrix
+from telegrad.kernels.magnitudes import largest_magnitude
 from telegrad.mlmc.ladder import MESSAGE_OVERHEAD, Ladder, Levels
 from telegrad.spec import register
 from telegrad.wire.code import Term
@@ -27,7 +28,7 @@ class LowRankLadder(ReadsMatrix, Ladder):
     Residuals are orthogonal; one direction a level and adaptive probabilities give p ∝ σ and omega(v) = (Σσ)² / Σσ² −
     1, at most min(rows, columns) − 1. `sampling=poisson` over them is ATOMO. A level is sent as its factors. Rows and
     columns are those of `powersgd`: the first dimension against all others, ⌊√d⌋ rows for a flat tensor, or `rows`.
-    The whole decomposition is computed: minutes for a matrix of 10,000 × 10,000.
+    The whole decomposition is computed, from the products of the shorter side's rows or columns with each other.
     """
 
     rank: int = 1
@@ -46,13 +47,22 @@ class LowRankLadder(ReadsMatrix, Ladder):
 class _Directions(Levels):
     def __init__(self, v: Tensor, rows: int, rank: int) -> None:
         # By a power of two, so that the decomposition of a scaled vector is the scaled one.
-        scale = 2.0 ** math.frexp(float(v.double().abs().max()))[1]
-        u, sigma, w = torch.linalg.svd(as_matrix(v.double() / scale, rows), full_matrices=False)
-        self.d, self.rank, self.sigma = len(v), rank, sigma * scale
-        self.left, self.right = u, w.t() * self.sigma
+        scale = 2.0 ** math.frexp(largest_magnitude(v))[1]
+        wide = rows <= -(-len(v) // rows)
+
+        def across() -> Tensor:
+            matrix = as_matrix(v.to(torch.float64, copy=True).div_(scale), rows)
+            return matrix.t() if wide else matrix
+
+        # The singular vectors of the shorter side; the other factor is the matrix times them. As they are orthonormal,
+        # all levels make up the matrix, however near two singular values lie. Made twice, so as not to be held between.
+        basis = torch.linalg.eigh(_products(across())).eigenvectors.flip(1)
+        image = (across() @ basis).mul_(scale)
+        self.left, self.right = (basis, image) if wide else (image, basis)
+        self.d, self.rank, self.sigma = len(v), rank, torch.linalg.vector_norm(image, dim=0)
         # Where zeros fill the matrix up, what is sent lacks the entries of the residuals that lie there.
-        self.orthogonal = len(u) * len(w.t()) == len(v)
-        self.count = -(-len(sigma) // rank)
+        self.orthogonal = len(self.left) * len(self.right) == len(v)
+        self.count = -(-len(self.sigma) // rank)
 
     def norms(self) -> Tensor:
         if self.orthogonal:
@@ -74,3 +84,8 @@ class _Directions(Levels):
     def residual(self, level: int) -> tuple[Term, ...]:
         these = slice((level - 1) * self.rank, level * self.rank)
         return (Term(All(self.d), LowRank(self.d, self.left[:, these], self.right[:, these])),)
+
+
+def _products(matrix: Tensor) -> Tensor:
+    """Of the columns with each other."""
+    return matrix.t() @ matrix

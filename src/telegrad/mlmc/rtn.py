@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from telegrad.compressors.rtn import GridKind, round_to_grid
-from telegrad.kernels.rounding import times_steps
+from telegrad.compressors.rtn import GridKind, rtn_grid
+from telegrad.kernels.magnitudes import largest_magnitude
 from telegrad.mlmc.ladder import Ladder, Levels, geometric_probabilities
 from telegrad.mlmc.points import PointLevels
 from telegrad.spec import check_that, register
@@ -53,9 +53,6 @@ class RTNLadder(Ladder):
             return geometric_probabilities(self.grids + 1)
         return torch.cat([torch.zeros(1, dtype=torch.float64), geometric_probabilities(self.grids)])
 
-    def _points(self, v: Tensor, level: int) -> Tensor:
-        symbol, step = round_to_grid(v, level, self.grid)
-        return times_steps(symbol, torch.tensor([step], dtype=torch.float64), len(v), torch.float64)
-
     def levels(self, v: Tensor) -> Levels:
-        return PointLevels(v, lambda level: self._points(v, level), self.grids, self._fixed())
+        largest = largest_magnitude(v)
+        return PointLevels(v, lambda level: rtn_grid(largest, level, self.grid), self.grids, self._fixed())

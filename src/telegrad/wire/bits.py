@@ -135,7 +135,7 @@ def unpack_varied(reader: Reader, widths: np.ndarray) -> np.ndarray:
 
 
 def pack_rice(values: np.ndarray, b: int) -> bytes:
-    """The Rice code of non-negative int64 `values`, padded to whole bytes."""
+    """The Rice code of non-negative integers, padded to whole bytes."""
     return packed_rice(values, b).tobytes()
 
 

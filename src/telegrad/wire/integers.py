@@ -146,7 +146,7 @@ class Integers:
             return bytes([form]) + coded
         if form >= _FIXED:
             return bytes([form]) + pack_fixed(self._unsigned(), form - _FIXED)
-        return bytes([form]) + pack_rice(self._unsigned().astype(np.int64, copy=False), form)
+        return bytes([form]) + pack_rice(self._unsigned(), form)
 
     def _unsigned(self) -> np.ndarray:
         return folded(self.values) if self.values.dtype in (np.int8, np.int16) else self.values

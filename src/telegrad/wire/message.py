@@ -14,6 +14,7 @@ from telegrad.wire.bits import Reader, pack_varint
 from telegrad.wire.code import CHECKSUM_NBYTES, Code, Term
 from telegrad.wire.positions import read_positions
 from telegrad.wire.values import DTYPES, read_values
+from telegrad.wire.values.base import Buffer
 
 __all__ = ["VERSION", "pack", "unpack"]
 
@@ -24,11 +25,11 @@ _MAX_NUMEL = 2**40
 
 def pack(code: Code) -> bytes:
     """The message of a code: `8 * len(pack(code)) == code.nbits`, always."""
-    parts = [bytes([VERSION << 4 | DTYPES.index(code.dtype)])]
+    parts: list[Buffer] = [bytes([VERSION << 4 | DTYPES.index(code.dtype)])]
     parts += map(pack_varint, (len(code.shape), *code.shape, code.level, len(code.terms)))
     for term in code.terms:
         parts.append(bytes([term.positions.tag << 4 | term.values.tag]))
-        parts += (term.positions.write(), term.values.write(code.dtype))
+        parts += (term.positions.write(), *term.values.parts(code.dtype))
     check = 0
     for part in parts:
         check = zlib.crc32(part, check)

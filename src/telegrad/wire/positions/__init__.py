@@ -9,10 +9,10 @@ from telegrad.wire.bits import Reader
 from telegrad.wire.positions.base import Positions
 from telegrad.wire.positions.drawn import Nested, Share, Subset
 from telegrad.wire.positions.everywhere import All
-from telegrad.wire.positions.listed import IndexSet
+from telegrad.wire.positions.listed import IndexSet, marked
 from telegrad.wire.positions.ranked import Ranked
 
-__all__ = ["All", "IndexSet", "Nested", "Positions", "Ranked", "Share", "Subset", "read_positions"]
+__all__ = ["All", "IndexSet", "Nested", "Positions", "Ranked", "Share", "Subset", "marked", "read_positions"]
 
 
 _KINDS: dict[int, type[Positions]] = {cls.tag: cls for cls in (All, IndexSet, Subset, Nested, Share, Ranked)}

@@ -11,16 +11,17 @@ from torch import Tensor
 
 from telegrad.errors import WireError
 from telegrad.kernels.compiled import kept
-from telegrad.kernels.gaps import gaps_between, places, raw_bits
+from telegrad.kernels.gaps import gaps_of, places, raw_bits
 from telegrad.kernels.magnitudes import plain
+from telegrad.kernels.marks import gaps_between
 from telegrad.kernels.scatter import narrow, taken
 from telegrad.wire.bits import Reader, pack_varint, varint_nbytes
 from telegrad.wire.integers import BITMAP, BUCKETS, Integers, entropy_bits, read_buckets
 from telegrad.wire.positions.base import Positions
 
-__all__ = ["IndexSet"]
+__all__ = ["IndexSet", "marked"]
 
-_SPARSE = 8
+_SPARSE = 8  # with less than one in so many of the entries a set is sparse
 
 
 @dataclass(frozen=True)
@@ -30,38 +31,43 @@ class IndexSet(Positions):
     tag: ClassVar[int] = 1
     d: int
     given: Tensor = field(repr=False)
-    """The places as int64, or as `narrow` makes them."""
+    """The places as int64, or as `narrow` makes them; or, as `marked` does, d marks, bool."""
 
     @property
+    def _marks(self) -> np.ndarray | None:
+        return self.given.numpy() if self.given.dtype == torch.bool else None
+
+    @kept
     def n(self) -> int:
-        return self.given.numel()
+        return self.given.numel() if self._marks is None else int(np.count_nonzero(self._marks))
 
     @property
     def index(self) -> Tensor:
-        """The places as int64; made anew where they came narrow, for the memory."""
-        return self.given.long()
+        """The places as int64; made anew where they came narrow or as marks, for the memory."""
+        return self.given.long() if self._marks is None else torch.from_numpy(np.flatnonzero(self._marks))
 
     def indices(self) -> Tensor | None:
         return self.index
 
     def narrow_indices(self) -> Tensor | None:
-        return self.given
+        return self.given if self._marks is None else self.index
 
     @kept
     def _form(self) -> tuple[bool, Integers]:
         """Whether one symbol an entry is shorter than the gaps, as in dense sets; and they, or the gaps."""
-        index = plain(self.index)
-        n, listed = len(index), Integers(gaps_between(index))
+        marks = self._marks
+        listed = Integers(gaps_of(plain(self.index)) if marks is None else gaps_between(marks))
         # In a sparse set gaps come as near to the entropy, at the cost of the places and not of d.
-        if _SPARSE * n < self.d:
+        if _SPARSE * self.n < self.d:
             return False, listed
         # An entropy-coded stream takes 16 bytes and more beyond its entropy.
-        least = min(self.d, entropy_bits(np.array([n, self.d - n])) + 128)
+        least = min(self.d, entropy_bits(np.array([self.n, self.d - self.n])) + 128)
         if least / 8 > listed.nbytes:
             return False, listed
-        marks = np.zeros(self.d, dtype=np.uint8)
-        marks[index] = 1
-        bitmap = Integers(marks)
+        if marks is None:
+            marks = np.zeros(self.d, dtype=np.uint8)
+            marks[plain(self.index)] = 1
+        bitmap = Integers(marks.view(np.uint8))
         return (True, bitmap) if 1 + bitmap.nbytes < listed.nbytes else (False, listed)
 
     @property
@@ -89,6 +95,12 @@ class IndexSet(Positions):
         else:
             index = _read_gaps(reader, n, form, d)
         return cls(d, torch.from_numpy(index))
+
+
+def marked(marks: np.ndarray) -> IndexSet:
+    """The marked places (bool, shape (d,)), kept as marks where a list of them would be longer."""
+    dense = _SPARSE * int(np.count_nonzero(marks)) >= len(marks)
+    return IndexSet(len(marks), torch.from_numpy(marks if dense else np.flatnonzero(marks)))
 
 
 def _read_gaps(reader: Reader, n: int, form: int, d: int) -> np.ndarray:

@@ -16,6 +16,7 @@ from telegrad.wire.bits import Reader
 
 __all__ = [
     "DTYPES",
+    "Buffer",
     "Sizes",
     "Values",
     "largest_of",
@@ -28,6 +29,8 @@ __all__ = [
 
 DTYPES: tuple[torch.dtype, ...] = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 """The dtypes a message can carry; their order is their number on the wire."""
+
+Buffer = bytes | memoryview
 
 Sizes = dict[str, int]
 """Bytes by field of the ledger: header, index, value, sign, scale."""
@@ -76,6 +79,10 @@ class Values(ABC):
     @abstractmethod
     def write(self, dtype: torch.dtype) -> bytes:
         """The packed numbers; n and dtype are known from elsewhere in the message."""
+
+    def parts(self, dtype: torch.dtype) -> list[Buffer]:
+        """`write(dtype)` in pieces, in their order, so that long ones are copied once, into the message."""
+        return [self.write(dtype)]
 
     @classmethod
     @abstractmethod

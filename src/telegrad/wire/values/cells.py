@@ -16,8 +16,8 @@ from telegrad.errors import WireError
 from telegrad.kernels.cells import cells_between, dead_zone_cells, looked_up, product
 from telegrad.kernels.compiled import in_chunks, kept
 from telegrad.kernels.gaussian import dead_zone_centroids, lloyd_max
-from telegrad.kernels.magnitudes import largest_magnitude, sum_of_magnitudes_in
-from telegrad.kernels.symbols import folded, unfolded
+from telegrad.kernels.magnitudes import sum_of_magnitudes_in
+from telegrad.kernels.symbols import UNSIGNED, folded, unfolded
 from telegrad.wire.bits import Reader, pack_fixed, unpack_fixed
 from telegrad.wire.integers import Integers
 from telegrad.wire.values.base import Sizes, largest_of
@@ -181,15 +181,24 @@ class DeadZoneCells(Cells):
         return len(self.symbol)
 
     @classmethod
-    def quantise(cls, z: np.ndarray, zero: float, step: float) -> DeadZoneCells:
-        """The cells of z, for a zone and a step as float32 holds them, in the smallest integer type for them."""
+    def blank(cls, n: int, zero: float, step: float, reach: float) -> DeadZoneCells:
+        """Room for n symbols of numbers up to `reach`, for `quantise` to fill, in the smallest integer type for them;
+        zone and step as float32 holds them.
+        """
         zero, step = float(np.float32(zero)), float(np.float32(step))
-        most = min((largest_magnitude(torch.from_numpy(z)) - zero) / step + 1, _LARGEST_CELL)
-        symbol = np.empty(len(z), dtype=np.int8 if most < 127 else np.int16 if most < 32767 else np.int64)
-        in_chunks(
-            lambda _, low, high: dead_zone_cells(z[low:high], zero, step, _LARGEST_CELL, symbol[low:high]), len(z)
-        )
-        return cls(torch.from_numpy(symbol), zero, step)
+        top = cls(torch.empty(0), zero, step).top(reach)
+        dtype = torch.int8 if top < 128 else torch.int16 if top < 32768 else torch.int64
+        return cls(torch.empty(n, dtype=dtype), zero, step)
+
+    def top(self, reach: float) -> int:
+        """The symbol of a number `reach`, or 1."""
+        return max(1, min(int((reach - self.zero) / self.step) + 1, _LARGEST_CELL))
+
+    def quantise(self, start: int, z: np.ndarray) -> np.ndarray:
+        """Make symbols start … of the normalised z, and return them."""
+        symbol = self.symbol.numpy()[start : start + len(z)]
+        dead_zone_cells(z, self.zero, self.step, _LARGEST_CELL, symbol)
+        return symbol
 
     def numbers(self) -> Tensor:
         out = np.empty(self.n)
@@ -212,7 +221,12 @@ class DeadZoneCells(Cells):
     @kept
     def _folded(self) -> Integers:
         """0, −1, 1, −2, 2, … as 0, 1, 2, 3, 4, …, less the smallest that occurs (0 or 1, as listed places leave it)."""
-        return Integers(folded(self.symbol.numpy()) - self._base)
+        symbol = self.symbol.numpy()
+        if not self._base and symbol.dtype in UNSIGNED:  # which are folded as they are sent
+            return Integers(symbol)
+        sent = folded(symbol)
+        sent -= self._base
+        return Integers(sent)
 
     @kept
     def _base(self) -> int:

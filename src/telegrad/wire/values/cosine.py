@@ -4,21 +4,28 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import ClassVar
+from typing import ClassVar, TypeVar
 
 import torch
 from torch import Tensor
 
 from telegrad.errors import WireError
+from telegrad.kernels.compiled import in_blocks
 from telegrad.wire.bits import Reader, pack_varint, varint_nbytes
-from telegrad.wire.values.base import Sizes
+from telegrad.wire.values.base import Buffer, Sizes
 from telegrad.wire.values.rotated import Inner, read_inner
 
-__all__ = ["LONGEST_CHUNK", "Cosine", "cosines"]
+__all__ = ["LONGEST_CHUNK", "Cosine", "cosines", "cosines_of_rows", "in_runs"]
+
+R = TypeVar("R")
 
 LONGEST_CHUNK = 4096
+_RUN = 1 << 14
+_FEWEST_ROWS = 64
+_SUMMED = 128
 
 
 @lru_cache(16)
@@ -30,17 +37,41 @@ def _matrix(n: int) -> Tensor:
     return matrix
 
 
+def in_runs(work: Callable[[int, int], R], d: int, chunk: int) -> list[R]:
+    """[work(start, stop) for every run of whole chunks of d entries, and for the short end], side by side, in their
+    order: runs are so short that what is made of them stays in the cache.
+    """
+    size, whole = max(_FEWEST_ROWS, _RUN // chunk) * chunk, d // chunk * chunk
+    # The last run takes what is too little for one more: products of very few rows are rounded otherwise.
+    even = max(1, whole // size) * size if whole else 0
+    done = in_blocks(lambda start, stop: work(start, whole if stop == even else stop), even, size)
+    return [*done, work(whole, d)] if whole < d else done
+
+
 def cosines(v: Tensor, chunk: int, inverse: bool = False) -> Tensor:
-    """The DCT-II of every chunk of the flat float64 v, or its inverse; the last chunk may be shorter."""
-    whole = len(v) // chunk * chunk
-    parts = [v[:whole].view(-1, chunk), v[whole:].view(1, -1)]
-    done = [_times(part, inverse) for part in parts if part.numel()]
-    return torch.cat([part.reshape(-1) for part in done]) if done else v.clone()
+    """The DCT-II of every chunk of the flat v, or its inverse, float64; the last chunk may be shorter."""
+    out = torch.empty(len(v), dtype=torch.float64)
+
+    def work(start: int, stop: int) -> None:
+        out[start:stop] = cosines_of_rows(v[start:stop].view(-1, min(chunk, stop - start)), inverse).view(-1)
+
+    in_runs(work, len(v), chunk)
+    return out
 
 
-def _times(rows: Tensor, inverse: bool) -> Tensor:
-    matrix = _matrix(rows.shape[1]).to(rows.device)
-    return rows @ (matrix if inverse else matrix.t())
+def cosines_of_rows(rows: Tensor, inverse: bool = False) -> Tensor:
+    """The DCT-II of every row, or its inverse, float64."""
+    n, columns = rows.shape
+    matrix = _matrix(columns) if inverse else _matrix(columns).t()
+    rows = rows.double()
+    if columns < _SUMMED:
+        return rows @ matrix
+    # Where a sum is longer, or a row alone, its last bits would depend on the number of threads.
+    rows = rows.expand(max(2, n), columns)
+    done = rows[:, :_SUMMED] @ matrix[:_SUMMED]
+    for start in range(_SUMMED, columns, _SUMMED):
+        done += rows[:, start : start + _SUMMED] @ matrix[start : start + _SUMMED]
+    return done[:n]
 
 
 @dataclass(frozen=True)
@@ -62,8 +93,8 @@ class Cosine(Inner):
         account["header"] += varint_nbytes(self.chunk)
         return dict(account)
 
-    def write(self, dtype: torch.dtype) -> bytes:
-        return pack_varint(self.chunk) + super().write(dtype)
+    def parts(self, dtype: torch.dtype) -> list[Buffer]:
+        return [pack_varint(self.chunk), *super().parts(dtype)]
 
     @classmethod
     def read(cls, reader: Reader, n: int, dtype: torch.dtype) -> Cosine:

@@ -76,7 +76,8 @@ class Exponents(Values):
     @kept
     def _below_top(self) -> Integers:
         # Exponents of floats differ by no more than 16 bits hold.
-        return Integers((self._top - plain(self.exponent).astype(np.int32)).astype(np.uint16))
+        below = np.empty(self.n, dtype=np.uint16)
+        return Integers(np.subtract(self._top, plain(self.exponent), out=below, casting="unsafe"))
 
     @kept
     def _top(self) -> int:

@@ -16,6 +16,7 @@ from telegrad.random import Key
 from telegrad.wire.bits import Reader
 from telegrad.wire.values.base import (
     DTYPES,
+    Buffer,
     Sizes,
     Values,
     largest_of,
@@ -56,9 +57,12 @@ class Floats(Values):
         return {"header": 1, "value": self.n * self.value.element_size()}
 
     def write(self, dtype: torch.dtype) -> bytes:
-        value = self.value.detach().cpu()
-        raw = (value if value.dtype in _IN_NUMPY else value.view(torch.int16)).numpy().tobytes()
-        return bytes([DTYPES.index(self.value.dtype)]) + raw
+        return b"".join(self.parts(dtype))
+
+    def parts(self, dtype: torch.dtype) -> list[Buffer]:
+        value = self.value.detach().cpu().contiguous()
+        raw = (value if value.dtype in _IN_NUMPY else value.view(torch.int16)).numpy().data
+        return [bytes([DTYPES.index(self.value.dtype)]), raw]
 
     @classmethod
     def read(cls, reader: Reader, n: int, dtype: torch.dtype) -> Floats:

@@ -19,7 +19,7 @@ from telegrad.kernels.narrowing import narrowed
 from telegrad.random import Key
 from telegrad.wire.bits import Reader
 from telegrad.wire.positions import Positions, read_positions
-from telegrad.wire.values.base import Sizes, Values, largest_of, scalar_dtype, scalar_nbytes
+from telegrad.wire.values.base import Buffer, Sizes, Values, largest_of, scalar_dtype, scalar_nbytes
 from telegrad.wire.values.cells import Cells, read_cells
 
 __all__ = ["Inner", "Rotated", "RotatedCells", "read_inner"]
@@ -70,8 +70,11 @@ class Inner(Values):
         return dict(account)
 
     def write(self, dtype: torch.dtype) -> bytes:
+        return b"".join(self.parts(dtype))
+
+    def parts(self, dtype: torch.dtype) -> list[Buffer]:
         kinds = self.positions.tag << 4 | self.values.tag
-        return bytes([kinds]) + self.positions.write() + self.values.write(dtype)
+        return [bytes([kinds]), self.positions.write(), *self.values.parts(dtype)]
 
 
 def read_inner(reader: Reader, n: int, dtype: torch.dtype) -> tuple[Positions, Values]:
@@ -111,8 +114,8 @@ class Rotated(Inner):
         account["header"] += 9
         return dict(account)
 
-    def write(self, dtype: torch.dtype) -> bytes:
-        return self.seed.to_bytes(8, "little") + bytes([False]) + super().write(dtype)
+    def parts(self, dtype: torch.dtype) -> list[Buffer]:
+        return [self.seed.to_bytes(8, "little") + bytes([False]), *super().parts(dtype)]
 
     @classmethod
     def read(cls, reader: Reader, n: int, dtype: torch.dtype) -> Values:
