@@ -1,8 +1,7 @@
 """One block of a short vector, drawn by its norm and found, in one call.
 
 A histogram, the blocks' norms, their law, the draw and the window of ranks are loops of their own
-(`telegrad.kernels.selection`, `blocks`, `laws`); handing arrays from one to the next costs more than ten thousand
-entries do. Here they are one compiled function, made of the very same parts.
+(`telegrad.kernels.selection`, `blocks`, `laws`); here they are one compiled function, made of the very same parts.
 """
 
 from __future__ import annotations
@@ -14,9 +13,8 @@ from torch import Tensor
 from telegrad.errors import NonFiniteError
 from telegrad.kernels.bins import bins_of
 from telegrad.kernels.blocks import block_norms, norms_scalar
-from telegrad.kernels.compiled import ONE_CHUNK, Loop
-from telegrad.kernels.device import on_gpu
-from telegrad.kernels.keys import first_bits
+from telegrad.kernels.compiled import Loop
+from telegrad.kernels.keys import first_bits, in_one_call
 from telegrad.kernels.laws import draw, draw_scalar, proportional, proportional_scalar
 from telegrad.kernels.selection import SMALL, MagnitudeHistogram, common_from, counts_scalar, window_scalar
 
@@ -32,7 +30,7 @@ def drawn_block(
 
     `edges`: the ranks between blocks, from 0 to d; `power`, `reserve`: as in `block_norms`.
     """
-    if not SMALL <= v.numel() < ONE_CHUNK or v.dtype != torch.float32 or not v.is_cpu or on_gpu(v):
+    if v.numel() < SMALL or not in_one_call(v):
         return None
     common = common_from(v.numel())
     width, infinite, smallest, largest, _ = bins_of(v.dtype, first_bits(v))

@@ -12,10 +12,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from telegrad.kernels.compiled import Loop, in_chunks
-from telegrad.kernels.device import with_gpu_form
+from telegrad.kernels.compiled import ONE_CHUNK, Loop, in_chunks
+from telegrad.kernels.device import on_gpu, with_gpu_form
 
-__all__ = ["INTEGERS", "Keys", "first_bits", "keys_of"]
+__all__ = ["INTEGERS", "Keys", "first_bits", "in_one_call", "keys_of"]
 
 INTEGERS = {torch.float32: torch.int32, torch.float64: torch.int64}
 INTEGERS |= {torch.bfloat16: torch.int16, torch.float16: torch.int16}
@@ -29,6 +29,13 @@ _MASKS = {dtype: _SIGNED[dtype].type((1 << 8 * dtype.itemsize - 1) - 1) for dtyp
 _LONG = 1 << 20
 _BITS, _BITS_OF_LONG = 13, 15  # of a key that tell its bin; short vectors are not worth clearing many bins
 _BLOCK = 256
+
+
+def in_one_call(v: Tensor) -> bool:
+    """Whether v is a float32 vector in memory that one thread goes through: its passes then are one compiled function,
+    for handing arrays from one to the next costs more than ten thousand entries do.
+    """
+    return v.numel() < ONE_CHUNK and v.dtype == torch.float32 and v.is_cpu and not on_gpu(v)
 
 
 def first_bits(v: Tensor) -> int:

@@ -16,8 +16,7 @@ from torch import Tensor
 from telegrad.errors import NonFiniteError
 from telegrad.kernels.bins import bins_of
 from telegrad.kernels.compiled import ONE_CHUNK, Loop
-from telegrad.kernels.device import on_gpu
-from telegrad.kernels.keys import collect_scalar, count_scalar, first_bits, keys_of
+from telegrad.kernels.keys import collect_scalar, count_scalar, first_bits, in_one_call, keys_of
 from telegrad.kernels.reference import descending_order
 from telegrad.kernels.thresholds import bin_sum, threshold_bin
 
@@ -150,7 +149,7 @@ def largest_entries(v: Tensor, k: int) -> Tensor:
         return torch.arange(v.numel())
     if v.numel() < SMALL:
         return descending_order(v.cpu())[:k].sort().values
-    if v.numel() < ONE_CHUNK and v.dtype == torch.float32 and v.is_cpu and not on_gpu(v):
+    if in_one_call(v):
         bins = bins_of(v.dtype, first_bits(v))
         if len(chosen := _largest(v.numpy(), bins.width, bins.infinite, k, common_from(v.numel()))):
             return torch.from_numpy(chosen)

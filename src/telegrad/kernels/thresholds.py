@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from telegrad.kernels.bins import bins_of
-from telegrad.kernels.compiled import ONE_CHUNK, Loop
-from telegrad.kernels.device import on_gpu
-from telegrad.kernels.keys import count_with_offsets_reference, count_with_offsets_scalar
+from telegrad.kernels.compiled import Loop
+from telegrad.kernels.keys import count_with_offsets_reference, count_with_offsets_scalar, in_one_call
 
 __all__ = ["UNKNOWN", "bin_sum", "short_threshold", "threshold_bin", "threshold_from"]
 
@@ -82,7 +80,7 @@ def _threshold_reference(
 
 def short_threshold(v: Tensor, k: float) -> float:
     """t of a float32 vector that one thread counts, in one call; `UNKNOWN` where it takes more, or v is another."""
-    if v.numel() >= ONE_CHUNK or v.dtype != torch.float32 or not v.is_cpu or on_gpu(v):
+    if not in_one_call(v):
         return UNKNOWN
     return float(_short(v.numpy(), *bins_of(v.dtype, _WIDTH), k))
 
