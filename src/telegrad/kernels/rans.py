@@ -31,7 +31,6 @@ LOWEST = 1 << 16
 PIECE = 1 << 18
 """Symbols that are coded together, at most."""
 
-_HINT = 13
 _1, _16, _32 = np.uint64(1), np.uint64(16), np.uint64(32)
 _LOW, _LOWEST = np.uint64(0xFFFF), np.uint64(LOWEST)
 
