@@ -101,11 +101,6 @@ class Eden(Compressor):
         return self.omega(len(v)) * float(v.double().square().sum())
 
 
-def _capped(omega: float, d: int) -> float:
-    """One entry of a block of n, its largest, would leave n − 1 at most: so do the cells, whatever their rate."""
-    return min(omega, max(block_sizes(d), default=1) - 1.0)
-
-
 class _Normalised:
     """The rotation of v that the key says, each block normalised to a mean square of 1: about N(0, 1)."""
 
