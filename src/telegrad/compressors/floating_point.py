@@ -10,6 +10,7 @@ from torch import Tensor
 
 from telegrad.compressors.base import Compressor, Encoded
 from telegrad.kernels.exponents import exponent_range, has_exponent, split
+from telegrad.kernels.scatter import taken
 from telegrad.random import Key
 from telegrad.spec import check_that, register
 from telegrad.wire.code import Term
@@ -37,6 +38,10 @@ class SplitFloats:
     def bits(self) -> int:
         return MANTISSA_BITS[self.entries.dtype]
 
+    def keep(self, which: Tensor) -> SplitFloats:
+        """Only the entries number `which` (increasing int64) of these."""
+        return SplitFloats(self.positions.keep(which), taken(self.entries, which), self.low, self.high)
+
     def truncated(self, level: int) -> Exponents:
         """The entries cut to `level` mantissa bits."""
         return self.with_bits(1, level, 2.0**-level) if level else self.with_bits(1, 0, 0.0)
@@ -50,10 +55,8 @@ class SplitFloats:
 def split_floats(v: Tensor) -> SplitFloats:
     """The entries of v that have an exponent; v itself, not a copy, where all have."""
     low, high, count = exponent_range(v)
-    if count == len(v):
-        return SplitFloats(All(len(v)), v, low, high)
-    which = has_exponent(v).nonzero().squeeze(1)
-    return SplitFloats(All(len(v)).keep(which), v[which], low, high)
+    whole = SplitFloats(All(len(v)), v, low, high)
+    return whole if count == len(v) else whole.keep(has_exponent(v).nonzero().squeeze(1))
 
 
 @register(

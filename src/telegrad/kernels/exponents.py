@@ -10,9 +10,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from telegrad.kernels.compiled import Loop, in_chunks
+from telegrad.kernels.compiled import Loop, in_blocks, in_chunks
 from telegrad.kernels.magnitudes import plain
 from telegrad.kernels.reference import binary_exponent, power_of_two
+from telegrad.kernels.symbols import fixed_width, from_fixed_width
 from telegrad.kernels.uniforms import FEW, uniform_at, uniform_source
 from telegrad.random import Key
 
@@ -21,6 +22,7 @@ __all__ = [
     *("rounded_to_levels", "rounded_to_powers", "split"),
 ]
 
+_PIECE = 1 << 15  # entries whose signs and mantissas are unpacked together
 _NO_MANTISSA = np.empty(0, dtype=np.uint8)
 _MANTISSAS: list[tuple[int, Any]] = [(8, np.uint8), (15, np.int16), (31, np.int32), (62, np.int64)]
 
@@ -70,32 +72,48 @@ def exponent_range(v: Tensor) -> tuple[int, int, int]:
 
 
 def split(v: Tensor, low: int, high: int, first: int = 1, last: int = 0) -> tuple[Tensor, Tensor, Tensor | None]:
-    """(negative, below, mantissa) of flat v with |v_j| >= 2^−1022 and exponents from `low` to `high`: how far each lies
-    below `high`, and the bits number `first` to `last` of the mantissa, leading bit first, as an integer; None for no
-    bits.
+    """(negative, below, mantissa) of flat v with |v_j| >= 2^−1022 and exponents from `low` to `high`: the signs, by how
+    much each exponent lies below `high`, and the bits number `first` to `last` of the mantissa, leading bit first;
+    None for no bits.
 
-    bool, uint8 or uint16, and the smallest of uint8, int16, int32 and int64 that holds the bits; on the CPU.
+    `below` uint8 or uint16; signs and bits packed as `fixed_width` does it; on the CPU.
     """
-    x, count = plain(v), last - first + 1
-    negative, below = np.empty(len(x), dtype=bool), np.empty(len(x), dtype=np.uint8 if high - low < 256 else np.uint16)
+    x, count = plain(v), max(0, last - first + 1)
+    below = np.empty(len(x), dtype=np.uint8 if high - low < 256 else np.uint16)
+    negative, mantissa = (np.empty((len(x) * width + 7) // 8, dtype=np.uint8) for width in (1, count))
     narrow = next(dtype for most, dtype in _MANTISSAS if count <= most)
-    mantissa = np.empty(len(x), dtype=narrow) if count > 0 else _NO_MANTISSA
-    in_chunks(lambda _, a, b: _split(x[a:b], high, count, last, negative[a:b], below[a:b], mantissa[a:b]), len(x))
-    bits = torch.from_numpy(mantissa) if count > 0 else None
-    return torch.from_numpy(negative), torch.from_numpy(below), bits
+
+    def work(start: int, stop: int) -> None:
+        minus = np.empty(stop - start, dtype=bool)
+        bits = np.empty(stop - start, dtype=narrow) if count else _NO_MANTISSA
+        _split(x[start:stop], high, count, last, minus, below[start:stop], bits)
+        negative[start // 8 : (stop + 7) // 8] = fixed_width(minus, 1)
+        if count:
+            mantissa[start // 8 * count : (stop * count + 7) // 8] = fixed_width(bits, count)
+
+    in_blocks(work, len(x), _PIECE)
+    return torch.from_numpy(negative), torch.from_numpy(below), torch.from_numpy(mantissa) if count else None
 
 
 def joined(
-    negative: Tensor, below: Tensor, top: int, mantissa: Tensor | None, weight: float, dtype: torch.dtype
+    negative: Tensor, below: Tensor, top: int, mantissa: Tensor | None, bits: int, weight: float, dtype: torch.dtype
 ) -> Tensor:
-    """± 2^(top − below) (1 + weight · mantissa), no mantissa standing for 0; in float64 and then rounded to float32 or
-    float64. Any integer types; exponents from −1022 to 1023.
+    """± 2^(top − below) (1 + weight · mantissa), signs and mantissas of `bits` bits packed as `split` does it, no
+    mantissa standing for 0; in float64 and then rounded to float32 or float64. Exponents from −1022 to 1023.
     """
-    minus, depths = plain(negative), plain(below)
-    mantissas = _NO_MANTISSA if mantissa is None else plain(mantissa)
-    out = np.empty(len(depths), dtype=np.float64 if dtype == torch.float64 else np.float32)
-    in_chunks(lambda _, a, b: _join(minus[a:b], depths[a:b], top, mantissas[a:b], weight, out[a:b]), len(out))
+    depths, out = plain(below), np.empty(len(below), dtype=np.float64 if dtype == torch.float64 else np.float32)
+
+    def work(start: int, stop: int) -> None:
+        minus = _unpacked(negative, start, stop, 1)
+        mantissas = _NO_MANTISSA if mantissa is None else _unpacked(mantissa, start, stop, bits)
+        _join(minus, depths[start:stop], top, mantissas, weight, out[start:stop])
+
+    in_blocks(work, len(out), _PIECE)
     return torch.from_numpy(out)
+
+
+def _unpacked(packed: Tensor, start: int, stop: int, width: int) -> np.ndarray:
+    return from_fixed_width(plain(packed)[start // 8 * width : (stop * width + 7) // 8], stop - start, width)
 
 
 def bit_counts(v: Tensor, low: int, high: int, bits: int) -> Tensor:
@@ -232,7 +250,7 @@ def _join_reference(
     power = power_of_two(torch.from_numpy(top - below.astype(np.int64))).numpy()
     value = power + power * (mantissa * weight) if len(mantissa) else power
     with np.errstate(over="ignore"):
-        out[:] = np.where(negative, -value, value)
+        out[:] = np.where(negative != 0, -value, value)
 
 
 def _count_scalar(x, low, counts):  # type: ignore[no-untyped-def]

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from telegrad.compressors.floating_point import SplitFloats, split_floats
-from telegrad.kernels.exponents import bit_counts, joined
-from telegrad.kernels.exponents import split as split_entries
+from telegrad.kernels.exponents import bit_counts
 from telegrad.kernels.reference import power_of_two
-from telegrad.kernels.scatter import taken
 from telegrad.mlmc.ladder import MESSAGE_OVERHEAD, Ladder, Levels, geometric_probabilities
 from telegrad.spec import register
 from telegrad.wire.code import Term
@@ -62,13 +61,11 @@ class _MantissaPlanes(Levels):
         return (Term(self.split.positions, self.split.truncated(0)),)
 
     def residual(self, level: int) -> tuple[Term, ...]:
-        split = self.split
-        negative, below, bit = split_entries(split.entries, split.low, split.high, level, level)
-        assert bit is not None
-        which = bit.nonzero().squeeze(1)
-        powers = joined(negative[which], taken(below, which), split.high, None, 0.0, torch.float64)
-        value = powers * 2.0**-level
-        return (Term(split.positions.keep(which), Floats(value)),)
+        bits = self.split.with_bits(level, level, 1.0).mantissa
+        assert bits is not None
+        which = torch.from_numpy(np.flatnonzero(np.unpackbits(bits.numpy(), count=len(self.split.entries))))
+        own = self.split.keep(which)
+        return (Term(own.positions, Floats(own.truncated(0).numbers() * 2.0**-level)),)
 
     def joined(self, level: int, weight: float) -> tuple[Term, ...] | None:
         return (Term(self.split.positions, self.split.with_bits(level, level, weight * 2.0**-level)),)

@@ -15,8 +15,9 @@ from telegrad.errors import WireError
 from telegrad.kernels.compiled import kept
 from telegrad.kernels.exponents import joined
 from telegrad.kernels.magnitudes import plain
+from telegrad.kernels.symbols import fixed_width
 from telegrad.random import Key
-from telegrad.wire.bits import Reader, pack_bits, pack_fixed, unpack_fixed
+from telegrad.wire.bits import Reader
 from telegrad.wire.integers import Integers
 from telegrad.wire.values.base import (
     Buffer,
@@ -35,7 +36,7 @@ __all__ = ["Exponents"]
 @dataclass(frozen=True)
 class Exponents(Values):
     """sign · 2^(top − below) · (1 + weight · mantissa): floats cut to their first bits, with mantissa integers of
-    `mantissa_bits` bits.
+    `mantissa_bits` bits. Signs and mantissas are held as they travel: packed.
 
     With no mantissa bits these are signed powers of two; with weight 2^−l and l bits, truncated floats; with one bit
     and weight 2^−l / p_l, a level of the floating-point ladder.
@@ -51,21 +52,23 @@ class Exponents(Values):
 
     @classmethod
     def of(cls, negative: Tensor, exponent: Tensor) -> Exponents:
-        """Signed powers of two."""
+        """Signed powers of two, from bools and integers."""
         exponents = plain(exponent)
         low, top = (int(exponents.min()), int(exponents.max())) if len(exponents) else (0, 0)
         below = np.empty(len(exponents), dtype=np.uint8 if top - low < 256 else np.uint16)
-        return cls(negative, torch.from_numpy(np.subtract(top, exponents, out=below, casting="unsafe")), top)
+        np.subtract(top, exponents, out=below, casting="unsafe")
+        return cls(torch.from_numpy(fixed_width(plain(negative), 1)), torch.from_numpy(below), top)
 
     @property
     def n(self) -> int:
-        return len(self.negative)
+        return len(self.below)
 
     def numbers(self) -> Tensor:
-        return joined(self.negative, self.below, self.top, self.mantissa, self.weight, torch.float64)
+        return self.numbers_as(torch.float64)
 
     def numbers_as(self, dtype: torch.dtype) -> Tensor:
-        return joined(self.negative, self.below, self.top, self.mantissa, self.weight, dtype).to(dtype)
+        packed = self.negative, self.below, self.top, self.mantissa, self.mantissa_bits
+        return joined(*packed, self.weight, dtype).to(dtype)
 
     def largest(self) -> float:
         if not self.n:
@@ -100,9 +103,9 @@ class Exponents(Values):
 
     def parts(self, dtype: torch.dtype) -> list[Buffer]:
         head = bytes([self.mantissa_bits]) + struct.pack("<h", self.top)
-        out: list[Buffer] = [head, pack_bits(plain(self.negative)), self._depths.write()]
+        out: list[Buffer] = [head, plain(self.negative).data, self._depths.write()]
         if self.mantissa is not None:
-            out += [pack_scalar(self.weight, dtype), pack_fixed(plain(self.mantissa), self.mantissa_bits)]
+            out += [pack_scalar(self.weight, dtype), plain(self.mantissa).data]
         return out
 
     @classmethod
@@ -112,7 +115,7 @@ class Exponents(Values):
         reader.book("header")
         top = struct.unpack("<h", reader.take(2))[0]
         reader.book("scale")
-        negative = torch.from_numpy(reader.bits(n).astype(bool))
+        negative = _taken(reader, n)
         reader.book("sign")
         below = torch.from_numpy(Integers.read_narrow(reader, n))
         reader.book("value")
@@ -122,8 +125,16 @@ class Exponents(Values):
             return cls(negative, below, top)
         weight = read_scalar(reader, dtype)
         reader.book("scale")
-        mantissa = torch.from_numpy(unpack_fixed(reader, n, mantissa_bits))
-        return cls(negative, below, top, mantissa, mantissa_bits, weight)
+        return cls(negative, below, top, _taken(reader, n * mantissa_bits), mantissa_bits, weight)
+
+
+def _taken(reader: Reader, nbits: int) -> Tensor:
+    """So many bits, in whole bytes; a copy, which outlives the message."""
+    return (
+        torch.frombuffer(bytearray(reader.take((nbits + 7) // 8)), dtype=torch.uint8)
+        if nbits
+        else torch.zeros(0).byte()
+    )
 
 
 def _in_range(top: int, below: Tensor) -> bool:
