@@ -8,6 +8,7 @@ import torch
 
 import telegrad as tg
 from cases import numbers
+from telegrad.compressors.matrix import Matrix
 from telegrad.compressors.powersgd import power_iteration
 from telegrad.runtime.exchange import exchange_of
 from telegrad.runtime.pieces import Part, Piece
@@ -16,6 +17,7 @@ from telegrad.wire.code import Code, Term
 from telegrad.wire.last_estimate import LastEstimate
 from telegrad.wire.positions import All
 from telegrad.wire.values import LowRank
+from telegrad.wire.values.low_rank import as_matrix
 
 MATRIX = torch.randn(12, 30, generator=torch.Generator().manual_seed(18), dtype=torch.float64)
 
@@ -23,7 +25,7 @@ MATRIX = torch.randn(12, 30, generator=torch.Generator().manual_seed(18), dtype=
 def test_the_example_of_the_reference():
     """A18: G = [[3,0],[0,1],[0,0]], Q = (1,1): P = (.9487,.3162,0), Q = (2.8460,.3162), error 1.8 = 10 − 8.2."""
     matrix = torch.tensor([[3.0, 0], [0, 1], [0, 0]], dtype=torch.float64)
-    left, right = power_iteration(matrix, torch.ones(2, 1, dtype=torch.float64))
+    left, right = power_iteration(Matrix((matrix,)), torch.ones(2, 1, dtype=torch.float64))
     assert left.flatten().tolist() == pytest.approx([0.9487, 0.3162, 0.0], abs=5e-5)
     assert right.flatten().tolist() == pytest.approx([2.8460, 0.3162], abs=5e-5)
     error = float((matrix - left @ right.t()).square().sum())
@@ -34,19 +36,34 @@ def test_the_example_of_the_reference():
 @pytest.mark.parametrize("matrix", [MATRIX, MATRIX.t().contiguous()], ids=["wide", "tall"])
 def test_the_estimate_is_the_projection_onto_what_the_matrix_makes_of_q(matrix):
     q = torch.randn(12, 3, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
-    left, right = power_iteration(matrix, q)
+    left, right = power_iteration(Matrix((matrix,)), q)
     tall = matrix if len(matrix) == 30 else matrix.t()
     basis = torch.linalg.qr(tall @ q).Q
     estimate = left @ right.t()
     assert torch.allclose(estimate if len(matrix) == 30 else estimate.t(), basis @ basis.t() @ tall, rtol=1e-12)
 
 
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16], ids=str)
+@pytest.mark.parametrize(("d", "rows"), [(12, 5), (211, 14), (5000, 2), (5001, 700), (200_003, 447), (131_072, 512)])
+def test_products_are_those_of_the_matrix_that_zeros_fill_up(d, rows, dtype, threads):
+    v = torch.randn(d, generator=torch.Generator().manual_seed(d), dtype=torch.float64).to(dtype)
+    whole, matrix = as_matrix(v.double(), rows), Matrix.of(v, rows)
+    assert matrix.shape == whole.shape
+    for product, other in ((matrix.times, whole), (matrix.transposed_times, whole.t())):
+        x = torch.randn(3, other.shape[1], generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+        threads(2)
+        found = product(x.numpy())
+        assert torch.allclose(torch.from_numpy(found), x @ other.t(), rtol=1e-12, atol=1e-11)
+        threads(1)
+        assert found.tobytes() == product(x.numpy()).tobytes()
+
+
 def test_dependent_columns_are_left_out():
     rank_one = MATRIX[:, :1] @ MATRIX[:1]
-    left, right = power_iteration(rank_one, torch.ones(12, 3, dtype=torch.float64))
+    left, right = power_iteration(Matrix((rank_one,)), torch.ones(12, 3, dtype=torch.float64))
     assert left.shape == (12, 1)
     assert torch.allclose(left @ right.t(), rank_one, rtol=1e-12)
-    assert power_iteration(rank_one, torch.zeros(12, 2, dtype=torch.float64))[0].shape == (12, 0)
+    assert power_iteration(Matrix((rank_one,)), torch.zeros(12, 2, dtype=torch.float64))[0].shape == (12, 0)
 
 
 def test_repeated_with_its_own_factor_it_finds_the_best_approximation():
@@ -55,7 +72,7 @@ def test_repeated_with_its_own_factor_it_finds_the_best_approximation():
     q, errors = torch.ones(12, 2, dtype=torch.float64), []
     q[:6, 1] = -1.0
     for _ in range(200):
-        left, right = power_iteration(MATRIX, q)
+        left, right = power_iteration(Matrix((MATRIX,)), q)
         errors.append(float((MATRIX - left @ right.t()).square().sum()))
         q = left  # of a wide matrix, the fellow of the orthonormal factor
     assert all(after <= before * (1 + 1e-12) for before, after in itertools.pairwise(errors))
@@ -88,7 +105,7 @@ def test_after_its_own_message_a_worker_starts_at_the_sources_q(shape):
     before, now = (torch.randn(shape, generator=torch.Generator().manual_seed(n)).double() for n in (1, 2))
     last = tg.compressor("powersgd(rank=2)").encode(before, tg.Key(0))
     factors = last.terms[0].values
-    left, right = power_iteration(now, factors.left if shape[0] < shape[1] else factors.right)
+    left, right = power_iteration(Matrix((now,)), factors.left if shape[0] < shape[1] else factors.right)
     expected = float((now - left @ right.t()).square().sum())
     for seed in range(4):
         drawn = error(tg.compressor("powersgd(rank=2)"), now, tg.Key(seed))

@@ -1,11 +1,13 @@
 """Floats by their exponents: the compiled loops, whatever the number of threads, against the defining forms."""
 
+import numpy as np
 import pytest
 import torch
 
 import telegrad as tg
-from telegrad.kernels.exponents import bit_counts, joined, rounded_to_levels, rounded_to_powers, split
+from telegrad.kernels.exponents import bit_counts, exponent_range, joined, rounded_to_levels, rounded_to_powers, split
 from telegrad.kernels.reference import binary_exponent, power_of_two
+from telegrad.kernels.symbols import fixed_width
 
 SIZES = [1, 40, 63, 64, 5000, 200_000]
 DTYPES = [torch.float64, torch.float32, torch.bfloat16, torch.float16]
@@ -37,17 +39,23 @@ def test_every_form_splits_and_rounds_alike(n, dtype, disable_numba, threads):
         negative, powers = rounded_to_powers(v, key)
         assert torch.equal(negative, x < 0)
         assert torch.equal(powers.to(torch.int64), exponent + (key.uniform(n) < fraction))
-        negative, below, mantissa = split(v, bits)
-        assert torch.equal(negative, x < 0)
-        assert torch.equal(below.to(torch.int64), exponent)
-        assert torch.equal(mantissa.double(), fraction * 2.0**bits)
+        low, high, having = exponent_range(torch.cat([v, v.new_zeros(3)]))
+        assert (low, high, having) == (int(exponent.min()), int(exponent.max()), n)
+        negative, below, packed = split(v, low, high, 1, bits)
+        mantissa = (fraction * 2.0**bits).to(torch.int64)
+        assert negative.tolist() == np.packbits((x < 0).numpy()).tolist()
+        assert torch.equal(below.to(torch.int64), high - exponent)
+        assert packed.numpy().tobytes() == fixed_width(mantissa.numpy(), bits).tobytes()
         # Together again they are the tensor.
-        assert torch.equal(joined(negative, below, mantissa, 2.0**-bits, torch.float64), x)
-        low, counts = bit_counts(below, mantissa, bits)
-        assert low == int(exponent.min())
-        assert len(counts) == int(exponent.max()) - low + 1
+        assert torch.equal(joined(negative, below, high, packed, bits, 2.0**-bits, torch.float64), x)
+        assert split(v, low, high)[2] is None
+        counts = bit_counts(v, low, high, bits)
+        assert len(counts) == high - low + 1
         for level in (1, bits // 2, bits):
-            of_bit = (mantissa.to(torch.int64) >> (bits - level)) & 1
+            of_bit = (mantissa >> (bits - level)) & 1
+            assert split(v, low, high, level, level)[2].tolist() == np.packbits(of_bit.numpy()).tolist()
+            cut = fixed_width((mantissa >> (bits - level)).numpy(), level)
+            assert split(v, low, high, 1, level)[2].numpy().tobytes() == cut.tobytes()
             assert torch.equal(counts[:, level - 1], torch.bincount(exponent - low, of_bit.double()).to(torch.int64))
 
     for count in (1, 2):
@@ -58,12 +66,13 @@ def test_every_form_splits_and_rounds_alike(n, dtype, disable_numba, threads):
 
 
 def test_what_is_joined_is_rounded_once_to_a_shorter_dtype():
-    negative, exponent = torch.tensor([False, True, True]), torch.tensor([3, -1022, 1000])
-    mantissa = torch.tensor([5, 1, 0])
-    assert joined(negative, exponent, None, 0.0, torch.float64).tolist() == [8.0, -(2.0**-1022), -(2.0**1000)]
-    wide = joined(negative, exponent, mantissa, 0.3, torch.float64)
+    negative, below = torch.tensor([0b011 << 5]).byte(), torch.tensor([997, 2022, 0])
+    mantissa = torch.tensor([0b101001 << 2, 0]).byte()  # 5, 1, 0
+    powers = joined(negative, below, 1000, None, 0, 0.0, torch.float64)
+    assert powers.tolist() == [8.0, -(2.0**-1022), -(2.0**1000)]
+    wide = joined(negative, below, 1000, mantissa, 3, 0.3, torch.float64)
     assert wide.tolist() == [8.0 + 8.0 * (5 * 0.3), -(2.0**-1022 * 1.3), -(2.0**1000)]
-    assert torch.equal(joined(negative, exponent, mantissa, 0.3, torch.float32), wide.float())
+    assert torch.equal(joined(negative, below, 1000, mantissa, 3, 0.3, torch.float32), wide.float())
 
 
 @pytest.mark.parametrize("levels", [1, 2, 30])

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from telegrad.kernels.hadamard import block_sizes, rotate, rotate_back, transformed
+from telegrad.kernels.hadamard import block_sizes, rotate, rotate_back, rotated_at, transformed
 
 
 def sylvester(n):
@@ -38,6 +38,19 @@ def test_rotations_are_the_same_to_the_bit_for_all_threads_and_forms(n, dtype, d
     disable_numba()
     assert torch.equal(rotate(v, 3), y)
     assert torch.equal(rotate_back(y, 3), back)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16], ids=str)
+@pytest.mark.parametrize("n", [1, 7, 5001, 131_072 + 65_000])
+def test_entries_taken_block_by_block_are_those_of_the_whole_rotation(n, dtype, disable_numba, threads):
+    v = torch.randn(n, generator=torch.Generator().manual_seed(n), dtype=torch.float64).to(dtype)
+    whole = rotate(v.double(), 3)
+    for places in (torch.arange(n), torch.arange(0, n, 7919), torch.arange(n - 1, n), torch.arange(0)):
+        for count in (1, 2):
+            threads(count)
+            assert torch.equal(rotated_at(v, 3, places), whole[places])
+    disable_numba()
+    assert torch.equal(rotated_at(v, 3, torch.arange(0, n, 11)), whole[::11])
 
 
 def test_blocks_are_the_binary_expansion_and_one_short_end():

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from telegrad.kernels import subsets
+from telegrad.kernels.dealing import dealt
 from telegrad.kernels.subsets import permutation, subset
 from telegrad.random import Key
 
@@ -37,6 +38,21 @@ def test_permutations_are_the_keys_own_for_all_threads_and_forms(n, threads, dis
     for order in found:
         assert torch.equal(order, key.permutation(n))
     assert torch.equal(permutation(key, n), found[0])
+
+
+@pytest.mark.parametrize("n", [1, 1000, 40_000, 70_000, 300_001])
+@pytest.mark.parametrize("parts", [1, 3, 64])
+def test_a_hand_is_what_the_permutation_deals_for_all_threads_and_forms(n, parts, threads, disable_numba):
+    key = Key(4)
+    order = key.permutation(n)
+    for part in {0, min(n, parts) - 1}:
+        hand = order[part::parts].sort().values
+        for count in (1, 3):
+            threads(count)
+            assert torch.equal(dealt(key, n, parts, part), hand)
+        assert torch.equal(dealt(key, n, parts, part, np.int32), hand.int())
+    disable_numba()
+    assert torch.equal(dealt(key, n, parts, part), hand)
 
 
 def law(n, k, distinct=(), seen=None, chance=1.0):
@@ -75,7 +91,7 @@ def test_marks_are_listed_at_every_place_of_a_word(others):
     for place in range(192):
         marks = np.full(3, 2**64 - 1 if others else 0, dtype=np.uint64)
         marks[place // 64] ^= np.uint64(1) << np.uint64(place % 64)
-        for form in (subsets._list, subsets._list.reference):
+        for form in (subsets.list_marks, subsets.list_marks.reference):
             places = np.empty(192 if others else 2, dtype=np.int64)
             form(marks, places)
             assert places[:-1].tolist() == [i for i in range(192) if (i == place) != others]

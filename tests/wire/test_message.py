@@ -205,10 +205,12 @@ TERMS = [
     Term(All(6), Floats(torch.arange(6.0).double())),
     Term(All(6), Floats(torch.arange(6.0).bfloat16())),
     Term(IndexSet(6, torch.tensor([1, 4])), Grid(torch.tensor([3, -1]), 0.5)),
-    Term(Subset(6, 3, 99), Exponents(torch.tensor([True, False, True]), torch.tensor([-149, 0, 7]))),
+    Term(Subset(6, 3, 99), Exponents.of(torch.tensor([True, False, True]), torch.tensor([-149, 0, 7]))),
     Term(
         Nested(Subset(6, 4, 5), IndexSet(4, torch.tensor([0, 3]))),
-        Exponents(torch.tensor([True, False]), torch.tensor([2, 3]), torch.tensor([5, 0]), 3, 0.125),
+        Exponents(
+            torch.tensor([0b10 << 6]).byte(), torch.tensor([1, 0]), 3, torch.tensor([0b101000 << 2]).byte(), 3, 0.125
+        ),
     ),
     Term(IndexSet(6, torch.tensor([0, 2, 5])), Table(torch.tensor([1, 0, 1]), torch.tensor([-0.5, 0.25]).double())),
 ]

@@ -54,7 +54,7 @@ def code_values(positions: Positions, v: Tensor, coding: Coding, dtype: torch.dt
     if coding == "bf16":
         return Term(positions, Floats(narrowed(v, torch.bfloat16, key)))
     if coding == "log":
-        return Term(positions, Exponents(*rounded_to_powers(v, key)))
+        return Term(positions, Exponents.of(*rounded_to_powers(v, key)))
     largest, drawn, signs = signs_in_proportion(plain(v), key)
     grid = Grid(torch.from_numpy(signs), largest)
     return Term(positions.keep(torch.from_numpy(drawn)), grid.rounded(dtype, key.fold(role="scale")))

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from telegrad.compressors.base import Compressor, Encoded
-from telegrad.kernels.exponents import has_exponent, split
+from telegrad.kernels.exponents import exponent_range, has_exponent, split
+from telegrad.kernels.scatter import taken
 from telegrad.random import Key
 from telegrad.spec import check_that, register
 from telegrad.wire.code import Term
@@ -24,34 +25,38 @@ MANTISSA_BITS = {torch.float64: 52, torch.float32: 23, torch.bfloat16: 7, torch.
 
 @dataclass(frozen=True)
 class SplitFloats:
-    """The non-zero entries ±2^exponent (1 + mantissa 2^−bits) and where they are. Float64 numbers below 2^−1022 count
-    as zero.
+    """The non-zero entries ±2^exponent (1 + mantissa 2^−bits) and where they are; the exponents from `low` to `high`.
+    Float64 numbers below 2^−1022 count as zero, subnormal float32 and 16-bit numbers are renormalised.
     """
 
     positions: Positions
-    negative: Tensor
-    exponent: Tensor
-    mantissa: Tensor
-    bits: int
+    entries: Tensor
+    low: int
+    high: int
+
+    @property
+    def bits(self) -> int:
+        return MANTISSA_BITS[self.entries.dtype]
+
+    def keep(self, which: Tensor) -> SplitFloats:
+        """Only the entries number `which` (increasing int64) of these."""
+        return SplitFloats(self.positions.keep(which), taken(self.entries, which), self.low, self.high)
 
     def truncated(self, level: int) -> Exponents:
         """The entries cut to `level` mantissa bits."""
-        if level == 0:
-            return Exponents(self.negative, self.exponent)
-        return Exponents(self.negative, self.exponent, self.mantissa >> self.bits - level, level, 2.0**-level)
+        return self.with_bits(1, level, 2.0**-level) if level else self.with_bits(1, 0, 0.0)
+
+    def with_bits(self, first: int, last: int, weight: float) -> Exponents:
+        """±2^exponent (1 + weight · mantissa), of whose bits only those number `first` to `last` are taken."""
+        negative, below, mantissa = split(self.entries, self.low, self.high, first, last)
+        return Exponents(negative, below, self.high, mantissa, last - first + 1, weight)
 
 
 def split_floats(v: Tensor) -> SplitFloats:
-    """Sign, exponent and mantissa of v's entries, as integers; subnormal float32 and 16-bit numbers are
-    renormalised.
-    """
-    positions: Positions = All(len(v))
-    normal = has_exponent(v)
-    if not bool(normal.all()):
-        which = normal.nonzero().squeeze(1)
-        positions, v = positions.keep(which), v[which]
-    bits = MANTISSA_BITS[v.dtype]
-    return SplitFloats(positions, *split(v, bits), bits)
+    """The entries of v that have an exponent; v itself, not a copy, where all have."""
+    low, high, count = exponent_range(v)
+    whole = SplitFloats(All(len(v)), v, low, high)
+    return whole if count == len(v) else whole.keep(has_exponent(v).nonzero().squeeze(1))
 
 
 @register(

@@ -8,7 +8,9 @@ from torch import Tensor
 
 from telegrad.compressors.base import Compressor, Encoded
 from telegrad.errors import InputError
+from telegrad.kernels.narrowing import narrowed
 from telegrad.kernels.reference import rounding_variance
+from telegrad.kernels.scatter import taken_times
 from telegrad.random import Key
 from telegrad.spec import check_that, register
 from telegrad.wire.code import Term
@@ -16,6 +18,8 @@ from telegrad.wire.positions import Share
 from telegrad.wire.values import Floats
 
 __all__ = ["PermK"]
+
+_PIECE = 1 << 14  # entries that are float64 at a time
 
 
 @register("permk", example="permk(workers=4)", source="A20; Szlendak, Tyurin, Richtárik 2021")
@@ -59,8 +63,11 @@ class PermK(Compressor):
         place = int(shared.fold(role="workers").permutation(self.workers)[rank])
         parts = self._parts(d)
         positions = Share(d, parts, place % parts, shared.fold(role="entries").to_int())
-        chosen = v[positions.indices().to(v.device)].double() * parts
-        return Encoded((Term(positions, Floats(chosen).rounded(v.dtype, key.fold(role="values"))),))
+        index, own, chosen = positions.narrow_indices(), key.fold(role="values"), v.new_empty(positions.n)
+        for start in range(0, len(index), _PIECE):
+            here = slice(start, start + _PIECE)
+            chosen[here] = narrowed(taken_times(v, index[here], parts), v.dtype, own, start)
+        return Encoded((Term(positions, Floats(chosen)),))
 
     def _variance(self, v: Tensor) -> float:
         parts = self._parts(len(v))

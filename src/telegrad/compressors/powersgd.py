@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from telegrad.compressors.base import Compressor, Encoded
-from telegrad.compressors.matrix import ReadsMatrix
+from telegrad.compressors.matrix import Matrix, ReadsMatrix
 from telegrad.kernels.compiled import kept
 from telegrad.random import Key
 from telegrad.spec import register
@@ -20,7 +20,6 @@ from telegrad.wire.code import Term
 from telegrad.wire.last_estimate import LastEstimate
 from telegrad.wire.positions import All
 from telegrad.wire.values import Floats, LowRank
-from telegrad.wire.values.low_rank import as_matrix
 
 __all__ = ["PowerSGD", "power_iteration"]
 
@@ -51,16 +50,16 @@ class _Projection(ReadsMatrix, Compressor):
     def alpha(self, d: int) -> float:
         return min(1.0, self.rank / max(1, self._shorter(d)))
 
-    def _matrix(self, v: Tensor) -> Tensor | None:
+    def _matrix(self, v: Tensor) -> Matrix | None:
         """v as a matrix; None where its factors are no shorter."""
-        matrix = as_matrix(v.double(), self._rows(len(v)))
+        matrix = Matrix.of(v, self._rows(len(v)))
         return matrix if min(self.rank, *matrix.shape) * sum(matrix.shape) < len(v) else None
 
-    def _drawn(self, matrix: Tensor, key: Key) -> Tensor:
+    def _drawn(self, matrix: Matrix, key: Key) -> Tensor:
         short = min(matrix.shape)
-        return key.fold(role="start").normal(short * self.rank).view(short, self.rank).to(matrix.device)
+        return key.fold(role="start").normal(short * self.rank).view(short, self.rank)
 
-    def _factors(self, matrix: Tensor, key: Key) -> Factors:
+    def _factors(self, matrix: Matrix, key: Key) -> Factors:
         starts = self._starts(self._drawn(matrix, key))
         return max((power_iteration(matrix, start) for start in starts), key=_kept)
 
@@ -73,7 +72,7 @@ class _Projection(ReadsMatrix, Compressor):
             return Encoded(())
         return Encoded((Term(All(d), LowRank(d, left, right).rounded(v.dtype, None)),))
 
-    def _draws(self, matrix: Tensor) -> Iterator[Factors]:
+    def _draws(self, matrix: Matrix) -> Iterator[Factors]:
         return (self._factors(matrix, Key().fold(draw=draw)) for draw in range(_DRAWS))
 
     def _mean(self, v: Tensor) -> Tensor:
@@ -150,20 +149,18 @@ class _AfterLast(_Projection):
         return drawn, torch.cat([known.to(drawn), drawn], 1)[:, : self.rank]
 
 
-def power_iteration(matrix: Tensor, q: Tensor) -> Factors:
-    """The factors (left, right) of the projection of `matrix` onto the columns that it makes of q; float64.
+def power_iteration(matrix: Matrix, q: Tensor) -> Factors:
+    """The factors (left, right) of the projection of `matrix` onto the columns that it makes of q; float64, on the CPU.
 
     q: shape (n, rank), n the shorter side of the matrix. Of a matrix with rows no fewer than columns, left is
     orthonormal and right = matrixᵀ left; else the other way round. Either has a column for each independent one of q's,
     so possibly fewer. The orthonormal factor's fellow is what the source calls Q, and the warm start of the next call.
     """
-    tall = matrix if matrix.shape[0] >= matrix.shape[1] else matrix.t()
-    # numpy's sums have one order, whatever the number of threads.
-    a, columns = np.ascontiguousarray(tall.cpu().numpy()), q.t().contiguous().cpu().numpy()
-    basis = _orthonormal(np.einsum("ij,kj->ki", a, columns))
-    fellow = np.einsum("ij,ki->kj", a, basis)
-    left, right = (torch.from_numpy(factor.T.copy()).to(matrix.device) for factor in (basis, fellow))
-    return (left, right) if tall is matrix else (right, left)
+    tall = matrix.shape[0] >= matrix.shape[1]
+    there, back = (matrix.times, matrix.transposed_times) if tall else (matrix.transposed_times, matrix.times)
+    basis = _orthonormal(there(q.t().contiguous().cpu().numpy()))
+    found, fellow = (torch.from_numpy(factor.T.copy()) for factor in (basis, back(basis)))
+    return (found, fellow) if tall else (fellow, found)
 
 
 def _fellow(factors: Factors) -> Tensor:

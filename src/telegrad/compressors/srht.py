@@ -7,8 +7,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from telegrad.compressors.base import Compressor, Encoded
-from telegrad.kernels.hadamard import rotate
-from telegrad.kernels.scatter import taken
+from telegrad.kernels.hadamard import rotated_at
 from telegrad.random import Key
 from telegrad.spec import Amount, check_amount, register, resolve_amount
 from telegrad.wire.code import Term
@@ -50,7 +49,7 @@ class SRHT(Compressor):
         k = resolve_amount(self, "k", d)
         seed = key.fold(role="rotation").to_int()
         positions = Subset(d, k, key.fold(role="subset").to_int())
-        chosen = taken(rotate(v.double(), seed), positions.indices()) * (d / k)
+        chosen = rotated_at(v, seed, positions.indices()) * (d / k)
         values = Rotated(positions, Floats(chosen), seed).rounded(v.dtype, key)
         return Encoded((Term(All(d), values),))
 

@@ -10,15 +10,21 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from telegrad.kernels.compiled import Loop, in_chunks
+from telegrad.kernels.compiled import Loop, in_blocks, in_chunks
 from telegrad.kernels.magnitudes import plain
 from telegrad.kernels.reference import binary_exponent, power_of_two
+from telegrad.kernels.symbols import fixed_width, from_fixed_width
 from telegrad.kernels.uniforms import FEW, uniform_at, uniform_source
 from telegrad.random import Key
 
-__all__ = ["bit_counts", "has_exponent", "joined", "level_below", "rounded_to_levels", "rounded_to_powers", "split"]
+__all__ = [
+    *("bit_counts", "exponent_range", "has_exponent", "joined", "level_below"),
+    *("rounded_to_levels", "rounded_to_powers", "split"),
+]
 
-_NO_MANTISSA = np.empty(0, dtype=np.int64)
+_PIECE = 1 << 15  # entries whose signs and mantissas are unpacked together
+_NO_MANTISSA = np.empty(0, dtype=np.uint8)
+_MANTISSAS: list[tuple[int, Any]] = [(8, np.uint8), (15, np.int16), (31, np.int32), (62, np.int64)]
 
 
 def has_exponent(v: Tensor) -> Tensor:
@@ -57,42 +63,71 @@ def level_below(y: Tensor, levels: int) -> tuple[Tensor, Tensor]:
     return level, share
 
 
-def split(v: Tensor, bits: int) -> tuple[Tensor, Tensor, Tensor]:
-    """(negative, exponent, mantissa) of flat v with |v_j| >= 2^−1022; the mantissa an integer of its first `bits` bits.
-
-    bool, int16 and int32 (int64 from 32 bits on), on the CPU.
-    """
+def exponent_range(v: Tensor) -> tuple[int, int, int]:
+    """The least and the greatest binary exponent in flat v, and how many entries have one (`has_exponent`)."""
     x = plain(v)
-    negative, exponent = np.empty(len(x), dtype=bool), np.empty(len(x), dtype=np.int16)
-    mantissa = np.empty(len(x), dtype=np.int32 if bits < 32 else np.int64)
-    in_chunks(lambda _, a, b: _split(x[a:b], bits, negative[a:b], exponent[a:b], mantissa[a:b]), len(x))
-    return torch.from_numpy(negative), torch.from_numpy(exponent), torch.from_numpy(mantissa)
+    parts = in_chunks(lambda _, a, b: _range(x[a:b]), len(x))
+    low, high, counts = zip(*parts, strict=True) if parts else ((0,), (0,), (0,))
+    return int(min(low)), int(max(high)), int(sum(counts))
 
 
-def joined(negative: Tensor, exponent: Tensor, mantissa: Tensor | None, weight: float, dtype: torch.dtype) -> Tensor:
-    """± 2^exponent (1 + weight · mantissa), no mantissa standing for 0; in float64 and then rounded to float32 or
-    float64. Exponents of any integer type, from −1022 to 1023.
+def split(v: Tensor, low: int, high: int, first: int = 1, last: int = 0) -> tuple[Tensor, Tensor, Tensor | None]:
+    """(negative, below, mantissa) of flat v with |v_j| >= 2^−1022 and exponents from `low` to `high`: the signs, by how
+    much each exponent lies below `high`, and the bits number `first` to `last` of the mantissa, leading bit first;
+    None for no bits.
+
+    `below` uint8 or uint16; signs and bits packed as `fixed_width` does it; on the CPU.
     """
-    minus, exponents = plain(negative), plain(exponent)
-    mantissas = _NO_MANTISSA if mantissa is None else plain(mantissa)
-    out = np.empty(len(exponents), dtype=np.float64 if dtype == torch.float64 else np.float32)
-    in_chunks(lambda _, a, b: _join(minus[a:b], exponents[a:b], mantissas[a:b], weight, out[a:b]), len(out))
+    x, count = plain(v), max(0, last - first + 1)
+    below = np.empty(len(x), dtype=np.uint8 if high - low < 256 else np.uint16)
+    negative, mantissa = (np.empty((len(x) * width + 7) // 8, dtype=np.uint8) for width in (1, count))
+    narrow = next(dtype for most, dtype in _MANTISSAS if count <= most)
+
+    def work(start: int, stop: int) -> None:
+        minus = np.empty(stop - start, dtype=bool)
+        bits = np.empty(stop - start, dtype=narrow) if count else _NO_MANTISSA
+        _split(x[start:stop], high, count, last, minus, below[start:stop], bits)
+        negative[start // 8 : (stop + 7) // 8] = fixed_width(minus, 1)
+        if count:
+            mantissa[start // 8 * count : (stop * count + 7) // 8] = fixed_width(bits, count)
+
+    in_blocks(work, len(x), _PIECE)
+    return torch.from_numpy(negative), torch.from_numpy(below), torch.from_numpy(mantissa) if count else None
+
+
+def joined(
+    negative: Tensor, below: Tensor, top: int, mantissa: Tensor | None, bits: int, weight: float, dtype: torch.dtype
+) -> Tensor:
+    """± 2^(top − below) (1 + weight · mantissa), signs and mantissas of `bits` bits packed as `split` does it, no
+    mantissa standing for 0; in float64 and then rounded to float32 or float64. Exponents from −1022 to 1023.
+    """
+    depths, out = plain(below), np.empty(len(below), dtype=np.float64 if dtype == torch.float64 else np.float32)
+
+    def work(start: int, stop: int) -> None:
+        minus = _unpacked(negative, start, stop, 1)
+        mantissas = _NO_MANTISSA if mantissa is None else _unpacked(mantissa, start, stop, bits)
+        _join(minus, depths[start:stop], top, mantissas, weight, out[start:stop])
+
+    in_blocks(work, len(out), _PIECE)
     return torch.from_numpy(out)
 
 
-def bit_counts(exponent: Tensor, mantissa: Tensor, bits: int) -> tuple[int, Tensor]:
-    """The least exponent, and how many numbers of each exponent from there on have each of the mantissa's `bits` bits
-    set, leading bit first; int64, shape (exponents, bits).
+def _unpacked(packed: Tensor, start: int, stop: int, width: int) -> np.ndarray:
+    return from_fixed_width(plain(packed)[start // 8 * width : (stop * width + 7) // 8], stop - start, width)
+
+
+def bit_counts(v: Tensor, low: int, high: int, bits: int) -> Tensor:
+    """How many numbers of each exponent from `low` to `high`, among which all of v's are, have each of the first `bits`
+    bits of the mantissa set, leading bit first; int64, shape (exponents, bits).
     """
-    exponents, mantissas = plain(exponent), plain(mantissa)
-    low, high = int(exponents.min()), int(exponents.max())
+    x = plain(v)
 
     def work(_: int, start: int, stop: int) -> np.ndarray:
         counts = np.zeros((high - low + 1, bits), dtype=np.int64)
-        _count(exponents[start:stop], mantissas[start:stop], low, counts)
+        _count(x[start:stop], low, counts)
         return counts
 
-    return low, torch.from_numpy(sum(in_chunks(work, len(exponents))))
+    return torch.from_numpy(sum(in_chunks(work, len(x))))
 
 
 def _power_scalar(x, given, offset, inner, first, negative, exponent):  # type: ignore[no-untyped-def]
@@ -155,30 +190,54 @@ def _level_reference(
     out[:] = np.where(x < 0, -level.numpy(), level.numpy())
 
 
-def _split_scalar(x, bits, negative, exponent, mantissa):  # type: ignore[no-untyped-def]
+def _range_scalar(x):  # type: ignore[no-untyped-def]
     wide = np.empty(1)
     whole = wide.view(np.int64)
+    low, high, count = 2047, 0, 0
     for i in range(len(x)):
         wide[0] = x[i]
-        mantissa[i] = (whole[0] & 0xFFFFFFFFFFFFF) >> (52 - bits)
-        exponent[i] = ((whole[0] >> 52) & 0x7FF) - 1023
+        exponent = (whole[0] >> 52) & 0x7FF
+        high = max(high, exponent)
+        low = min(low, exponent if exponent else 2047)
+        count += exponent != 0
+    return low - 1023, high - 1023, count
+
+
+def _range_reference(x: np.ndarray) -> tuple[int, int, int]:
+    v = torch.from_numpy(x.astype(np.float64))
+    exponent = binary_exponent(v[has_exponent(v)])
+    # Of none, what gives way to any other.
+    return (int(exponent.min()), int(exponent.max()), len(exponent)) if len(exponent) else (1024, -1023, 0)
+
+
+def _split_scalar(x, high, count, last, negative, below, mantissa):  # type: ignore[no-untyped-def]
+    wide = np.empty(1)
+    whole = wide.view(np.int64)
+    mask = (np.int64(1) << count) - 1
+    for i in range(len(x)):
+        wide[0] = x[i]
+        below[i] = high + 1023 - ((whole[0] >> 52) & 0x7FF)
         negative[i] = whole[0] < 0
+        if len(mantissa):
+            mantissa[i] = ((whole[0] & 0xFFFFFFFFFFFFF) >> (52 - last)) & mask
 
 
 def _split_reference(
-    x: np.ndarray, bits: int, negative: np.ndarray, exponent: np.ndarray, mantissa: np.ndarray
+    x: np.ndarray, high: int, count: int, last: int, negative: np.ndarray, below: np.ndarray, mantissa: np.ndarray
 ) -> None:
     v = torch.from_numpy(x.astype(np.float64))
-    below = binary_exponent(v)
-    negative[:], exponent[:] = x < 0, below.numpy()
-    mantissa[:] = ((v.abs() / power_of_two(below) - 1) * 2.0**bits).to(torch.int64).numpy()
+    exponent = binary_exponent(v)
+    negative[:], below[:] = x < 0, high - exponent.numpy()
+    if len(mantissa):
+        bits = ((v.abs() / power_of_two(exponent) - 1) * 2.0**last).to(torch.int64)
+        mantissa[:] = (bits & (1 << count) - 1).numpy()
 
 
-def _join_scalar(negative, exponent, mantissa, weight, out):  # type: ignore[no-untyped-def]
+def _join_scalar(negative, below, top, mantissa, weight, out):  # type: ignore[no-untyped-def]
     bits = np.empty(1, dtype=np.int64)
     power = bits.view(np.float64)
     for i in range(len(out)):
-        bits[0] = (np.int64(exponent[i]) + 1023) << 52
+        bits[0] = (top + 1023 - np.int64(below[i])) << 52
         value = power[0]
         if len(mantissa):
             value += value * (np.float64(mantissa[i]) * weight)
@@ -186,31 +245,37 @@ def _join_scalar(negative, exponent, mantissa, weight, out):  # type: ignore[no-
 
 
 def _join_reference(
-    negative: np.ndarray, exponent: np.ndarray, mantissa: np.ndarray, weight: float, out: np.ndarray
+    negative: np.ndarray, below: np.ndarray, top: int, mantissa: np.ndarray, weight: float, out: np.ndarray
 ) -> None:
-    power = power_of_two(torch.from_numpy(exponent)).numpy()
+    power = power_of_two(torch.from_numpy(top - below.astype(np.int64))).numpy()
     value = power + power * (mantissa * weight) if len(mantissa) else power
     with np.errstate(over="ignore"):
-        out[:] = np.where(negative, -value, value)
+        out[:] = np.where(negative != 0, -value, value)
 
 
-def _count_scalar(exponent, mantissa, low, counts):  # type: ignore[no-untyped-def]
+def _count_scalar(x, low, counts):  # type: ignore[no-untyped-def]
+    wide = np.empty(1)
+    whole = wide.view(np.int64)
+    for i in range(len(x)):
+        wide[0] = x[i]
+        row = counts[((whole[0] >> 52) & 0x7FF) - 1023 - low]
+        for bit in range(len(row)):
+            row[bit] += (whole[0] >> (51 - bit)) & 1
+
+
+def _count_reference(x: np.ndarray, low: int, counts: np.ndarray) -> None:
     bits = counts.shape[1]
-    for i in range(len(exponent)):
-        row, number = counts[exponent[i] - low], np.int64(mantissa[i])
-        for bit in range(bits):
-            row[bit] += (number >> (bits - 1 - bit)) & 1
-
-
-def _count_reference(exponent: np.ndarray, mantissa: np.ndarray, low: int, counts: np.ndarray) -> None:
-    bits = counts.shape[1]
+    v = torch.from_numpy(x.astype(np.float64))
+    exponent = binary_exponent(v)
+    mantissa = ((v.abs() / power_of_two(exponent) - 1) * 2.0**bits).to(torch.int64)
     for bit in range(bits):
-        chosen: Any = exponent[(mantissa >> (bits - 1 - bit)) & 1 == 1].astype(np.int64) - low
+        chosen: Any = exponent[(mantissa >> (bits - 1 - bit)) & 1 == 1].to(torch.int64).numpy() - low
         counts[:, bit] += np.bincount(chosen, minlength=len(counts))
 
 
 _power = Loop(_power_scalar, _power_reference, uses=[uniform_at])
 _level = Loop(_level_scalar, _level_reference, uses=[uniform_at])
+_range = Loop(_range_scalar, _range_reference)
 _split = Loop(_split_scalar, _split_reference)
 _join = Loop(_join_scalar, _join_reference)
 _count = Loop(_count_scalar, _count_reference)

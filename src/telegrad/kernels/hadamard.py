@@ -27,12 +27,13 @@ import torch
 from torch import Tensor
 
 from telegrad.kernels.compiled import Loop, in_chunks, kept
-from telegrad.kernels.device import with_gpu_form
+from telegrad.kernels.device import on_gpu, with_gpu_form
 from telegrad.kernels.magnitudes import largest_in, plain
+from telegrad.kernels.scatter import taken
 from telegrad.kernels.uniforms import STRIDE, bits_at, state_at, uniform_bits, words
 from telegrad.random import Key
 
-__all__ = ["LARGEST", "SMALLEST", "Rotation", "block_sizes", "rotate", "rotate_back", "transformed"]
+__all__ = ["LARGEST", "SMALLEST", "Rotation", "block_sizes", "rotate", "rotate_back", "rotated_at", "transformed"]
 
 LARGEST = 65536
 """The longest block: a quarter or half of a megabyte, which the caches of one core hold."""
@@ -229,14 +230,16 @@ class Rotation:
         base = self._key.fold(block=start).fold(size=size)
         return [(*words(base.fold(round=number)), 0) for number in range(2 if size >= _SAFE else 3)]
 
-    def block(self, x: np.ndarray, number: int) -> tuple[np.ndarray, float]:
-        """(Y, c): block `number` of the rotated x is Y / c, in x's precision; Y lasts until this thread's next call."""
+    def block(self, x: np.ndarray, number: int, dtype: np.dtype[Any] | None = None) -> tuple[np.ndarray, float]:
+        """(Y, c): block `number` of the rotated x is Y / c, in x's precision or `dtype`'s; Y lasts until this thread's
+        next call.
+        """
         start, size = self.starts[number], self.sizes[number]
-        own = self.scratch(number, x.dtype)
+        own = self.scratch(number, dtype or x.dtype)
         if size == LARGEST:
             _gather(x, start, self._skipped(start), self._rest, own)
         else:
-            np.take(x, self._places(number), out=own)
+            own[:] = x[self._places(number)]
         return self.turned(own, number)
 
     def turned(self, own: np.ndarray, number: int) -> tuple[np.ndarray, float]:
@@ -312,6 +315,23 @@ def rotate(v: Tensor, seed: int) -> Tensor:
 
     rotation.each_block(work)
     return torch.from_numpy(out).to(v.device)
+
+
+def rotated_at(v: Tensor, seed: int, index: Tensor) -> Tensor:
+    """The entries number `index` (increasing int64, on the CPU) of the rotation of v in float64; on the CPU."""
+    if on_gpu(v):
+        return taken(rotate(v.double(), seed), index)
+    x, rotation, places = plain(v), Rotation(len(v), seed), index.numpy()
+    ends, out = np.searchsorted(places, [*rotation.starts, len(v)]), np.empty(len(places))
+
+    def work(number: int) -> None:
+        here = slice(ends[number], ends[number + 1])
+        if here.start < here.stop:
+            y, c = rotation.block(x, number, out.dtype)
+            np.divide(y[places[here] - rotation.starts[number]], c, out=out[here])
+
+    rotation.each_block(work)
+    return torch.from_numpy(out)
 
 
 @with_gpu_form("hadamard")

@@ -17,9 +17,11 @@ from telegrad.kernels.compiled import Loop, in_chunks
 from telegrad.kernels.uniforms import stream_bits, words
 from telegrad.random import Key, check_subset
 
-__all__ = ["permutation", "subset"]
+__all__ = ["BUCKET", "list_marks", "permutation", "sort_bucket", "subset"]
 
-_BUCKET = 1 << 15  # elements that are put in order at a time, about
+BUCKET = 1 << 15
+"""About so many elements are put in order at a time."""
+
 _WORDS = 1 << 10  # words of marks that are looked at together
 _DRAWS = 1 << 10  # draws that are made together
 _LOW, _32 = np.uint64(0xFFFFFFFF), np.uint64(32)
@@ -39,13 +41,13 @@ def subset(key: Key, n: int, k: int, dtype: type[np.signedinteger[Any]] = np.int
     if others:
         np.invert(marks, out=marks)
         marks[-1] &= np.uint64((1 << n % 64) - 1)
-    _list(marks, places)
+    list_marks(marks, places)
     return torch.from_numpy(places[:k])
 
 
 def permutation(key: Key, n: int) -> Tensor:
     """`key.permutation(n)`: a uniformly random permutation of 0 … n−1, int64."""
-    coarse = (n // _BUCKET).bit_length()
+    coarse = (n // BUCKET).bit_length()
     if coarse == 0:
         return key.permutation(n)
     (offset, inner), shift = words(key), np.uint64(64 - coarse)
@@ -56,7 +58,7 @@ def permutation(key: Key, n: int) -> Tensor:
         starts = np.append(0, ends[:-1])
         for bucket in range(*np.searchsorted(starts, (start, stop))):
             here = slice(starts[bucket], ends[bucket])
-            _sort(bits[here], order[here], np.uint64(coarse))
+            sort_bucket(bits[here], order[here], np.uint64(coarse))
 
     in_chunks(work, n)
     return torch.from_numpy(order)
@@ -186,6 +188,6 @@ def _sort_reference(bits: np.ndarray, order: np.ndarray, skip: np.uint64) -> Non
 
 
 _mark = Loop(_mark_scalar, _mark_reference, uses=[stream_bits])
-_list = Loop(_list_scalar, _list_reference, uses=[place_of])
+list_marks = Loop(_list_scalar, _list_reference, uses=[place_of])
 _divide = Loop(_divide_scalar, _divide_reference, uses=[stream_bits])
-_sort = Loop(_sort_scalar, _sort_reference)
+sort_bucket = Loop(_sort_scalar, _sort_reference)

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from telegrad.compressors.floating_point import SplitFloats, split_floats
-from telegrad.kernels.exponents import bit_counts, joined
+from telegrad.kernels.exponents import bit_counts
 from telegrad.kernels.reference import power_of_two
 from telegrad.mlmc.ladder import MESSAGE_OVERHEAD, Ladder, Levels, geometric_probabilities
 from telegrad.spec import register
 from telegrad.wire.code import Term
-from telegrad.wire.values import Exponents, Floats
+from telegrad.wire.values import Floats
 
 __all__ = ["FloatingPointLadder"]
 
@@ -43,18 +44,15 @@ class _MantissaPlanes(Levels):
     def __init__(self, split: SplitFloats) -> None:
         self.split = split
 
-    def _bit(self, level: int) -> Tensor:
-        return self.split.mantissa >> self.split.bits - level & 1
-
     def norms(self) -> Tensor:
-        lowest, counts = bit_counts(self.split.exponent, self.split.mantissa, self.split.bits)
-        top = lowest + len(counts) - 1
+        split = self.split
+        counts = bit_counts(split.entries, split.low, split.high, split.bits)
         energy = power_of_two(torch.arange(1 - len(counts), 1).clamp(min=-1022)).square()
         squares = (energy[:, None] * counts).sum(0)
-        return squares.sqrt() * 2.0 ** -torch.arange(1, self.split.bits + 1, dtype=torch.float64) * 2.0**top
+        return squares.sqrt() * 2.0 ** -torch.arange(1, split.bits + 1, dtype=torch.float64) * 2.0**split.high
 
     def costs(self) -> Tensor:
-        return torch.full((self.split.bits,), MESSAGE_OVERHEAD + 5 * len(self.split.exponent), dtype=torch.float64)
+        return torch.full((self.split.bits,), MESSAGE_OVERHEAD + 5 * len(self.split.entries), dtype=torch.float64)
 
     def fixed_probabilities(self) -> Tensor:
         return geometric_probabilities(self.split.bits)
@@ -63,12 +61,11 @@ class _MantissaPlanes(Levels):
         return (Term(self.split.positions, self.split.truncated(0)),)
 
     def residual(self, level: int) -> tuple[Term, ...]:
-        which = self._bit(level).nonzero().squeeze(1)
-        powers = joined(self.split.negative[which], self.split.exponent[which], None, 0.0, torch.float64)
-        value = powers * 2.0**-level
-        return (Term(self.split.positions.keep(which), Floats(value)),)
+        bits = self.split.with_bits(level, level, 1.0).mantissa
+        assert bits is not None
+        which = torch.from_numpy(np.flatnonzero(np.unpackbits(bits.numpy(), count=len(self.split.entries))))
+        own = self.split.keep(which)
+        return (Term(own.positions, Floats(own.truncated(0).numbers() * 2.0**-level)),)
 
     def joined(self, level: int, weight: float) -> tuple[Term, ...] | None:
-        split = self.split
-        bit = Exponents(split.negative, split.exponent, self._bit(level), 1, weight * 2.0**-level)
-        return (Term(split.positions, bit),)
+        return (Term(self.split.positions, self.split.with_bits(level, level, weight * 2.0**-level)),)

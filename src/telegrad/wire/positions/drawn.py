@@ -5,14 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-import numpy as np
-import torch
 from torch import Tensor
 
 from telegrad.errors import WireError
 from telegrad.kernels.compiled import kept
-from telegrad.kernels.scatter import narrow
-from telegrad.kernels.subsets import permutation, subset
+from telegrad.kernels.dealing import dealt
+from telegrad.kernels.scatter import narrow, taken
+from telegrad.kernels.subsets import subset
 from telegrad.random import Key
 from telegrad.wire.bits import Reader, pack_varint, varint_nbytes
 from telegrad.wire.positions.base import Positions
@@ -119,11 +118,14 @@ class Share(Positions):
         return (self.d - self.part - 1) // self.parts + 1
 
     def indices(self) -> Tensor:
-        return self._indices
+        return self._dealt.long()
+
+    def narrow_indices(self) -> Tensor:
+        return self._dealt
 
     @kept
-    def _indices(self) -> Tensor:
-        return torch.from_numpy(np.sort(permutation(Key(self.seed), self.d).numpy()[self.part :: self.parts]))
+    def _dealt(self) -> Tensor:
+        return dealt(Key(self.seed), self.d, self.parts, self.part, narrow(self.d))
 
     @property
     def nbytes(self) -> int:
@@ -133,7 +135,7 @@ class Share(Positions):
         return pack_varint(self.parts) + pack_varint(self.part) + self.seed.to_bytes(8, "little")
 
     def keep(self, which: Tensor) -> Positions:
-        return IndexSet(self.d, self._indices[which])
+        return IndexSet(self.d, taken(self._dealt, which))
 
     @classmethod
     def read(cls, reader: Reader, d: int) -> Share:

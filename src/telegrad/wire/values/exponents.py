@@ -15,10 +15,12 @@ from telegrad.errors import WireError
 from telegrad.kernels.compiled import kept
 from telegrad.kernels.exponents import joined
 from telegrad.kernels.magnitudes import plain
+from telegrad.kernels.symbols import fixed_width
 from telegrad.random import Key
-from telegrad.wire.bits import Reader, pack_bits, pack_fixed, unpack_fixed
+from telegrad.wire.bits import Reader
 from telegrad.wire.integers import Integers
 from telegrad.wire.values.base import (
+    Buffer,
     Sizes,
     Values,
     pack_scalar,
@@ -33,8 +35,8 @@ __all__ = ["Exponents"]
 
 @dataclass(frozen=True)
 class Exponents(Values):
-    """sign · 2^exponent · (1 + weight · mantissa): floats cut to their first bits, with mantissa integers of
-    `mantissa_bits` bits.
+    """sign · 2^(top − below) · (1 + weight · mantissa): floats cut to their first bits, with mantissa integers of
+    `mantissa_bits` bits. Signs and mantissas are held as they travel: packed.
 
     With no mantissa bits these are signed powers of two; with weight 2^−l and l bits, truncated floats; with one bit
     and weight 2^−l / p_l, a level of the floating-point ladder.
@@ -42,61 +44,69 @@ class Exponents(Values):
 
     tag: ClassVar[int] = 3
     negative: Tensor = field(repr=False)
-    exponent: Tensor = field(repr=False)
+    below: Tensor = field(repr=False)
+    top: int
     mantissa: Tensor | None = field(default=None, repr=False)
     mantissa_bits: int = 0
     weight: float = 0.0
 
+    @classmethod
+    def of(cls, negative: Tensor, exponent: Tensor) -> Exponents:
+        """Signed powers of two, from bools and integers."""
+        exponents = plain(exponent)
+        low, top = (int(exponents.min()), int(exponents.max())) if len(exponents) else (0, 0)
+        below = np.empty(len(exponents), dtype=np.uint8 if top - low < 256 else np.uint16)
+        np.subtract(top, exponents, out=below, casting="unsafe")
+        return cls(torch.from_numpy(fixed_width(plain(negative), 1)), torch.from_numpy(below), top)
+
     @property
     def n(self) -> int:
-        return len(self.exponent)
+        return len(self.below)
 
     def numbers(self) -> Tensor:
-        return joined(self.negative, self.exponent, self.mantissa, self.weight, torch.float64)
+        return self.numbers_as(torch.float64)
 
     def numbers_as(self, dtype: torch.dtype) -> Tensor:
-        return joined(self.negative, self.exponent, self.mantissa, self.weight, dtype).to(dtype)
+        packed = self.negative, self.below, self.top, self.mantissa, self.mantissa_bits
+        return joined(*packed, self.weight, dtype).to(dtype)
 
     def largest(self) -> float:
         if not self.n:
             return 0.0
-        top = math.ldexp(1.0, min(int(self.exponent.max()), 1023))
+        top = math.ldexp(1.0, min(self.top, 1023))
         return top * (1 + 2.0**self.mantissa_bits * abs(self.weight)) if self.mantissa_bits else top
 
     def scaled(self, factor: float) -> Values:
         fraction, shift = math.frexp(factor)
-        exponent = self.exponent.to(torch.int64) + (shift - 1)
-        if fraction == 0.5 and bool(((exponent >= -1022) & (exponent <= 1023)).all()):
-            return replace(self, exponent=exponent)
+        top = self.top + (shift - 1)
+        if fraction == 0.5 and _in_range(top, self.below):
+            return replace(self, top=top)
         return Floats(self.numbers() * factor)
 
     def rounded(self, dtype: torch.dtype, key: Key | None) -> Exponents:
         return replace(self, weight=round_scalar(self.weight, dtype, key)) if self.mantissa_bits else self
 
     @kept
-    def _below_top(self) -> Integers:
-        # Exponents of floats differ by no more than 16 bits hold.
-        below = np.empty(self.n, dtype=np.uint16)
-        return Integers(np.subtract(self._top, plain(self.exponent), out=below, casting="unsafe"))
-
-    @kept
-    def _top(self) -> int:
-        return int(self.exponent.max()) if self.n else 0
+    def _depths(self) -> Integers:
+        return Integers(plain(self.below))
 
     def sizes(self, dtype: torch.dtype) -> Sizes:
         return {
             "header": 1,
             "scale": 2 + (scalar_nbytes(dtype) if self.mantissa_bits else 0),
             "sign": (self.n + 7) // 8,
-            "value": self._below_top.nbytes + (self.n * self.mantissa_bits + 7) // 8,
+            "value": self._depths.nbytes + (self.n * self.mantissa_bits + 7) // 8,
         }
 
     def write(self, dtype: torch.dtype) -> bytes:
-        out = bytes([self.mantissa_bits]) + struct.pack("<h", self._top) + pack_bits(plain(self.negative))
-        out += self._below_top.write()
-        if self.mantissa is None:
-            return out
-        return out + pack_scalar(self.weight, dtype) + pack_fixed(plain(self.mantissa), self.mantissa_bits)
+        return b"".join(self.parts(dtype))
+
+    def parts(self, dtype: torch.dtype) -> list[Buffer]:
+        head = bytes([self.mantissa_bits]) + struct.pack("<h", self.top)
+        out: list[Buffer] = [head, plain(self.negative).data, self._depths.write()]
+        if self.mantissa is not None:
+            out += [pack_scalar(self.weight, dtype), plain(self.mantissa).data]
+        return out
 
     @classmethod
     def read(cls, reader: Reader, n: int, dtype: torch.dtype) -> Exponents:
@@ -105,14 +115,28 @@ class Exponents(Values):
         reader.book("header")
         top = struct.unpack("<h", reader.take(2))[0]
         reader.book("scale")
-        negative = torch.from_numpy(reader.bits(n).astype(bool))
+        negative = _taken(reader, n)
         reader.book("sign")
-        exponent = torch.from_numpy(top - Integers.read_narrow(reader, n).astype(np.int64, copy=False))
+        below = torch.from_numpy(Integers.read_narrow(reader, n))
         reader.book("value")
-        if mantissa_bits > 52 or (n and not (int(exponent.min()) >= -1022 and top <= 1023)):
+        if mantissa_bits > 52 or not _in_range(top, below):
             raise WireError("the message holds numbers outside the range of a float64")
         if mantissa_bits == 0:
-            return cls(negative, exponent)
+            return cls(negative, below, top)
         weight = read_scalar(reader, dtype)
         reader.book("scale")
-        return cls(negative, exponent, torch.from_numpy(unpack_fixed(reader, n, mantissa_bits)), mantissa_bits, weight)
+        return cls(negative, below, top, _taken(reader, n * mantissa_bits), mantissa_bits, weight)
+
+
+def _taken(reader: Reader, nbits: int) -> Tensor:
+    """So many bits, in whole bytes; a copy, which outlives the message."""
+    return (
+        torch.frombuffer(bytearray(reader.take((nbits + 7) // 8)), dtype=torch.uint8)
+        if nbits
+        else torch.zeros(0).byte()
+    )
+
+
+def _in_range(top: int, below: Tensor) -> bool:
+    """Whether the exponents are those of normal float64 numbers."""
+    return not len(below) or (top <= 1023 and top - int(plain(below).max()) >= -1022)
