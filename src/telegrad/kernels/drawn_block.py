@@ -16,7 +16,8 @@ from telegrad.kernels.blocks import block_norms, norms_scalar
 from telegrad.kernels.compiled import Loop
 from telegrad.kernels.keys import first_bits, in_one_call
 from telegrad.kernels.laws import draw, draw_scalar, proportional, proportional_scalar
-from telegrad.kernels.selection import SMALL, MagnitudeHistogram, common_from, counts_scalar, window_scalar
+from telegrad.kernels.selection import SMALL, MagnitudeHistogram, common_from
+from telegrad.kernels.windows import counts_scalar, window_scalar
 
 __all__ = ["drawn_block"]
 

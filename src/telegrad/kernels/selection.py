@@ -16,9 +16,10 @@ from torch import Tensor
 from telegrad.errors import NonFiniteError
 from telegrad.kernels.bins import bins_of
 from telegrad.kernels.compiled import ONE_CHUNK, Loop
-from telegrad.kernels.keys import collect_scalar, count_scalar, first_bits, in_one_call, keys_of
+from telegrad.kernels.keys import first_bits, in_one_call, keys_of
 from telegrad.kernels.reference import descending_order
 from telegrad.kernels.thresholds import bin_sum, threshold_bin
+from telegrad.kernels.windows import counts_scalar, place, trim, window, window_scalar
 
 __all__ = ["SMALL", "MagnitudeHistogram", "largest_entries"]
 
@@ -46,7 +47,7 @@ class MagnitudeHistogram:
         else:
             self.counts = self._keys.counted(0, self._keys.shift)
             self._offsets = self.counts[:0]
-        self._top = int(_place(self.counts, len(self.counts) - 1, 0)[0])
+        self._top = int(place(self.counts, len(self.counts) - 1, 0)[0])
         self._bins = bins_of(v.dtype, self._keys.width)
         if self._top >= self._bins.infinite:
             raise NonFiniteError(
@@ -103,7 +104,7 @@ class MagnitudeHistogram:
         where, found = keys.collected(low, high, count)
         before = (high, high, 0) if top.alone else (top.low, top.high, start - top.above)
         until = (low, low - 1, 0) if bottom.alone else (bottom.low, bottom.high, stop - bottom.above)
-        chosen = where[: _trim(where, found, *before, *until)]
+        chosen = where[: trim(where, found, *before, *until)]
         return torch.from_numpy(np.sort(np.concatenate([chosen, *pieces])) if pieces else chosen)
 
     def short_window(self, start: int, stop: int) -> np.ndarray:
@@ -113,16 +114,14 @@ class MagnitudeHistogram:
         keys = self._keys
         if keys.exact or not keys.shift:
             return np.empty(0, dtype=np.int64)
-        found: np.ndarray = _window(
-            keys.plain, keys.mask, keys.shift, self.counts, self._top, start, stop, self._common
-        )
+        found: np.ndarray = window(keys.plain, keys.mask, keys.shift, self.counts, self._top, start, stop, self._common)
         return found
 
     def _cut(self, rank: int) -> _Cut:
         """The narrowest run of keys around the entry of that rank that is worth counting."""
         keys, counts, last, cut = self._keys, self.counts, self._top, _Cut(0, self._keys.bits, 0, self.n)
         while True:
-            number, above = _place(counts, last, rank - cut.above)
+            number, above = place(counts, last, rank - cut.above)
             shift, count = max(0, cut.shift - keys.width), int(counts[number])
             cut = _Cut(cut.low | number << shift, shift, cut.above + above, count)
             if shift == 0 or (count <= self._common and not keys.exact):
@@ -161,134 +160,6 @@ def common_from(n: int) -> int:
     return max(n >> 3, SMALL)
 
 
-def _place_scalar(counts, last, rank):  # type: ignore[no-untyped-def]
-    """The bin of the entry of that rank, counted from bin `last` downwards, and how many entries lie above the bin."""
-    above, number = 0, last
-    while number > 0 and above + counts[number] <= rank:
-        above += counts[number]
-        number -= 1
-    return number, above
-
-
-def _place_reference(counts: np.ndarray, last: int, rank: int) -> tuple[int, int]:
-    reached = np.cumsum(counts[last::-1])
-    place = int(np.searchsorted(reached, rank, side="right"))
-    number = last - place
-    return number, int(reached[place] - counts[number])
-
-
-def limit_of(found, low, high, place):  # type: ignore[no-untyped-def]
-    """Of the keys from low to high the one at that place from the largest, by quickselect, and how many of its equals
-    are before it: all with larger keys, and so many with this one, are ranked before the place. (low − 1, 0) where they
-    end there.
-    """
-    mine, n = np.empty(len(found), dtype=found.dtype), 0
-    for i in range(len(found)):
-        mine[n] = found[i]
-        n += found[i] >= low and found[i] <= high
-    if place == n:
-        return low - 1, 0
-    left, right, wanted = 0, n - 1, n - 1 - place
-    while left < right:
-        pivot, i, j = mine[(left + right) >> 1], left, right
-        while i <= j:
-            while mine[i] < pivot:
-                i += 1
-            while mine[j] > pivot:
-                j -= 1
-            if i <= j:
-                mine[i], mine[j] = mine[j], mine[i]
-                i, j = i + 1, j - 1
-        if wanted <= j:
-            right = j
-        elif wanted >= i:
-            left = i
-        else:
-            break
-    key, larger = np.int64(mine[wanted]), 0
-    for i in range(n):
-        larger += mine[i] > key
-    return key, place - larger
-
-
-def _trim_scalar(where, found, first_low, first_high, before, last_low, last_high, until):  # type: ignore[no-untyped-def]
-    """Leave out of the collected: of those with keys from first_low to first_high the `before` that rank first; of
-    those from last_low to last_high all but the `until` that do. How many are left, at the start of `where`.
-    """
-    first, first_ties = first_high, 0
-    if before > 0:
-        first, first_ties = limit_of(found, first_low, first_high, before)
-    last, last_ties = limit_of(found, last_low, last_high, until)
-    at, firsts, lasts = 0, 0, 0
-    for i in range(len(where)):
-        key = found[i]
-        wanted = key < first and key > last
-        if key == first:
-            wanted = firsts >= first_ties and (key > last or lasts < last_ties)
-            firsts += 1
-        elif key == last:
-            wanted = lasts < last_ties
-        if key == last:
-            lasts += 1
-        where[at] = where[i]
-        at += wanted
-    return at
-
-
-def _trim_reference(
-    where: np.ndarray,
-    found: np.ndarray,
-    first_low: int,
-    first_high: int,
-    before: int,
-    last_low: int,
-    last_high: int,
-    until: int,
-) -> int:
-    ranked = np.argsort(-found.astype(np.int64), kind="stable")
-    keys, kept = found[ranked], np.ones(len(found), dtype=bool)
-    kept[ranked[(keys >= first_low) & (keys <= first_high)][:before]] = False
-    kept[ranked[(keys >= last_low) & (keys <= last_high)][until:]] = False
-    chosen = where[kept]
-    where[: len(chosen)] = chosen
-    return len(chosen)
-
-
-def window_scalar(keys, mask, shift, counts, last, start, stop, common):  # type: ignore[no-untyped-def]
-    """The indices of the entries of ranks start … stop − 1, increasing: all steps in one call, for short vectors. None
-    where a bin at an end has more than `common` entries.
-    """
-    upper, above = _place_scalar(counts, last, start)
-    lower, over = _place_scalar(counts, last, stop - 1)
-    if max(counts[upper], counts[lower]) > common:
-        return np.empty(0, dtype=np.int64)
-    low, high, room = lower << shift, ((upper + 1) << shift) - 1, over - above + counts[lower] + 1
-    where, found = np.empty(room, dtype=np.int64), np.empty(room, dtype=keys.dtype)
-    n = collect_scalar(keys, mask, low, high, 0, where, found)
-    bottom = low + (1 << shift) - 1
-    n = _trim_scalar(where[:n], found[:n], upper << shift, high, start - above, low, bottom, stop - over)
-    return where[:n]
-
-
-def _window_reference(
-    keys: np.ndarray, mask: Any, shift: int, counts: np.ndarray, last: int, start: int, stop: int, common: int
-) -> np.ndarray:
-    (upper, _), (lower, _) = _place_reference(counts, last, start), _place_reference(counts, last, stop - 1)
-    if max(counts[upper], counts[lower]) > common:
-        return np.empty(0, dtype=np.int64)
-    return np.sort(np.argsort(-(keys & mask).astype(np.int64), kind="stable")[start:stop])
-
-
-def counts_scalar(v, width, infinite):  # type: ignore[no-untyped-def]
-    """The histogram of float32 numbers, shape (1, 2^width), and its last bin that is not empty; −1 for that where there
-    is NaN or infinity.
-    """
-    counts = np.zeros((1, 1 << width), dtype=np.int64)
-    count_scalar(v.view(np.uint32), np.uint32(0x7FFFFFFF), np.uint32(31 - width), counts)
-    top = _place_scalar(counts[0], len(counts[0]) - 1, 0)[0]
-    return counts, top if top < infinite else -1
-
-
 def _largest_scalar(v, width, infinite, k, common):  # type: ignore[no-untyped-def]
     """`largest_entries` of a short float32 vector in one call; none where `MagnitudeHistogram` must look closer."""
     counts, top = counts_scalar(v, width, infinite)
@@ -303,7 +174,4 @@ def _largest_reference(v: np.ndarray, width: int, infinite: int, k: int, common:
     return MagnitudeHistogram(torch.from_numpy(v)).short_window(0, k)
 
 
-_place = Loop(_place_scalar, _place_reference)
-_trim = Loop(_trim_scalar, _trim_reference, uses=[limit_of])
-_window = Loop(window_scalar, _window_reference, uses=[_place_scalar, collect_scalar, _trim_scalar])
 _largest = Loop(_largest_scalar, _largest_reference, uses=[counts_scalar, window_scalar])
