@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 
 import telegrad as tg
-from telegrad.kernels.selection import SMALL, MagnitudeHistogram, largest_entries
+from telegrad.kernels.selection import SMALL, MagnitudeHistogram, among_largest, largest_entries
 
 DTYPES = [torch.float32, torch.float64, torch.bfloat16, torch.float16]
 
@@ -44,6 +44,19 @@ def test_ranks_are_those_of_a_stable_sort(kind, dtype):
         assert torch.equal(histogram.ranked(start, stop), order[start:stop].sort().values)
     for k in (1, 700, n - 1, n, n + 5):
         assert torch.equal(largest_entries(v, k), order[:k].sort().values)
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("kind", ["normal", "few values", "constant", "mostly zero"])
+def test_some_of_the_largest_are_those_of_the_list_of_all(kind, dtype, threads):
+    v = vector(kind, 140_000, dtype)
+    order, n = by_sorting(v), len(v)
+    for k in (3000, 30_001, n - 1, n):
+        listed = order[:k].sort().values
+        for which in (torch.arange(0), torch.arange(k - 1, k), torch.arange(0, k, 7), torch.arange(k)):
+            for count in (1, 2):
+                threads(count)
+                assert torch.equal(among_largest(v, k, which), listed[which])
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)

@@ -10,7 +10,7 @@ from torch import Tensor
 from telegrad.compressors.base import Compressor, Encoded
 from telegrad.compressors.topk import TopK
 from telegrad.kernels.reference import rounding_variance
-from telegrad.kernels.selection import largest_entries
+from telegrad.kernels.selection import among_largest
 from telegrad.kernels.subsets import subset
 from telegrad.random import Key
 from telegrad.spec import Amount, check_amount, register, resolve_amount
@@ -61,7 +61,7 @@ class Comp(Compressor):
 
     def _encode(self, v: Tensor, key: Key) -> Encoded:
         k, among = self._counts(len(v))
-        index = largest_entries(v, among)[subset(key.fold(role="subset"), among, k).to(v.device)]
+        index = among_largest(v, among, subset(key.fold(role="subset"), among, k))
         values = Floats(v[index].double() * (among / k)).rounded(v.dtype, key.fold(role="values"))
         return Encoded((Term(IndexSet(len(v), index), values),))
 

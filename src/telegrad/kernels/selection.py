@@ -15,13 +15,17 @@ from torch import Tensor
 
 from telegrad.errors import NonFiniteError
 from telegrad.kernels.bins import bins_of
-from telegrad.kernels.compiled import ONE_CHUNK, Loop
+from telegrad.kernels.compiled import ONE_CHUNK, Loop, in_blocks
 from telegrad.kernels.keys import first_bits, in_one_call, keys_of
+from telegrad.kernels.magnitudes import plain
 from telegrad.kernels.reference import descending_order
 from telegrad.kernels.thresholds import bin_sum, threshold_bin
 from telegrad.kernels.windows import counts_scalar, place, trim, window, window_scalar
 
-__all__ = ["SMALL", "MagnitudeHistogram", "largest_entries"]
+__all__ = ["SMALL", "MagnitudeHistogram", "among_largest", "largest_entries"]
+
+_BLOCK = 1 << 15  # entries that are looked at together
+_SHORT = 16  # a list of one in so many of the entries, or of fewer, is short and quickly made
 
 SMALL = 4096
 """Vectors with fewer entries are sorted: that is as quick."""
@@ -153,6 +157,29 @@ def largest_entries(v: Tensor, k: int) -> Tensor:
         if len(chosen := _largest(v.numpy(), bins.width, bins.infinite, k, common_from(v.numel()))):
             return torch.from_numpy(chosen)
     return MagnitudeHistogram(v).ranked(0, k)
+
+
+def among_largest(v: Tensor, k: int, which: Tensor) -> Tensor:
+    """`largest_entries(v, k)[which]` for increasing int64 `which` on the CPU, without a list of all k."""
+    if v.numel() < ONE_CHUNK or k * _SHORT <= v.numel() or k >= v.numel():
+        return largest_entries(v, k)[which]
+    last = int(MagnitudeHistogram(v).ranked(k - 1, k))
+    least = abs(float(v[last]))
+
+    def marks(start: int, stop: int) -> tuple[int, np.ndarray]:
+        magnitudes, ties = np.abs(plain(v[start:stop])), max(0, last + 1 - start)
+        inside = magnitudes > least
+        inside[:ties] |= magnitudes[:ties] == least
+        return int(np.count_nonzero(inside)), np.packbits(inside)
+
+    blocks = in_blocks(marks, v.numel(), _BLOCK)
+    ends = np.cumsum([count for count, _ in blocks])
+    numbers, found = plain(which), [np.empty(0, dtype=np.int64)]
+    for number, (count, packed) in enumerate(blocks):
+        first, end = np.searchsorted(numbers, (ends[number] - count, ends[number]))
+        inside = np.flatnonzero(np.unpackbits(packed).view(bool))
+        found.append(number * _BLOCK + inside[numbers[first:end] - (ends[number] - count)])
+    return torch.from_numpy(np.concatenate(found))
 
 
 def common_from(n: int) -> int:
