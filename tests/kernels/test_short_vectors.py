@@ -5,6 +5,7 @@ import pytest
 import torch
 
 import telegrad as tg
+from cases import FixedKey
 from telegrad.compressors.importance import counted_threshold, optimal_threshold
 from telegrad.kernels import drawn_block, gaps, laws, selection, short_streams, signs, thresholds
 from telegrad.kernels.bins import bins_of
@@ -53,7 +54,7 @@ def test_a_drawn_block_is_that_of_the_levels(kind, n, values, disable_numba):
     levels, found = ladder.levels(v), {}
     law = laws.proportional(levels.norms().numpy())
     for u in (0.0, 0.3, 0.77, 1 - 2.0**-53):
-        if (one := ladder.drawn(v, u)) is None:  # many magnitudes are alike
+        if (one := ladder.drawn(v, FixedKey(u))) is None:  # many magnitudes are alike
             continue
         level, term = found[u] = one
         assert level == laws.draw(law, u)
@@ -63,7 +64,7 @@ def test_a_drawn_block_is_that_of_the_levels(kind, n, values, disable_numba):
     assert found or kind in ("few values", "mostly zero", "one bin")
     disable_numba()
     for u, (level, term) in found.items():
-        again, same = ladder.drawn(v, u)
+        again, same = ladder.drawn(v, FixedKey(u))
         assert again == level
         assert torch.equal(same.positions.indices(), term.positions.indices())
         assert torch.equal(same.values.numbers(), term.values.numbers())
@@ -71,11 +72,11 @@ def test_a_drawn_block_is_that_of_the_levels(kind, n, values, disable_numba):
 
 def test_what_is_no_short_float32_vector_is_left_to_the_parts():
     v, ladder = vector("normal", 5000), SegmentedTopKLadder(0.01)
-    assert ladder.drawn(v, 0.5) is not None
+    assert ladder.drawn(v, FixedKey(0.5)) is not None
     broken = v.clone()
     broken[4321] = float("nan")
     for other in (v.double(), v.bfloat16(), v[:4095], torch.ones(ONE_CHUNK), v * 1e-30, torch.zeros(5000), broken):
-        assert ladder.drawn(other, 0.5) is None
+        assert ladder.drawn(other, FixedKey(0.5)) is None
     for other in (v.double(), v.bfloat16(), torch.ones(ONE_CHUNK), broken):
         assert short_threshold(other, 50) == UNKNOWN
     bins = bins_of(v.dtype, 13)

@@ -19,8 +19,6 @@ __all__ = [
 _LARGEST_PARAMETER = 31
 _0, _1, _3, _6, _7 = np.uint64(0), np.uint64(1), np.uint64(3), np.uint64(6), np.uint64(7)
 _56, _63 = np.uint64(56), np.uint64(63)
-
-
 _ROOM = 8  # bytes behind a stream: whole words are written, whatever has still to come
 
 

@@ -18,16 +18,17 @@ from telegrad.kernels.keys import first_bits, in_one_call
 from telegrad.kernels.laws import draw, draw_scalar, proportional, proportional_scalar
 from telegrad.kernels.selection import SMALL, MagnitudeHistogram, common_from
 from telegrad.kernels.windows import counts_scalar, window_scalar
+from telegrad.random import Key
 
 __all__ = ["drawn_block"]
 
 
 def drawn_block(
-    v: Tensor, edges: np.ndarray, power: int, reserve: float, least: float, u: float
-) -> tuple[int, float, np.ndarray, np.ndarray] | None:
-    """(the level l that u draws in proportion to `block_norms`, its probability p, the indices of the block's entries,
-    increasing, and v_j / p for these, float64); None where the vector is not short, float32, finite and in memory, its
-    largest magnitude is below `least`, or many of its magnitudes are alike: then the parts must do it.
+    v: Tensor, edges: np.ndarray, power: int, reserve: float, least: float, key: Key
+) -> tuple[int, np.ndarray, np.ndarray] | None:
+    """(the level l that the key's number draws in proportion to `block_norms`, the indices of the block's entries,
+    increasing, and v_j / p_l for these, float64); None where the vector is not short, float32, finite and in memory,
+    its largest magnitude is below `least`, or many of its magnitudes are alike: then the parts must do it.
 
     `edges`: the ranks between blocks, from 0 to d; `power`, `reserve`: as in `block_norms`.
     """
@@ -35,14 +36,14 @@ def drawn_block(
         return None
     common = common_from(v.numel())
     width, infinite, smallest, largest, _ = bins_of(v.dtype, first_bits(v))
-    found = _drawn(v.numpy(), width, infinite, smallest, largest, edges, power, reserve, least, common, u)
+    found = _drawn(v.numpy(), width, infinite, smallest, largest, edges, power, reserve, least, common, key.number())
     return found if found[0] else None
 
 
 def _drawn_scalar(  # type: ignore[no-untyped-def]
     v, width, infinite, smallest, largest, edges, power, reserve, least, common, u
 ):
-    nothing = (0, 0.0, np.empty(0, dtype=np.int64), np.empty(0, dtype=np.float64))
+    nothing = (0, np.empty(0, dtype=np.int64), np.empty(0, dtype=np.float64))
     counts, top = counts_scalar(v, width, infinite)
     if top < 0 or largest[top] < least:
         return nothing
@@ -58,7 +59,7 @@ def _drawn_scalar(  # type: ignore[no-untyped-def]
     values, weight = np.empty(len(index), dtype=np.float64), 1 / law[level - 1]
     for i in range(len(index)):
         values[i] = v[index[i]] * weight
-    return level, law[level - 1], index, values
+    return level, index, values
 
 
 def _drawn_reference(
@@ -73,8 +74,8 @@ def _drawn_reference(
     least: float,
     common: int,
     u: float,
-) -> tuple[int, float, np.ndarray, np.ndarray]:
-    nothing = (0, 0.0, np.empty(0, dtype=np.int64), np.empty(0))
+) -> tuple[int, np.ndarray, np.ndarray]:
+    nothing = (0, np.empty(0, dtype=np.int64), np.empty(0))
     try:
         histogram = MagnitudeHistogram(torch.from_numpy(v))
     except NonFiniteError:
@@ -84,7 +85,7 @@ def _drawn_reference(
     law = proportional(block_norms(histogram.counts, smallest, largest, edges, power, reserve))
     level = draw(law, u)
     index = histogram.short_window(int(edges[level - 1]), int(edges[level]))
-    return (level, float(law[level - 1]), index, v[index] * (1 / law[level - 1])) if len(index) else nothing
+    return (level, index, v[index] * (1 / law[level - 1])) if len(index) else nothing
 
 
 _drawn = Loop(

@@ -144,7 +144,7 @@ class MLMC(Compressor):
 
     def _encode(self, v: Tensor, key: Key) -> Encoded:
         if self._one_draw and self.probabilities == "adaptive" and self.workers == 1:
-            found = self.ladder.drawn(v, key.fold(role="level").number())
+            found = self.ladder.drawn(v, key.fold(role="level"))
             if found is not None:
                 level, term = found
                 return Encoded((self._sendable(term, v.dtype, key.fold(term=0)),), level)

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from telegrad.compressors.coding import Coding
+from telegrad.random import Key
 from telegrad.spec import Registered
 from telegrad.wire.code import Term
 
@@ -95,9 +96,9 @@ class Ladder(Registered, ABC):
         """Whether `levels` takes this v unchecked, see `Compressor.checks`."""
         return False
 
-    def drawn(self, v: Tensor, u: float) -> tuple[int, Term] | None:
-        """The level l that the number u from [0, 1) draws by adaptive probabilities, and r_l / p_l: what comes of
-        `levels`, where the ladder has it in fewer steps for a short v; None (the default) where not.
+    def drawn(self, v: Tensor, key: Key) -> tuple[int, Term] | None:
+        """The level l that the key's number draws by adaptive probabilities, and r_l / p_l: what comes of `levels`,
+        where the ladder has it in fewer steps for a short v; None (the default) where not.
         """
         return None
 

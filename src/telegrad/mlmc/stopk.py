@@ -18,6 +18,7 @@ from telegrad.kernels.reference import descending_order
 from telegrad.kernels.scatter import taken
 from telegrad.kernels.selection import SMALL, MagnitudeHistogram
 from telegrad.mlmc.ladder import MESSAGE_OVERHEAD, Ladder, Levels
+from telegrad.random import Key
 from telegrad.spec import Amount, check_amount, check_that, register, resolve_amount
 from telegrad.wire.code import Term
 from telegrad.wire.positions import IndexSet
@@ -76,13 +77,13 @@ class SegmentedTopKLadder(Ladder):
     def checks(self, v: Tensor) -> bool:
         return self.on_gpu(v)
 
-    def drawn(self, v: Tensor, u: float) -> tuple[int, Term] | None:
+    def drawn(self, v: Tensor, key: Key) -> tuple[int, Term] | None:
         d = v.numel()
         edges = block_edges(d, resolve_amount(self, "s", d), self.growth)
-        found = drawn_block(v, edges, _power(self.values), _RESERVE, _LARGE_ENOUGH, u)
+        found = drawn_block(v, edges, _power(self.values), _RESERVE, _LARGE_ENOUGH, key)
         if found is None:
             return None
-        level, _, index, values = found
+        level, index, values = found
         return level, Term(IndexSet(d, torch.from_numpy(index)), Floats(torch.from_numpy(values)))
 
     def levels(self, v: Tensor) -> Levels:
