@@ -28,8 +28,8 @@ demo: setup  ## compare six methods on real data: a table, plots and a report in
 	OMP_NUM_THREADS=1 $(BIN)/telegrad compare --out runs/demo
 
 lint: setup  ## style, types and the direction of imports
-	$(BIN)/ruff check src tests
-	$(BIN)/ruff format --check src tests
+	$(BIN)/ruff check src tests docs/_site
+	$(BIN)/ruff format --check src tests docs/_site
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 

@@ -23,17 +23,18 @@ LINK = re.compile(r"\]\(((?:\.\./)+[^)#\s]+)(#[^)\s]*)?\)")
 KINDS = {
     "catalogue.md": (
         "The catalogue",
-        "What a spec can name. Every entry comes from the registry: the same words work in Python, on the command line and in YAML. "
-        "Methods have [a page of their own](methods.md).",
+        "What a spec can name. Every entry comes from the registry: the same words work in Python, on the command "
+        "line and in YAML. Methods have [a page of their own](methods.md).",
         ("compressor", "ladder", "topology", "workload"),
     ),
     "methods.md": (
         "Methods",
-        "Distributed optimisation methods: what a worker sends, and what the server makes of it. Steps, rates and checked traces: "
-        "[the reference](reference/methods.md).",
+        "Distributed optimisation methods: what a worker sends, and what the server makes of it. Steps, rates and "
+        "checked traces: [the reference](reference/methods.md).",
         ("method",),
     ),
 }
+ROOMS = {"compressors", "methods", "mlmc", "workloads"}  # modules that the catalogue covers
 
 _anchors: dict[str, str] = {}
 _documented: set[str] = set()
@@ -71,10 +72,10 @@ def on_page_markdown(markdown: str, page: Any, config: Any, files: Files) -> str
     return LINK.sub(moved, markdown)
 
 
-def on_page_content(html: str, page: Any, config: Any, files: Files) -> str:
+def on_page_content(content: str, page: Any, config: Any, files: Files) -> str:
     """Every citation outside of links, headings and code leads to its formula."""
     up, closed, out = "../" * page.file.src_uri.count("/"), 0, []
-    for part in re.split(r"(<[^>]+>)", html):
+    for part in re.split(r"(<[^>]+>)", content):
         tag = re.match(r"<(/?)(a|code|pre|h[1-6])\b", part)
         if tag:
             closed += -1 if tag[1] else 1
@@ -91,13 +92,8 @@ def _linked(name: str, up: str, page: Any) -> str:
 
 
 def _require_documented() -> None:
-    covered = {name.rpartition(".")[2] for name in _documented}
-    missing = [
-        name
-        for name in tg.__all__
-        if name not in covered
-        and not (inspect.ismodule(getattr(tg, name)) and name in ("compressors", "methods", "mlmc", "workloads"))
-    ]
+    covered = {name.rpartition(".")[2] for name in _documented} | ROOMS
+    missing = [name for name in tg.__all__ if name not in covered]
     if missing:
         raise PluginError(f"public names that no page under docs/api documents: {', '.join(missing)}")
 
@@ -105,45 +101,32 @@ def _require_documented() -> None:
 def _catalogue(title: str, text: str, kinds: tuple[str, ...]) -> str:
     lines = [f"# {title}", "", text, ""]
     for kind in kinds:
-        if len(kinds) > 1:
-            lines += [f"## {kind.capitalize()}s", ""]
         known = registered(kind)
+        if len(kinds) > 1:
+            plural = kind[:-1] + "ies" if kind.endswith("y") else kind + "s"
+            lines += [f"## {plural.capitalize()}", ""]
         lines += ["| name | example | what it is |", "|---|---|---|"]
-        lines += [
-            f"| [`{name}`](#{kind}-{name}) | `{_cell(cls.example)}` | {_cell(_summary(cls))} |"
-            for name, cls in known.items()
-        ]
-        lines.append("")
         for name, cls in known.items():
-            lines += [
-                f"### `{name}` {{ #{kind}-{name} }}",
-                "",
-                f"`{cls.example}`",
-                "",
-                _prose(cls),
-                "",
-                *_constants(cls),
-                f"*Source:* {_escaped(cls.source)}",
-                "",
-            ]
+            example, summary = cls.example.replace("|", r"\|"), _escaped(_doc(cls).splitlines()[0])
+            lines.append(f"| [`{name}`](#{kind}-{name}) | `{example}` | {summary} |")
+        for name, cls in known.items():
+            lines += ["", f"### `{name}` {{ #{kind}-{name} }}", "", f"`{cls.example}`", "", _prose(cls), ""]
+            lines += [*_constants(cls), f"*Source:* {_escaped(cls.source)}"]
+        lines.append("")
     return "\n".join(lines)
 
 
-def _summary(cls: Any) -> str:
-    return (inspect.getdoc(cls) or "").strip().splitlines()[0]
+def _doc(cls: Any) -> str:
+    return (inspect.getdoc(cls) or "").strip()
 
 
 def _prose(cls: Any) -> str:
-    """The class's docstring; examples in it stay code."""
-    parts = re.split(r"(```.*?```|^\s*>>>.*?(?:\n\s*\n|\Z))", inspect.getdoc(cls) or "", flags=re.DOTALL | re.MULTILINE)
-    return "".join(
-        part
-        if part.startswith("```")
-        else f"\n```pycon\n{inspect.cleandoc(part)}\n```\n"
-        if ">>>" in part
-        else _escaped(part)
-        for part in parts
-    )
+    """The class's docstring: its paragraphs, with examples as code."""
+    parts = []
+    for block in re.split(r"\n\s*\n", _doc(cls)):
+        code = ">>>" in block
+        parts.append(f"```pycon\n{inspect.cleandoc(block)}\n```" if code else _escaped(block))
+    return "\n\n".join(parts)
 
 
 def _constants(cls: Any, d: int = 10_000) -> list[str]:
@@ -156,12 +139,9 @@ def _constants(cls: Any, d: int = 10_000) -> list[str]:
 
 
 def _escaped(text: str) -> str:
-    parts = re.split(r"(`[^`]*`)", text)
-    return "".join(
-        part if part.startswith("`") else re.sub(r"([_*~|\[\]])", r"\\\1", html.escape(part, quote=False))
-        for part in parts
-    )
+    """Markdown that shows `text` as it is; words in backticks stay code."""
 
+    def plain(part: str) -> str:
+        return re.sub(r"([_*~|\[\]])", r"\\\1", html.escape(part, quote=False))
 
-def _cell(text: str) -> str:
-    return text.replace("|", r"\|")
+    return "".join(part if part.startswith("`") else plain(part) for part in re.split(r"(`[^`]*`)", text))
