@@ -19,9 +19,10 @@ class Ledger:
     """Counts every message of a run.
 
     The method's account: `up[i]` holds the bits of worker i's messages per field (header, level, index, value, sign,
-    scale), each message once, whoever receives it, and as long as it is in its parcel; `down[i]` those that worker i decodes (its own among them where it
-    is a server too); `paper_up[i]` follows the MLMC paper's own accounting (`Code.paper_bits`) and is for comparison
-    with its plots only; `by_piece` holds the uplink's bits per field for each piece of the model, over all workers.
+    scale), each message once, whoever receives it, and as long as it is in its parcel; `down[i]` those that worker i
+    decodes (its own among them where it is a server too); `paper_up[i]` follows the MLMC paper's own accounting
+    (`Code.paper_bits`) and is for comparison with its plots only; `by_piece` holds the uplink's bits per field for each
+    piece of the model, over all workers.
     The network's: `sent[i]` and `received[i]` are the bits that worker i hands to others and takes from them, copies,
     frames and lengths included; `inside[i]` those it sends within its node, where a topology has nodes.
     `levels` counts the levels that MLMC messages carried; `skipped_steps` counts steps dropped on all workers for a
