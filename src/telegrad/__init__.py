@@ -64,8 +64,18 @@ __all__ = [
 ]
 
 
+# Loaded when asked for: torch's half of a sharded model takes as long as all of telegrad, and an adapter needs its
+# framework.
+_LATE = {
+    "fsdp": "telegrad.runtime.fsdp",
+    "accelerate": "telegrad.adapters.accelerate",
+    "flower": "telegrad.adapters.flower",
+    "lightning": "telegrad.adapters.lightning",
+    "transformers": "telegrad.adapters.transformers",
+}
+
+
 def __getattr__(name: str) -> Any:
-    # torch's half of a sharded model takes as long to load as all of telegrad.
-    if name == "fsdp":
-        return importlib.import_module("telegrad.runtime.fsdp")
+    if name in _LATE:
+        return importlib.import_module(_LATE[name])
     raise AttributeError(f"module 'telegrad' has no attribute {name!r}")
