@@ -177,8 +177,8 @@ def run(
 ) -> None:
     """Run a whole experiment, or a folder of them: methods, learning rates and seeds. The same command resumes it.
 
-    Of a folder, what is missing is done in the order of information: the search for learning rates of every experiment,
-    lower `priority` first, then a second seed of every method, then a third.
+    Of a folder, the most informative runs that are missing go first: the search for learning rates, then a second seed
+    of every method, then a third; lower `priority` first, where a seed waits as long as a priority higher by one.
     """
     from telegrad.errors import ConfigError
     from telegrad.lab import config

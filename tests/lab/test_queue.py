@@ -30,15 +30,25 @@ def run(folder, out, **more):
     return run_queue(jobs_below(folder, None, out), QUIET, **more)
 
 
-def test_all_searches_come_before_any_second_seed_and_low_priorities_first(tmp_path, simulate):
-    write(tmp_path / "e", "a", priority=2, steps=11)
-    write(tmp_path / "e" / "deeper", "b", priority=1, steps=12)
+@pytest.mark.parametrize(
+    ("priority", "order"),
+    [
+        (1, "a0 a0 a0 a0 b0 b0 b0 b0 a1 a1 b1 b1"),
+        (2, "b0 b0 b0 b0 a0 a0 a0 a0 b1 b1 a1 a1"),
+        (3, "b0 b0 b0 b0 b1 b1 a0 a0 a0 a0 a1 a1"),
+    ],
+)
+def test_searches_come_before_seeds_and_low_priorities_first(tmp_path, simulate, priority, order):
+    write(tmp_path / "e", "a", priority=priority, steps=11, evaluate_every=11)
+    write(tmp_path / "e" / "deeper", "b", priority=1, steps=12, evaluate_every=12)
+    names = {11: "a", 12: "b"}
+    taken = []
+    simulate.bend = lambda method, lr, seed, record: taken.append((record["step"], seed))
     summaries = run(tmp_path / "e", tmp_path / "out")
     assert [summary["complete"] for summary in summaries] == [True, True]
-    assert [call[2] for call in simulate.calls] == [0] * 8 + [1] * 4
+    assert " ".join(f"{names[step]}{seed}" for step, seed in taken if step in names) == order
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["a", "b"]
     first = RunDirectory.load(tmp_path / "out" / "b")
-    assert simulate.calls[0][0] == METHODS[0]
     assert first.experiment.steps == 12
     again = len(simulate.calls)
     run(tmp_path / "e", tmp_path / "out")

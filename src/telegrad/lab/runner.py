@@ -83,8 +83,9 @@ def run_queue(
 ) -> list[dict[str, Any]]:
     """Do what is not yet done of the `jobs`, keep each run as it finishes, and return their summaries.
 
-    The search for learning rates comes first, in all jobs in their order; then the second seed of every method, then
-    the third, so that whenever this ends, all methods are known equally well. The learning rate is chosen by the final
+    The search for learning rates comes first, then the second seed of every method, then the third, so that whenever
+    this ends, all methods are known equally well. Of several jobs, those of a lower priority go first, and a further
+    seed waits as long as a priority higher by one. The learning rate is chosen by the final
     validation metric; the test metric is only reported. A run that diverges is recorded as diverged; a method whose
     every learning rate diverges is reported so, and the rest goes on. When this is interrupted, the records of all
     finished runs are up to date.
@@ -120,9 +121,9 @@ def _left(jobs: Sequence[Job]) -> Left:
 
 
 def _next(jobs: Sequence[Job], remaining: float | None) -> tuple[Job, Cell] | None:
-    """The most informative run that fits into the `remaining` seconds: of the lowest stage, in the first job."""
+    """The most informative run that fits into the `remaining` seconds."""
     candidates = [(job, cell) for job in jobs for cell in missing(job.experiment, job.directory.runs)]
-    candidates.sort(key=lambda pair: pair[1].stage)
+    candidates.sort(key=lambda pair: (pair[0].experiment.priority + pair[1].stage, pair[1].stage))
     if remaining is None:
         return candidates[0] if candidates else None
     if remaining <= 0:
