@@ -25,6 +25,7 @@ from telegrad.runtime.training import Result
 from telegrad.wire.code import Code
 from telegrad.wire.file import load, save
 from telegrad.wire.message import pack, unpack
+from telegrad.workloads import task
 
 if TYPE_CHECKING:
     from telegrad.runtime import fsdp
@@ -59,6 +60,7 @@ __all__ = [
     "portfolio",
     "save",
     "simulate",
+    "task",
     "unpack",
     "workloads",
 ]

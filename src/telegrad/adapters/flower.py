@@ -211,7 +211,7 @@ def _only_arrays(message: Message, whose: str) -> tuple[str, ArrayRecord]:
 def _round_of(message: Message) -> int:
     for config in message.content.config_records.values():
         if "server-round" in config:
-            return int(config["server-round"])  # type: ignore[arg-type]
+            return int(config["server-round"])
     raise InputError("the server's message has no server-round; use a strategy of flwr.serverapp.strategy")
 
 
