@@ -15,6 +15,7 @@ import typer
 from typer.core import TyperGroup
 
 from telegrad.errors import TelegradError, TelegradWarning
+from telegrad.lab.spelling import spell_out
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -47,6 +48,7 @@ app = typer.Typer(
 
 def main() -> None:
     """The entry point `telegrad`."""
+    spell_out()
     warnings.showwarning = _show_warning
     app(prog_name="telegrad")
 
