@@ -6,6 +6,7 @@ What a command needs is imported inside it, so that `telegrad --help` waits for 
 
 from __future__ import annotations
 
+import re
 import sys
 import warnings
 from collections.abc import Callable
@@ -364,9 +365,8 @@ def _keep(experiment: Experiment, out: Path | None, train: Callable[..., Any] | 
     from telegrad.lab.records import RunDirectory
     from telegrad.lab.report import write_report
     from telegrad.lab.runner import run_experiment
-    from telegrad.spec import build
 
-    name = build(experiment.workload, "workload").spec_name
+    name = re.sub(r"\W+", "-", experiment.workload.partition("(")[0])
     path = out or Path("runs") / f"{name}-{digest(experiment)}"
     directory = RunDirectory.open(path, experiment)
     try:

@@ -21,8 +21,7 @@ from telegrad.lab.records import FinishedRun, RunDirectory
 from telegrad.random import Key
 from telegrad.runtime.simulate import simulate
 from telegrad.runtime.training import Result
-from telegrad.spec import build
-from telegrad.workloads.base import Task
+from telegrad.workloads import Task, workload_of
 
 __all__ = ["Job", "jobs_below", "run_experiment", "run_queue", "seconds_of"]
 
@@ -219,4 +218,4 @@ def _task(workload: str, data: str | None) -> Task:
     """The workload with its data, read once for all runs; every seed has the same split, as when `simulate` reads
     it.
     """
-    return build(workload, "workload").load(None if data is None else Path(data), Key())
+    return workload_of(workload).load(None if data is None else Path(data), Key())
