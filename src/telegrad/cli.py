@@ -6,6 +6,7 @@ What a command needs is imported inside it, so that `telegrad --help` waits for 
 
 from __future__ import annotations
 
+import re
 import sys
 import warnings
 from collections.abc import Callable
@@ -209,13 +210,28 @@ def merge(
 
 
 @app.command()
-def report(directory: Annotated[Path, typer.Argument(metavar="DIR", help="A run directory")]) -> None:
-    """Rebuild the records, the report and the plots of a run directory from its finished runs."""
+def report(
+    directory: Annotated[Path, typer.Argument(metavar="DIR", help="A run directory, or a folder of them")],
+    pages: Annotated[
+        Path | None, _option("Rebuild the marked tables, and the plots, of the Markdown pages in this folder instead")
+    ] = None,
+) -> None:
+    """Rebuild the records, the report and the plots of a run directory, or pages of results, from the finished runs.
+
+    Nothing is trained. A page marks with <!-- results: NAME --> and <!-- end --> where the results of NAME go.
+    """
     from telegrad.lab.records import RunDirectory
     from telegrad.lab.report import write_report
+    from telegrad.lab.results import write_pages
 
-    run_directory = RunDirectory.load(directory)
-    _show(write_report(run_directory), directory)
+    if pages is not None:
+        for file in write_pages(directory, pages):
+            typer.echo(str(file))
+        return
+    below = [file.parent for file in sorted(directory.glob("*/config.yaml"))]
+    for path in below if below and not (directory / "config.yaml").exists() else [directory]:
+        run_directory = RunDirectory.load(path)
+        _show(write_report(run_directory), path)
 
 
 @app.command()
@@ -351,9 +367,8 @@ def _keep(experiment: Experiment, out: Path | None, train: Callable[..., Any] | 
     from telegrad.lab.records import RunDirectory
     from telegrad.lab.report import write_report
     from telegrad.lab.runner import run_experiment
-    from telegrad.spec import build
 
-    name = build(experiment.workload, "workload").spec_name
+    name = re.sub(r"\W+", "-", experiment.workload.partition("(")[0])
     path = out or Path("runs") / f"{name}-{digest(experiment)}"
     directory = RunDirectory.open(path, experiment)
     try:
