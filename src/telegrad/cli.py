@@ -19,6 +19,7 @@ from typer.core import TyperGroup
 
 from telegrad import cli_theory
 from telegrad.errors import TelegradError, TelegradWarning
+from telegrad.lab.spelling import spell_out
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -51,6 +52,7 @@ app = typer.Typer(
 
 def main() -> None:
     """The entry point `telegrad`."""
+    spell_out()
     warnings.showwarning = _show_warning
     app(prog_name="telegrad")
 
