@@ -176,7 +176,8 @@ def _script(finished: int) -> str:
     panel.hidden = !run;
     if (!run) return;
     const quality = run.validation == null ? "" : `, validation ${Number(run.validation).toPrecision(4)}`;
-    panel.textContent = `Running: ${run.label}, learning rate ${run.lr}, seed ${run.seed}: step ${run.step} of ${run.steps}${quality}`;
+    const name = `${run.label}, learning rate ${run.lr}, seed ${run.seed}`;
+    panel.textContent = `Running: ${name}: step ${run.step} of ${run.steps}${quality}`;
   };
   const ask = () => fetch("/state").then((answer) => answer.json()).then(show)
     .catch(() => { panel.hidden = false; panel.textContent = "The server has stopped."; });
