@@ -30,15 +30,25 @@ def run(folder, out, **more):
     return run_queue(jobs_below(folder, None, out), QUIET, **more)
 
 
-def test_all_searches_come_before_any_second_seed_and_low_priorities_first(tmp_path, simulate):
-    write(tmp_path / "e", "a", priority=2, steps=11)
-    write(tmp_path / "e" / "deeper", "b", priority=1, steps=12)
+@pytest.mark.parametrize(
+    ("priority", "order"),
+    [
+        (1, "a0 a0 a0 a0 b0 b0 b0 b0 a1 a1 b1 b1"),
+        (2, "b0 b0 b0 b0 a0 a0 a0 a0 b1 b1 a1 a1"),
+        (3, "b0 b0 b0 b0 b1 b1 a0 a0 a0 a0 a1 a1"),
+    ],
+)
+def test_searches_come_before_seeds_and_low_priorities_first(tmp_path, simulate, priority, order):
+    write(tmp_path / "e", "a", priority=priority, steps=11, evaluate_every=11)
+    write(tmp_path / "e" / "deeper", "b", priority=1, steps=12, evaluate_every=12)
+    names = {11: "a", 12: "b"}
+    taken = []
+    simulate.bend = lambda method, lr, seed, record: taken.append((record["step"], seed))
     summaries = run(tmp_path / "e", tmp_path / "out")
     assert [summary["complete"] for summary in summaries] == [True, True]
-    assert [call[2] for call in simulate.calls] == [0] * 8 + [1] * 4
+    assert " ".join(f"{names[step]}{seed}" for step, seed in taken if step in names) == order
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["a", "b"]
     first = RunDirectory.load(tmp_path / "out" / "b")
-    assert simulate.calls[0][0] == METHODS[0]
     assert first.experiment.steps == 12
     again = len(simulate.calls)
     run(tmp_path / "e", tmp_path / "out")
@@ -65,6 +75,23 @@ def test_no_run_begins_that_would_end_after_the_budget(tmp_path, simulate):
     assert len(simulate.calls) == 6
 
 
+def test_a_first_run_that_turns_out_too_long_is_given_up_and_a_shorter_one_takes_its_place(tmp_path, simulate):
+    write(tmp_path / "e", "long", priority=0, steps=1000, evaluate_every=1)
+    write(tmp_path / "e", "short", priority=1, steps=10, evaluate_every=1)
+    now = 0.0
+
+    def tick(method, lr, seed, record):
+        nonlocal now
+        now += 1.0
+
+    simulate.bend = tick
+    # A second a step: only runs of 10 steps fit into 100 s.
+    run(tmp_path / "e", tmp_path / "out", budget=100.0, clock=lambda: now)
+    kept = {name: len(list((tmp_path / "out" / name / "finished").glob("*.json"))) for name in ("long", "short")}
+    assert kept == {"long": 0, "short": 6}
+    assert now < 100
+
+
 @pytest.mark.parametrize(("text", "seconds"), [("90s", 90), ("60m", 3600), ("1.5h", 5400)])
 def test_budgets_are_times(text, seconds):
     assert seconds_of(text) == seconds
@@ -83,6 +110,12 @@ def test_a_folder_without_experiments_or_with_two_of_a_name_is_refused(tmp_path)
     write(tmp_path / "y", "a")
     with pytest.raises(ConfigError, match=r"a\.yaml; rename"):
         jobs_below(tmp_path, None, tmp_path / "out")
+
+
+def test_run_directories_below_a_folder_of_experiments_are_no_experiments(tmp_path, simulate):
+    write(tmp_path / "e", "a")
+    run(tmp_path / "e", tmp_path / "e" / "records")
+    assert [job.name for job in jobs_below(tmp_path / "e", None, tmp_path / "e" / "records")] == ["a"]
 
 
 def test_the_folder_of_the_data_is_not_recorded_and_may_change(tmp_path, simulate):

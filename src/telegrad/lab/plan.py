@@ -17,7 +17,7 @@ _WIDER = 3.0  # the factor to the next rate where the grid has only one
 
 @dataclass(frozen=True)
 class Cell:
-    """A run to do. `stage` is 0 for a search, and for the i-th seed i: the queue takes low stages first."""
+    """A run to do. `stage` is 0 for a search, and for the i-th seed i."""
 
     entry: MethodEntry
     lr: float
