@@ -9,7 +9,8 @@ from __future__ import annotations
 import math
 import zlib
 
-from telegrad.errors import WireError
+from telegrad.errors import InputError, WireError
+from telegrad.kernels.device import away_from_default_device
 from telegrad.wire.bits import Reader, Shared, pack_varint
 from telegrad.wire.code import CHECKSUM_NBYTES, Code, Term
 from telegrad.wire.positions import read_positions
@@ -23,8 +24,11 @@ _MAX_RANK = 64
 _MAX_NUMEL = 2**40
 
 
+@away_from_default_device
 def pack(code: Code) -> bytes:
     """The message of a code: `8 * len(pack(code)) == code.nbits`, always."""
+    if not isinstance(code, Code):
+        raise InputError(f"pack takes a code, not a {type(code).__name__}: write pack(compressor.encode(x, key))")
     return checked(message_parts(code))
 
 
@@ -68,12 +72,16 @@ def _kinds(term: Term) -> Shared:
     return Shared([term.positions.tag << 4 | term.values.tag])
 
 
+@away_from_default_device
 def unpack(data: bytes | bytearray | memoryview) -> Code:
     """The code of a message that `pack` made; its tensors lie on the CPU.
 
     Raises `WireError` on anything else: truncated, damaged, foreign or of another version.
     """
-    view = memoryview(data).cast("B")
+    try:
+        view = memoryview(data).cast("B")
+    except TypeError:
+        raise InputError(f"unpack takes bytes, not a {type(data).__name__}: write unpack(bytes(data))") from None
     if len(view) < CHECKSUM_NBYTES + 4:
         raise WireError(f"a message of {len(view)} bytes is shorter than any header")
     body = view[:-CHECKSUM_NBYTES]
