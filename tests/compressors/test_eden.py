@@ -8,7 +8,7 @@ import torch
 import telegrad as tg
 from cases import numbers
 from quantile_vectors import quantile_vectors
-from telegrad.compressors import eden
+from telegrad.compressors import rotated_coder
 
 KEY = tg.Key(seed=21)
 
@@ -123,5 +123,5 @@ def test_numbers_beyond_the_reach_are_quantised_all_the_same(bits, monkeypatch):
     """
     compressor, x = tg.compressor(f"eden(bits={bits}, coder=entropy)"), tg.Key(5).normal(70_000)
     data = tg.pack(compressor.encode(x, tg.Key(6)))
-    monkeypatch.setattr(eden, "_REACH", 0.01)
+    monkeypatch.setattr(rotated_coder, "_REACH", 0.01)
     assert tg.pack(compressor.encode(x, tg.Key(6))) == data

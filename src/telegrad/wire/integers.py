@@ -254,11 +254,16 @@ def pack_pieces(pieces: list[tuple[np.ndarray, np.ndarray]], head: bytes = b"") 
     return b"".join(parts)
 
 
-def unpack_pieces(reader: Reader, n: int, decode: Callable[[int, int, np.ndarray, np.ndarray], bool]) -> None:
+def unpack_pieces(
+    reader: Reader,
+    n: int,
+    decode: Callable[[int, int, np.ndarray, np.ndarray], bool],
+    lanes: Callable[[int], int] = lanes_of,
+) -> None:
     """Read the pieces of n symbols and have each decoded: decode(start, stop, states, words) says whether it could."""
     pieces = []
     for start in range(0, n, PIECE):
-        states = np.frombuffer(reader.take(4 * lanes_of(min(n - start, PIECE))), "<u4")
+        states = np.frombuffer(reader.take(4 * lanes(min(n - start, PIECE))), "<u4")
         pieces.append((states, np.frombuffer(reader.take(2 * reader.varint()), "<u2")))
     done = in_chunks(
         lambda _, low, high: all(
