@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import math
+import textwrap
 from pathlib import Path
 
 import numpy as np
@@ -22,8 +23,8 @@ from telegrad.kernels.trellis_codes import _UNIT, BITS, Design, design_code
 
 HEAD = '''"""The designs of trellis codes: written by benchmarks/design_trellis.py, not by hand.
 
-A line a design: price of a bit, rate, omega; the frequencies of k = 0, 1, … of 2^15 for each class; the centroids of
-k = 1, 2, … in units of 2^−13. Messages refer to designs by their numbers: what is here must not change.
+A paragraph a design: price of a bit, rate, omega; the frequencies of k = 0, 1, … of 2^15 for each class; the centroids
+of k = 1, 2, … in units of 2^−13. Messages refer to designs by their numbers: what is here must not change.
 """
 
 DESIGNS: dict[int, str] = {
@@ -119,11 +120,12 @@ def designed(states: int, n: int, rounds: int) -> list[Design]:
     return found
 
 
-def line(design: Design) -> str:
+def paragraph(design: Design) -> str:
     half = design.frequency[design.top :], design.point[design.top + 1 :]
     used = max(np.flatnonzero(half[0]), default=0) + 1
     numbers = f"{design.price:.6g} {design.rate:.6g} {design.omega:.6g}"
-    return f"{numbers};{' '.join(map(str, half[0][:used]))};{' '.join(map(str, half[1][: used - 1]))}"
+    text = f"{numbers};{' '.join(map(str, half[0][:used]))};{' '.join(map(str, half[1][: used - 1]))}"
+    return "\n".join(textwrap.wrap(text, 118))
 
 
 def main() -> None:
@@ -135,7 +137,7 @@ def main() -> None:
     arguments = parser.parse_args()
     text = HEAD
     for states in arguments.states:
-        lines = "\n".join(map(line, designed(states, arguments.size, arguments.rounds)))
+        lines = "\n\n".join(map(paragraph, designed(states, arguments.size, arguments.rounds)))
         text += f'    {states}: """\n{lines}\n""",\n'
     arguments.out.write_text(text + "}\n", encoding="utf-8")
 

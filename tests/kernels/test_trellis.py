@@ -8,7 +8,15 @@ import pytest
 import telegrad as tg
 from telegrad.kernels import trellis
 from telegrad.kernels.trellis import machine, nearest, paths_of
-from telegrad.kernels.trellis_codes import BITS, STATES, designs, most_positions, position_at, trellis_code
+from telegrad.kernels.trellis_codes import (
+    BITS,
+    STATES,
+    designs,
+    most_positions,
+    position_at,
+    trellis_code,
+    trellis_omega,
+)
 
 KEY = tg.Key(seed=28)
 
@@ -43,8 +51,8 @@ def test_a_machine_allows_two_ways_on_and_two_ways_in(states):
 @pytest.mark.parametrize("states", STATES)
 @pytest.mark.parametrize("rate", [0.3, 1.0, 2.0])
 def test_the_path_costs_least_of_all(states, rate):
-    """By enumeration of every sequence of the five points nearest in each class, six entries, one path."""
-    code, z = trellis_code(states, position_at(states, rate)), 1.3 * KEY.normal(6).numpy()
+    """By enumeration of every sequence of the four points nearest in each class, five entries, one path."""
+    code, z = trellis_code(states, position_at(states, rate)), 1.3 * KEY.normal(5).numpy()
     found = paths(code, z.astype(np.float32))
     point, columns = code.point, code.columns
 
@@ -57,7 +65,7 @@ def test_the_path_costs_least_of_all(states, rate):
             sorted(
                 (row for row in range(parity * columns, (parity + 1) * columns) if used[row]),
                 key=lambda row, x=x: (x - point[row]) ** 2,
-            )[:5]
+            )[:4]
             for parity in range(2)
         ]
         for x in z
@@ -109,19 +117,18 @@ def test_the_numpy_form_finds_the_same_paths(n, disable_numba):
 
 
 @pytest.mark.parametrize("states", STATES)
-@pytest.mark.parametrize("position", [1.0, 8.5, 13.0, 19.5, 25.0, 31.5, 45.0])
+@pytest.mark.parametrize("position", [2.0, 7.5, 14.0, 22.5, 33.0, 50.5])
 def test_codes_have_the_rate_and_error_of_their_designs_on_fresh_numbers(states, position):
-    """Within 2 %, between designs as well; 2^18 numbers scatter by about .5 %."""
+    """Within 2 %, between designs as well; 2^18 numbers scatter by about .5 %, and the bursts of low rates by more."""
     code, at = trellis_code(states, round(256 * position)), np.arange(len(designs(states)))
     z = KEY.fold(role="fresh").normal(1 << 18).numpy()
     rows = paths(code, z.astype(np.float32))
     q = code.point[rows]
     omega = float((q @ q) * (z @ z) / (q @ z) ** 2 - 1)
     bits = float((BITS - np.log2(code.frequency.reshape(-1)[rows])).mean())
-    known = designs(states)
-    assert bits == pytest.approx(np.interp(position, at, [one.rate for one in known]), rel=0.02)
-    expected = np.exp(np.interp(position, at, [np.log(one.omega) for one in known]))
-    assert omega == pytest.approx(expected, rel=0.03 if position < 5 else 0.02)
+    rates = [one.rate for one in designs(states)]
+    assert bits == pytest.approx(np.interp(position, at, rates), rel=0.02 if position > 10 else 0.1)
+    assert omega == pytest.approx(float(trellis_omega(states, bits)), rel=0.02)
 
 
 def test_the_rows_of_the_reference():
@@ -144,4 +151,5 @@ def test_frequencies_add_up_at_every_position(states):
         assert code.frequency.max() < 1 << BITS
         assert 2 * code.columns <= 256
         used = code.point[: code.columns][code.frequency[0] > 0]
-        assert (np.diff(used) > 0).all()
+        assert (np.diff(used) >= 0).all()
+        assert np.array_equal(used, -used[::-1])

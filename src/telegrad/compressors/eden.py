@@ -13,7 +13,6 @@ from telegrad.compressors.normalised import Normalised
 from telegrad.compressors.rotated_coder import RotatedCoder
 from telegrad.kernels.gaussian import lloyd_max_omega
 from telegrad.kernels.selection import SMALL
-from telegrad.kernels.trellis_codes import STATES
 from telegrad.random import Key
 from telegrad.spec import check_that, register
 from telegrad.wire.code import Term
@@ -23,7 +22,7 @@ from telegrad.wire.values import LloydMaxCells
 __all__ = ["Eden"]
 
 
-@register("eden", example="eden(bits=0.5, coder=entropy)", source="A21; Vargaftik et al. 2021 (DRIVE) and 2022 (EDEN)")
+@register("eden", example="eden(bits=0.5, coder=entropy)", source="A21; A28; Vargaftik et al. 2021 (DRIVE) and 2022 (EDEN)")
 @dataclass(frozen=True)
 class Eden(Compressor):
     """C(x) = Rᵀ (S_b q_b): y = R x, rotated block by block; q_b cells of y_b √n_b / ‖x_b‖; S_b = ‖x_b‖² / ⟨q_b, y_b⟩.
@@ -51,6 +50,8 @@ class Eden(Compressor):
     def __post_init__(self) -> None:
         most = 8 if self.coder == "fixed" else self._coder.most
         check_that(0 < self.bits <= most, self, "bits", f"bits a coordinate above 0 and up to {most:g} are allowed")
+        if self.coder != "trellis":
+            check_that(self.states == 8, self, "states", "with coder=trellis another number is allowed")
 
     @property
     def _coder(self) -> RotatedCoder:

@@ -39,7 +39,7 @@ class HeadTail(Compressor):
 
     H rounds |x_j| >= t to multiples of t, t/2, … or t/32; Q repairs that. The whole message has `bits` a coordinate;
     t and the step minimise the prediction ‖x − H‖² ω_Q(bits − bits(H) / d) over a histogram of magnitudes, sixteen
-    steps an octave (A27.2). Without a head this is eden(coder=entropy), so it is predicted to be no worse. `omega` is
+    steps an octave (A27.2). `coder=trellis`: the tail in a trellis code (A28). Without a head this is eden, so it is predicted to be no worse. `omega` is
     EDEN's, `variance` the prediction: both for large d, and unbiased as far as EDEN is.
     """
 
@@ -54,6 +54,8 @@ class HeadTail(Compressor):
     def __post_init__(self) -> None:
         most = self._tail.most
         check_that(0 < self.bits <= most, self, "bits", f"bits a coordinate above 0 and up to {most:g} are allowed")
+        if self.coder != "trellis":
+            check_that(self.states == 8, self, "states", "with coder=trellis another number is allowed")
 
     @property
     def _tail(self) -> RotatedCoder:

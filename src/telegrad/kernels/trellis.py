@@ -30,8 +30,10 @@ _FAR = np.float32(1e30)
 
 
 class Machine:
-    """The states of a systematic feedback machine (A28.2): `after[s, u]` follows s where subset u of its class is taken;
-    `before[s, i]` are the two states that s follows, the smaller first, `branch[s, i]` the subsets (2 class + u) taken.
+    """The states of a systematic feedback machine (A28.2).
+
+    `after[s, u]` follows s where subset u of its class is taken; `before[s, i]` are the two states that s follows, the
+    smaller first, `branch[s, i]` the subsets (2 class + u) taken on the way.
     """
 
     def __init__(self, states: int) -> None:

@@ -43,7 +43,7 @@ _NARROW, _MOST_CELLS = 16, 8192
 class Design:
     """Points k = −`top` … `top`, in class k mod 2: `frequency` and `point`, shape (2 top + 1,), those out of use 0.
 
-    `price`: of a bit, in squared units; `rate` and `omega`: what the code has on N(0, 1), bits an entry and D / (1 − D).
+    `price`: of a bit, in squared units; `rate` in bits an entry and `omega`, D / (1 − D): on N(0, 1).
     """
 
     price: float
@@ -60,16 +60,17 @@ class Design:
 @cache
 def designs(states: int) -> list[Design]:
     """The designs for a machine, by increasing rates."""
-    return [_read(line) for line in DESIGNS[states].split("\n") if line]
+    return [_read(text) for text in DESIGNS[states].split("\n\n")]
 
 
-def _read(line: str) -> Design:
+def _read(text: str) -> Design:
     """price, rate, omega; frequencies of k = 0, 1, …; centroids of 1, 2, … in units of 2^−13."""
-    numbers, frequencies, points = (part.split() for part in line.split(";"))
+    numbers, frequencies, points = (part.split() for part in text.split(";"))
     frequency = np.array(frequencies, dtype=np.int64)
     point = np.array(["0", *points], dtype=np.int64)
     both = np.concatenate([frequency[:0:-1], frequency]), np.concatenate([-point[:0:-1], point])
-    return Design(*map(float, numbers), *both)
+    price, rate, omega = map(float, numbers)
+    return Design(price, rate, omega, *both)
 
 
 def _widened(x: np.ndarray, top: int, other: np.ndarray) -> np.ndarray:
@@ -169,7 +170,10 @@ def design_code(states: int, one: Design, other: Design, share: int) -> TrellisC
         f = np.where(mixed[own] > 0, np.maximum(mixed[own] // BETWEEN, 1), 0)
         # What rounding leaves over goes to the commonest, in the middle, or is taken from it.
         f[len(f) // 2] += (1 << BITS) - f.sum()
-        frequency[parity, : len(f)], point[parity, : len(f)] = f, between[own]
+        # The outermost points of two designs may lie in either order.
+        half = np.maximum.accumulate(between[own][len(f) // 2 :])
+        frequency[parity, : len(f)] = f
+        point[parity, : len(f)] = np.concatenate([-half[::-1][: len(f) // 2], half])
     price = (rest * one.price + share * other.price) / BETWEEN
     milli = (rest * round(1000 * one.rate) + share * round(1000 * other.rate)) // BETWEEN
     return TrellisCode(states, frequency, point.reshape(-1), price, milli)

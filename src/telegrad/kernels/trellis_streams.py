@@ -88,7 +88,13 @@ _decode = Loop(_decode_scalar, _decode_reference)
 
 
 def decoded_rows(
-    states: np.ndarray, words: np.ndarray, row_of: np.ndarray, table: np.ndarray, bits: int, moves: np.ndarray, rows: Any
+    states: np.ndarray,
+    words: np.ndarray,
+    row_of: np.ndarray,
+    table: np.ndarray,
+    bits: int,
+    moves: np.ndarray,
+    rows: Any,
 ) -> bool:
     """Fill `rows`, uint8, the first of them that of a segment, from the states and words of an encoder. False where
     these are not an encoder's work.

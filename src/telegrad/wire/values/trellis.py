@@ -14,7 +14,7 @@ from telegrad.errors import WireError
 from telegrad.kernels.cells import looked_up
 from telegrad.kernels.compiled import in_chunks, kept
 from telegrad.kernels.trellis_codes import BITS, STATES, TrellisCode, most_positions, trellis_code
-from telegrad.wire.bits import Reader
+from telegrad.wire.bits import Reader, Shared
 from telegrad.wire.integers import pack_pieces, unpack_pieces
 from telegrad.wire.values.base import Sizes
 from telegrad.wire.values.cells import Cells
@@ -63,13 +63,17 @@ class TrellisCells(Cells):
     def sizes(self) -> Sizes:
         return {"header": 3, "value": len(self._stream)}
 
-    def write(self) -> bytes:
-        return struct.pack("<BH", STATES.index(self.states), self.position) + self._stream
+    def parts(self) -> list[bytes]:
+        return [self.shared_bytes, struct.pack("<H", self.position), self._stream]
+
+    @property
+    def shared_bytes(self) -> bytes:
+        return Shared([STATES.index(self.states)])
 
     @classmethod
     def read(cls, reader: Reader, n: int) -> TrellisCells:
         """The inverse of `write`."""
-        machine, position = struct.unpack("<BH", reader.take(3))
+        machine, position = reader.shared.byte(), int.from_bytes(reader.take(2), "little")
         reader.book("header")
         if machine >= len(STATES) or position > most_positions(STATES[machine]):
             raise WireError(f"trellis code {position} of machine {machine} is not ours")
