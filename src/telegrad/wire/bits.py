@@ -22,6 +22,9 @@ __all__ = [
 ]
 
 
+_FREE_ENTRIES = 1 << 28
+
+
 class Reader:
     """A cursor over received bytes; every read checks that the bytes are there.
 
@@ -37,6 +40,11 @@ class Reader:
         """Book all that was read since the last time as this field of the ledger."""
         self.account[name] = self.account.get(name, 0) + self._at - self._booked
         self._booked = self._at
+
+    @property
+    def size(self) -> int:
+        """The number of bytes, read or not."""
+        return self._end
 
     @property
     def left(self) -> int:
@@ -119,6 +127,8 @@ def pack_fixed(values: np.ndarray, width: int) -> bytes:
 
 def unpack_fixed(reader: Reader, n: int, width: int) -> np.ndarray:
     """Read n integers of `width` bits (the inverse of `pack_fixed`), as uint8 where they fit, else int64."""
+    if width == 0 and n > max(_FREE_ENTRIES, 8 * reader.size):
+        raise WireError(f"the message announces {n} equal entries; {_FREE_ENTRIES} or one a bit are allowed")
     return from_fixed_width(np.frombuffer(reader.take((n * width + 7) // 8), np.uint8), n, width)
 
 
@@ -147,5 +157,9 @@ def unpack_rice(reader: Reader, n: int, b: int) -> np.ndarray:
     nbits = get_rice(reader.peek(reader.left), b, values)
     if nbits < 0:
         raise WireError("truncated message: a run of coded integers has no end")
+    # A run is no longer than the message, so only in very long ones could an integer exceed 62 bits, or even 64.
+    bits = 8 * reader.left
+    if n and bits >> (62 - b) and (bits >> (64 - b) or int(values.min()) < 0 or int(values.max()) >> 62):
+        raise WireError("an integer in the message is longer than 62 bits")
     reader.take((nbits + 7) // 8)
     return values
