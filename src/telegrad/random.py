@@ -78,8 +78,13 @@ class Key:
         return offset, inner
 
     def to_int(self) -> int:
-        """A 64-bit integer that stands for this key: `Key(seed=key.to_int())` can be rebuilt by whoever receives it."""
-        return self.words[0]
+        """A 64-bit integer that stands for this key: `Key(seed=key.to_int())` can be rebuilt by whoever receives it.
+
+        Below a fold of "piece", the pieces of a step share the upper 48 bits, so that a parcel sends these once.
+        """
+        if self.find("piece") is None:
+            return self.words[0]
+        return self.without("piece").words[0] & ~0xFFFF | self.words[0] & 0xFFFF
 
     def number(self, i: int = 0) -> float:
         """Element i of `uniform`, in plain arithmetic: for a single one arrays cost more."""
