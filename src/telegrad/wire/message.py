@@ -11,7 +11,8 @@ import zlib
 
 import torch
 
-from telegrad.errors import WireError
+from telegrad.errors import InputError, WireError
+from telegrad.kernels.device import away_from_default_device
 from telegrad.wire.bits import Reader, Shared, pack_varint
 from telegrad.wire.code import CHECKSUM_NBYTES, Code, Term
 from telegrad.wire.positions import read_positions
@@ -29,8 +30,11 @@ memory.
 """
 
 
+@away_from_default_device
 def pack(code: Code) -> bytes:
     """The message of a code: `8 * len(pack(code)) == code.nbits`, always."""
+    if not isinstance(code, Code):
+        raise InputError(f"pack takes a code, not a {type(code).__name__}: write pack(compressor.encode(x, key))")
     return checked(message_parts(code))
 
 
@@ -74,6 +78,7 @@ def _kinds(term: Term) -> Shared:
     return Shared([term.positions.tag << 4 | term.values.tag])
 
 
+@away_from_default_device
 def unpack(data: bytes | bytearray | memoryview, numel: int | None = None) -> Code:
     """The code of a message that `pack` made; its tensors lie on the CPU.
 
@@ -82,7 +87,10 @@ def unpack(data: bytes | bytearray | memoryview, numel: int | None = None) -> Co
     any number of equal entries. Raises `WireError` on anything but such a message: truncated, damaged, foreign or of
     another version.
     """
-    view = memoryview(data).cast("B")
+    try:
+        view = memoryview(data).cast("B")
+    except TypeError:
+        raise InputError(f"unpack takes bytes, not a {type(data).__name__}: write unpack(bytes(data))") from None
     if len(view) < CHECKSUM_NBYTES + 4:
         raise WireError(f"a message of {len(view)} bytes is shorter than any header")
     body = view[:-CHECKSUM_NBYTES]
@@ -98,7 +106,7 @@ def sound(view: memoryview) -> bool:
 
 
 def read_message(reader: Reader, numel: int | None = None) -> Code:
-    """The code of a message that the reader is over, but for its checksum; `numel`: see `unpack`. Raises `WireError`."""
+    """The code of a message that the reader is over, but for its checksum. `numel`: see `unpack`."""
     first, rank = reader.shared.byte(), reader.shared.varint()
     _check_version(first)
     dtype_code = first & 0xF
