@@ -6,6 +6,8 @@ What a command needs is imported inside it, so that `telegrad --help` waits for 
 
 from __future__ import annotations
 
+import contextlib
+import re
 import sys
 import warnings
 from collections.abc import Callable
@@ -17,6 +19,7 @@ from typer.core import TyperGroup
 
 from telegrad import cli_theory
 from telegrad.errors import TelegradError, TelegradWarning
+from telegrad.lab.spelling import spell_out
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -49,6 +52,7 @@ app = typer.Typer(
 
 def main() -> None:
     """The entry point `telegrad`."""
+    spell_out()
     warnings.showwarning = _show_warning
     app(prog_name="telegrad")
 
@@ -207,13 +211,45 @@ def merge(
 
 
 @app.command()
-def report(directory: Annotated[Path, typer.Argument(metavar="DIR", help="A run directory")]) -> None:
-    """Rebuild the records, the report and the plots of a run directory from its finished runs."""
+def report(
+    directory: Annotated[Path, typer.Argument(metavar="DIR", help="A run directory, or a folder of them")],
+    pages: Annotated[
+        Path | None, _option("Rebuild the marked tables, and the plots, of the Markdown pages in this folder instead")
+    ] = None,
+) -> None:
+    """Rebuild the records, the report and the plots of a run directory, or pages of results, from the finished runs.
+
+    Nothing is trained. A page marks with <!-- results: NAME --> and <!-- end --> where the results of NAME go.
+    """
     from telegrad.lab.records import RunDirectory
     from telegrad.lab.report import write_report
+    from telegrad.lab.results import write_pages
 
-    run_directory = RunDirectory.load(directory)
-    _show(write_report(run_directory), directory)
+    if pages is not None:
+        for file in write_pages(directory, pages):
+            typer.echo(str(file))
+        return
+    below = [file.parent for file in sorted(directory.glob("*/config.yaml"))]
+    for path in below if below and not (directory / "config.yaml").exists() else [directory]:
+        run_directory = RunDirectory.load(path)
+        _show(write_report(run_directory), path)
+
+
+@app.command()
+def watch(
+    directory: Annotated[Path, typer.Argument(metavar="DIR", help="The run directory of an experiment that runs")],
+    host: Annotated[str, typer.Option(help="The address to listen on; the default is reachable from here only")] = (
+        "127.0.0.1"
+    ),
+    port: Annotated[int, typer.Option(help="The port to listen on", min=0, max=65535)] = 8050,
+) -> None:
+    """Follow a running experiment on a local page: its report, renewed as runs finish, and the run under way."""
+    from telegrad.lab.watching import server
+
+    with server(directory, host, port) as running:
+        typer.echo(f"http://{host}:{running.server_address[1]}/ follows {directory}; stop with Ctrl-C")
+        with contextlib.suppress(KeyboardInterrupt):
+            running.serve_forever()
 
 
 @app.command()
@@ -349,14 +385,14 @@ def _keep(experiment: Experiment, out: Path | None, train: Callable[..., Any] | 
     from telegrad.lab.records import RunDirectory
     from telegrad.lab.report import write_report
     from telegrad.lab.runner import run_experiment
-    from telegrad.spec import build
+    from telegrad.lab.watching import Following
 
-    name = build(experiment.workload, "workload").spec_name
+    name = re.sub(r"\W+", "-", experiment.workload.partition("(")[0])
     path = out or Path("runs") / f"{name}-{digest(experiment)}"
     directory = RunDirectory.open(path, experiment)
     try:
-        with watch_on(Console(stderr=True)) as watch:
-            run_experiment(experiment, directory, watch, train)
+        with watch_on(Console(stderr=True)) as watch, Following(watch, directory.path) as following:
+            run_experiment(experiment, directory, following, train)
         summary = write_report(directory)
     except KeyboardInterrupt:
         typer.echo(f"interrupted; finished runs are kept in {path}; the same command resumes", err=True)

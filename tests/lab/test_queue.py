@@ -75,6 +75,23 @@ def test_no_run_begins_that_would_end_after_the_budget(tmp_path, simulate):
     assert len(simulate.calls) == 6
 
 
+def test_a_first_run_that_turns_out_too_long_is_given_up_and_a_shorter_one_takes_its_place(tmp_path, simulate):
+    write(tmp_path / "e", "long", priority=0, steps=1000, evaluate_every=1)
+    write(tmp_path / "e", "short", priority=1, steps=10, evaluate_every=1)
+    now = 0.0
+
+    def tick(method, lr, seed, record):
+        nonlocal now
+        now += 1.0
+
+    simulate.bend = tick
+    # A second a step: only runs of 10 steps fit into 100 s.
+    run(tmp_path / "e", tmp_path / "out", budget=100.0, clock=lambda: now)
+    kept = {name: len(list((tmp_path / "out" / name / "finished").glob("*.json"))) for name in ("long", "short")}
+    assert kept == {"long": 0, "short": 6}
+    assert now < 100
+
+
 @pytest.mark.parametrize(("text", "seconds"), [("90s", 90), ("60m", 3600), ("1.5h", 5400)])
 def test_budgets_are_times(text, seconds):
     assert seconds_of(text) == seconds
@@ -93,6 +110,12 @@ def test_a_folder_without_experiments_or_with_two_of_a_name_is_refused(tmp_path)
     write(tmp_path / "y", "a")
     with pytest.raises(ConfigError, match=r"a\.yaml; rename"):
         jobs_below(tmp_path, None, tmp_path / "out")
+
+
+def test_run_directories_below_a_folder_of_experiments_are_no_experiments(tmp_path, simulate):
+    write(tmp_path / "e", "a")
+    run(tmp_path / "e", tmp_path / "e" / "records")
+    assert [job.name for job in jobs_below(tmp_path / "e", None, tmp_path / "e" / "records")] == ["a"]
 
 
 def test_the_folder_of_the_data_is_not_recorded_and_may_change(tmp_path, simulate):

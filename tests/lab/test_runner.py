@@ -9,7 +9,7 @@ from rich.console import Console
 from telegrad.errors import ConfigError, DataError, SpecError
 from telegrad.lab.config import parse
 from telegrad.lab.progress import Bars, Lines
-from telegrad.lab.records import RunDirectory, write_atomic
+from telegrad.lab.records import RunDirectory
 from telegrad.lab.runner import run_experiment
 
 METHODS = ["sgd(identity)", "sgd(mlmc(stopk(s=0.01)))"]
@@ -213,15 +213,6 @@ def test_labels_that_look_alike_in_a_file_name_stay_apart(tmp_path, simulate):
     summary = run(tmp_path, EXPERIMENT | {"methods": entries})
     assert len(simulate.calls) == RUNS
     assert [result["label"] for result in summary["results"]] == ["a/b", "a-b"]
-
-
-def test_atomic_writing_leaves_no_temporary_file(tmp_path):
-    (tmp_path / "x").write_text("old")
-    with pytest.raises(TypeError):
-        write_atomic(tmp_path / "x", 3)
-    assert files(tmp_path) == {"x": b"old"}
-    write_atomic(tmp_path / "x", "new")
-    assert files(tmp_path) == {"x": b"new"}
 
 
 def test_lines_count_the_runs(tmp_path, simulate, capsys):

@@ -39,8 +39,9 @@ class HeadTail(Compressor):
 
     H rounds |x_j| >= t to multiples of t, t/2, … or t/32; Q repairs that. The whole message has `bits` a coordinate;
     t and the step minimise the prediction ‖x − H‖² ω_Q(bits − bits(H) / d) over a histogram of magnitudes, sixteen
-    steps an octave (A27.2). `coder=trellis`: the tail in a trellis code (A28). Without a head this is eden, so it is predicted to be no worse. `omega` is
-    EDEN's, `variance` the prediction: both for large d, and unbiased as far as EDEN is.
+    steps an octave (A27.2). `coder=trellis`: the tail in a trellis code of so many `states` (A28). Without a head this
+    is eden with the same coder, so it is predicted to be no worse. `omega` is EDEN's, `variance` the prediction: both
+    for large d, and unbiased as far as EDEN is.
     """
 
     bits: float

@@ -13,13 +13,9 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 # Importing these rooms registers every name that a spec may use.
-import telegrad.compressors
-import telegrad.methods
-import telegrad.mlmc
-import telegrad.runtime.topologies
-import telegrad.workloads  # noqa: F401
 from telegrad.errors import ConfigError, SpecError
 from telegrad.spec import build
+from telegrad.workloads import workload_of
 
 __all__ = ["Experiment", "MethodEntry", "default_yaml", "digest", "load", "parse", "to_yaml"]
 
@@ -173,7 +169,7 @@ class Experiment(_Model):
     @field_validator("workload")
     @classmethod
     def _workload_builds(cls, value: str) -> str:
-        build(value, "workload")
+        workload_of(value)
         return value.strip()
 
     @field_validator("seeds", mode="before")

@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from telegrad.errors import DataError
+from telegrad.files import write_atomic
 from telegrad.lab import config
 from telegrad.lab.config import Experiment
-from telegrad.lab.records import PACK, RunDirectory, check_same, to_pack, write_atomic
+from telegrad.lab.records import PACK, RunDirectory, check_same, to_pack
 
 __all__ = ["merge", "run_directories"]
 

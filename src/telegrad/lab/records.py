@@ -19,7 +19,6 @@ import gzip
 import hashlib
 import json
 import math
-import os
 import re
 import zlib
 from collections.abc import Iterable
@@ -28,11 +27,12 @@ from pathlib import Path
 from typing import Any
 
 from telegrad.errors import ConfigError, DataError
+from telegrad.files import write_atomic
 from telegrad.lab import config
 from telegrad.lab.config import Experiment
 from telegrad.lab.summary import summarise
 
-__all__ = ["PACK", "FinishedRun", "RunDirectory", "check_same", "to_json", "to_pack", "write_atomic"]
+__all__ = ["PACK", "FinishedRun", "RunDirectory", "check_same", "to_json", "to_pack"]
 
 PACK = "finished.jsonl.gz"
 _FREE = ("title", "priority", "methods", "seeds", "lrs", "tuning_runs", "target", "data")
@@ -150,19 +150,6 @@ class RunDirectory:
 def to_json(value: Any, indent: int | None = None) -> str:
     """Valid JSON: NaN and infinity, which JSON does not know, become null."""
     return json.dumps(_finite(value), indent=indent, allow_nan=False, ensure_ascii=False)
-
-
-def write_atomic(path: Path, content: str | bytes) -> None:
-    """Write a file so that it appears whole or not at all, whenever the process ends."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            file.write(content.encode() if isinstance(content, str) else content)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _finite(value: Any) -> Any:

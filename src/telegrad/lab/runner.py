@@ -21,12 +21,12 @@ from telegrad.lab.records import FinishedRun, RunDirectory
 from telegrad.random import Key
 from telegrad.runtime.simulate import simulate
 from telegrad.runtime.training import Result
-from telegrad.spec import build
-from telegrad.workloads.base import Task
+from telegrad.workloads import Task, workload_of
 
 __all__ = ["Job", "jobs_below", "run_experiment", "run_queue", "seconds_of"]
 
 _UNITS = {"s": 1, "m": 60, "h": 3600}
+_FIRST_STEPS = 5
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,8 @@ def jobs_below(folder: Path, data: str | None, out: Path) -> list[Job]:
     Records go to `out`, in a run directory named after the file. Raises `ConfigError` where there is no file, where two
     have the same name, and for a file that is no experiment.
     """
-    files = sorted(folder.rglob("*.yaml"))
+    # A config.yaml belongs to a run directory.
+    files = sorted(file for file in folder.rglob("*.yaml") if file.name != "config.yaml")
     if not files:
         raise ConfigError(f"{folder} holds no experiment: a file such as {folder / 'digits.yaml'} is wanted")
     names = [file.stem for file in files]
@@ -79,7 +80,11 @@ def run_experiment(
 
 
 def run_queue(
-    jobs: Sequence[Job], watch: Watch, train: Callable[..., Result] | None = None, budget: float | None = None
+    jobs: Sequence[Job],
+    watch: Watch,
+    train: Callable[..., Result] | None = None,
+    budget: float | None = None,
+    clock: Callable[[], float] = time.monotonic,
 ) -> list[dict[str, Any]]:
     """Do what is not yet done of the `jobs`, keep each run as it finishes, and return their summaries.
 
@@ -90,25 +95,26 @@ def run_queue(
     every learning rate diverges is reported so, and the rest goes on. When this is interrupted, the records of all
     finished runs are up to date.
 
-    `budget` (seconds): no run begins that would end after it, by the time that runs of its job took so far. `train`
-    stands in for `simulate`.
+    `budget` (seconds of `clock`): no run begins that would end after it, by the time that runs of its job took so far;
+    a first run that turns out to be too long is given up within its first steps. `train` stands in for `simulate`.
     """
-    began = time.monotonic()
+    began, too_long = clock(), dict[str, float]()
     watch.begin(sum(len(job.directory.runs) for job in jobs), _left(jobs))
     try:
         while True:
-            remaining = None if budget is None else budget - (time.monotonic() - began)
-            found = _next(jobs, remaining)
+            remaining = math.inf if budget is None else budget - (clock() - began)
+            found = _next(jobs, remaining, too_long)
             if found is None:
                 break
             job, cell = found
-            watch.start(
-                f"{job.name}: {cell.entry.label}" if job.name else cell.entry.label,
-                cell.lr,
-                cell.seed,
-                job.experiment.steps,
-            )
-            run = _trained(job.experiment, cell, watch, train or simulate)
+            name = f"{job.name}: {cell.entry.label}" if job.name else cell.entry.label
+            watch.start(name, cell.lr, cell.seed, job.experiment.steps)
+            patience = _Patience(watch, job.experiment.steps, remaining, clock)
+            try:
+                run = _trained(job.experiment, cell, patience.record, train or simulate)
+            except _TooLongError as error:
+                too_long[job.name] = error.seconds
+                continue
             job.directory.add(run)
             watch.finish(run, _left(jobs))
     finally:
@@ -120,24 +126,52 @@ def _left(jobs: Sequence[Job]) -> Left:
     return sum((left(job.experiment, job.directory.runs) for job in jobs), Left(0, 0))
 
 
-def _next(jobs: Sequence[Job], remaining: float | None) -> tuple[Job, Cell] | None:
+def _next(jobs: Sequence[Job], remaining: float, too_long: dict[str, float]) -> tuple[Job, Cell] | None:
     """The most informative run that fits into the `remaining` seconds."""
     candidates = [(job, cell) for job in jobs for cell in missing(job.experiment, job.directory.runs)]
     candidates.sort(key=lambda pair: (pair[0].experiment.priority + pair[1].stage, pair[1].stage))
-    if remaining is None:
-        return candidates[0] if candidates else None
     if remaining <= 0:
         return None
-    return next((pair for pair in candidates if _expected(pair[0]) <= remaining), None)
+    return next((pair for pair in candidates if _expected(pair[0], too_long) <= remaining), None)
 
 
-def _expected(job: Job) -> float:
+def _expected(job: Job, too_long: dict[str, float]) -> float:
     """Seconds that a run of the job trained so far, in the mean, and a quarter for evaluations; 0 where none did."""
     trained = [run.seconds_per_step for run in job.directory.runs if run.seconds_per_step is not None]
-    return 1.25 * job.experiment.steps * statistics.fmean(trained) if trained else 0.0
+    known = 1.25 * job.experiment.steps * statistics.fmean(trained) if trained else 0.0
+    return max(known, too_long.get(job.name, 0.0))
 
 
-def _trained(experiment: Experiment, cell: Cell, watch: Watch, train: Callable[..., Result]) -> FinishedRun:
+class _TooLongError(Exception):
+    """A run would not end in the time that is left; `seconds` is what it would take."""
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__(seconds)
+        self.seconds = seconds
+
+
+class _Patience:
+    """Gives a run up whose first steps show that it would not end in the `remaining` seconds."""
+
+    def __init__(self, watch: Watch, steps: int, remaining: float, clock: Callable[[], float]) -> None:
+        self.watch, self.steps, self.remaining, self.clock = watch, steps, remaining, clock
+        self.began: tuple[float, int] | None = None
+
+    def record(self, record: dict[str, Any]) -> None:
+        """Stands in for `watch.record`. The first steps, which compile and load, do not count."""
+        now, step = self.clock(), record["step"]
+        if step >= _FIRST_STEPS and self.began is None:
+            self.began = now, step
+        elif self.began is not None and step <= 2 * _FIRST_STEPS:
+            seconds = (now - self.began[0]) / (step - self.began[1]) * self.steps
+            if seconds > self.remaining:
+                raise _TooLongError(seconds)
+        self.watch.record(record)
+
+
+def _trained(
+    experiment: Experiment, cell: Cell, progress: Callable[[dict[str, Any]], None], train: Callable[..., Result]
+) -> FinishedRun:
     entry = cell.entry
     names: dict[str, Any] = {
         "label": entry.label,
@@ -149,7 +183,7 @@ def _trained(experiment: Experiment, cell: Cell, watch: Watch, train: Callable[.
     }
     try:
         task, settings = _task(experiment.workload, experiment.data), experiment.settings_of(entry)
-        result = train(task, entry.spec, lr=cell.lr, seed=cell.seed, progress=watch.record, **settings)
+        result = train(task, entry.spec, lr=cell.lr, seed=cell.seed, progress=progress, **settings)
     except DivergedError as error:
         return FinishedRun(
             **names,
@@ -184,4 +218,4 @@ def _task(workload: str, data: str | None) -> Task:
     """The workload with its data, read once for all runs; every seed has the same split, as when `simulate` reads
     it.
     """
-    return build(workload, "workload").load(None if data is None else Path(data), Key())
+    return workload_of(workload).load(None if data is None else Path(data), Key())

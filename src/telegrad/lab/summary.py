@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from telegrad.lab.config import Experiment, MethodEntry
-from telegrad.lab.target import first_reaching, target_of
+from telegrad.lab.target import first_reaching, is_uncompressed, target_of
 
 if TYPE_CHECKING:
     from telegrad.lab.records import FinishedRun
@@ -118,6 +118,7 @@ def _row(
         **bits,
         "steps_to_target": _mean(record and record["step"] for record in reached),
         "bits_to_target": _mean(record and record["bits_up_per_worker"] for record in reached),
+        "paper_bits_to_target": _mean(record and record["paper_bits_up_per_worker"] for record in reached),
         "seconds_per_step": seconds,
         "encode_seconds_per_step": encode,
         "encode_share": encode / seconds if seconds and encode is not None else None,
@@ -131,6 +132,8 @@ def _row(
         ],
         "unfinished_runs": _unfinished(experiment, to_search, lr, there),
         "skipped_steps": sum(run.ledger["skipped_steps"] for run in good if run.ledger),
+        "mean_level": _mean_level(good),
+        "uncompressed": is_uncompressed(entry),
         "bits_up_by_field": _by_field(good, "up"),
         "bits_down_by_field": _by_field(good, "down"),
     }
@@ -149,6 +152,15 @@ def _by_field(runs: Sequence[FinishedRun], direction: str) -> dict[str, float]:
     for account in accounts:
         total.update(account)
     return {name: total[name] / len(accounts) for name in sorted(total) if total[name]}
+
+
+def _mean_level(runs: Sequence[FinishedRun]) -> float | None:
+    """The mean level of the MLMC messages that say theirs; None where none did."""
+    levels: Counter[int] = Counter()
+    for run in runs:
+        levels.update({int(level): count for level, count in (run.ledger or {"levels": {}})["levels"].items()})
+    total = sum(levels.values())
+    return sum(level * count for level, count in levels.items()) / total if total else None
 
 
 def _mean(values: Iterable[Any]) -> float | None:

@@ -13,9 +13,9 @@ from torch import Tensor
 from telegrad.errors import WireError
 from telegrad.kernels.cells import looked_up
 from telegrad.kernels.compiled import in_chunks, kept
-from telegrad.kernels.trellis_codes import BITS, STATES, TrellisCode, most_positions, trellis_code
+from telegrad.kernels.trellis_codes import STATES, TrellisCode, most_positions, trellis_code
 from telegrad.wire.bits import Reader, Shared
-from telegrad.wire.integers import pack_pieces, unpack_pieces
+from telegrad.wire.integers import check_pieces, pack_pieces, unpack_pieces
 from telegrad.wire.values.base import Sizes
 from telegrad.wire.values.cells import Cells
 
@@ -78,9 +78,7 @@ class TrellisCells(Cells):
         if machine >= len(STATES) or position > most_positions(STATES[machine]):
             raise WireError(f"trellis code {position} of machine {machine} is not ours")
         code = trellis_code(STATES[machine], position)
-        # An entry takes a word from the stream only now and then, but without end only if it is certain: none is.
-        if n > 1 << 20 and n > (1 << BITS) * 16 * (reader.left + 32):
-            raise WireError(f"{n} entries are announced, and {reader.left} bytes are not enough for them")
+        check_pieces(reader, n, code.lanes)
         cells = cls.blank(n, STATES[machine], position)
         rows = cells.row.numpy()
         unpack_pieces(
