@@ -62,6 +62,10 @@ class Topology(Registered, ABC):
         """Which pieces of `piece` the member serves."""
         return (piece,)
 
+    def method_workers(self, workers: int) -> int:
+        """How many workers the method has: the senders of messages."""
+        return workers
+
     def check(self, workers: int) -> None:
         """Raise `SpecError` where the topology does not fit that many workers."""
 

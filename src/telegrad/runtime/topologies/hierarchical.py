@@ -33,6 +33,9 @@ class Hierarchical(Topology):
     def __post_init__(self) -> None:
         check_that(self.node >= 1, self, "node", "a number of ranks from 1 is allowed")
 
+    def method_workers(self, workers: int) -> int:
+        return -(-workers // self.node)
+
     def as_worker(self, piece: Piece, member: Member) -> Sequence[Piece]:
         return (piece,) if member.rank % self.node == 0 else ()
 

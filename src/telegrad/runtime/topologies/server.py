@@ -42,4 +42,4 @@ class Server(Topology):
         if member.rank == self.rank:
             down = dict.fromkeys(range(member.workers), member.serve_down(pieces, inbox, gradients[0].dtype))
         inbox = yield Phase(down, "down")
-        return member.received(pieces[0].name, inbox[self.rank])
+        return member.came_down(pieces, inbox[self.rank], gradients[0].dtype)
