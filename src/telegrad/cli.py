@@ -1,4 +1,5 @@
-"""The command line: `telegrad compare`, `run`, `report`, `variance`, `bench` and `list`.
+"""The command line: `telegrad compare`, `run`, `report`, `variance`, `bench` and `list`; what predicts is in
+`telegrad.cli_theory`.
 
 What a command needs is imported inside it, so that `telegrad --help` waits for nothing but torch.
 """
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+from telegrad import cli_theory
 from telegrad.errors import TelegradError, TelegradWarning
 
 if TYPE_CHECKING:
@@ -354,6 +356,9 @@ def _show(summary: dict[str, Any], path: Path) -> None:
     ]
     for line in lines:
         console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+cli_theory.add_to(app, lambda: _console())
 
 
 if __name__ == "__main__":

@@ -213,7 +213,7 @@ def _loaded(workload: str | Workload, data: str | Path | None) -> Task:
 
 
 def _batch(task: Task, rows: Tensor, step: int, batch_size: int | None, key: Key) -> Split:
-    batch = task.train.rows(batch_rows(rows, step, batch_size, key))
+    batch = task.train.rows(batch_rows(rows, step, batch_size, key, task.train.lengths))
     return Split(task.augment(batch.inputs, key.fold(role="augment", step=step)), batch.targets)
 
 
