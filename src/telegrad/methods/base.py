@@ -43,9 +43,6 @@ class Round:
         return self.cohort is None or rank in self.cohort
 
 
-_EVERYONE = Round()
-
-
 @dataclass(frozen=True)
 class Step:
     """What both sides know of the current step: its number from 0, the learning rate, and the key of this step and
@@ -61,7 +58,7 @@ class Step:
     workspace: Tensor | None = None
     common: Key = field(default_factory=Key)
     workers: int = 1
-    round: Round = _EVERYONE
+    round: Round = field(default_factory=Round)
 
     def uplink(self, rank: int) -> Key:
         """The key of what worker `rank` sends in this step."""
@@ -96,12 +93,6 @@ class Method(Registered, ABC):
     """What it needs beyond gradients of a backward pass, as the second half of a sentence that begins with its name."""
     instead: ClassVar[str] = "diana(randk(k=0.01))"
     """The spec of a gradient method to use where only such ones fit."""
-
-    def plan(self, step: Step) -> Round:
-        """How this step goes: a pure function of `step`, whose coins and cohorts (`step.coin`, `step.drawn_cohort`)
-        are the same on all ranks. By default all workers take part and send.
-        """
-        return _EVERYONE
 
 
 def mean_of(codes: Sequence[Code], weight: float = 1.0, workspace: Tensor | None = None) -> Tensor:

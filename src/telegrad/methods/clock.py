@@ -47,9 +47,9 @@ class Clock:
         """Seconds that worker `rank` takes for a gradient on one batch."""
         return _of(self.gradient, rank)
 
-    def message_seconds(self, rank: int, bits: float = 0.0) -> float:
-        """Seconds until a message of so many bits of worker `rank` has arrived."""
-        return _of(self.message, rank) + _of(self.latency, rank) + bits / _of(self.bandwidth, rank)
+    def up_seconds(self, rank: int, messages: int, bits: float = 0.0) -> float:
+        """Seconds until so many messages of worker `rank`, of so many bits together, have arrived."""
+        return messages * (_of(self.message, rank) + _of(self.latency, rank)) + bits / _of(self.bandwidth, rank)
 
     def down_seconds(self, rank: int, bits: float) -> float:
         """Seconds until a message of so many bits has come down to worker `rank`."""

@@ -33,7 +33,9 @@ class DIANA(GradientMethod):
 
     def __post_init__(self) -> None:
         require_unbiased(self, self.compressor)
-        check_that(self.shift_rate is None or 0 < self.shift_rate <= 1, self, "shift_rate", "a number in (0, 1] is allowed")
+        check_that(
+            self.shift_rate is None or 0 < self.shift_rate <= 1, self, "shift_rate", "a number in (0, 1] is allowed"
+        )
 
     def worker_init(self, d: int, dtype: torch.dtype) -> State:
         return {"shift": torch.zeros(d, dtype=dtype)}

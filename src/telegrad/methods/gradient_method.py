@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from telegrad.methods.base import Method, State, Step
+from telegrad.methods.base import Method, Round, State, Step
 from telegrad.methods.downlink import Downlink
 from telegrad.wire.code import Code
 
@@ -25,6 +25,12 @@ class GradientMethod(Method):
     A `plan` may name a cohort (the others send nothing and keep their state; `server_step` gets the cohort's codes) and
     dense rounds, but something is sent in every step.
     """
+
+    def plan(self, step: Step) -> Round:
+        """How this step goes: a pure function of `step`, whose coins and cohorts (`step.coin`, `step.drawn_cohort`)
+        are the same on all ranks and for all pieces. By default all workers take part and send.
+        """
+        return Round()
 
     def downlink(self) -> Downlink | None:
         """How estimates come down from a server; None leaves it to the topology and the run's own `downlink`."""

@@ -14,7 +14,7 @@ from torch import Tensor
 from telegrad.compressors.base import Compressor
 from telegrad.compressors.identity import Identity
 from telegrad.kernels.compiled import kept
-from telegrad.methods.base import Method, State, Step, mean_of
+from telegrad.methods.base import Method, Round, State, Step, mean_of
 from telegrad.methods.clock import Clock
 from telegrad.wire.code import Code, add_codes
 
@@ -103,9 +103,9 @@ Descent = Callable[[Tensor, Tensor], Tensor]
 class OracleStep(Step):
     """What a worker (`rank`) or the server (`rank` None) knows of a step.
 
-    `key`: the key of the whole run here. `pieces`: how the model's flat vectors are cut for compressors. `done`: how many steps before this one were not left
-    out. `clock`: the simulated one, where there is one. `downlink`: the compressor that the run gives the server.
-    `dtype`: the model's.
+    `key`: here the key of the whole run. `pieces`: how the model's flat vectors are cut for compressors. `done`: how
+    many steps before this one were not left out. `clock`: the simulated one, where there is one. `downlink`: the
+    compressor that the run gives the server. `dtype`: the model's.
     """
 
     pieces: Sequence[Piece] = ()
@@ -135,9 +135,15 @@ class OracleStep(Step):
         """A broadcast of one message, through the downlink that the run was given."""
         return Broadcast((self.encode(self.downlink, vector),))
 
+    def zeros(self) -> Tensor:
+        """A zero vector over the model, to add messages up in: float64 for a model of float64, else float32."""
+        wide = torch.float64 if self.dtype == torch.float64 else torch.float32
+        return torch.zeros(sum(piece.numel for piece in self.pieces), dtype=wide)
+
     def omega(self, compressor: Compressor) -> float:
         """omega of the compressor over the whole model: the largest one of a piece."""
         return max((compressor.omega(piece.numel) for piece in self.pieces), default=math.nan)
+
 
 class OracleMethod(Method):
     """A method whose workers ask an oracle for gradients and send messages over the whole model.
@@ -155,6 +161,12 @@ class OracleMethod(Method):
     needs_clock: ClassVar[bool] = False
     takes_downlink: ClassVar[bool] = True
     """Whether its broadcasts go through the run's downlink (`step.broadcast`)."""
+
+    def plan(self, step: OracleStep) -> Round:
+        """How this step goes: a pure function of `step`, whose coins and cohorts (`step.coin`, `step.drawn_cohort`)
+        are the same on all ranks. By default all workers take part and send.
+        """
+        return Round()
 
     def worker_init(self, x: Tensor) -> State:
         """A worker's state before step 0, at the first parameters x."""

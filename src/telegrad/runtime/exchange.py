@@ -60,6 +60,10 @@ class Exchange:
         for member in self.members:
             member.begin(index, lr)
 
+    def takes_part(self, rank: int) -> bool:
+        """Whether rank `rank` computes something in this step."""
+        return self.members[0].round.has(self.topology.method_worker(rank))
+
     def run(
         self, pieces: Sequence[Piece], gradients: Sequence[Sequence[Tensor]], overwrite: bool = False
     ) -> list[Tensor]:

@@ -34,11 +34,13 @@ class TaskOracle(Oracle):
         flat: FlatModel,
         sample: Callable[[int], Split],
         examples: Split,
+        batch_size: int | None,
     ) -> None:
         self.rank, self.task, self.model, self.flat = rank, task, model, flat
-        self.sample, self.examples = sample, examples
+        self.sample, self.examples, self.batch_size = sample, examples, batch_size or len(examples)
         self.buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
-        self._number, self._batch, self._used = 0, None, False
+        self._number, self._used = 0, False
+        self._batch: Split | None = None
         self.gradients, self.loss = 0.0, math.nan
 
     def begin(self) -> None:
@@ -70,7 +72,7 @@ class TaskOracle(Oracle):
             total += gradient * (len(part) / len(self.examples))
         if math.isnan(self.loss):
             self.loss = loss
-        self.gradients += len(self.examples) / len(self.sample(self._number))
+        self.gradients += len(self.examples) / self.batch_size
         return self._finite(total)
 
     def _backward(self, x: Tensor, batch: Split, kept: dict[str, Tensor] | None) -> tuple[Tensor, float]:
