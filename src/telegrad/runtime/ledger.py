@@ -19,9 +19,10 @@ class Ledger:
     """Counts every message of a run.
 
     The method's account: `up[i]` holds the bits of worker i's messages per field (header, level, index, value, sign,
-    scale), each message once, whoever receives it; `down[i]` those that worker i decodes (its own among them where it
-    is a server too); `paper_up[i]` follows the MLMC paper's own accounting (`Code.paper_bits`) and is for comparison
-    with its plots only; `by_piece` holds the uplink's bits per field for each piece of the model, over all workers.
+    scale), each message once, whoever receives it, and as long as it is in its parcel; `down[i]` those that worker i
+    decodes (its own among them where it is a server too); `paper_up[i]` follows the MLMC paper's own accounting
+    (`Code.paper_bits`) and is for comparison with its plots only; `by_piece` holds the uplink's bits per field for each
+    piece of the model, over all workers.
     The network's: `sent[i]` and `received[i]` are the bits that worker i hands to others and takes from them, copies,
     frames and lengths included; `inside[i]` those it sends within its node, where a topology has nodes.
     `levels` counts the levels that MLMC messages carried; `skipped_steps` counts steps dropped on all workers for a
@@ -63,12 +64,12 @@ class Ledger:
         """Book one phase as worker `rank` sees it: what it sends by receiver, and what it receives by sender."""
         if account in ("up", "both"):
             for parcel in dict.fromkeys(outgoing.values()):
-                for code, piece in zip(parcel.codes, pieces, strict=False):
-                    self._uplink(rank, code, piece)
+                for code, fields, piece in zip(parcel.codes, parcel.fields, pieces, strict=False):
+                    self._uplink(rank, code, fields, piece)
         if account in ("down", "both"):
             for parcel in incoming.values():
-                for code in parcel.codes:
-                    self.down[rank].update(code.fields)
+                for fields in parcel.fields:
+                    self.down[rank].update(fields)
         lengths = 8 * LENGTH_NBYTES * (self.workers - 1)
         away = 8 * sum(parcel.nbytes for receiver, parcel in outgoing.items() if receiver != rank)
         if account == "inside":
@@ -78,9 +79,9 @@ class Ledger:
         home = 0 if account == "inside" else sum(p.nbytes for sender, p in incoming.items() if sender != rank)
         self.received[rank] += lengths + 8 * home
 
-    def _uplink(self, worker: int, code: Code, piece: str) -> None:
-        self.up[worker].update(code.fields)
-        self.by_piece.setdefault(piece, Counter()).update(code.fields)
+    def _uplink(self, worker: int, code: Code, fields: Mapping[str, int], piece: str) -> None:
+        self.up[worker].update(fields)
+        self.by_piece.setdefault(piece, Counter()).update(fields)
         self.paper_up[worker] += code.paper_bits
         self.messages_up += 1
         if code.level:

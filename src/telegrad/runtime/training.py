@@ -34,6 +34,7 @@ from telegrad.runtime.topologies import Topology
 from telegrad.runtime.transport import LocalTransport, Transport
 from telegrad.spec import build
 from telegrad.workloads.base import Split, Task, Workload
+from telegrad.workloads.imported import workload_of
 
 __all__ = ["OptimizerChoice", "Record", "Result", "Setting", "train"]
 
@@ -242,8 +243,7 @@ def _check(**at_least: tuple[int | None, int]) -> None:
 
 
 def _loaded(workload: str | Workload, data: str | Path | None) -> Task:
-    task: Task = build(workload, "workload").load(None if data is None else Path(data), Key())
-    return task
+    return workload_of(workload).load(None if data is None else Path(data), Key())
 
 
 def _batch(task: Task, rows: Tensor, step: int, batch_size: int | None, key: Key) -> Split:

@@ -10,11 +10,14 @@ from telegrad.kernels.symbols import fixed_width, from_fixed_width
 
 __all__ = [
     "Reader",
+    "Shared",
     "pack_bits",
     "pack_fixed",
     "pack_rice",
     "pack_varied",
     "pack_varint",
+    "read_seed",
+    "seed_parts",
     "unpack_fixed",
     "unpack_rice",
     "unpack_varied",
@@ -22,21 +25,35 @@ __all__ = [
 ]
 
 
+class Shared(bytes):
+    """Bytes of a message that the other messages of a parcel mostly have too, so that a parcel sends them once."""
+
+
 class Reader:
     """A cursor over received bytes; every read checks that the bytes are there.
 
+    `shared_bytes`: where a parcel keeps what the message shares with others; None for a message by itself.
     `account`: bytes by field of the ledger, as far as they were booked.
     """
 
-    def __init__(self, data: bytes | bytearray | memoryview) -> None:
+    def __init__(
+        self, data: bytes | bytearray | memoryview, shared_bytes: bytes | bytearray | memoryview | None = None
+    ) -> None:
         self._data = memoryview(data).cast("B")
         self._at, self._end, self._booked = 0, len(self._data), 0
+        self._shared = None if shared_bytes is None else Reader(shared_bytes)
         self.account: dict[str, int] = {}
 
     def book(self, name: str) -> None:
         """Book all that was read since the last time as this field of the ledger."""
-        self.account[name] = self.account.get(name, 0) + self._at - self._booked
-        self._booked = self._at
+        at = self._at + (self._shared._at if self._shared else 0)
+        self.account[name] = self.account.get(name, 0) + at - self._booked
+        self._booked = at
+
+    @property
+    def shared(self) -> Reader:
+        """The reader of what is written as `Shared`: this one, but in a parcel."""
+        return self._shared or self
 
     @property
     def left(self) -> int:
@@ -79,6 +96,19 @@ class Reader:
     def peek(self, n: int) -> np.ndarray:
         """Up to n bytes from here on, as such an array, without moving."""
         return _plain(self._data[self._at : self._at + n])
+
+
+def seed_parts(seed: int) -> list[bytes]:
+    """A 64-bit seed: its own 16 bits, and those that the seeds of a step have in common (`Key.to_int`)."""
+    packed = seed.to_bytes(8, "little")
+    return [packed[:2], Shared(packed[2:])]
+
+
+def read_seed(reader: Reader) -> int:
+    """The inverse of `seed_parts`."""
+    if reader.shared is reader:
+        return int.from_bytes(reader.take(8), "little")
+    return int.from_bytes(reader.take(2), "little") | int.from_bytes(reader.shared.take(6), "little") << 16
 
 
 def _plain(data: memoryview) -> np.ndarray:
