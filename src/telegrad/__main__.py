@@ -16,7 +16,8 @@ def main() -> None:
     except ModuleNotFoundError as error:
         if (error.name or "telegrad").partition(".")[0] == "telegrad":
             raise
-        sys.exit(f"error: telegrad's command line needs {error.name}: pip install 'telegrad[lab]'")
+        print(f"error: telegrad's command line needs {error.name}: pip install 'telegrad[lab]'", file=sys.stderr)
+        sys.exit(2)
     run()
 
 
