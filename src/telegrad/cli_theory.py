@@ -1,4 +1,4 @@
-"""The commands that predict: `telegrad theory` and `advise`.
+"""The commands that predict: `telegrad theory`, `advise`, `rescale` and `diagnose`.
 
 What a command needs is imported inside it, as in `telegrad.cli`.
 """
@@ -136,6 +136,87 @@ def add_to(app: typer.Typer, console: Callable[[], Console]) -> None:
             shown.advice_plot(lambda rate: ask(replace(cluster, bandwidth=rate)), advice, plot)
             typer.echo(f"plot:   {plot}")
         write_json(json_file, shown.advice_json(advice))
+
+    @app.command()
+    def rescale(
+        lr: Annotated[float, _option("The tuned learning rate")],
+        batch_size: Annotated[float, _option("Examples a worker and step")],
+        workers: Annotated[float, _option("Workers")],
+        changes: Annotated[
+            list[str],
+            typer.Argument(metavar="NAME=VALUE", help="What changes, for example workers=16 compressor=randk(k=0.1)"),
+        ],
+        compressor: Annotated[str | None, _option("The tuned run's compressor [default: none]", metavar="SPEC")] = None,
+        params: Annotated[str, typer.Option(help="Entries that a compressor sees", metavar="NUMBER")] = "1e6",
+        optimizer: Annotated[str, typer.Option(help="sgd, sign (the mean of workers' signs) or adamw")] = "sgd",
+        momentum: Annotated[float, typer.Option(help="Of sgd, or beta1 of adamw")] = 0.0,
+        steps: Annotated[float, typer.Option(help="Steps of the tuned run")] = 1000,
+        free: Annotated[str, typer.Option(help="What the rule sets: lr, batch_size or workers")] = "lr",
+        noise: Annotated[
+            float | None, _option("Scale of a coordinate's gradient noise for one example, to switch to or from sign")
+        ] = None,
+        nu: Annotated[float | None, _option("Student's t noise with so many degrees [default: Gaussian]")] = None,
+        smoothness: Annotated[float | None, _option("L, to check that the new learning rate is stable")] = None,
+        json_file: Json = None,
+    ) -> None:
+        """Rescale a tuned run's hyperparameters when workers, batch, bits or the optimizer change.
+
+        Options describe the tuned run; NAME=VALUE what changes: workers, batch_size, compressor, omega, optimizer,
+        momentum, noise. `omega` is that of a gradient that is mostly noise, as it is near the end of training.
+        """
+        from dataclasses import asdict
+
+        from telegrad.lab import rescaling
+        from telegrad.theory.noise_laws import Gaussian, StudentT
+        from telegrad.theory.scaling import rescale as rescaled
+        from telegrad.theory.units import parse_count
+
+        options = {"lr": lr, "batch_size": batch_size, "workers": workers, "steps": steps, "momentum": momentum}
+        old, new, new_noise = rescaling.runs(
+            options | {"compressor": compressor, "optimizer": optimizer}, changes, parse_count(params, "params")
+        )
+        law = Gaussian() if nu is None else StudentT(nu)
+        found = rescaled(old, new, rescaling.checked_free(free), noise, new_noise, law, smoothness)
+        console().print(rescaling.rescale_table(old, found.run))
+        typer.echo(f"rule:   {found.rule}")
+        for warning in found.warnings:
+            typer.echo(f"beware: {warning}")
+        write_json(
+            json_file,
+            {"old": asdict(old), "new": asdict(found.run), "rule": found.rule, "warnings": list(found.warnings)},
+        )
+
+    @app.command()
+    def diagnose(
+        workload: Annotated[str, typer.Option(help="The workload's spec")] = "digits",
+        data: Annotated[str | None, _option("The folder of its data, where it needs one")] = None,
+        after: Annotated[int, typer.Option(help="Steps of uncompressed training before the look", min=0)] = 0,
+        lr: Annotated[float, typer.Option(help="Of these steps")] = 0.1,
+        optimizer: Annotated[str, typer.Option(help="Of these steps: sgd or adamw")] = "sgd",
+        batch_size: Annotated[int, typer.Option(help="Examples of a worker and step", min=1)] = 32,
+        batches: Annotated[int, typer.Option(help="Batches looked at", min=1)] = 16,
+        workers: Annotated[int, typer.Option(help="For the advice", min=1)] = 8,
+        spec: Annotated[list[str] | None, _option("A compressor to measure; may be repeated [default: 19]")] = None,
+        seed: Annotated[int, typer.Option(help="Decides every draw")] = 0,
+        out: Annotated[Path, typer.Option(help="The page to write")] = Path("diagnosis.html"),
+        json_file: Json = None,
+    ) -> None:
+        """Look at a workload's gradients: tails, noise scale, omega of compressors, MLMC's levels; one HTML page.
+
+        For a model of your own: `telegrad.diagnose(model, batches)`.
+        """
+        from telegrad.lab.diagnosing import diagnose_workload
+        from telegrad.lab.diagnosis_report import diagnosis_json, write_diagnosis
+
+        found = diagnose_workload(
+            workload, data, after, lr, optimizer, batch_size, batches, workers, spec or None, seed
+        )
+        title = f"Gradients of {workload} after {after} steps"
+        write_diagnosis(found, out, title)
+        for line in found.advice:
+            typer.echo(line)
+        typer.echo(f"page:   {out}")
+        write_json(json_file, {"title": title, **diagnosis_json(found)})
 
 
 def _option(text: str, **more: Any) -> Any:

@@ -12,10 +12,11 @@ from torch import Tensor
 
 from telegrad.compressors.base import Compressor, Encoded
 from telegrad.compressors.ecdq import ECDQ
-from telegrad.compressors.eden import Eden, cells_rate
+from telegrad.compressors.eden import Eden
 from telegrad.compressors.head_tail import Heads, HeadTail, encode_with
 from telegrad.compressors.importance import Importance
 from telegrad.compressors.qsgd import QSGD
+from telegrad.compressors.rotated_coder import RotatedCoder
 from telegrad.kernels.magnitude_sums import MagnitudeSums, magnitude_sums
 from telegrad.random import Key
 from telegrad.spec import check_that, register
@@ -162,9 +163,9 @@ class Portfolio:
             if choice is not None:
                 found.append(choice)
         # Below a certain budget rotated messages cannot be so short.
-        d, dtype = len(self.v), self.v.dtype
-        if not found or cells_rate(budget, d, dtype) > cells_rate(0.0, d, dtype):
-            head = self.heads.best(rate * d)
+        d, dtype, tail = len(self.v), self.v.dtype, RotatedCoder()
+        if not found or tail.rate(budget, d, dtype) > tail.rate(0.0, d, dtype):
+            head = self.heads.best(rate * d, tail)
             found.append(Choice(HeadTail(rate), budget, head.error, partial(encode_with, head, self.v, rate)))
         return sorted(found, key=lambda choice: choice.error)
 

@@ -21,7 +21,7 @@ from telegrad.lab.summary import summarise
 from telegrad.lab.tables import NOTHING, bits, metric, metric_with_spread, notes, number, seconds
 from telegrad.theory.cost_model import Cluster, Profile, all_reduce, step_cost
 
-__all__ = ["LINKS", "Link", "transfer_seconds", "write_pages"]
+__all__ = ["LINKS", "Link", "rebuilt_pages", "transfer_seconds", "write_pages"]
 
 _BLOCK = re.compile(r"(<!-- (results: *(?P<name>[\w-]+)|leaderboard) -->\n).*?(<!-- end -->)", re.DOTALL)
 _PLOTS = {"metric-vs-bits.png": "bits", "metric-vs-steps.png": "steps"}
@@ -68,26 +68,34 @@ def write_pages(records: Path, pages: Path) -> list[Path]:
 
     Raises `DataError` for a folder without pages, and where a page asks for records that are not there.
     """
-    found = {name or records.name: RunDirectory.load(path) for name, path in run_directories(records).items()}
-    every = {name: _Results(name, one, summarise(one.experiment, one.runs)) for name, one in found.items()}
+    every = _results_in(records)
+    texts = rebuilt_pages(records, pages)
+    for file, text in texts.items():
+        write_atomic(file, text)
+    shown = dict.fromkeys(match["name"] for text in texts.values() for match in _BLOCK.finditer(text))
+    return [*texts, *(plot for name in shown if name is not None for plot in _write_plots(every[name], pages))]
+
+
+def rebuilt_pages(records: Path, pages: Path) -> dict[Path, str]:
+    """What `write_pages` would make of each page's text."""
+    every = _results_in(records)
     files = sorted(pages.glob("*.md"))
     if not files:
         raise DataError(f"{pages} holds no pages (*.md) with marks such as <!-- results: {next(iter(every))} -->")
-    used: list[str] = []
 
     def block(match: re.Match[str]) -> str:
         name = match["name"]
-        if name is None:
-            return f"{match[1]}{_leaderboard(list(every.values()))}\n{match[4]}"
-        if name not in every:
+        if name is not None and name not in every:
             raise DataError(f"no records {name!r} in {records}; there are {', '.join(every)}")
-        used.append(name)
-        return f"{match[1]}{_section(every[name])}\n{match[4]}"
+        content = _leaderboard(list(every.values())) if name is None else _section(every[name])
+        return f"{match[1]}{content}\n{match[4]}"
 
-    texts = {file: _BLOCK.sub(block, file.read_text(encoding="utf-8")) for file in files}
-    for file, text in texts.items():
-        write_atomic(file, text)
-    return files + [plot for name in dict.fromkeys(used) for plot in _write_plots(every[name], pages)]
+    return {file: _BLOCK.sub(block, file.read_text(encoding="utf-8")) for file in files}
+
+
+def _results_in(records: Path) -> dict[str, _Results]:
+    found = {name or records.name: RunDirectory.load(path) for name, path in run_directories(records).items()}
+    return {name: _Results(name, one, summarise(one.experiment, one.runs)) for name, one in found.items()}
 
 
 def _write_plots(results: _Results, pages: Path) -> list[Path]:

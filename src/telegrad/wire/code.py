@@ -145,14 +145,16 @@ class Code:
         """The estimate, in the tensor's shape and dtype. A sum of several terms is formed in float64 and rounded
         once. Raises `WireError` where a message announced more entries than the memory holds.
         """
-        if len(self.terms) == 1 and isinstance(self.terms[0].positions, All):
-            return self.terms[0].values.numbers_as(self.dtype).to("cpu").view(self.shape)
         try:
+            if len(self.terms) == 1 and isinstance(self.terms[0].positions, All):
+                return self.terms[0].values.numbers_as(self.dtype).to("cpu").view(self.shape)
             out = zeros(self.shape, self.dtype if len(self.terms) <= 1 else torch.float64)
-        except (ValueError, MemoryError, RuntimeError):
+            self.add_to(out)
+            return out.to(self.dtype)
+        except (MemoryError, RuntimeError) as error:
+            if isinstance(error, RuntimeError) and "memory" not in str(error):  # torch's own for want of it
+                raise
             raise WireError(f"a tensor of shape {self.shape} does not fit into memory") from None
-        self.add_to(out)
-        return out.to(self.dtype)
 
 
 def add_codes(codes: Sequence[Code], out: Tensor, weight: float = 1.0) -> None:
