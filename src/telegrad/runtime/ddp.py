@@ -4,7 +4,7 @@
 
 import warnings
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
@@ -24,6 +24,7 @@ from telegrad.runtime.ledger import Ledger
 from telegrad.runtime.pieces import Granularity, Part, Piece, pieces_of
 from telegrad.runtime.topologies import Topology
 from telegrad.runtime.transport import GroupTransport
+from telegrad.theory.diagnosis import Diagnosis, Loss, diagnose
 
 __all__ = ["Handle", "register"]
 
@@ -120,6 +121,13 @@ class Handle:
     def gathered_ledger(self) -> Ledger:
         """The account of all ranks; every rank must call this, outside of a backward pass."""
         return Ledger.merged(self.exchange.transport.objects(self.ledger))
+
+    def diagnose(self, batches: Iterable[tuple[Any, Any]], loss: Loss | None = None, **options: Any) -> Diagnosis:
+        """This rank's gradients on `batches`, uncompressed and without any exchange, as `telegrad.diagnose` sees them.
+
+        Outside of a backward pass; other ranks need not take part. Advice is for as many workers as there are ranks.
+        """
+        return diagnose(self._model.module, batches, loss, workers=self.exchange.transport.workers, **options)
 
     def configuration(self) -> dict[str, Any]:
         """What all ranks must agree on."""
