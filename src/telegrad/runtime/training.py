@@ -166,14 +166,18 @@ def train(workload: str | Workload | Task, method: str | Method, transport: Tran
         )
         losses.clear()
 
-    name = _name(chosen, setting, transport) if setting.snapshots is not None else ""
-    found = setting.snapshots.load(name) if setting.snapshots is not None else None
+    snapshots, name = setting.snapshots, ""
+    found = None
+    if snapshots is not None:
+        kept = _kept(run, setting, transport)
+        name = _name(chosen, setting, transport)
+        found = snapshots.load(name)
     if found is None:
         first = 0
         evaluate(0)
     else:
         model.load_state_dict(found["model"])
-        run.load(found["run"])
+        kept.load(found["run"])
         first, seconds, skipped_in_a_row = found["step"], found["seconds"], found["skipped_in_a_row"]
         losses, records = found["losses"], found["records"]
     for index in range(first, steps):
@@ -201,10 +205,10 @@ def train(workload: str | Workload | Task, method: str | Method, transport: Tran
             evaluate(index + 1)
         if setting.progress is not None:
             setting.progress({**records[-1], "step": index + 1, "train_loss": loss})
-        if setting.snapshots is not None and setting.snapshots.due:
+        if snapshots is not None and snapshots.due:
             counts = {"step": index + 1, "seconds": seconds, "skipped_in_a_row": skipped_in_a_row}
-            state = {"model": model.state_dict(), "run": run.save(), "losses": losses, "records": records}
-            setting.snapshots.save(name, counts | state)
+            state = {"model": model.state_dict(), "run": kept.save(), "losses": losses, "records": records}
+            snapshots.save(name, counts | state)
     run.show()
     final = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
     count = max(1, steps)
@@ -257,12 +261,19 @@ def _run(
     return GradientRun(exchange, model, pieces, compute, optimizer, batch, setting.clock)
 
 
-def _name(method: Method, setting: Setting, transport: Transport) -> str:
-    """A run in words: whatever its trajectory depends on but the workload."""
-    if not isinstance(transport, LocalTransport) or setting.clock is not None:
+def _kept(
+    run: GradientRun | OracleRun | AsynchronousRun, setting: Setting, transport: Transport
+) -> GradientRun | OracleRun:
+    """The run, where its state can be kept. Raises `ConfigError` where it cannot."""
+    if isinstance(run, AsynchronousRun) or not isinstance(transport, LocalTransport) or setting.clock is not None:
         raise ConfigError(
             "snapshots are kept where all workers live in one process, and without a clock; leave them out"
         )
+    return run
+
+
+def _name(method: Method, setting: Setting, transport: Transport) -> str:
+    """A run in words: whatever its trajectory depends on but the workload."""
     own = {one.name: getattr(setting, one.name) for one in fields(setting)}
     for name in ("data", "clock", "progress", "snapshots"):
         del own[name]
