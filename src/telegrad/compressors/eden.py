@@ -12,24 +12,21 @@ import torch
 from torch import Tensor
 
 from telegrad.compressors.base import Compressor, Encoded, not_finite
+from telegrad.compressors.eden_rate import LEAST, cells_rate, rotated_omega, sent_densely
 from telegrad.kernels.cells import product
-from telegrad.kernels.gaussian import dead_zone, dead_zone_centroids, entropy_coded_omega, lloyd_max_omega
-from telegrad.kernels.hadamard import LARGEST, Rotation, block_sizes
+from telegrad.kernels.gaussian import dead_zone, dead_zone_centroids, lloyd_max_omega
+from telegrad.kernels.hadamard import LARGEST, Rotation
 from telegrad.kernels.magnitudes import largest_in, plain, sums_of_squares_in
-from telegrad.kernels.rans import state_count
 from telegrad.kernels.selection import SMALL
 from telegrad.random import Key
 from telegrad.spec import check_that, register
 from telegrad.wire.code import Code, Term
 from telegrad.wire.positions import All, Positions, Subset
 from telegrad.wire.values import DeadZoneCells, LloydMaxCells, RotatedCells
-from telegrad.wire.values.base import scalar_nbytes
 from telegrad.wire.values.cells import Cells
 
-__all__ = ["Eden", "cells_rate", "entropy_coded_term"]
+__all__ = ["Eden", "entropy_coded_term"]
 
-_SPARSE = 1 / 16
-_LEAST = 2.0**-10
 _REACH = 8.0  # nearly all normal numbers lie within
 
 
@@ -43,11 +40,12 @@ class Eden(Compressor):
     times d/k. `coder=entropy`: a uniform quantiser with a dead zone, its symbols entropy coded so that the whole
     message has `bits` a coordinate (A21.5).
 
-    omega and `variance` are the prediction for large d, D / (1 − D) with D the quantiser's distortion of N(0, 1):
-    .571, .133, .0358 at 1, 2, 3 fixed bits (A21.4). Unbiased exactly under a uniform rotation, which the last d mod 64
-    entries have; under the rounds of Hadamard transforms of all others up to ‖bias‖² of about 1e-5 ‖x‖², and 2e-3 at
-    worst (two nearly equal entries among 64 that are zero otherwise). So `exact` is false, and methods treat it as
-    unbiased.
+    omega and `variance` are a prediction, D / (1 − D) with D the quantiser's distortion of N(0, 1): .571, .133, .0358
+    at 1, 2, 3 fixed bits (A21.4), and with `coder=entropy` at the rate that a message of so many entries has for
+    symbols. Unbiased exactly under a uniform rotation, which the last d mod 64 entries have; under the rounds of
+    Hadamard transforms of all others up to ‖bias‖² of about 1e-5 ‖x‖² for most x. One bit leaves up to 7e-5 where one
+    entry is far larger than all others, and 1e-3 where these are only 64; two nearly equal entries among 64 leave 2e-3.
+    So `exact` is false, and methods treat it as unbiased.
     """
 
     bits: float = 1.0
@@ -63,7 +61,7 @@ class Eden(Compressor):
 
     def omega(self, d: int) -> float:
         if self.coder == "entropy":
-            return float(entropy_coded_omega(cells_rate(self.bits * d, d)))
+            return float(rotated_omega(self.bits * d, d))
         return (
             lloyd_max_omega(self.bits)
             if self.bits >= 1
@@ -152,7 +150,7 @@ class _DeadZone:
                 break
             self.reach = reached
         matches, d = [match for match, _ in done], rotation.n
-        if d >= 512 and int(cells.symbol.count_nonzero()) >= _SPARSE * d:
+        if sent_densely(d, int(cells.symbol.count_nonzero())):
             return self.normalised.carried(All(d), cells, matches)
         which = cells.symbol.nonzero().squeeze(1)
         listed = DeadZoneCells(cells.symbol[which], cells.zero, cells.step)
@@ -193,20 +191,8 @@ def entropy_coded_term(x: Tensor, budget: float, dtype: torch.dtype, key: Key) -
         error = (Code((d,), dtype, (term,)).nbits - budget) / d
         if best is None or abs(error) < best[0]:
             best = abs(error), term
-        before, rate = rate, min(12.0, max(rate / 2, _LEAST, rate - error))
+        before, rate = rate, min(12.0, max(rate / 2, LEAST, rate - error))
         if abs(error) * d <= max(8.0, 0.002 * budget) or rate == before:
             break
     assert best is not None
     return best[1]
-
-
-def cells_rate(budget: float | np.ndarray, d: int, dtype: torch.dtype = torch.float32) -> np.ndarray:
-    """Bits an entry that a message of `budget` bits has for its symbols, by estimate; never less than a block's one
-    entry costs.
-    """
-    header = 8 * (12 + 10 + 9 + scalar_nbytes(dtype) * len(block_sizes(d)))
-    lanes = 32 * state_count(d)
-    rate = (np.asarray(budget) - header) / d
-    # Dense symbols carry the states of an entropy coder; the places of few are coded 2 % above their entropy.
-    rate = np.where((d >= 512) & (rate - lanes / d >= 0.3), rate - lanes / d, 0.98 * rate)
-    return np.clip(rate, _LEAST, 12.0)

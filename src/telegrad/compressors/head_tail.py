@@ -10,9 +10,8 @@ import torch
 from torch import Tensor
 
 from telegrad.compressors.base import Compressor, Encoded
-from telegrad.compressors.eden import Eden, cells_rate, entropy_coded_term
-from telegrad.kernels.gaussian import entropy_coded_omega
-from telegrad.kernels.hadamard import block_sizes
+from telegrad.compressors.eden import Eden, entropy_coded_term
+from telegrad.compressors.eden_rate import rotated_omega, shortest_rotated
 from telegrad.kernels.magnitude_sums import MagnitudeSums, entries_from, magnitude_sums, smallest_in
 from telegrad.kernels.scatter import taken
 from telegrad.random import Key
@@ -116,8 +115,9 @@ class Heads:
 
     def best(self, budget: float) -> Head:
         """The head with the least predicted error in a message of `budget` bits."""
-        best = Head(math.inf, 0, float(self.energy * _tail_omega(budget, self.d, self.dtype)))
+        best = Head(math.inf, 0, float(self.energy * rotated_omega(budget, self.d, self.dtype)))
         k, places = self.counts, _index_bits(self.d, self.counts)
+        most = min(0.9 * budget, budget - shortest_rotated(self.d, self.dtype))
         # The magnitudes beyond t about follow a power law, whose differential entropy tells where to look closer.
         falls = np.log(self.lower)
         excess = np.cumsum(np.diff(k, prepend=0.0) * falls) / np.maximum(k, 1.0) - falls
@@ -126,13 +126,13 @@ class Heads:
             rounding = k * (self.lower * self.largest / 2**halvings) ** 2 / 12
             left = np.maximum(self.energy - self.kept, 0.0) + rounding
             bits = places + (1 + np.maximum(halvings + differential, 0.2)) * k + 80
-            allowed = (bits <= 0.9 * budget) & (2.0**halvings <= _LARGEST_SYMBOL * self.lower)
+            allowed = (bits <= most) & (2.0**halvings <= _LARGEST_SYMBOL * self.lower)
             hopeful = np.flatnonzero(allowed)
-            error = left[hopeful] * _tail_omega(budget - bits[hopeful], self.d, self.dtype)
+            error = left[hopeful] * rotated_omega(budget - bits[hopeful], self.d, self.dtype)
             for at in hopeful[np.argsort(error)][:_CLOSER]:
                 dear = places[at] + k[at] + self._symbol_bits(int(at), halvings) + 80
-                if dear <= 0.9 * budget:
-                    exact = float(left[at] * _tail_omega(budget - dear, self.d, self.dtype))
+                if dear <= most:
+                    exact = float(left[at] * rotated_omega(budget - dear, self.d, self.dtype))
                     if exact < best.error:
                         best = Head(float(self.lower[at]), halvings, exact)
         return best
@@ -159,10 +159,6 @@ class Heads:
 def _merged(sums: np.ndarray) -> np.ndarray:
     """Sums over sixteenths of an octave from those over 64ths."""
     return np.add.reduceat(sums, np.arange(0, len(sums), _MERGED))
-
-
-def _tail_omega(budget: float | np.ndarray, d: int, dtype: torch.dtype) -> np.ndarray:
-    return np.minimum(entropy_coded_omega(cells_rate(budget, d, dtype)), max(block_sizes(d)) - 1.0)
 
 
 def _index_bits(d: int, k: np.ndarray) -> np.ndarray:
