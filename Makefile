@@ -39,8 +39,8 @@ test: lint  ## lint and all tests but the slow ones
 slow: setup  ## the slow tests
 	OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -m slow
 
-fuzz: setup  ## 200,000 damaged messages: nothing but WireError may come of them
-	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/fuzz.py
+fuzz: setup  ## a million nearly right messages: only WireError may come of them, and all forms of a loop must agree
+	NUMBA_BOUNDSCHECK=1 NUMBA_CACHE_DIR=.pytest_cache/bounds-checked OMP_NUM_THREADS=1 $(BIN)/python benchmarks/fuzz.py
 
 docs: setup  ## the documentation, in site/
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict

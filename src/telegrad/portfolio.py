@@ -19,6 +19,7 @@ from telegrad.compressors.head_tail import Heads, HeadTail, encode_with
 from telegrad.compressors.importance import Importance
 from telegrad.compressors.message_lengths import head_bits, places_bits, stream_bits
 from telegrad.compressors.qsgd import QSGD
+from telegrad.compressors.rotated_coder import RotatedCoder
 from telegrad.kernels.compiled import kept
 from telegrad.kernels.hadamard import block_sizes
 from telegrad.kernels.magnitude_sums import MagnitudeSums, magnitude_sums
@@ -244,7 +245,7 @@ class Portfolio:
         if d < _FIXED:
             fixed = _fixed_rotation(d, dtype, budget)
             found.append(replace(fixed, error=fixed.error * self.magnitudes.energy))
-        head, shortest = self.heads.best(rate * d), shortest_rotated(d, dtype)
+        head, shortest = self.heads.best(rate * d, RotatedCoder()), shortest_rotated(d, dtype)
         tailed = partial(encode_with, head, self.v, rate)
         found.append(Choice(HeadTail(rate), max(budget, shortest), head.error, tailed))
         within = [choice for choice in found if choice.bits <= budget * _ABOUT]

@@ -14,7 +14,7 @@ from telegrad.kernels.hadamard import LARGEST, block_sizes
 from telegrad.kernels.rans import state_count
 from telegrad.wire.values.base import scalar_nbytes
 
-__all__ = ["LEAST", "cells_rate", "rotated_omega", "sent_densely", "shortest_rotated"]
+__all__ = ["LEAST", "cells_rate", "fixed_part", "rotated_omega", "sent_densely", "shortest_rotated"]
 
 LEAST = 2.0**-10
 """The least rate that is tried."""
@@ -38,7 +38,7 @@ def cells_rate(budget: float | np.ndarray, d: int, dtype: torch.dtype = torch.fl
     if d < _SHORT:
         rates, lengths = _short(d, scalar_nbytes(dtype))
         return np.interp(np.asarray(budget, dtype=np.float64), lengths, rates)
-    header = _fixed_part(d, dtype)
+    header = fixed_part(d, dtype)
     lanes = 32 * state_count(d)
     rate = (np.asarray(budget) - header) / d
     # Dense symbols carry the states of an entropy coder; the places of few are coded 2 % above their entropy.
@@ -63,10 +63,11 @@ def shortest_rotated(d: int, dtype: torch.dtype = torch.float32) -> float:
     """The expected length of the shortest message."""
     if d < _SHORT:
         return float(_short(d, scalar_nbytes(dtype))[1][0])
-    return _fixed_part(d, dtype) + LEAST * d / 0.98
+    return fixed_part(d, dtype) + LEAST * d / 0.98
 
 
-def _fixed_part(d: int, dtype: torch.dtype) -> int:
+def fixed_part(d: int, dtype: torch.dtype) -> int:
+    """The bits of a message beside places and symbols, with what pads them."""
     return 8 * (12 + 10 + 9 + scalar_nbytes(dtype) * len(block_sizes(d)))
 
 

@@ -25,6 +25,9 @@ __all__ = [
 ]
 
 
+_FREE_ENTRIES = 1 << 28
+
+
 class Shared(bytes):
     """Bytes of a message that the other messages of a parcel mostly have too, so that a parcel sends them once."""
 
@@ -54,6 +57,11 @@ class Reader:
     def shared(self) -> Reader:
         """The reader of what is written as `Shared`: this one, but in a parcel."""
         return self._shared or self
+
+    @property
+    def size(self) -> int:
+        """The number of bytes, read or not."""
+        return self._end
 
     @property
     def left(self) -> int:
@@ -149,6 +157,8 @@ def pack_fixed(values: np.ndarray, width: int) -> bytes:
 
 def unpack_fixed(reader: Reader, n: int, width: int) -> np.ndarray:
     """Read n integers of `width` bits (the inverse of `pack_fixed`), as uint8 where they fit, else int64."""
+    if width == 0 and n > max(_FREE_ENTRIES, 8 * reader.size):
+        raise WireError(f"the message announces {n} equal entries; {_FREE_ENTRIES} or one a bit are allowed")
     return from_fixed_width(np.frombuffer(reader.take((n * width + 7) // 8), np.uint8), n, width)
 
 
@@ -177,5 +187,9 @@ def unpack_rice(reader: Reader, n: int, b: int) -> np.ndarray:
     nbits = get_rice(reader.peek(reader.left), b, values)
     if nbits < 0:
         raise WireError("truncated message: a run of coded integers has no end")
+    # A run is no longer than the message, so only in very long ones could an integer exceed 62 bits, or even 64.
+    bits = 8 * reader.left
+    if n and bits >> (62 - b) and (bits >> (64 - b) or int(values.min()) < 0 or int(values.max()) >> 62):
+        raise WireError("an integer in the message is longer than 62 bits")
     reader.take((nbits + 7) // 8)
     return values

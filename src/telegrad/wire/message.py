@@ -9,7 +9,10 @@ from __future__ import annotations
 import math
 import zlib
 
-from telegrad.errors import WireError
+import torch
+
+from telegrad.errors import InputError, WireError
+from telegrad.kernels.device import away_from_default_device
 from telegrad.wire.bits import Reader, Shared, pack_varint
 from telegrad.wire.code import CHECKSUM_NBYTES, Code, Term
 from telegrad.wire.positions import read_positions
@@ -21,10 +24,17 @@ __all__ = ["VERSION", "checked", "message_parts", "pack", "read_message", "share
 VERSION = 1
 _MAX_RANK = 64
 _MAX_NUMEL = 2**40
+_FREE = 256
+"""So many times the tensor's entries may a message's terms hold beyond one a bit: what no bits pay for still takes
+memory.
+"""
 
 
+@away_from_default_device
 def pack(code: Code) -> bytes:
     """The message of a code: `8 * len(pack(code)) == code.nbits`, always."""
+    if not isinstance(code, Code):
+        raise InputError(f"pack takes a code, not a {type(code).__name__}: write pack(compressor.encode(x, key))")
     return checked(message_parts(code))
 
 
@@ -68,19 +78,26 @@ def _kinds(term: Term) -> Shared:
     return Shared([term.positions.tag << 4 | term.values.tag])
 
 
-def unpack(data: bytes | bytearray | memoryview) -> Code:
+@away_from_default_device
+def unpack(data: bytes | bytearray | memoryview, numel: int | None = None) -> Code:
     """The code of a message that `pack` made; its tensors lie on the CPU.
 
-    Raises `WireError` on anything else: truncated, damaged, foreign or of another version.
+    `numel`: the number of entries of the tensor, where the receiver knows it: give it for messages of strangers. A
+    message for another number is refused before memory is reserved for it; without it a short message may stand for
+    any number of equal entries. Raises `WireError` on anything but such a message: truncated, damaged, foreign or of
+    another version.
     """
-    view = memoryview(data).cast("B")
+    try:
+        view = memoryview(data).cast("B")
+    except TypeError:
+        raise InputError(f"unpack takes bytes, not a {type(data).__name__}: write unpack(bytes(data))") from None
     if len(view) < CHECKSUM_NBYTES + 4:
         raise WireError(f"a message of {len(view)} bytes is shorter than any header")
     body = view[:-CHECKSUM_NBYTES]
     _check_version(body[0])
     if not sound(view):
         raise WireError("the message is damaged: its checksum does not fit")
-    return read_message(Reader(body))
+    return read_message(Reader(body), numel)
 
 
 def sound(view: memoryview) -> bool:
@@ -88,8 +105,8 @@ def sound(view: memoryview) -> bool:
     return zlib.crc32(view[:-CHECKSUM_NBYTES]) == int.from_bytes(view[-CHECKSUM_NBYTES:], "little")
 
 
-def read_message(reader: Reader) -> Code:
-    """The code of a message that the reader is over, but for its checksum. Raises `WireError`."""
+def read_message(reader: Reader, numel: int | None = None) -> Code:
+    """The code of a message that the reader is over, but for its checksum. `numel`: see `unpack`."""
     first, rank = reader.shared.byte(), reader.shared.varint()
     _check_version(first)
     dtype_code = first & 0xF
@@ -97,27 +114,34 @@ def read_message(reader: Reader) -> Code:
         raise WireError(f"unknown dtype {dtype_code} or rank {rank} in the message")
     shape = tuple(reader.varint() for _ in range(rank))
     reader.book("header")
-    numel, level = math.prod(shape), reader.varint()
+    announced, level = math.prod(shape), reader.varint()
     reader.book("level")
     n_terms = reader.shared.varint()
     reader.book("header")
-    if numel > _MAX_NUMEL:
-        raise WireError(f"the message announces {numel} entries; up to {_MAX_NUMEL} are allowed")
+    if math.prod(size or 1 for size in shape) > _MAX_NUMEL:
+        raise WireError(f"the message announces {announced} entries; up to {_MAX_NUMEL} are allowed")
+    if numel is not None and announced != numel:
+        raise WireError(f"the message is for {announced} entries, where {numel} are expected")
     try:
-        terms = tuple(
-            _read_term(reader, numel, dtype_code) for _ in range(min(n_terms, reader.left + reader.shared.left + 1))
-        )
+        terms = _read_terms(reader, n_terms, announced, DTYPES[dtype_code])
     except MemoryError:
-        raise WireError(f"the message announces {numel} entries, more than the memory holds") from None
+        raise WireError(f"the message announces {announced} entries, more than the memory holds") from None
     if reader.left or reader.shared.left:
         raise WireError(f"{reader.left + reader.shared.left} bytes follow the end of the message")
     reader.account["header"] += CHECKSUM_NBYTES
     return Code(shape, DTYPES[dtype_code], terms, level, received=reader.account)
 
 
-def _read_term(reader: Reader, numel: int, dtype_code: int) -> Term:
-    kinds = reader.shared.byte()
-    reader.book("header")
-    positions = read_positions(kinds >> 4, reader, numel)
-    reader.book("index")
-    return Term(positions, read_values(kinds & 0xF, reader, positions.n, DTYPES[dtype_code]))
+def _read_terms(reader: Reader, count: int, numel: int, dtype: torch.dtype) -> tuple[Term, ...]:
+    terms, free = [], _FREE * numel
+    for _ in range(count):
+        before = reader.left
+        kinds = reader.shared.byte()
+        reader.book("header")
+        positions = read_positions(kinds >> 4, reader, numel)
+        reader.book("index")
+        terms.append(Term(positions, read_values(kinds & 0xF, reader, positions.n, dtype)))
+        free -= max(0, positions.n - 8 * (before - reader.left))
+        if free < 0:
+            raise WireError(f"the message announces {count} terms with more entries than {numel} need")
+    return tuple(terms)

@@ -109,18 +109,21 @@ def pack_parcel(parcel: Parcel) -> bytes:
     return checked(out)
 
 
-def unpack_parcel(data: bytes | bytearray | memoryview) -> Parcel:
-    """The parcel of bytes that `pack_parcel` made. Raises `WireError` on any others."""
+def unpack_parcel(data: bytes | bytearray | memoryview, numels: Sequence[int] | None = None) -> Parcel:
+    """The parcel of bytes that `pack_parcel` made. Raises `WireError` on any others.
+
+    `numels`: the number of entries of each message that is expected; others are refused before memory is reserved.
+    """
     view = memoryview(data).cast("B")
     reader = Reader(view)
     kind = reader.byte()
     if kind == _FAILURE:
         return Parcel(failure=bytes(reader.take(reader.left)).decode(errors="replace") or "something was not finite")
     if kind == _SHARING:
-        return _unpack_sharing(view)
+        return _unpack_sharing(view, numels)
     if kind != _WHOLE:
         raise WireError(f"not a parcel: it starts with {kind}")
-    found = [unpack(reader.take(reader.varint())) for _ in range(_count(reader))]
+    found = [unpack(reader.take(reader.varint()), numel) for numel in _numels(reader, numels)]
     _at_end(reader)
     lengths = [code.nbits // 8 for code in found]
     if len(found) > 1:
@@ -129,11 +132,14 @@ def unpack_parcel(data: bytes | bytearray | memoryview) -> Parcel:
     return Parcel(tuple(found), received=tuple(lengths))
 
 
-def _count(reader: Reader) -> int:
+def _numels(reader: Reader, expected: Sequence[int] | None) -> Sequence[int | None]:
+    """The number of entries of each message, None where it is not known. Their count is read."""
     count = reader.varint()
+    if expected is not None and count != len(expected):
+        raise WireError(f"a parcel holds {count} messages where {len(expected)} are expected")
     if count > reader.left:
         raise WireError(f"a parcel announces {count} messages in {reader.left} bytes")
-    return count
+    return [None] * count if expected is None else expected
 
 
 def _at_end(reader: Reader) -> None:
@@ -141,20 +147,20 @@ def _at_end(reader: Reader) -> None:
         raise WireError(f"{reader.left} bytes follow a parcel's last message")
 
 
-def _unpack_sharing(view: memoryview) -> Parcel:
+def _unpack_sharing(view: memoryview, numels: Sequence[int] | None) -> Parcel:
     if len(view) <= CHECKSUM_NBYTES or not sound(view):
         raise WireError("the parcel is damaged: its checksum does not fit")
     reader = Reader(view[1:-CHECKSUM_NBYTES])
-    count, left = _count(reader), []
+    wanted, left = _numels(reader, numels), []
     known: list[memoryview] = []
     found: list[Code] = []
-    for _ in range(count):
+    for numel in wanted:
         number = reader.varint()
         if number > len(known):
             raise WireError(f"a message shares number {number} of {len(known)} in the parcel")
         if number == len(known):
             known.append(reader.take(reader.varint()))
-        found.append(read_message(Reader(reader.take(reader.varint()), known[number])))
+        found.append(read_message(Reader(reader.take(reader.varint()), known[number]), numel))
         left.append(reader.left)
     _at_end(reader)
     return Parcel(tuple(found), received=tuple(a - b for a, b in pairwise([len(view), *left])))

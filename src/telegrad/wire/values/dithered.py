@@ -24,7 +24,7 @@ from telegrad.kernels.dithering import (
 from telegrad.kernels.rans import Decoder, Encoder
 from telegrad.random import Key
 from telegrad.wire.bits import Reader, pack_bits, read_seed, seed_parts
-from telegrad.wire.integers import Integers, pack_pieces, unpack_pieces
+from telegrad.wire.integers import Integers, check_pieces, pack_pieces, unpack_pieces
 from telegrad.wire.values.base import (
     Buffer,
     Sizes,
@@ -116,9 +116,7 @@ class Dithered(Values):
             or max(buckets) > _LARGEST_BUCKET
         ):
             raise WireError(f"{size} shares of entries up to {ratio} steps are no law of ours")
-        # A symbol takes a word from the stream only now and then, but without end only if it is certain: none is.
-        if n > 1 << 20 and n > (1 << 15) * 16 * (reader.left // 2 + 64):
-            raise WireError(f"{n} symbols are announced, and {reader.left} bytes are not enough for them")
+        check_pieces(reader, n)
         bits = shortest_bits(n)
         frequency = frequencies(ratio, counts, bits)
         decoder, kinds = Decoder(frequency, bits), frequency.shape[1]
