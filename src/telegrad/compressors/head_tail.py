@@ -53,17 +53,18 @@ class HeadTail(Compressor):
     exact = False
 
     def __post_init__(self) -> None:
-        most = self._tail.most
+        most = self.tail.most
         check_that(0 < self.bits <= most, self, "bits", f"bits a coordinate above 0 and up to {most:g} are allowed")
         if self.coder != "trellis":
             check_that(self.states == 8, self, "states", "with coder=trellis another number is allowed")
 
     @property
-    def _tail(self) -> RotatedCoder:
+    def tail(self) -> RotatedCoder:
+        """The coder of what the head leaves."""
         return RotatedCoder(self.coder, self.states)
 
     def omega(self, d: int) -> float:
-        return float(self._tail.omega(self.bits * d, d))
+        return float(self.tail.omega(self.bits * d, d))
 
     def alpha(self, d: int) -> float:
         return max(0.0, 1 - self.omega(d))
@@ -75,7 +76,7 @@ class HeadTail(Compressor):
         return self._best(v).error
 
     def _best(self, v: Tensor) -> Head:
-        return Heads(magnitude_sums(v), v.dtype).best(self.bits * len(v), self._tail)
+        return Heads(magnitude_sums(v), v.dtype).best(self.bits * len(v), self.tail)
 
 
 @dataclass(frozen=True)
