@@ -26,7 +26,9 @@ class Ledger:
     The network's: `sent[i]` and `received[i]` are the bits that worker i hands to others and takes from them, copies,
     frames and lengths included; `inside[i]` those it sends within its node, where a topology has nodes.
     `levels` counts the levels that MLMC messages carried; `skipped_steps` counts steps dropped on all workers for a
-    non-finite gradient. On torch.distributed each rank fills its own rows; `merged` adds them up.
+    non-finite gradient; of the others, `dense_steps` counts those in which a method's plan sends uncompressed vectors,
+    and `silent_steps` those in which nothing is sent. `gradients[i]` counts what worker i computed, in gradients of one
+    batch. On torch.distributed each rank fills its own rows; `merged` adds them up.
     """
 
     workers: int
@@ -41,11 +43,14 @@ class Ledger:
     messages_up: int = 0
     steps: int = 0
     skipped_steps: int = 0
+    dense_steps: int = 0
+    silent_steps: int = 0
+    gradients: list[float] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         for name in ("up", "down"):
             setattr(self, name, getattr(self, name) or [Counter() for _ in range(self.workers)])
-        for name in ("paper_up", "sent", "received", "inside"):
+        for name in ("paper_up", "sent", "received", "inside", "gradients"):
             setattr(self, name, getattr(self, name) or [0] * self.workers)
 
     def book(
@@ -55,8 +60,12 @@ class Ledger:
         incoming: Mapping[int, Parcel],
         account: Literal["up", "down", "both", "inside"],
         pieces: Sequence[str],
+        lengths: bool = True,
     ) -> None:
-        """Book one phase as worker `rank` sees it: what it sends by receiver, and what it receives by sender."""
+        """Book one phase as worker `rank` sees it: what it sends by receiver, and what it receives by sender.
+
+        `lengths`: whether ranks tell each other the parcels' lengths first, as in an all-to-all.
+        """
         if account in ("up", "both"):
             for parcel in dict.fromkeys(outgoing.values()):
                 for code, fields, piece in zip(parcel.codes, parcel.fields, pieces, strict=False):
@@ -65,14 +74,14 @@ class Ledger:
             for parcel in incoming.values():
                 for fields in parcel.fields:
                     self.down[rank].update(fields)
-        lengths = 8 * LENGTH_NBYTES * (self.workers - 1)
+        told = 8 * LENGTH_NBYTES * (self.workers - 1) if lengths else 0
         away = 8 * sum(parcel.nbytes for receiver, parcel in outgoing.items() if receiver != rank)
         if account == "inside":
             self.inside[rank] += away
             away = 0
-        self.sent[rank] += lengths + away
+        self.sent[rank] += told + away
         home = 0 if account == "inside" else sum(p.nbytes for sender, p in incoming.items() if sender != rank)
-        self.received[rank] += lengths + 8 * home
+        self.received[rank] += told + 8 * home
 
     def _uplink(self, worker: int, code: Code, fields: Mapping[str, int], piece: str) -> None:
         self.up[worker].update(fields)
@@ -85,12 +94,14 @@ class Ledger:
     @staticmethod
     def merged(ledgers: Sequence[Ledger]) -> Ledger:
         """One account of the ranks' own ones."""
-        whole = Ledger(ledgers[0].workers, steps=ledgers[0].steps, skipped_steps=ledgers[0].skipped_steps)
+        first = ledgers[0]
+        whole = Ledger(first.workers, steps=first.steps, skipped_steps=first.skipped_steps)
+        whole.dense_steps, whole.silent_steps = first.dense_steps, first.silent_steps
         for one in ledgers:
             for name in ("up", "down"):
                 for mine, theirs in zip(getattr(whole, name), getattr(one, name), strict=True):
                     mine.update(theirs)
-            for name in ("paper_up", "sent", "received", "inside"):
+            for name in ("paper_up", "sent", "received", "inside", "gradients"):
                 added = [a + b for a, b in zip(getattr(whole, name), getattr(one, name), strict=True)]
                 setattr(whole, name, added)
             for piece, fields in one.by_piece.items():
@@ -120,6 +131,9 @@ class Ledger:
             "workers": self.workers,
             "steps": self.steps,
             "skipped_steps": self.skipped_steps,
+            "dense_steps": self.dense_steps,
+            "silent_steps": self.silent_steps,
+            "gradients": list(self.gradients),
             "messages_up": self.messages_up,
             "bits_up_per_worker": self.bits_up_per_worker,
             "bits_down_per_worker": self.bits_down_per_worker,
