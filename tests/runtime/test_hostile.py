@@ -21,7 +21,7 @@ TOO_LONG["-5 bytes"] = "-5 bytes announced"
 
 def endings(topology, *lies):
     """How each rank ended, by lie."""
-    ended = launch("hostile.py", 3, topology, *lies, timeout=280)
+    ended = launch("hostile.py", 3, topology, *lies)
     found = [dict(re.findall("ENDED (.*?): (.*)", one.output)) for one in ended]
     assert all(list(one) == list(lies) for one in found), outputs(ended)
     return {how: [one[how] for one in found] for how in lies}
