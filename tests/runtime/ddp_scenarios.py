@@ -128,18 +128,12 @@ def every_granularity_and_topology_equals_the_exchange_without_a_wire():
                 train(model)
                 net, exchange = by_hand(spec, granularity, topology=topology)
                 assert torch.equal(values(model), values(net)), (granularity, topology, spec)
-                assert_same_bits(handle.gathered_ledger().up, exchange.ledger.up)
+                account = handle.gathered_ledger()
+                assert account.paper_up == exchange.ledger.paper_up
+                assert account.messages_up == exchange.ledger.messages_up
+                if granularity == "model":  # pieces that leave together share their heads, and here they leave apart
+                    assert account.up == exchange.ledger.up
                 assert len(handle.pieces) == {"model": 1, "bucket": 3, "tensor": 6}[granularity]
-
-
-def assert_same_bits(ours, theirs):
-    """The same messages. DDP's buckets travel one after the other, so that theirs share fewer heads: of at most six
-    messages in four steps, 32 bytes each.
-    """
-    for mine, other in zip(ours, theirs, strict=True):
-        for field in ("level", "value", "sign", "scale"):
-            assert mine[field] == other[field]
-        assert abs(mine.total() - other.total()) <= 8 * 32 * 6 * 4
 
 
 @scenario
