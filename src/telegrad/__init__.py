@@ -19,7 +19,7 @@ from telegrad.errors import (
     WireError,
 )
 from telegrad.random import Key
-from telegrad.runtime import ddp
+from telegrad.runtime import ddp, outer
 from telegrad.runtime.simulate import simulate
 from telegrad.runtime.training import Result
 from telegrad.theory.diagnosis import diagnose
@@ -58,6 +58,7 @@ __all__ = [
     "method",
     "methods",
     "mlmc",
+    "outer",
     "pack",
     "portfolio",
     "save",

@@ -6,12 +6,16 @@ from telegrad.methods.asynchronous_method import AsynchronousMethod
 from telegrad.methods.base import Method
 from telegrad.methods.clock import Clock
 from telegrad.methods.diana import DIANA
+from telegrad.methods.diloco import DiLoCo
 from telegrad.methods.ef14 import EF14
 from telegrad.methods.ef21 import EF21
 from telegrad.methods.ef21_sgdm import EF21SGDM
 from telegrad.methods.gradient_method import GradientMethod
 from telegrad.methods.marina import MARINA
+from telegrad.methods.muloco import MuLoCo
 from telegrad.methods.oracle_method import OracleMethod
+from telegrad.methods.outer import Outer
+from telegrad.methods.outer_method import OuterMethod
 from telegrad.methods.scaffnew import Scaffnew
 from telegrad.methods.sgd import SGD
 from telegrad.methods.shadowheart import Shadowheart
@@ -27,9 +31,13 @@ __all__ = [
     "AsyncSGD",
     "AsynchronousMethod",
     "Clock",
+    "DiLoCo",
     "GradientMethod",
     "Method",
+    "MuLoCo",
     "OracleMethod",
+    "Outer",
+    "OuterMethod",
     "Scaffnew",
     "Shadowheart",
 ]
