@@ -11,12 +11,13 @@ from torch import Tensor
 from telegrad.compressors.base import Compressor
 from telegrad.methods.base import State, Step, mean_of
 from telegrad.methods.gradient_method import GradientMethod
-from telegrad.spec import register
+from telegrad.spec import implied, register
 from telegrad.wire.code import Code
 
 __all__ = ["SGD"]
 
 
+@implied("method", "compressor")
 @register(
     "sgd",
     example="sgd(mlmc(stopk(s=0.01)))",

@@ -19,7 +19,7 @@ from telegrad.random import Key
 from telegrad.runtime.agreement import check_alike, check_no_drift, own_group
 from telegrad.runtime.bad_steps import BadSteps
 from telegrad.runtime.conveyor import Conveyor, Load
-from telegrad.runtime.exchange import Exchange, exchange_of, method_of
+from telegrad.runtime.exchange import Exchange, exchange_of
 from telegrad.runtime.ledger import Ledger
 from telegrad.runtime.pieces import Granularity, Part, Piece, pieces_of
 from telegrad.runtime.topologies import Topology
@@ -63,7 +63,7 @@ def register(
             "telegrad.ddp.register(DistributedDataParallel(model), …); for fully_shard see telegrad.fsdp.register"
         )
     transport = GroupTransport(own_group(process_group or model.process_group))
-    exchange = exchange_of(method_of(spec), topology, downlink, transport, Key(seed))
+    exchange = exchange_of(spec, topology, downlink, transport, Key(seed))
     handle = Handle(model, exchange, granularity, optimizer, grad_scaler, check_every)
     check_alike(transport, {**handle.configuration(), "seed": seed, "check_every": check_every})
     model.register_comm_hook(handle, _hook)
