@@ -42,7 +42,7 @@ class Exchange:
         self.members = [
             Member(rank, transport.workers, method, downlink, key, self._shared) for rank in transport.ranks
         ]
-        self.ledger = Ledger(transport.workers)
+        self.ledger = Ledger(transport.workers, ranks=list(transport.ranks))
 
     def begin(self, index: int, lr: float) -> None:
         """Enter step `index`, in which the optimizer's learning rate is `lr`."""

@@ -13,6 +13,8 @@ from telegrad.wire.parcel import Parcel
 
 __all__ = ["Ledger"]
 
+_ROWS = ("paper_up", "sent", "received", "inside", "parameters")
+
 
 @dataclass
 class Ledger:
@@ -25,7 +27,9 @@ class Ledger:
     The network's: `sent[i]` and `received[i]` are the bits that worker i hands to others and takes from them, copies,
     frames and lengths included; `inside[i]` those it sends within its node, where a topology has nodes.
     `levels` counts the levels that MLMC messages carried; `skipped_steps` counts steps dropped on all workers for a
-    non-finite gradient. On torch.distributed each rank fills its own rows; `merged` adds them up.
+    non-finite gradient. On torch.distributed each rank fills its own row, `ranks` says which rows are filled, and means
+    over workers are means over these; `merged` adds the rows of several ranks up. `parameters[i]`: the bits of
+    uncompressed parameters that worker i hands to others where they are sharded (FSDP2's all-gathers); part of `sent`.
     """
 
     workers: int
@@ -35,17 +39,20 @@ class Ledger:
     sent: list[int] = field(default_factory=list)
     received: list[int] = field(default_factory=list)
     inside: list[int] = field(default_factory=list)
+    parameters: list[int] = field(default_factory=list)
     by_piece: dict[str, Counter[str]] = field(default_factory=dict)
     levels: Counter[int] = field(default_factory=Counter)
     messages_up: int = 0
     steps: int = 0
     skipped_steps: int = 0
+    ranks: list[int] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         for name in ("up", "down"):
             setattr(self, name, getattr(self, name) or [Counter() for _ in range(self.workers)])
-        for name in ("paper_up", "sent", "received", "inside"):
+        for name in _ROWS:
             setattr(self, name, getattr(self, name) or [0] * self.workers)
+        self.ranks = self.ranks or list(range(self.workers))
 
     def book(
         self,
@@ -84,34 +91,39 @@ class Ledger:
     @staticmethod
     def merged(ledgers: Sequence[Ledger]) -> Ledger:
         """One account of the ranks' own ones."""
-        whole = Ledger(ledgers[0].workers, steps=ledgers[0].steps, skipped_steps=ledgers[0].skipped_steps)
+        ranks = sorted({rank for one in ledgers for rank in one.ranks})
+        first = ledgers[0]
+        whole = Ledger(first.workers, steps=first.steps, skipped_steps=first.skipped_steps, ranks=ranks)
         for one in ledgers:
-            for name in ("up", "down"):
-                for mine, theirs in zip(getattr(whole, name), getattr(one, name), strict=True):
-                    mine.update(theirs)
-            for name in ("paper_up", "sent", "received", "inside"):
-                added = [a + b for a, b in zip(getattr(whole, name), getattr(one, name), strict=True)]
-                setattr(whole, name, added)
-            for piece, fields in one.by_piece.items():
-                whole.by_piece.setdefault(piece, Counter()).update(fields)
-            whole.levels.update(one.levels)
-            whole.messages_up += one.messages_up
+            whole.add(one, {rank: rank for rank in range(one.workers)})
         return whole
+
+    def add(self, other: Ledger, places: Mapping[int, int]) -> None:
+        """Book what another account holds; its row i, if `places` has it, goes to this one's row places[i]."""
+        for row, place in places.items():
+            self.up[place].update(other.up[row])
+            self.down[place].update(other.down[row])
+            for name in _ROWS:
+                getattr(self, name)[place] += getattr(other, name)[row]
+        for piece, fields in other.by_piece.items():
+            self.by_piece.setdefault(piece, Counter()).update(fields)
+        self.levels.update(other.levels)
+        self.messages_up += other.messages_up
 
     @property
     def bits_up_per_worker(self) -> float:
         """Bits sent by a worker so far, mean over workers."""
-        return sum(account.total() for account in self.up) / self.workers
+        return sum(account.total() for account in self.up) / len(self.ranks)
 
     @property
     def bits_down_per_worker(self) -> float:
         """Bits received by a worker so far, mean over workers."""
-        return sum(account.total() for account in self.down) / self.workers
+        return sum(account.total() for account in self.down) / len(self.ranks)
 
     @property
     def paper_bits_up_per_worker(self) -> float:
         """Bits sent by a worker in the MLMC paper's accounting (64 bits a number, indices free), mean over workers."""
-        return sum(self.paper_up) / self.workers
+        return sum(self.paper_up) / len(self.ranks)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain numbers and lists, ready for JSON."""
@@ -128,6 +140,8 @@ class Ledger:
             "sent": list(self.sent),
             "received": list(self.received),
             "inside": list(self.inside),
+            "parameters": list(self.parameters),
+            "ranks": list(self.ranks),
             "by_piece": {piece: dict(fields) for piece, fields in self.by_piece.items()},
             "levels": {str(level): count for level, count in sorted(self.levels.items())},
         }
