@@ -22,9 +22,11 @@ from telegrad.random import Key
 from telegrad.runtime import ddp
 from telegrad.runtime.simulate import simulate
 from telegrad.runtime.training import Result
+from telegrad.theory.diagnosis import diagnose
 from telegrad.wire.code import Code
 from telegrad.wire.file import load, save
 from telegrad.wire.message import pack, unpack
+from telegrad.workloads import task
 
 if TYPE_CHECKING:
     from telegrad.runtime import fsdp
@@ -50,6 +52,7 @@ __all__ = [
     "compressor",
     "compressors",
     "ddp",
+    "diagnose",
     "fsdp",
     "load",
     "method",
@@ -59,13 +62,24 @@ __all__ = [
     "portfolio",
     "save",
     "simulate",
+    "task",
     "unpack",
     "workloads",
 ]
 
 
+# Loaded when asked for: torch's half of a sharded model takes as long as all of telegrad, and an adapter needs its
+# framework.
+_LATE = {
+    "fsdp": "telegrad.runtime.fsdp",
+    "accelerate": "telegrad.adapters.accelerate",
+    "flower": "telegrad.adapters.flower",
+    "lightning": "telegrad.adapters.lightning",
+    "transformers": "telegrad.adapters.transformers",
+}
+
+
 def __getattr__(name: str) -> Any:
-    # torch's half of a sharded model takes as long to load as all of telegrad.
-    if name == "fsdp":
-        return importlib.import_module("telegrad.runtime.fsdp")
+    if name in _LATE:
+        return importlib.import_module(_LATE[name])
     raise AttributeError(f"module 'telegrad' has no attribute {name!r}")

@@ -1,10 +1,13 @@
-"""The command line: `telegrad compare`, `run`, `report`, `variance`, `bench` and `list`.
+"""The command line: `telegrad compare`, `run`, `report`, `variance`, `bench` and `list`; what predicts is in
+`telegrad.cli_theory`.
 
 What a command needs is imported inside it, so that `telegrad --help` waits for nothing but torch.
 """
 
 from __future__ import annotations
 
+import contextlib
+import re
 import sys
 import warnings
 from collections.abc import Callable
@@ -14,7 +17,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+from telegrad import cli_theory
 from telegrad.errors import TelegradError, TelegradWarning
+from telegrad.lab.spelling import spell_out
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -33,6 +38,11 @@ class _Commands(TyperGroup):
         except TelegradError as error:
             typer.echo(f"error: {error}", err=True)
             raise typer.Exit(2) from None
+        except ModuleNotFoundError as error:
+            if (error.name or "telegrad").partition(".")[0] == "telegrad":
+                raise
+            typer.echo(f"error: this needs {error.name}: pip install 'telegrad[lab]'", err=True)
+            raise typer.Exit(2) from None
 
 
 app = typer.Typer(
@@ -47,6 +57,7 @@ app = typer.Typer(
 
 def main() -> None:
     """The entry point `telegrad`."""
+    spell_out()
     warnings.showwarning = _show_warning
     app(prog_name="telegrad")
 
@@ -160,27 +171,91 @@ def compare(
 
 @app.command()
 def run(
-    configuration: Annotated[Path, typer.Argument(metavar="CONFIG.yaml", help="An experiment, as a run directory's")],
+    configuration: Annotated[
+        Path, typer.Argument(metavar="CONFIG.yaml|FOLDER", help="An experiment, or a folder of experiments")
+    ],
     data: Data = None,
-    out: Out = None,
+    out: Annotated[
+        Path | None, _option("The run directory [default: runs/<workload>-<hash>; of a folder runs/<folder>/<file>]")
+    ] = None,
+    budget: Annotated[
+        str | None, _option("Of a folder: no run begins that would end later than this, as 60m or 2h [default: all]")
+    ] = None,
     distributed: Distributed = False,
     threads: Threads = None,
 ) -> None:
-    """Run a whole experiment: a grid of methods, learning rates and seeds. The same command resumes it."""
+    """Run a whole experiment, or a folder of them: methods, learning rates and seeds. The same command resumes it.
+
+    Of a folder, the most informative runs that are missing go first: the search for learning rates, then a second seed
+    of every method, then a third; lower `priority` first, where a seed waits as long as a priority higher by one.
+    """
+    from telegrad.errors import ConfigError
     from telegrad.lab import config
 
+    if configuration.is_dir():
+        if distributed:
+            raise ConfigError(f"--distributed runs one experiment; name a file in {configuration}")
+        _run_folder(configuration, data, out, budget, threads)
+        return
+    if budget is not None:
+        raise ConfigError(f"--budget goes with a folder of experiments, and {configuration} is not a folder")
     experiment = config.load(configuration)
     _perform(experiment if data is None else experiment.model_copy(update={"data": data}), out, threads, distributed)
 
 
 @app.command()
-def report(directory: Annotated[Path, typer.Argument(metavar="DIR", help="A run directory")]) -> None:
-    """Rebuild the records, the report and the plots of a run directory from its finished runs."""
+def merge(
+    source: Annotated[list[Path], typer.Argument(metavar="DIR...", help="Run directories, or folders of them")],
+    out: Annotated[Path, typer.Option(help="Where the joined records go; what is there already is kept")],
+) -> None:
+    """Join the records of several machines: each experiment becomes its configuration and one compressed file."""
+    from telegrad.lab.merge import merge as join
+
+    for name, count in join(source, out).items():
+        typer.echo(f"{out / name}: {count} runs")
+
+
+@app.command()
+def report(
+    directory: Annotated[Path, typer.Argument(metavar="DIR", help="A run directory, or a folder of them")],
+    pages: Annotated[
+        Path | None, _option("Rebuild the marked tables, and the plots, of the Markdown pages in this folder instead")
+    ] = None,
+) -> None:
+    """Rebuild the records, the report and the plots of a run directory, or pages of results, from the finished runs.
+
+    Nothing is trained. A page marks with <!-- results: NAME --> and <!-- end --> where the results of NAME go.
+    """
+    from telegrad.lab.merge import run_directories
     from telegrad.lab.records import RunDirectory
     from telegrad.lab.report import write_report
+    from telegrad.lab.results import write_pages
 
-    run_directory = RunDirectory.load(directory)
-    _show(write_report(run_directory), directory)
+    if pages is not None:
+        for file in write_pages(directory, pages):
+            typer.echo(str(file))
+        return
+    is_folder = not (directory / "config.yaml").exists() and any(directory.glob("*/config.yaml"))
+    for path in run_directories(directory).values() if is_folder else [directory]:
+        run_directory = RunDirectory.load(path)
+        _show(write_report(run_directory), path)
+
+
+@app.command()
+def watch(
+    directory: Annotated[Path, typer.Argument(metavar="DIR", help="The run directory of an experiment that runs")],
+    host: Annotated[str, typer.Option(help="The address to listen on; the default is reachable from here only")] = (
+        "127.0.0.1"
+    ),
+    port: Annotated[int, typer.Option(help="The port to listen on", min=0, max=65535)] = 8050,
+) -> None:
+    """Follow a running experiment on a local page: its report, renewed as runs finish, and the run under way."""
+    from telegrad.lab.watching import server
+
+    with server(directory, host, port) as running:
+        typer.echo(f"http://{host}:{running.server_address[1]}/ follows {directory}; stop with Ctrl-C")
+        with contextlib.suppress(KeyboardInterrupt):
+            running.serve_forever()
 
 
 @app.command()
@@ -316,14 +391,14 @@ def _keep(experiment: Experiment, out: Path | None, train: Callable[..., Any] | 
     from telegrad.lab.records import RunDirectory
     from telegrad.lab.report import write_report
     from telegrad.lab.runner import run_experiment
-    from telegrad.spec import build
+    from telegrad.lab.watching import Following
 
-    name = build(experiment.workload, "workload").spec_name
+    name = re.sub(r"\W+", "-", experiment.workload.partition("(")[0])
     path = out or Path("runs") / f"{name}-{digest(experiment)}"
     directory = RunDirectory.open(path, experiment)
     try:
-        with watch_on(Console(stderr=True)) as watch:
-            run_experiment(experiment, directory, watch, train)
+        with watch_on(Console(stderr=True)) as watch, Following(watch, directory.path) as following:
+            run_experiment(experiment, directory, following, train)
         summary = write_report(directory)
     except KeyboardInterrupt:
         typer.echo(f"interrupted; finished runs are kept in {path}; the same command resumes", err=True)
@@ -332,6 +407,31 @@ def _keep(experiment: Experiment, out: Path | None, train: Callable[..., Any] | 
     if all(row["diverged"] for row in summary["results"]):
         typer.echo("error: every method diverged at every learning rate; try smaller ones (--lr, or `lrs:`)", err=True)
         raise typer.Exit(1)
+
+
+def _run_folder(folder: Path, data: str | None, out: Path | None, budget: str | None, threads: int | None) -> None:
+    """Do what is missing of the experiments in a folder, within the budget."""
+    import torch
+    from rich.console import Console
+
+    from telegrad.lab.plan import left
+    from telegrad.lab.progress import watch_on
+    from telegrad.lab.runner import jobs_below, run_queue, seconds_of
+
+    if threads is not None:
+        torch.set_num_threads(threads)
+    allowed = None if budget is None else seconds_of(budget)
+    path = out or Path("runs") / folder.resolve().name
+    jobs = jobs_below(folder, data, path)
+    try:
+        with watch_on(Console(stderr=True)) as watch:
+            run_queue(jobs, watch, budget=allowed)
+    except KeyboardInterrupt:
+        typer.echo(f"interrupted; finished runs are kept in {path}; the same command resumes", err=True)
+        raise typer.Exit(130) from None
+    for job in jobs:
+        missing = left(job.experiment, job.directory.runs).runs
+        typer.echo(f"{job.directory.path}: {len(job.directory.runs)} runs finished, {missing} to do")
 
 
 def _console() -> Console:
@@ -354,6 +454,9 @@ def _show(summary: dict[str, Any], path: Path) -> None:
     ]
     for line in lines:
         console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+cli_theory.add_to(app, lambda: _console())
 
 
 if __name__ == "__main__":

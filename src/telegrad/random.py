@@ -10,6 +10,7 @@ PermK finds its rank so, and the permutation that all ranks share.
 from __future__ import annotations
 
 import hashlib
+import operator
 import struct
 from dataclasses import dataclass
 from functools import cached_property
@@ -18,6 +19,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from telegrad.errors import InputError
+
 __all__ = ["Key"]
 
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
@@ -25,7 +28,22 @@ _MIX_1 = np.uint64(0xBF58476D1CE4E5B9)
 _MIX_2 = np.uint64(0x94D049BB133111EB)
 _WORD = (1 << 64) - 1
 _TWO_WORDS = struct.Struct("<QQ")
-_NAMES = (int, str)
+
+
+def _integer(value: object) -> int | None:
+    """An integer of any kind (numpy's, an element of an integer tensor) as Python's own; None for anything else."""
+    try:
+        return None if isinstance(value, bool) else int(operator.index(value))  # type: ignore[arg-type]
+    except TypeError:
+        return None
+
+
+def _exact(name: str, value: object) -> int | str:
+    """What is folded, as Python's own int or str: equal values name equal streams, whatever type they come in."""
+    exact = str.__str__(value) if isinstance(value, str) else _integer(value)
+    if exact is None:
+        raise InputError(f"Key.fold({name}={value!r}): only integers and strings name a stream; write fold({name}=0)")
+    return exact
 
 
 @dataclass(frozen=True)
@@ -44,14 +62,22 @@ class Key:
     path: tuple[tuple[str, int | str], ...] = ()
 
     def __post_init__(self) -> None:
-        if isinstance(self.seed, bool) or not isinstance(self.seed, int):
-            raise TypeError(f"Key(seed={self.seed!r}): a seed is an integer, for example Key(seed=0)")
+        seed = _integer(self.seed)
+        if seed is None:
+            raise InputError(f"Key(seed={self.seed!r}): a seed is an integer, for example Key(seed=0)")
+        object.__setattr__(self, "seed", seed)
+        if self.path:
+            object.__setattr__(self, "path", tuple((name, _exact(name, value)) for name, value in self.path))
 
     def fold(self, **what: int | str) -> Key:
-        """The key of the stream named by `what` below this one, e.g. `key.fold(step=3, rank=1)`."""
+        """The key of the stream named by `what` below this one, e.g. `key.fold(step=3, rank=1)`.
+
+        Raises:
+            InputError: a value is neither an integer nor a string.
+        """
         for name, value in what.items():
-            if isinstance(value, bool) or not isinstance(value, _NAMES):
-                raise TypeError(f"Key.fold({name}={value!r}): only integers and strings name a stream")
+            if type(value) is not int and type(value) is not str:
+                what[name] = _exact(name, value)
         return self._at((*self.path, *(sorted(what.items()) if len(what) > 1 else what.items())))
 
     def _at(self, path: tuple[tuple[str, int | str], ...]) -> Key:
@@ -78,8 +104,13 @@ class Key:
         return offset, inner
 
     def to_int(self) -> int:
-        """A 64-bit integer that stands for this key: `Key(seed=key.to_int())` can be rebuilt by whoever receives it."""
-        return self.words[0]
+        """A 64-bit integer that stands for this key: `Key(seed=key.to_int())` can be rebuilt by whoever receives it.
+
+        Below a fold of "piece", the pieces of a step share the upper 48 bits, so that a parcel sends these once.
+        """
+        if self.find("piece") is None:
+            return self.words[0]
+        return self.without("piece").words[0] & ~0xFFFF | self.words[0] & 0xFFFF
 
     def number(self, i: int = 0) -> float:
         """Element i of `uniform`, in plain arithmetic: for a single one arrays cost more."""
@@ -112,7 +143,7 @@ class Key:
     def uniform(self, n: int, *, start: int = 0, device: torch.device | str | None = None) -> Tensor:
         """Elements start … start+n−1 of the stream as float64 in [0, 1), multiples of 2^−53."""
         if n == 1:
-            return torch.tensor([self.number(start)], dtype=torch.float64, device=device)
+            return torch.tensor([self.number(start)], dtype=torch.float64, device=device or "cpu")
         drawn = torch.from_numpy((self._raw(n, start) >> np.uint64(11)) * 2.0**-53)
         return drawn if device is None else drawn.to(device)
 
@@ -139,11 +170,11 @@ class Key:
         """
         check_subset(n, k)
         if 2 * k > n:
-            kept = torch.ones(n, dtype=torch.bool)
-            kept[self.subset(n, n - k)] = False
-            return kept.nonzero().squeeze(1)
+            kept = np.ones(n, dtype=bool)
+            kept[self.subset(n, n - k).numpy()] = False
+            return torch.from_numpy(np.flatnonzero(kept))
         if k == 0:
-            return torch.zeros(0, dtype=torch.int64)
+            return torch.zeros(0, dtype=torch.int64, device="cpu")
         drawn, want = np.zeros(0, dtype=np.int64), k + k // 2 + 16
         while True:
             drawn = np.concatenate([drawn, self.integers(want, n, start=len(drawn)).numpy()])

@@ -113,7 +113,7 @@ def test_non_finite_input_is_refused_by_encode_and_variance(compressor, bad):
 @pytest.mark.parametrize("x", [torch.arange(3), torch.zeros(2, dtype=torch.complex64), [1.0, 2.0]], ids=str)
 @pytest.mark.parametrize("cls", ours("compressor"), ids=lambda cls: cls.spec_name)
 def test_what_is_no_float_tensor_is_refused(cls, x):
-    with pytest.raises(tg.InputError, match=r"allowed are torch\.float32"):
+    with pytest.raises(tg.InputError, match="allowed are dense tensors of float32"):
         tg.compressor(cls.example).encode(x, KEY)
 
 
@@ -164,5 +164,5 @@ def test_a_batch_of_workers_gradients_is_encoded_as_one_after_the_other(compress
     assert [tg.pack(code) for code in together] == [
         tg.pack(compressor.encode(row, key)) for row, key in zip(batch, keys, strict=True)
     ]
-    with pytest.raises(ValueError, match="shorter"):
+    with pytest.raises(tg.InputError, match="3 tensors and 2 keys"):
         compressor.encode_each(batch, keys[:2])

@@ -5,10 +5,14 @@ import torch
 
 import telegrad as tg
 from cases import ours
-from telegrad.methods.base import Method, Step
+from telegrad.methods.base import Step
+from telegrad.methods.gradient_method import GradientMethod
+from telegrad.runtime.exchange import exchange_of
+from telegrad.runtime.transport import LocalTransport
 from telegrad.spec import build
 
-METHODS = [build(cls.example, "method") for cls in ours("method")]
+EVERY_METHOD = [build(cls.example, "method") for cls in ours("method")]
+METHODS = [method for method in EVERY_METHOD if isinstance(method, GradientMethod)]
 NO_CONTRACTIONS = [
     "randk(k=0.01)",
     "importance(k=0.01)",
@@ -43,7 +47,6 @@ def some_gradients(dtype, steps=4, d=300):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16], ids=str)
 @pytest.mark.parametrize("method", METHODS, ids=str)
 def test_the_same_key_gives_the_same_run_and_the_global_generator_is_left_alone(method, dtype):
-    assert isinstance(method, Method)
     gradients = some_gradients(dtype)
     torch.manual_seed(0)
     state = torch.get_rng_state()
@@ -117,3 +120,23 @@ def test_a_compressor_that_does_not_contract_is_refused_with_the_reason(cls, com
 @pytest.mark.parametrize("compressor", CONTRACTIONS)
 def test_a_contraction_is_accepted_whatever_the_size_it_is_meant_for(cls, compressor):
     assert str(tg.method(f"{cls.spec_name}({compressor})")) == f"{cls.spec_name}({tg.compressor(compressor)})"
+
+
+@pytest.mark.parametrize("method", [m for m in EVERY_METHOD if not isinstance(m, GradientMethod)], ids=str)
+def test_an_exchange_of_gradients_refuses_other_kinds_and_names_one_that_fits(method):
+    """DDP's and FSDP2's hooks are such exchanges."""
+    with pytest.raises(tg.SpecError) as refused:
+        exchange_of(method, "allgather", None, LocalTransport(2), tg.Key(0))
+    text = str(refused.value)
+    assert text.startswith(f"{method} {method.needs}: ")
+    assert method.needs
+    assert isinstance(tg.method(method.instead), GradientMethod)
+    assert f"use for example {method.instead}" in text
+    assert "telegrad.simulate" in text
+
+
+@pytest.mark.parametrize("method", [m for m in EVERY_METHOD if not isinstance(m, GradientMethod)], ids=str)
+@pytest.mark.parametrize("topology", ["two_phase", "hierarchical(node=2)"])
+def test_topologies_that_serve_shares_refuse_messages_over_the_whole_model(method, topology):
+    with pytest.raises(tg.SpecError, match="topology=server or topology=allgather"):
+        tg.simulate("digits", method, workers=2, steps=1, topology=topology, clock=tg.methods.Clock(gradient=1))

@@ -91,6 +91,97 @@ def test_files_that_are_not_tensors_are_refused_by_name(name, tmp_path):
     assert name in result.stderr
 
 
+POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:" + b"0" * 64 + b"\nsize 1000\n"
+
+
+@pytest.mark.parametrize("suffix", [".npy", ".safetensors", ".pt", ".pth"])
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"", "it is empty"),
+        (POINTER, "git lfs pull"),
+        (b"../.git/annex/objects/3k/X/SHA256E-s9--0.pt", "git annex get"),
+        (b"<!DOCTYPE html>\n<html>", "web page"),
+        (b"\0" * 600, "zeros"),
+        (b"\x80\x02nonsense", "it is damaged, or no"),
+    ],
+)
+def test_what_stands_in_place_of_the_numbers_is_named(suffix, content, reason, tmp_path):
+    path = tmp_path / f"w{suffix}"
+    path.write_bytes(content)
+    with pytest.raises(DataError, match=reason) as refused:
+        load_tensor(path)
+    assert str(refused.value).startswith(f"cannot read {path}: ")
+    assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize("share", [0.01, 0.5, 0.9, 0.999])
+@pytest.mark.parametrize("suffix", [".npy", ".safetensors", ".pt"])
+def test_files_that_were_cut_off_are_refused(suffix, share, tmp_path):
+    path, x = tmp_path / f"w{suffix}", torch.ones(1000)
+    if suffix == ".npy":
+        np.save(path, x.numpy())
+    elif suffix == ".pt":
+        torch.save({"w": x}, path)
+    else:
+        pytest.importorskip("safetensors.torch").save_file({"w": x}, path)
+    data = path.read_bytes()
+    path.write_bytes(data[: int(share * len(data))])
+    with pytest.raises(DataError, match="cannot read"):
+        load_tensor(path)
+
+
+def test_checkpoints_of_every_kind_of_tensor_are_read(tmp_path):
+    x = tg.Key(3).normal(6).float()
+    kinds = {
+        "float8": x.to(torch.float8_e4m3fn),
+        "half": x.half(),
+        "bfloat16": x.bfloat16(),
+        "double": x.double(),
+        "sparse": x.to_sparse(),
+        "counts": torch.arange(6),
+        "complex": torch.complex(x, x),
+    }
+    torch.save(kinds, tmp_path / "w.pt")
+    for name in ("half", "bfloat16", "double", "sparse"):
+        assert torch.equal(load_tensor(tmp_path / "w.pt", name), kinds[name].to_dense())
+    assert torch.equal(load_tensor(tmp_path / "w.pt", "float8"), kinds["float8"].float())
+    whole = load_tensor(tmp_path / "w.pt")
+    assert (len(whole), whole.dtype) == (5 * 6, torch.float64)
+    for name in ("counts", "complex"):
+        with pytest.raises(DataError, match=f"{name} is of {kinds[name].dtype}"):
+            load_tensor(tmp_path / "w.pt", name)
+
+
+@pytest.mark.parametrize("dtype", [">f4", "<f4", ">f8", "f2", np.longdouble])
+def test_arrays_of_any_byte_order_are_read(dtype, tmp_path):
+    array = np.linspace(-1, 1, 12).reshape(3, 4).astype(dtype)
+    np.save(tmp_path / "g.npy", np.asfortranarray(array))
+    assert load_tensor(tmp_path / "g.npy").tolist() == array.reshape(-1).astype(float).tolist()
+
+
+@pytest.mark.parametrize(
+    ("array", "reason"),
+    [
+        (np.array([{"a": 1}], dtype=object), "allow_pickle"),
+        (np.array(["text"]), "cannot read"),
+        (np.arange(3), "only torch.int64"),
+        (np.ones(3, dtype=complex), "only torch.complex128"),
+    ],
+)
+def test_arrays_of_other_things_are_refused(array, reason, tmp_path):
+    np.save(tmp_path / "g.npy", array, allow_pickle=True)
+    with pytest.raises(DataError, match=reason):
+        load_tensor(tmp_path / "g.npy")
+
+
+def test_a_vector_that_is_not_finite_ends_with_one_line(tmp_path):
+    np.save(tmp_path / "g.npy", np.array([1, np.nan], dtype=np.float32))
+    result = run("--input", tmp_path / "g.npy", "--spec", "topk(k=1)")
+    assert result.exit_code == 2
+    assert "NaN" in result.stderr
+
+
 def test_the_command_prints_draws_and_writes(tmp_path):
     specs = ("topk(k=0.1)", "mlmc(stopk(s=0.1))", "randk(k=0.1)", "identity")
     chosen = [part for spec in specs for part in ("--spec", spec)]

@@ -10,7 +10,14 @@ from telegrad.runtime.distributed import train_distributed
 
 METHODS = ["sgd(mlmc(stopk(s=0.01, values=sign)))", "ef14(topk(k=0.01))", "ef21_sgdm(topk(k=0.01), momentum=0.1)"]
 TOPOLOGIES = ["server", "allgather", "two_phase", "hierarchical(node=2)"]
-RUNS = [(t, m) for t in TOPOLOGIES for m in METHODS] + [("two_phase", "ef14(powersgd(rank=1, start=last))")]
+ORACLE_METHODS = ["marina(randk(k=0.1), probability=0.2)", "adiana(randk(k=0.1), mu=0.1)", "scaffnew(probability=0.3)"]
+ORACLE_RUNS = [(topology, method) for topology in ("server(rank=1)", "allgather") for method in ORACLE_METHODS]
+RUNS = [
+    *((topology, method) for topology in TOPOLOGIES for method in METHODS),
+    ("two_phase", "ef14(powersgd(rank=1, start=last))"),
+    ("server", "diana(randk(k=0.1))"),
+    *ORACLE_RUNS,
+]
 
 
 def main():
@@ -18,7 +25,8 @@ def main():
     dist.init_process_group("gloo")
     workers, bad = dist.get_world_size(), []
     for number, (topology, method) in enumerate(RUNS):
-        setting = {"steps": 50, "lr": 0.1, "topology": topology, "evaluate_every": 25, "batch_size": 4}
+        steps, lr = (16, 0.01) if method in ORACLE_METHODS else (50, 0.1)
+        setting = {"steps": steps, "lr": lr, "topology": topology, "evaluate_every": steps // 2, "batch_size": 4}
         wire = train_distributed("digits", method, **setting)
         dist.barrier()
         if number % workers == dist.get_rank():  # the ranks share the work of simulating

@@ -66,3 +66,30 @@ def test_epochs_differ_in_order_and_no_batch_size_means_all_rows():
     epochs = [batch_rows(rows, step, 50, Key(5)) for step in range(2)]
     assert not torch.equal(*epochs)
     assert torch.equal(batch_rows(rows, 3, None, Key(5)), rows)
+
+
+def test_batches_of_like_length_hold_every_row_once_an_epoch_and_waste_little():
+    lengths = Key(3).integers(1000, 60) + 3
+    rows = torch.arange(0, 1000, 2)
+    key = Key(0).fold(rank=1)
+    epoch = [batch_rows(rows, step, 10, key, lengths) for step in range(50)]
+    assert torch.cat(epoch).sort().values.equal(rows)
+    again = [batch_rows(rows, step, 10, key, lengths) for step in range(50, 100)]
+    assert torch.cat(again).sort().values.equal(rows)
+    assert not torch.cat(epoch).equal(torch.cat(again))
+
+    def padded(batches):
+        return sum(int(lengths[batch].max()) * len(batch) for batch in batches)
+
+    plain = padded([batch_rows(rows, step, 10, key) for step in range(50)])
+    assert padded(epoch) < 1.2 * int(lengths[rows].sum()) < 0.8 * plain
+    # Lengths come in random order from batch to batch, not from short to long.
+    longest = torch.tensor([float(lengths[batch].max()) for batch in epoch])
+    assert abs(float(torch.corrcoef(torch.stack([longest, torch.arange(50.0)]))[0, 1])) < 0.5
+
+
+def test_batches_of_like_length_cross_epochs_without_a_break():
+    lengths = torch.arange(25) % 5
+    rows = torch.arange(25)
+    taken = torch.cat([batch_rows(rows, step, 10, Key(0), lengths) for step in range(5)])
+    assert taken.bincount().tolist() == [2] * 25

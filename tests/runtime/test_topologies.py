@@ -12,7 +12,7 @@ from telegrad.runtime.pieces import Part, Piece, joined_shards, shard_of, shards
 from telegrad.runtime.transport import LocalTransport
 from telegrad.spec import build
 from telegrad.wire.last_estimate import LastEstimate
-from telegrad.wire.parcel import pack_parcel, unpack_parcel
+from telegrad.wire.parcel import Parcel, pack_parcel, unpack_parcel
 
 TOPOLOGIES = [build(cls.example, "topology") for cls in ours("topology")]
 PIECES = [Piece("a..b", (Part("a", 0, 5), Part("b", 0, 300))), Piece("c", (Part("c", 0, 1),))]
@@ -107,8 +107,8 @@ def test_the_uplink_counts_each_message_once_and_the_downlink_what_is_decoded():
     assert [account.total() for account in exchange.ledger.down] == [sum(up)] * 4
     _, exchange = steps("server", "sgd(randk(k=0.1))", LocalTransport(4))
     assert [account.total() for account in exchange.ledger.up] == up
-    dense = sum(tg.compressor("identity").encode(torch.ones(p.numel)).nbits for p in PIECES)
-    assert [account.total() for account in exchange.ledger.down] == [3 * dense] * 4
+    dense = Parcel(tuple(tg.compressor("identity").encode(torch.ones(p.numel)) for p in PIECES)).nbytes
+    assert [account.total() for account in exchange.ledger.down] == [3 * 8 * dense] * 4
 
 
 def test_two_phase_sends_the_same_number_of_bytes_from_any_number_of_workers():

@@ -1,5 +1,8 @@
 """Files of messages."""
 
+import os
+import resource
+import threading
 import zlib
 
 import pytest
@@ -51,6 +54,51 @@ def test_every_truncation_and_every_flipped_byte_is_refused(codes, tmp_path):
             path.write_bytes(bad)
             with pytest.raises(WireError):
                 tg.load(path)
+
+
+@pytest.mark.parametrize("mask", [0o022, 0o077, 0o002])
+def test_a_file_has_the_permissions_of_any_new_file(codes, tmp_path, mask):
+    before = os.umask(mask)
+    try:
+        tg.save(tmp_path / "step", codes)
+        (tmp_path / "ordinary").touch()
+    finally:
+        os.umask(before)
+    modes = [(tmp_path / name).stat().st_mode for name in ("step", "ordinary")]
+    assert modes[0] == modes[1]
+
+
+def test_a_save_that_fails_leaves_nothing_behind_and_the_old_file_as_it_was(codes, tmp_path):
+    tg.save(tmp_path / "step", {"w": codes["empty"]})
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(IsADirectoryError, match="name a file in it"):
+        tg.save(tmp_path / "folder", codes)
+    with pytest.raises(FileNotFoundError):
+        tg.save(tmp_path / "missing" / "step", codes)
+    limit, most = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100, most))  # files of at most 100 bytes, as on a disk that is full
+    try:
+        with pytest.raises(OSError):
+            tg.save(tmp_path / "step", codes)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, most))
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["folder", "step"]
+    assert list(tg.load(tmp_path / "step")) == ["w"]
+
+
+def test_links_stay_links_and_pipes_stay_pipes(codes, tmp_path):
+    (tmp_path / "latest").symlink_to(tmp_path / "step")
+    written = tg.save(tmp_path / "latest", codes)
+    assert (tmp_path / "latest").is_symlink()
+    assert (tmp_path / "step").stat().st_size == written
+    os.mkfifo(tmp_path / "pipe")
+    received = []
+    reader = threading.Thread(target=lambda: received.append((tmp_path / "pipe").read_bytes()))
+    reader.start()
+    tg.save(tmp_path / "pipe", codes)
+    reader.join()
+    assert received == [(tmp_path / "step").read_bytes()]
+    assert (tmp_path / "pipe").is_fifo()
 
 
 @pytest.mark.parametrize(

@@ -118,7 +118,7 @@ def test_a_stream_of_several_pieces_is_the_same_for_all_threads_and_forms(alphab
         (bytes([ENTROPY, 10, 1, 2, 0x81, 0x20]), "4097 symbols"),
         (bytes([ENTROPY, 10, 2, 2, 5]), "5 symbols"),
         (bytes([ENTROPY, 10, 1, 0, 0]), "frequencies of an entropy-coded stream do not add up"),
-        (bytes([ENTROPY, 1, 1, 2, 2, 0b00001000, 0b01000000, 1, 1]), "16 more bytes are announced"),
+        (bytes([ENTROPY, 1, 1, 2, 2, 0b00001000, 0b01000000, 1, 1]), "5 symbols are announced"),
         (bytes([ENTROPY, 1, 1, 2, 2, 0b00001000, 0b01000000]) + bytes(16) + bytes([0]), "does not end where it should"),
         (
             bytes([ENTROPY, 1, 1, 2, 2, 0b00001000, 0b01000000]) + bytes(16) + bytes([9, 0]),

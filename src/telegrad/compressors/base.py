@@ -11,10 +11,12 @@ from typing import ClassVar
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import Parameter
 
+from telegrad.compressors.unfit import unfit
 from telegrad.errors import InputError, NonFiniteError
 from telegrad.kernels.compiled import each, in_blocks
-from telegrad.kernels.device import on_gpu
+from telegrad.kernels.device import away_from_default_device, on_gpu
 from telegrad.kernels.magnitudes import largest_magnitude, plain
 from telegrad.kernels.narrowing import narrowed
 from telegrad.random import Key
@@ -27,6 +29,7 @@ __all__ = [
     *("not_finite", "overflows", "representable"),
 ]
 
+_PLAIN = (Tensor, Parameter)
 _PART = 16384  # entries: fewer than torch shares out over threads of its own
 
 
@@ -119,6 +122,7 @@ class Compressor(Registered, ABC):
             raise NotImplementedError(f"{type(self).__name__} does not say what its mean is")
         return decoded(self._encode(v, Key()), v)
 
+    @away_from_default_device
     def encode(self, x: Tensor, key: Key | None = None) -> Code:
         """Compress `x` (any shape; float32, float64, bfloat16 or float16) with the randomness of `key`.
 
@@ -130,17 +134,22 @@ class Compressor(Registered, ABC):
             if self.random:
                 raise InputError(f"{self} draws random numbers: pass a key, for example encode(x, tg.Key(seed=0))")
             key = Key()
+        elif not hasattr(key, "fold"):
+            raise InputError(f"encode(x, {key!r}): a key is wanted, for example tg.Key(seed=0).fold(step=3, rank=1)")
         encoded = self.encoded(x, key)
         code = Code(tuple(x.shape), x.dtype, encoded.terms, encoded.level)
         if not _fits(code):
             raise overflows(self, x.dtype)
         return code
 
+    @away_from_default_device
     def encode_each(self, xs: Tensor | Sequence[Tensor], keys: Sequence[Key]) -> list[Code]:
         """The codes of the rows of a batch (M, d), or of any M tensors, as one `encode` after the other would make them
         with these keys; long ones by several threads. Raises what `encode` raises, for the first one at fault.
         """
-        size = sum(x.numel() for x in xs)
+        if len(xs) != len(keys):
+            raise InputError(f"{len(xs)} tensors and {len(keys)} keys were given: each tensor needs a key of its own")
+        size = sum(x.numel() if isinstance(x, Tensor) else 0 for x in xs)
         return each(lambda pair: self.encode(*pair), list(zip(xs, keys, strict=True)), size)
 
     def encoded(self, x: Tensor, key: Key) -> Encoded:
@@ -160,8 +169,13 @@ class Compressor(Registered, ABC):
         """The estimate that `code` stands for, in x's shape and dtype; `code.add_to` accumulates without a dense
         temporary.
         """
+        if not isinstance(code, Code):
+            raise InputError(
+                f"decode takes a code, not a {type(code).__name__}: write decode(tg.unpack(data)) for bytes"
+            )
         return code.decode()
 
+    @away_from_default_device
     def variance(self, x: Tensor) -> float:
         """E‖C(x) − x‖², exactly, for this very x (in squared units of x; from a closed form, not by sampling).
 
@@ -189,14 +203,12 @@ def _fits(code: Code) -> bool:
 
 
 def flattened(x: Tensor) -> Tensor:
-    """x flat and contiguous, a copy only where x is not. Raises `InputError` for what is no tensor of floats."""
-    if not isinstance(x, Tensor) or x.dtype not in DTYPES:
-        given = x.dtype if isinstance(x, Tensor) else type(x).__name__
-        raise InputError(
-            f"a tensor of {given} cannot be compressed; allowed are {', '.join(map(str, DTYPES))}: write x.float()"
-        )
+    """x flat and contiguous, a copy only where x is not. Raises `InputError` for what is no dense tensor of floats."""
+    plain = isinstance(x, Tensor) and x.dtype in DTYPES and x.layout is torch.strided
+    if not plain or x.is_meta or x.is_nested or (type(x) not in _PLAIN and hasattr(x, "to_local")):
+        raise unfit(x)
     v = x.detach() if x.requires_grad else x
-    return v if v.dim() == 1 and v.is_contiguous() else v.reshape(-1).contiguous()
+    return v if v.dim() == 1 and v.is_contiguous() and not v.is_neg() else v.reshape(-1).contiguous().resolve_neg()
 
 
 def checked(x: Tensor) -> tuple[Tensor | None, int]:

@@ -22,6 +22,7 @@ from typing import Any, TypeVar, overload
 import torch
 
 from telegrad.errors import TelegradWarning
+from telegrad.kernels.caching import cached
 
 __all__ = ["ONE_CHUNK", "Loop", "chunks", "each", "in_blocks", "in_chunks", "kept"]
 
@@ -37,8 +38,8 @@ ONE_CHUNK = 2 * _SMALLEST_CHUNK
 class Loop:
     """`scalar` compiled, or `reference` where numba is missing; both take the same arguments and do the same.
 
-    `uses`: plain functions that `scalar` calls by their names; they are compiled into it. Compiled code is cached on
-    disk beside the module; the first call in a process loads or compiles it.
+    `uses`: plain functions that `scalar` calls by their names; they are compiled into it. Compiled code is kept on
+    disk (see `telegrad.kernels.caching`); the first call in a process loads or compiles it.
     """
 
     def __init__(
@@ -52,7 +53,7 @@ class Loop:
         if numba is None:
             return self.reference(*arguments)
         if self._compiled is None:
-            self._compiled = numba.njit(cache=True, nogil=True)(self._linked(numba))
+            self._compiled = cached(numba, self._linked(numba))
         return self._compiled(*arguments)
 
     def _linked(self, numba: Any) -> Any:

@@ -3,6 +3,9 @@
 A front function marked `@with_gpu_form("module")` keeps its one name and meaning. Where its first argument lies on a
 GPU, the function of the same name in `telegrad.kernels.gpu.<module>` answers; where Triton is missing the function
 itself does, which copies what it needs to the CPU. Both give the same bytes.
+
+Tensors that telegrad makes on its way lie on the CPU, or where its input lies. What a user enters through is marked
+`@away_from_default_device`, so that `torch.set_default_device` changes nothing within.
 """
 
 from __future__ import annotations
@@ -19,7 +22,7 @@ from torch import Tensor
 
 from telegrad.errors import TelegradWarning
 
-__all__ = ["on_gpu", "with_gpu_form"]
+__all__ = ["away_from_default_device", "on_gpu", "with_gpu_form"]
 
 Arguments = ParamSpec("Arguments")
 Result = TypeVar("Result")
@@ -48,6 +51,19 @@ def with_gpu_form(module: str) -> Callable[[Callable[Arguments, Result]], Callab
         return front
 
     return marked
+
+
+def away_from_default_device(function: Callable[Arguments, Result]) -> Callable[Arguments, Result]:
+    """Run a function as if no default device were set: new tensors lie on the CPU where nothing else is said."""
+
+    @wraps(function)
+    def front(*arguments: Arguments.args, **named: Arguments.kwargs) -> Result:
+        if torch.empty(0).is_cpu:  # the quickest public way to ask
+            return function(*arguments, **named)
+        with torch.device("cpu"):
+            return function(*arguments, **named)
+
+    return front
 
 
 @cache

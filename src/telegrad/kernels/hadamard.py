@@ -271,7 +271,7 @@ class Rotation:
         if size == LARGEST:
             _scatter(y, factor, start, self._skipped(start), self._rest, out)
         else:
-            with np.errstate(over="ignore"):  # refused later
+            with np.errstate(over="ignore", invalid="ignore"):  # refused later
                 out[self._places(number)] = y.astype(np.float64) * scale
 
     def turned_back(self, y: np.ndarray, number: int, scale: float) -> tuple[np.ndarray, float]:

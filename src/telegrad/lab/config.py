@@ -13,17 +13,14 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 # Importing these rooms registers every name that a spec may use.
-import telegrad.compressors
-import telegrad.methods
-import telegrad.mlmc
-import telegrad.runtime.topologies
-import telegrad.workloads  # noqa: F401
 from telegrad.errors import ConfigError, SpecError
 from telegrad.spec import build
+from telegrad.workloads import workload_of
 
 __all__ = ["Experiment", "MethodEntry", "default_yaml", "digest", "load", "parse", "to_yaml"]
 
-Count = Annotated[int, Field(ge=1)]
+_MOST, _MOST_SEEDS = 10**9, 10**5
+Count = Annotated[int, Field(ge=1, le=_MOST)]
 LearningRates = Annotated[tuple[Annotated[float, Field(gt=0)], ...], Field(min_length=1)]
 Optimizer = Literal["sgd", "adamw"]
 Schedule = Literal["constant", "linear", "cosine"]
@@ -38,11 +35,17 @@ _HELP = {
     "workload": ("the spec of a workload is wanted", "workload: digits"),
     "methods": ("a list of methods is wanted, at least one", f'methods: ["sgd(identity)", "{_METHOD}"]'),
     "lrs": ("a list of distinct learning rates above 0 is wanted", "lrs: [0.03, 0.1, 0.3]"),
+    "title": ("a short text is wanted", "title: Figure 4"),
+    "priority": ("an integer is wanted; a queue takes lower ones first", "priority: 1"),
+    "tuning_runs": (
+        "an integer from the number of listed learning rates on, or null for just these, is wanted",
+        "tuning_runs: 5",
+    ),
     "seeds": ("a number of seeds from 1, or a list of distinct integers from 0, is wanted", "seeds: 3"),
-    "workers": ("an integer from 1 is wanted", "workers: 8"),
-    "steps": ("an integer from 1 is wanted", "steps: 300"),
+    "workers": ("an integer from 1 to 10^9 is wanted", "workers: 8"),
+    "steps": ("an integer from 1 to 10^9 is wanted", "steps: 300"),
     "batch_size": (
-        "an integer from 1 (examples a worker and step), or null for all examples, is wanted",
+        "an integer from 1 to 10^9 (examples a worker and step), or null for all examples, is wanted",
         "batch_size: 16",
     ),
     "optimizer": ("sgd or adamw is wanted", "optimizer: sgd"),
@@ -133,11 +136,16 @@ class MethodEntry(_Model):
 
 
 class Experiment(_Model):
-    """A grid of methods x learning rates x seeds on one workload, and the setting they share."""
+    """A grid of methods x learning rates x seeds on one workload, and the setting they share.
+
+    With `tuning_runs`, every method gets as many runs to find its learning rate: those listed, then wider or finer ones
+    (see `telegrad.lab.plan.next_rate`).
+    """
 
     workload: str = "digits"
     methods: Annotated[tuple[MethodEntry, ...], Field(min_length=1)]
     lrs: LearningRates = (0.03, 0.1, 0.3, 1.0)
+    tuning_runs: Count | None = None
     seeds: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1)] = (0, 1, 2)
     workers: Count = 8
     steps: Count = 300
@@ -156,17 +164,23 @@ class Experiment(_Model):
     evaluate_every: Count | None = None
     data: str | None = None
     target: float | None = None
+    title: str = ""
+    priority: int = 0
 
     @field_validator("workload")
     @classmethod
     def _workload_builds(cls, value: str) -> str:
-        build(value, "workload")
+        workload_of(value)
         return value.strip()
 
     @field_validator("seeds", mode="before")
     @classmethod
     def _count_of_seeds(cls, value: Any) -> Any:
-        return tuple(range(value)) if type(value) is int and value > 0 else value
+        if type(value) is not int or value <= 0:
+            return value
+        if value > _MOST_SEEDS:
+            raise ValueError(f"{value} seeds were asked for; up to {_MOST_SEEDS} are allowed")
+        return tuple(range(value))
 
     @field_validator("seeds")
     @classmethod
@@ -191,6 +205,11 @@ class Experiment(_Model):
         for place, entry in enumerate(self.methods):
             settings = self.settings_of(entry)
             build(settings["topology"], "topology").downlink(settings["downlink"], None)
+            if self.tuning_runs is not None and self.tuning_runs < len(self.lrs_of(entry)):
+                raise ValueError(
+                    f"methods[{place}]: tuning_runs: {self.tuning_runs} is below its {len(self.lrs_of(entry))} listed "
+                    "learning rates; raise it, or list fewer"
+                )
             if settings["warmup_steps"] > self.steps:
                 raise ValueError(
                     f"methods[{place}]: warmup_steps: {settings['warmup_steps']} exceeds the {self.steps} steps"
@@ -203,8 +222,12 @@ class Experiment(_Model):
         return self
 
     def lrs_of(self, entry: MethodEntry) -> tuple[float, ...]:
-        """The learning rates tried for a method, ascending."""
+        """The learning rates listed for a method, ascending."""
         return entry.lrs or self.lrs
+
+    def searches_of(self, entry: MethodEntry) -> int:
+        """How many runs the search for a method's learning rate takes."""
+        return self.tuning_runs or len(self.lrs_of(entry))
 
     def settings_of(self, entry: MethodEntry) -> dict[str, Any]:
         """The keyword arguments of `simulate` for a method, but for learning rate and seed."""
@@ -273,8 +296,8 @@ def default_yaml() -> dict[str, Any]:
 
 
 def digest(experiment: Experiment) -> str:
-    """Eight hexadecimal digits that change with any field."""
-    text = json.dumps(experiment.resolved(), sort_keys=True)
+    """Eight hexadecimal digits that change with any field but the folder of the data."""
+    text = json.dumps(experiment.resolved() | {"data": None}, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:8]
 
 

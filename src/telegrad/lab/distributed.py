@@ -13,7 +13,7 @@ from telegrad.errors import ConfigError, TelegradError
 from telegrad.random import Key
 from telegrad.runtime.distributed import train_distributed
 from telegrad.runtime.training import Result
-from telegrad.spec import build
+from telegrad.workloads import workload_of
 
 __all__ = ["group_of_processes", "leading"]
 
@@ -38,7 +38,7 @@ def leading(workload: str, data: str | None) -> Iterator[Callable[..., Result] |
     """On rank 0 a function in place of `simulate`, which makes all ranks train; on the others None, after following
     rank 0 to its end.
     """
-    task = build(workload, "workload").load(None if data is None else Path(data), Key())
+    task = workload_of(workload).load(None if data is None else Path(data), Key())
     if dist.get_rank():
         while (told := _told(None)) is not None:
             method, setting = told

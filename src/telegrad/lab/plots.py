@@ -62,7 +62,8 @@ def _png(summary: dict[str, Any], found: Sequence[Curve], axis: str) -> bytes:
 def _title(summary: dict[str, Any]) -> str:
     seeds = max((len(row["seeds"]) for row in summary["results"]), default=0)
     spread = f", mean and range of {seeds} seeds" if seeds > 1 else ""
-    return f"{summary['workload']}, {summary['workers']} workers{spread}"
+    name = summary["title"] or f"{summary['workload']}, {summary['workers']} workers"
+    return f"{name}{spread}"
 
 
 def _draw(axes: Axes, curve: Curve, axis: str) -> None:

@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
+from telegrad.lab.plan import Left
 from telegrad.lab.records import FinishedRun
 from telegrad.lab.tables import bits, metric
 
@@ -16,22 +17,19 @@ __all__ = ["Bars", "Lines", "Watch", "watch_on"]
 
 
 class Watch(Protocol):
-    """Is told how the runs of an experiment go. `runs` counts runs; `steps` is the length of each."""
+    """Is told how the runs of experiments go."""
 
-    def begin(self, runs: int, done: int, steps: int) -> None:
-        """`runs` are planned, of which `done` were finished earlier."""
+    def begin(self, done: int, left: Left) -> None:
+        """`done` runs were finished earlier, and these are left to do."""
 
-    def start(self, label: str, lr: float, seed: int) -> None:
-        """A run starts."""
+    def start(self, label: str, lr: float, seed: int, steps: int) -> None:
+        """A run of `steps` steps starts."""
 
     def record(self, record: dict[str, Any]) -> None:
         """The run under way was evaluated."""
 
-    def finish(self, run: FinishedRun) -> None:
-        """The run under way is finished and kept."""
-
-    def drop(self, runs: int) -> None:
-        """`runs` planned runs will not take place, because their method diverged."""
+    def finish(self, run: FinishedRun, left: Left) -> None:
+        """The run under way is finished and kept, and these are left to do: fewer still where a method diverged."""
 
 
 def watch_on(console: Console) -> AbstractContextManager[Watch]:
@@ -43,25 +41,22 @@ class Lines:
     """One plain line a finished run."""
 
     def __init__(self, console: Console) -> None:
-        self.console, self.runs, self.done = console, 0, 0
+        self.console, self.done, self.left, self.name = console, 0, 0, ""
 
-    def begin(self, runs: int, done: int, steps: int) -> None:
-        self.runs, self.done = runs, done
-        plural = "" if runs - done == 1 else "s"
-        self._print(
-            f"{runs - done} run{plural} of {steps} steps to do" + (f", {done} finished earlier" if done else "")
-        )
+    def begin(self, done: int, left: Left) -> None:
+        self.done, self.left = done, left.runs
+        plural = "" if left.runs == 1 else "s"
+        length = f" of {left.steps // left.runs} steps" if left.runs else ""
+        self._print(f"{left.runs} run{plural}{length} to do" + (f", {done} finished earlier" if done else ""))
 
-    def start(self, label: str, lr: float, seed: int) -> None: ...
+    def start(self, label: str, lr: float, seed: int, steps: int) -> None:
+        self.name = label
 
     def record(self, record: dict[str, Any]) -> None: ...
 
-    def finish(self, run: FinishedRun) -> None:
-        self.done += 1
-        self._print(f"[{self.done}/{self.runs}] {describe(run)}")
-
-    def drop(self, runs: int) -> None:
-        self.runs -= runs
+    def finish(self, run: FinishedRun, left: Left) -> None:
+        self.done, self.left = self.done + 1, left.runs
+        self._print(f"[{self.done}/{self.done + self.left}] {describe(run, self.name)}")
 
     def _print(self, line: str) -> None:
         self.console.print(line, markup=False, highlight=False, soft_wrap=True)
@@ -94,13 +89,15 @@ class Bars:
     def __exit__(self, *_: object) -> None:
         self.progress.stop()
 
-    def begin(self, runs: int, done: int, steps: int) -> None:
-        self.steps, self.lines.runs, self.lines.done = steps, runs, done
-        self.progress.update(self.overall, total=(runs - done) * steps)
+    def begin(self, done: int, left: Left) -> None:
+        self.lines.done, self.lines.left = done, left.runs
+        self.progress.update(self.overall, total=left.steps)
         self._count()
 
-    def start(self, label: str, lr: float, seed: int) -> None:
-        self.progress.reset(self.current, total=self.steps, visible=True)
+    def start(self, label: str, lr: float, seed: int, steps: int) -> None:
+        self.steps = steps
+        self.lines.start(label, lr, seed, steps)
+        self.progress.reset(self.current, total=steps, visible=True)
         self.progress.update(self.current, description=escape(f"{label}  lr {lr:g}  seed {seed}"), note="")
 
     def record(self, record: dict[str, Any]) -> None:
@@ -108,26 +105,21 @@ class Bars:
         self.progress.update(self.current, completed=record["step"], note=f"validation {record['validation']:.4g}")
         self.progress.advance(self.overall, record["step"] - before)
 
-    def finish(self, run: FinishedRun) -> None:
-        left = self.steps - self.progress.tasks[self.current].completed
-        self.progress.advance(self.overall, left)
+    def finish(self, run: FinishedRun, left: Left) -> None:
+        self.progress.advance(self.overall, self.steps - self.progress.tasks[self.current].completed)
         self.progress.update(self.current, visible=False)
-        self.lines.finish(run)
-        self._count()
-
-    def drop(self, runs: int) -> None:
-        self.lines.drop(runs)
-        total = self.progress.tasks[self.overall].total or 0
-        self.progress.update(self.overall, total=total - runs * self.steps)
+        self.progress.update(self.overall, total=self.progress.tasks[self.overall].completed + left.steps)
+        self.lines.finish(run, left)
         self._count()
 
     def _count(self) -> None:
-        self.progress.update(self.overall, note=f"{self.lines.done} of {self.lines.runs} runs finished")
+        done, left = self.lines.done, self.lines.left
+        self.progress.update(self.overall, note=f"{done} of {done + left} runs finished")
 
 
-def describe(run: FinishedRun) -> str:
+def describe(run: FinishedRun, name: str) -> str:
     """A finished run in a line."""
-    name = f"{run.label}, lr {run.lr:g}, seed {run.seed}: "
+    name = f"{name or run.label}, lr {run.lr:g}, seed {run.seed}: "
     if run.diverged:
         return name + f"diverged after step {run.records[-1]['step'] if run.records else 0}"
     validation, test = (metric(run.final(split), run.metric) for split in ("validation", "test"))

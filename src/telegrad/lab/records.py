@@ -1,10 +1,13 @@
 """The run directory: one file a finished run, and the records rebuilt from them.
 
-    config.yaml     the resolved configuration
-    finished/       one JSON file a finished run; everything below is rebuilt from these
-    metrics.jsonl   a line an evaluation
-    ledger.json     the account of bits of every finished run
-    summary.json    a row a method (see `telegrad.lab.summary`)
+    config.yaml         the resolved configuration, without the folder of the data
+    finished/           one JSON file a finished run
+    finished.jsonl.gz   finished runs in one compressed file, as `telegrad merge` writes them
+    metrics.jsonl       a line an evaluation
+    ledger.json         the account of bits of every finished run
+    summary.json        a row a method (see `telegrad.lab.summary`)
+
+The last three are rebuilt from the finished runs.
 
 Every file appears whole or not at all, so an interruption at any instant neither repeats nor loses a finished run.
 """
@@ -12,21 +15,27 @@ Every file appears whole or not at all, so an interruption at any instant neithe
 from __future__ import annotations
 
 import dataclasses
+import gzip
 import hashlib
 import json
 import math
-import os
 import re
+import zlib
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from telegrad.errors import ConfigError, DataError
+from telegrad.files import write_atomic
 from telegrad.lab import config
 from telegrad.lab.config import Experiment
 from telegrad.lab.summary import summarise
 
-__all__ = ["FinishedRun", "RunDirectory", "to_json", "write_atomic"]
+__all__ = ["PACK", "FinishedRun", "RunDirectory", "check_same", "to_json", "to_pack"]
+
+PACK = "finished.jsonl.gz"
+_FREE = ("title", "priority", "methods", "seeds", "lrs", "tuning_runs", "target", "data")
 
 
 @dataclass(frozen=True)
@@ -66,15 +75,22 @@ class RunDirectory:
 
     @classmethod
     def open(cls, path: Path, experiment: Experiment) -> RunDirectory:
-        """Begin a run directory, or resume one. Raises `ConfigError` where it holds something else."""
+        """Begin a run directory, or resume one, also with methods, seeds or learning rates added.
+
+        Raises `ConfigError` where it holds something else, or runs that another setting made.
+        """
         recorded = path / "config.yaml"
+        kept = experiment.model_copy(update={"data": None})
         if recorded.exists():
-            _check_same(config.load(recorded), experiment, path)
+            there = config.load(recorded)
+            check_same(there, experiment, str(path))
+            if there != kept:
+                write_atomic(recorded, config.to_yaml(kept))
         elif path.exists() and (not path.is_dir() or any(file.suffix != ".tmp" for file in path.iterdir())):
             raise ConfigError(f"{path} exists and is no run directory; name a new one with --out")
         else:
             path.mkdir(parents=True, exist_ok=True)
-            write_atomic(recorded, config.to_yaml(experiment))
+            write_atomic(recorded, config.to_yaml(kept))
         return cls(path, experiment, _read_finished(path))
 
     @classmethod
@@ -110,15 +126,11 @@ class RunDirectory:
 
     @property
     def runs(self) -> list[FinishedRun]:
-        """The finished runs in the order of the configuration, whatever the order they were run in."""
-        experiment = self.experiment
-        candidates = [
-            self.find(entry.label, lr, seed)
-            for entry in experiment.methods
-            for lr in experiment.lrs_of(entry)
-            for seed in experiment.seeds
-        ]
-        return [run for run in candidates if run is not None]
+        """The finished runs of the configured methods, in its order, whatever the order they were run in."""
+        place = {entry.label: i for i, entry in enumerate(self.experiment.methods)}
+        seed = {seed: i for i, seed in enumerate(self.experiment.seeds)}
+        known = [run for run in self._runs.values() if run.label in place and run.seed in seed]
+        return sorted(known, key=lambda run: (place[run.label], run.lr, seed[run.seed]))
 
     def rebuild(self) -> dict[str, Any]:
         """Write metrics.jsonl, ledger.json and summary.json anew; the summary is returned."""
@@ -140,25 +152,18 @@ def to_json(value: Any, indent: int | None = None) -> str:
     return json.dumps(_finite(value), indent=indent, allow_nan=False, ensure_ascii=False)
 
 
-def write_atomic(path: Path, content: str | bytes) -> None:
-    """Write a file so that it appears whole or not at all, whenever the process ends."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            file.write(content.encode() if isinstance(content, str) else content)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
 def _finite(value: Any) -> Any:
     if isinstance(value, dict):
         return {str(key): _finite(entry) for key, entry in value.items()}
     if isinstance(value, list | tuple):
         return [_finite(entry) for entry in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def to_pack(runs: Iterable[FinishedRun]) -> bytes:
+    """Finished runs as one compressed file, the same bytes for the same runs."""
+    lines = sorted(to_json(dataclasses.asdict(run)) for run in runs)
+    return gzip.compress("".join(line + "\n" for line in lines).encode(), mtime=0)
 
 
 def _file_name(label: str, lr: float, seed: int) -> str:
@@ -172,23 +177,47 @@ def _from_text(text: str) -> FinishedRun:
 
 
 def _read_finished(path: Path) -> dict[str, FinishedRun]:
-    runs = {}
-    for file in sorted((path / "finished").glob("*.json")):
+    """The runs by file name. A run in a file of its own goes before the same one in the pack."""
+    found = {}
+    for file in (path / PACK, *sorted((path / "finished").glob("*.json"))):
+        if file.name == PACK and not file.exists():
+            continue
         try:
-            runs[file.name] = _from_text(file.read_text(encoding="utf-8"))
-        except (ValueError, TypeError, OSError):
+            lines = _unpacked(file) if file.name == PACK else [file.read_text(encoding="utf-8")]
+            for run in map(_from_text, lines):
+                found[_file_name(run.label, run.lr, run.seed)] = run
+        except (ValueError, TypeError, OSError, EOFError, zlib.error):
             raise DataError(
                 f"{file} is no record of this version of telegrad; delete it, and the run is done again"
             ) from None
-    return runs
+    return found
 
 
-def _check_same(recorded: Experiment, wanted: Experiment, path: Path) -> None:
+def _unpacked(file: Path) -> list[str]:
+    lines = gzip.decompress(file.read_bytes()).decode().split("\n")
+    if lines.pop() or not lines:  # each line has an end, and there is at least one
+        raise ValueError("cut off")
+    return lines
+
+
+def check_same(recorded: Experiment, wanted: Experiment, where: str) -> None:
+    """Refuse to join runs that different settings made.
+
+    Methods, seeds, learning rates, title, priority, target and data folder may differ; what both have must agree.
+    """
     there, here = recorded.resolved(), wanted.resolved()
-    differing = [name for name in here if here[name] != there[name]]
+    differing = {name: (there[name], here[name]) for name in here if name not in _FREE and here[name] != there[name]}
+    entries = {entry.label: entry for entry in wanted.methods}
+    for entry in recorded.methods:
+        if entry.label in entries:
+            own, new = (
+                one.model_dump(exclude={"lrs", "label"}, exclude_none=True) for one in (entry, entries[entry.label])
+            )
+            if own != new:
+                differing[f"the method {entry.label!r}"] = (own, new)
     if differing:
-        details = "; ".join(f"{name} ({there[name]!r} there, {here[name]!r} asked for)" for name in differing)
+        details = "; ".join(f"{name} ({old!r} there, {new!r} asked for)" for name, (old, new) in differing.items())
         raise ConfigError(
-            f"{path} holds runs of another configuration, which differs in {details}; "
+            f"{where} holds runs of another configuration, which differs in {details}; "
             "name a new directory with --out, or repeat the configuration recorded there to resume"
         )

@@ -11,10 +11,11 @@ from typing import Any
 
 from plotly.offline import get_plotlyjs
 
+from telegrad.files import write_atomic
 from telegrad.lab.config import Experiment, to_yaml
 from telegrad.lab.curves import AXES, DARK, LIGHT, Curve, curves
 from telegrad.lab.plots import plots
-from telegrad.lab.records import RunDirectory, to_json, write_atomic
+from telegrad.lab.records import RunDirectory, to_json
 from telegrad.lab.tables import NOTHING, bits, metric, metric_with_spread, notes, number, seconds
 
 __all__ = ["html_report", "write_report"]

@@ -1,103 +1,189 @@
-"""Runs an experiment's grid: every learning rate with the first seed, then the other seeds at the best one."""
+"""Runs what is missing of experiments: learning rates with the first seed, then the other seeds at the best one."""
 
 from __future__ import annotations
 
 import math
-import os
-import platform
-import subprocess
-from collections.abc import Callable
-from functools import cache, lru_cache, partial
-from importlib import metadata
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from telegrad.errors import DivergedError, SpecError
-from telegrad.lab.config import Experiment, MethodEntry
+from telegrad.errors import ConfigError, DivergedError, SpecError
+from telegrad.lab import config
+from telegrad.lab.config import Experiment
+from telegrad.lab.plan import Cell, Left, left, missing
 from telegrad.lab.progress import Watch
+from telegrad.lab.provenance import provenance
 from telegrad.lab.records import FinishedRun, RunDirectory
-from telegrad.lab.summary import best_lr
 from telegrad.random import Key
 from telegrad.runtime.simulate import simulate
 from telegrad.runtime.training import Result
-from telegrad.spec import build
-from telegrad.workloads.base import Task
+from telegrad.workloads import Task, workload_of
 
-__all__ = ["run_experiment"]
+__all__ = ["Job", "jobs_below", "run_experiment", "run_queue", "seconds_of"]
+
+_UNITS = {"s": 1, "m": 60, "h": 3600}
+_FIRST_STEPS = 5
+
+
+@dataclass(frozen=True)
+class Job:
+    """An experiment of a queue: its name, its configuration and where its records are kept."""
+
+    name: str
+    experiment: Experiment
+    directory: RunDirectory
+
+
+def jobs_below(folder: Path, data: str | None, out: Path) -> list[Job]:
+    """A job for every YAML file in `folder` and below it, in the order of priority, then of name.
+
+    Records go to `out`, in a run directory named after the file. Raises `ConfigError` where there is no file, where two
+    have the same name, and for a file that is no experiment.
+    """
+    # A config.yaml belongs to a run directory.
+    files = sorted(file for file in folder.rglob("*.yaml") if file.name != "config.yaml")
+    if not files:
+        raise ConfigError(f"{folder} holds no experiment: a file such as {folder / 'digits.yaml'} is wanted")
+    names = [file.stem for file in files]
+    for name in names:
+        if names.count(name) > 1:
+            raise ConfigError(f"two experiments in {folder} are called {name}.yaml; rename one")
+    found = [(file.stem, config.load(file)) for file in files]
+    found.sort(key=lambda pair: pair[1].priority)
+    return [
+        Job(name, one if data is None else one.model_copy(update={"data": data}), RunDirectory.open(out / name, one))
+        for name, one in found
+    ]
+
+
+def seconds_of(budget: str) -> float:
+    """The seconds of a time such as 90s, 60m or 1.5h. Raises `ConfigError`."""
+    unit = _UNITS.get(budget[-1:])
+    try:
+        seconds = float(budget[:-1]) * unit if unit else math.nan
+    except ValueError:
+        seconds = math.nan
+    if not 0 < seconds < math.inf:
+        raise ConfigError(f"--budget {budget}: a time is wanted, for example 90s, 60m or 1.5h")
+    return seconds
 
 
 def run_experiment(
     experiment: Experiment, directory: RunDirectory, watch: Watch, train: Callable[..., Result] | None = None
 ) -> dict[str, Any]:
-    """Do what is not yet done of the grid, keep each run as it finishes, and return the summary.
-
-    The learning rate is chosen by the final validation metric; the test metric is only reported. A run that diverges is
-    recorded as diverged; a method whose every learning rate diverges is reported so, and the rest goes on. When this is
-    interrupted, the records of all finished runs are up to date. `train` stands in for `simulate`.
-    """
-    repeats = len(experiment.seeds) - 1
-    run = partial(_perform, experiment, directory=directory, watch=watch, train=train or simulate)
-    planned = sum(len(experiment.lrs_of(entry)) + repeats for entry in experiment.methods)
-    watch.begin(planned, len(directory.runs), experiment.steps)
-    try:
-        for entry in experiment.methods:
-            lrs = experiment.lrs_of(entry)
-            searched = [run(entry, lr, experiment.seeds[0], "search") for lr in lrs]
-            lr = best_lr(searched)
-            if lr is None:
-                watch.drop(repeats)
-                continue
-            for seed in experiment.seeds[1:]:
-                run(entry, lr, seed, "repeat")
-    finally:
-        summary = directory.rebuild()
-    return summary
+    """Do what is not yet done of one experiment and return its summary; see `run_queue`."""
+    return run_queue([Job("", experiment, directory)], watch, train)[0]
 
 
-def _perform(
-    experiment: Experiment,
-    entry: MethodEntry,
-    lr: float,
-    seed: int,
-    phase: str,
-    *,
-    directory: RunDirectory,
+def run_queue(
+    jobs: Sequence[Job],
     watch: Watch,
-    train: Callable[..., Result],
-) -> FinishedRun:
-    """The run of a method at a learning rate and seed: the one on record, or a new one, kept once it is finished."""
-    recorded = directory.find(entry.label, lr, seed)
-    if recorded is not None:
-        return recorded
-    watch.start(entry.label, lr, seed)
-    run = _trained(experiment, entry, lr, seed, phase, watch, train)
-    directory.add(run)
-    watch.finish(run)
-    return run
+    train: Callable[..., Result] | None = None,
+    budget: float | None = None,
+    clock: Callable[[], float] = time.monotonic,
+) -> list[dict[str, Any]]:
+    """Do what is not yet done of the `jobs`, keep each run as it finishes, and return their summaries.
+
+    The search for learning rates comes first, then the second seed of every method, then the third, so that whenever
+    this ends, all methods are known equally well. Of several jobs, those of a lower priority go first, and a further
+    seed waits as long as a priority higher by one. The learning rate is chosen by the final
+    validation metric; the test metric is only reported. A run that diverges is recorded as diverged; a method whose
+    every learning rate diverges is reported so, and the rest goes on. When this is interrupted, the records of all
+    finished runs are up to date.
+
+    `budget` (seconds of `clock`): no run begins that would end after it, by the time that runs of its job took so far;
+    a first run that turns out to be too long is given up within its first steps. `train` stands in for `simulate`.
+    """
+    began, too_long = clock(), dict[str, float]()
+    watch.begin(sum(len(job.directory.runs) for job in jobs), _left(jobs))
+    try:
+        while True:
+            remaining = math.inf if budget is None else budget - (clock() - began)
+            found = _next(jobs, remaining, too_long)
+            if found is None:
+                break
+            job, cell = found
+            name = f"{job.name}: {cell.entry.label}" if job.name else cell.entry.label
+            watch.start(name, cell.lr, cell.seed, job.experiment.steps)
+            patience = _Patience(watch, job.experiment.steps, remaining, clock)
+            try:
+                run = _trained(job.experiment, cell, patience.record, train or simulate)
+            except _TooLongError as error:
+                too_long[job.name] = error.seconds
+                continue
+            job.directory.add(run)
+            watch.finish(run, _left(jobs))
+    finally:
+        summaries = [job.directory.rebuild() for job in jobs]
+    return summaries
+
+
+def _left(jobs: Sequence[Job]) -> Left:
+    return sum((left(job.experiment, job.directory.runs) for job in jobs), Left(0, 0))
+
+
+def _next(jobs: Sequence[Job], remaining: float, too_long: dict[str, float]) -> tuple[Job, Cell] | None:
+    """The most informative run that fits into the `remaining` seconds."""
+    candidates = [(job, cell) for job in jobs for cell in missing(job.experiment, job.directory.runs)]
+    candidates.sort(key=lambda pair: (pair[0].experiment.priority + pair[1].stage, pair[1].stage))
+    if remaining <= 0:
+        return None
+    return next((pair for pair in candidates if _expected(pair[0], too_long) <= remaining), None)
+
+
+def _expected(job: Job, too_long: dict[str, float]) -> float:
+    """Seconds that a run of the job trained so far, in the mean, and a quarter for evaluations; 0 where none did."""
+    trained = [run.seconds_per_step for run in job.directory.runs if run.seconds_per_step is not None]
+    known = 1.25 * job.experiment.steps * statistics.fmean(trained) if trained else 0.0
+    return max(known, too_long.get(job.name, 0.0))
+
+
+class _TooLongError(Exception):
+    """A run would not end in the time that is left; `seconds` is what it would take."""
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__(seconds)
+        self.seconds = seconds
+
+
+class _Patience:
+    """Gives a run up whose first steps show that it would not end in the `remaining` seconds."""
+
+    def __init__(self, watch: Watch, steps: int, remaining: float, clock: Callable[[], float]) -> None:
+        self.watch, self.steps, self.remaining, self.clock = watch, steps, remaining, clock
+        self.began: tuple[float, int] | None = None
+
+    def record(self, record: dict[str, Any]) -> None:
+        """Stands in for `watch.record`. The first steps, which compile and load, do not count."""
+        now, step = self.clock(), record["step"]
+        if step >= _FIRST_STEPS and self.began is None:
+            self.began = now, step
+        elif self.began is not None and step <= 2 * _FIRST_STEPS:
+            seconds = (now - self.began[0]) / (step - self.began[1]) * self.steps
+            if seconds > self.remaining:
+                raise _TooLongError(seconds)
+        self.watch.record(record)
 
 
 def _trained(
-    experiment: Experiment,
-    entry: MethodEntry,
-    lr: float,
-    seed: int,
-    phase: str,
-    watch: Watch,
-    train: Callable[..., Result],
+    experiment: Experiment, cell: Cell, progress: Callable[[dict[str, Any]], None], train: Callable[..., Result]
 ) -> FinishedRun:
+    entry = cell.entry
     names: dict[str, Any] = {
         "label": entry.label,
         "spec": entry.spec,
-        "lr": lr,
-        "seed": seed,
-        "phase": phase,
+        "lr": cell.lr,
+        "seed": cell.seed,
+        "phase": cell.phase,
         "provenance": provenance(),
     }
     try:
         task, settings = _task(experiment.workload, experiment.data), experiment.settings_of(entry)
-        result = train(task, entry.spec, lr=lr, seed=seed, progress=watch.record, **settings)
+        result = train(task, entry.spec, lr=cell.lr, seed=cell.seed, progress=progress, **settings)
     except DivergedError as error:
         return FinishedRun(
             **names,
@@ -132,44 +218,4 @@ def _task(workload: str, data: str | None) -> Task:
     """The workload with its data, read once for all runs; every seed has the same split, as when `simulate` reads
     it.
     """
-    return build(workload, "workload").load(None if data is None else Path(data), Key())
-
-
-@cache
-def provenance() -> dict[str, Any]:
-    """On what this runs: processor and versions (no host name, no path), and the working directory's commit."""
-    return {
-        "machine": {
-            "cpu": _cpu_name(),
-            "cores": os.cpu_count(),
-            "system": platform.system(),
-            "python": platform.python_version(),
-            "torch": torch.__version__,
-        },
-        "commit": _commit(),
-        "telegrad_version": _version(),
-    }
-
-
-def _cpu_name() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        lines = []
-    named = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return named[0] if named else platform.processor() or platform.machine()
-
-
-def _commit() -> str | None:
-    try:
-        found = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, timeout=10, check=False)
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    return found.stdout.strip() if found.returncode == 0 else None
-
-
-def _version() -> str | None:
-    try:
-        return metadata.version("telegrad")
-    except metadata.PackageNotFoundError:
-        return None
+    return workload_of(workload).load(None if data is None else Path(data), Key())

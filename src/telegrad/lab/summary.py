@@ -9,12 +9,12 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from telegrad.lab.config import Experiment, MethodEntry
-from telegrad.lab.target import first_reaching, target_of
+from telegrad.lab.target import first_reaching, is_uncompressed, target_of
 
 if TYPE_CHECKING:
     from telegrad.lab.records import FinishedRun
 
-__all__ = ["best_lr", "runs_at_best", "summarise"]
+__all__ = ["best_lr", "runs_at_best", "searched_runs", "summarise"]
 
 _BITS = ("bits_up_per_worker", "bits_down_per_worker", "paper_bits_up_per_worker")
 
@@ -31,13 +31,19 @@ def best_lr(searched: Sequence[FinishedRun]) -> float | None:
     return min(alive, key=lambda run: (sign * run.final("validation"), run.lr)).lr
 
 
+def searched_runs(experiment: Experiment, entry: MethodEntry, runs: Iterable[FinishedRun]) -> dict[float, FinishedRun]:
+    """A method's runs with the first seed by learning rate: those that choose it."""
+    first = experiment.seeds[0]
+    return {run.lr: run for run in runs if run.label == entry.label and run.seed == first}
+
+
 def runs_at_best(
     experiment: Experiment, entry: MethodEntry, runs: Iterable[FinishedRun]
 ) -> tuple[float | None, list[FinishedRun]]:
     """The best learning rate of a method so far and its runs there, one a seed."""
     own = [run for run in runs if run.label == entry.label]
-    lr = best_lr([run for run in own if run.seed == experiment.seeds[0]])
-    return lr, [run for run in own if run.lr == lr]
+    lr = best_lr(list(searched_runs(experiment, entry, own).values()))
+    return lr, [run for run in own if run.lr == lr and run.seed in experiment.seeds]
 
 
 def summarise(experiment: Experiment, runs: Sequence[FinishedRun]) -> dict[str, Any]:
@@ -72,6 +78,7 @@ def summarise(experiment: Experiment, runs: Sequence[FinishedRun]) -> dict[str, 
         "baseline": target.baseline,
         "parameters": next((run.parameters for run in runs if run.parameters), None),
         "complete": len(rows) == len(experiment.methods) and not any(row["unfinished_runs"] for row in rows),
+        "title": experiment.title,
         "results": rows,
     }
 
@@ -89,9 +96,9 @@ def _row(
     there: list[FinishedRun],
     target: float | None,
 ) -> dict[str, Any]:
-    lrs = experiment.lrs_of(entry)
     good = alive(there)
-    searched = {run.lr: run for run in own if run.seed == experiment.seeds[0]}
+    searched = searched_runs(experiment, entry, own)
+    to_search = experiment.searches_of(entry) - len(searched)
     metrics = [run.final("test") for run in good]
     reached = [first_reaching(run, target) for run in there]
     steps = _mean(run.records[-1]["step"] for run in good)
@@ -111,26 +118,29 @@ def _row(
         **bits,
         "steps_to_target": _mean(record and record["step"] for record in reached),
         "bits_to_target": _mean(record and record["bits_up_per_worker"] for record in reached),
+        "paper_bits_to_target": _mean(record and record["paper_bits_up_per_worker"] for record in reached),
         "seconds_per_step": seconds,
         "encode_seconds_per_step": encode,
         "encode_share": encode / seconds if seconds and encode is not None else None,
         "compression_ratio": 32 * parameters * steps / sent if parameters and steps and sent else None,
-        "diverged": bool(own) and lr is None and len(searched) == len(lrs),
+        "diverged": bool(own) and lr is None and to_search <= 0,
         "diverged_seeds": [run.seed for run in there if run.diverged],
-        "lr_at_edge": lr is not None and len(lrs) > 1 and lr in (lrs[0], lrs[-1]),
+        "lr_at_edge": lr is not None and len(searched) > 1 and lr in (min(searched), max(searched)),
         "searched": [
             {"lr": value, "validation": None if run.diverged else run.final("validation"), "diverged": run.diverged}
             for value, run in sorted(searched.items())
         ],
-        "unfinished_runs": _unfinished(experiment, len(lrs) - len(searched), lr, there),
+        "unfinished_runs": _unfinished(experiment, to_search, lr, there),
         "skipped_steps": sum(run.ledger["skipped_steps"] for run in good if run.ledger),
+        "mean_level": _mean_level(good),
+        "uncompressed": is_uncompressed(entry),
         "bits_up_by_field": _by_field(good, "up"),
         "bits_down_by_field": _by_field(good, "down"),
     }
 
 
 def _unfinished(experiment: Experiment, to_search: int, lr: float | None, there: list[FinishedRun]) -> int:
-    if to_search:
+    if to_search > 0:
         return to_search + len(experiment.seeds) - 1
     return 0 if lr is None else len(experiment.seeds) - len(there)
 
@@ -142,6 +152,15 @@ def _by_field(runs: Sequence[FinishedRun], direction: str) -> dict[str, float]:
     for account in accounts:
         total.update(account)
     return {name: total[name] / len(accounts) for name in sorted(total) if total[name]}
+
+
+def _mean_level(runs: Sequence[FinishedRun]) -> float | None:
+    """The mean level of the MLMC messages that say theirs; None where none did."""
+    levels: Counter[int] = Counter()
+    for run in runs:
+        levels.update({int(level): count for level, count in (run.ledger or {"levels": {}})["levels"].items()})
+    total = sum(levels.values())
+    return sum(level * count for level, count in levels.items()) / total if total else None
 
 
 def _mean(values: Iterable[Any]) -> float | None:

@@ -14,7 +14,7 @@ from telegrad.spec import Registered, build
 if TYPE_CHECKING:
     from telegrad.lab.records import FinishedRun
 
-__all__ = ["Target", "first_reaching", "target_of"]
+__all__ = ["Target", "first_reaching", "is_uncompressed", "target_of"]
 
 _SHARE = 0.95
 
@@ -40,7 +40,7 @@ def target_of(experiment: Experiment, chosen: Mapping[str, Sequence[FinishedRun]
     """
     # The median, because a run that collapsed without diverging would drag a mean target within anyone's reach.
     ends = {label: statistics.median(run.final("validation") for run in runs) for label, runs in chosen.items() if runs}
-    plain = [entry.label for entry in experiment.methods if entry.label in ends and _is_uncompressed(entry)]
+    plain = [entry.label for entry in experiment.methods if entry.label in ends and is_uncompressed(entry)]
     candidates = plain or list(ends)
     if not candidates:
         rule = "none: every run diverged" if experiment.target is None else "as configured"
@@ -70,7 +70,7 @@ def first_reaching(run: FinishedRun, target: float | None) -> dict[str, Any] | N
     return None
 
 
-def _is_uncompressed(entry: MethodEntry) -> bool:
+def is_uncompressed(entry: MethodEntry) -> bool:
     """Whether a method sends plain gradients: every compressor in it is the identity."""
     parts = list(_compressors(build(entry.spec, "method")))
     return bool(parts) and all(part.spec_name == "identity" for part in parts)

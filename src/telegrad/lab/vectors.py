@@ -11,6 +11,7 @@ from torch import Tensor
 
 from telegrad.errors import DataError, SpecError
 from telegrad.random import Key
+from telegrad.wire.values import DTYPES
 
 __all__ = ["DISTRIBUTIONS", "load_tensor", "quantile_vector"]
 
@@ -58,23 +59,58 @@ def load_tensor(path: Path, name: str | None = None) -> Tensor:
     if not path.is_file():
         raise DataError(f"{path} is not there; give a .npy, .safetensors, .pt or .pth file")
     try:
-        tensors = readers[path.suffix](path)
-    except (OSError, ValueError, RuntimeError, EOFError, KeyError) as error:
-        raise DataError(f"cannot read {path}: {str(error).splitlines()[0]}") from None
-    except Exception as error:  # pickle and safetensors raise kinds of their own
-        raise DataError(f"cannot read {path}: {type(error).__name__}") from None
+        tensors = {key: _dense(tensor) for key, tensor in readers[path.suffix](path).items()}
+    except DataError:
+        raise
+    except Exception as error:  # pickle, zip and safetensors raise kinds of their own
+        raise DataError(f"cannot read {path}: {_what_it_is(path, error)}") from None
     if name is not None:
         if name not in tensors:
             raise DataError(f"{path} has no tensor {name!r}; it has {', '.join(list(tensors)[:10]) or 'none'}")
+        if not tensors[name].is_floating_point():
+            raise DataError(f"{path}: {name} is of {tensors[name].dtype}; floating-point numbers are wanted")
         return tensors[name].reshape(-1)
     chosen = [tensor.reshape(-1) for tensor in tensors.values() if tensor.is_floating_point()]
     if not chosen:
-        raise DataError(f"{path} holds no floating-point tensor")
+        found = ", ".join(sorted({str(tensor.dtype) for tensor in tensors.values()})) or "nothing"
+        raise DataError(f"{path} holds no floating-point tensor, only {found}")
     return torch.cat(chosen) if len(chosen) > 1 else chosen[0]
 
 
+def _dense(tensor: Tensor) -> Tensor:
+    """A tensor of a file as one that can be compressed: sparse and quantised ones written out, float8 as float32."""
+    if tensor.is_quantized:
+        tensor = tensor.dequantize()
+    if tensor.layout is not torch.strided:
+        tensor = tensor.to_dense()
+    return tensor.float() if tensor.is_floating_point() and tensor.dtype not in DTYPES else tensor
+
+
+def _what_it_is(path: Path, error: Exception) -> str:
+    """Why a file cannot be read, from its first bytes, or else from the reader's error."""
+    with path.open("rb") as file:
+        start = file.read(512)
+    if not start:
+        return "it is empty (0 bytes)"
+    if start.startswith(b"version https://git-lfs.github.com"):
+        return "it is a git-lfs pointer in place of the data; `git lfs pull` fetches them"
+    if b"/annex/objects/" in start:
+        return "it is a git-annex pointer in place of the data; `git annex get` fetches them"
+    if start.lstrip().lower().startswith((b"<!doctype html", b"<html", b"<?xml")):
+        return "it is a web page in place of the data"
+    if not start.strip(b"\0"):
+        return "it begins with zeros: it was not written to its end"
+    lines = str(error).strip().splitlines() or ["no reason given"]
+    return f"it is damaged, or no {path.suffix} file ({type(error).__name__}: {lines[0][:200]})"
+
+
 def _from_numpy(path: Path) -> dict[str, Tensor]:
-    return {path.stem: torch.from_numpy(np.ascontiguousarray(np.load(path, allow_pickle=False)))}
+    array = np.load(path, allow_pickle=False)
+    if not isinstance(array, np.ndarray):
+        raise DataError(f"{path} is an archive of several arrays; save the one that is wanted with numpy.save")
+    native = np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("="))
+    wide = native.astype(np.float64) if native.dtype == np.longdouble else native
+    return {path.stem: torch.from_numpy(wide)}
 
 
 def _from_safetensors(path: Path) -> dict[str, Tensor]:

@@ -1,13 +1,11 @@
-"""The contract of a method: what a worker sends and what the server makes of it, as pure functions over explicit
-state.
-"""
+"""What all methods have in common: what both sides know of a step, and the plan that they make of it alike."""
 
 from __future__ import annotations
 
 import math
-from abc import ABC, abstractmethod
+from abc import ABC
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar
 
 import torch
@@ -20,60 +18,81 @@ from telegrad.random import Key
 from telegrad.spec import Registered
 from telegrad.wire.code import Code, add_codes
 
-__all__ = ["Method", "State", "Step", "mean_of", "require_finite"]
+__all__ = ["Method", "Round", "State", "Step", "mean_of", "require_finite"]
 
 State = dict[str, Tensor]
 """What a worker or the server remembers between steps: named tensors. Never changed in place."""
 
 
 @dataclass(frozen=True)
+class Round:
+    """What a method's `plan` says of a step, alike on all ranks.
+
+    `cohort`: the ranks that take part, in increasing order; None for all. `sends`: whether anything is sent.
+    `dense`: whether what is sent is uncompressed, as in a first round or a round that synchronises.
+    `local_steps`: how many steps a worker makes by itself.
+    """
+
+    cohort: tuple[int, ...] | None = None
+    sends: bool = True
+    dense: bool = False
+    local_steps: int = 1
+
+    def has(self, rank: int) -> bool:
+        """Whether worker `rank` takes part."""
+        return self.cohort is None or rank in self.cohort
+
+
+@dataclass(frozen=True)
 class Step:
     """What both sides know of the current step: its number from 0, the learning rate, and the key of this step and
-    piece. `workspace`: a flat vector, of whatever content, that the server may overwrite with its estimate.
+    piece.
+
+    `workspace`: a flat vector, of whatever content, that the server may overwrite with its estimate. `common`: the key
+    of the step, whatever the piece, from which all ranks draw alike. `workers`: their number M. `round`: the plan.
     """
 
     index: int
     lr: float
     key: Key
     workspace: Tensor | None = None
+    common: Key = field(default_factory=Key)
+    workers: int = 1
+    round: Round = field(default_factory=Round)
 
     def uplink(self, rank: int) -> Key:
         """The key of what worker `rank` sends in this step."""
         return self.key.fold(role="uplink", rank=rank)
 
+    def coin(self, probability: float, name: str = "coin") -> bool:
+        """A coin that shows true with this probability, and the same side to all ranks and pieces of the step."""
+        return self.common.fold(draw=name).number() < probability
+
+    def geometric(self, probability: float, name: str = "geometric") -> int:
+        """A number from 1 of the geometric law of mean 1/probability, the same for all ranks."""
+        if probability >= 1.0:
+            return 1
+        return 1 + math.floor(math.log1p(-self.common.fold(draw=name).number()) / math.log1p(-probability))
+
+    def drawn_cohort(self, size: int, name: str = "cohort") -> tuple[int, ...]:
+        """`size` of the workers (all, where there are no more), uniformly drawn, the same for all ranks."""
+        return tuple(self.common.fold(draw=name).subset(self.workers, min(size, self.workers)).tolist())
+
 
 class Method(Registered, ABC):
-    """A distributed optimisation method over one piece of the model: a flat vector of d entries (all of it, a bucket,
-    or a tensor).
+    """A distributed optimisation method. One of three kinds, in a file each:
 
-    In every step each worker turns its gradient into a code, the server turns the codes into an estimate of the mean
-    gradient, and a torch optimizer takes the estimate as the gradient. One implementation serves simulator and wire.
-    Where the compressor wants the last estimate, the runtime hands it, in `after`, to the method and to the codes.
+    - `GradientMethod`: turns every worker's finished gradient into a message, and the messages into an estimate that
+      a torch optimizer takes as the gradient. The only kind that fits the hooks of DDP and FSDP2.
+    - `OracleMethod`: asks for gradients where it wants them, and may move iterates of its own.
+    - `AsynchronousMethod`: workers that wait for nobody, on a simulated clock.
     """
 
     kind: ClassVar[str] = "method"
-
-    @abstractmethod
-    def worker_init(self, d: int, dtype: torch.dtype) -> State:
-        """A worker's state before step 0."""
-
-    @abstractmethod
-    def worker_step(self, gradient: Tensor, state: State, rank: int, step: Step) -> tuple[Code, State]:
-        """The code that worker `rank` sends for its `gradient` (flat, shape (d,)), and its next state.
-
-        Raises `NonFiniteError` where the gradient holds NaN or infinity; the runtime then drops the step on all
-        workers.
-        """
-
-    @abstractmethod
-    def server_init(self, d: int, dtype: torch.dtype) -> State:
-        """The server's state before step 0."""
-
-    @abstractmethod
-    def server_step(self, codes: Sequence[Code], state: State, step: Step) -> tuple[Tensor, State]:
-        """The estimate of the mean gradient (flat, shape (d,)) from the codes in the order of ranks, and the next
-        state. Raises `NonFiniteError` where the estimate overflows the codes' dtype.
-        """
+    needs: ClassVar[str] = ""
+    """What it needs beyond gradients of a backward pass, as the second half of a sentence that begins with its name."""
+    instead: ClassVar[str] = "diana(randk(k=0.01))"
+    """The spec of a gradient method to use where only such ones fit."""
 
 
 def mean_of(codes: Sequence[Code], weight: float = 1.0, workspace: Tensor | None = None) -> Tensor:

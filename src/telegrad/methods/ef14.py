@@ -10,8 +10,9 @@ from torch import Tensor
 
 from telegrad.compressors.base import Compressor
 from telegrad.errors import NonFiniteError
-from telegrad.methods.base import Method, State, Step, mean_of
+from telegrad.methods.base import State, Step, mean_of
 from telegrad.methods.contractive import require_contractive
+from telegrad.methods.gradient_method import GradientMethod
 from telegrad.spec import register
 from telegrad.wire.code import Code
 
@@ -22,7 +23,7 @@ __all__ = ["EF14"]
     "ef14", example="ef14(topk(k=0.01))", source="C4; Seide et al. 2014; Stich et al. 2018; Karimireddy et al. 2019"
 )
 @dataclass(frozen=True)
-class EF14(Method):
+class EF14(GradientMethod):
     """p_i = e_i + γ g_i; send c_i = C(p_i); e_i ← p_i − c_i; x ← x − (1/M) Σ c_i (C4.1), γ the current learning rate.
 
     The step size is inside the memory, so a schedule may change it. The estimate handed to the optimizer is (1/M) Σ

@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 
 from telegrad.compressors.base import Compressor
-from telegrad.methods.base import Method, State, Step
+from telegrad.methods.base import State, Step
 from telegrad.methods.contractive import require_contractive
+from telegrad.methods.gradient_method import GradientMethod
 from telegrad.methods.shift import accumulate, empty_estimate, send_difference
 from telegrad.spec import register
 from telegrad.wire.code import Code
@@ -20,7 +21,7 @@ __all__ = ["EF21"]
 
 @register("ef21", example="ef21(topk(k=0.01))", source="C5; Richtárik, Sokolov, Fatkhullin 2021")
 @dataclass(frozen=True)
-class EF21(Method):
+class EF21(GradientMethod):
     """c_i = C(∇f_i(x) − g_i); g_i ← g_i + c_i; the estimate is g ← g + (1/M) Σ c_i = (1/M) Σ g_i (C5.1).
 
     All g_i start at zero, so the first message is C(∇f_i(x_0)) and no round is idle. Needs a contractive compressor.

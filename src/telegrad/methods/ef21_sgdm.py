@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 
 from telegrad.compressors.base import Compressor
-from telegrad.methods.base import Method, State, Step
+from telegrad.methods.base import State, Step
 from telegrad.methods.contractive import require_contractive
+from telegrad.methods.gradient_method import GradientMethod
 from telegrad.methods.shift import accumulate, empty_estimate, send_difference
 from telegrad.spec import check_that, register
 from telegrad.wire.code import Code
@@ -20,7 +21,7 @@ __all__ = ["EF21SGDM"]
 
 @register("ef21_sgdm", example="ef21_sgdm(topk(k=0.01), momentum=0.1)", source="C6; Fatkhullin, Tyurin, Richtárik 2023")
 @dataclass(frozen=True)
-class EF21SGDM(Method):
+class EF21SGDM(GradientMethod):
     """v_i ← (1 − η) v_i + η ∇f_i(x, ξ_i); c_i = C(v_i − g_i); g_i ← g_i + c_i; the estimate is g ← g + (1/M) Σ c_i
     (C6.1).
 

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from telegrad.compressors.base import Compressor
-from telegrad.methods.base import Method, State, Step, mean_of
+from telegrad.methods.base import State, Step, mean_of
+from telegrad.methods.gradient_method import GradientMethod
 from telegrad.spec import register
 from telegrad.wire.code import Code
 
@@ -22,7 +23,7 @@ __all__ = ["SGD"]
     source="C1, C2; with mlmc(…) Algorithms 2 and 3 of Zukerman, Hamoud, Levy, ICML 2025",
 )
 @dataclass(frozen=True)
-class SGD(Method):
+class SGD(GradientMethod):
     """Worker i sends C_i(g_i); the estimate is (1/M) Σ C_i(g_i) (C2.1). No state.
 
     With an unbiased compressor this is SGD with (1 + ω/M) times the noise-free second moment (B7.4). A biased one is

@@ -3,6 +3,7 @@
 # Annotations must be real types here: DDP looks at those of its hook.
 
 import contextlib
+import copy
 import threading
 import warnings
 import weakref
@@ -17,7 +18,7 @@ from torch.autograd import Variable
 from torch.nn.parallel import DistributedDataParallel
 
 from telegrad.compressors.base import Compressor
-from telegrad.errors import ConfigError, InputError, NonFiniteError, TelegradWarning
+from telegrad.errors import CommunicationError, ConfigError, InputError, NonFiniteError, TelegradWarning
 from telegrad.methods.base import Method
 from telegrad.random import Key
 from telegrad.runtime.agreement import check_alike, check_no_drift, leave, own_group
@@ -192,8 +193,8 @@ class Handle(AnyHandle):
             self._wasted.handed_over()
             self._conveyor.put(self._end)
         self._through.wait()
-        if self._error is not None:
-            raise self._error
+        if self._error is not None:  # a copy: the error itself must not get a traceback, which would hold the model
+            raise copy.copy(self._error) from self._error
         Variable._execution_engine.queue_callback(self._after_write_back)  # DDP hands the gradients out in between
 
     def _after_write_back(self) -> None:
@@ -226,8 +227,8 @@ class Handle(AnyHandle):
         for one in self._loads:
             if self._error is None:
                 one.future.set_result(one.buffer)
-            else:
-                one.future.set_exception(self._error)  # type: ignore[arg-type]
+            else:  # not the error itself: DDP keeps the future, and a traceback would keep the model alive with it
+                one.future.set_exception(CommunicationError(str(self._error)))  # type: ignore[arg-type]
         self._loads, self._views = [], {}
         self._through.set()
 

@@ -11,6 +11,8 @@ from telegrad.compressors.base import Compressor
 from telegrad.errors import SpecError
 from telegrad.kernels.compiled import each
 from telegrad.methods.base import Method
+from telegrad.methods.downlink import Downlink
+from telegrad.methods.gradient_method import GradientMethod
 from telegrad.methods.sgd import SGD
 from telegrad.random import Key
 from telegrad.runtime.ledger import Ledger
@@ -21,7 +23,7 @@ from telegrad.runtime.topologies.base import Phase
 from telegrad.runtime.transport import Transport
 from telegrad.spec import build, registered
 
-__all__ = ["Exchange", "Running", "exchange_of", "method_of"]
+__all__ = ["Exchange", "Running", "exchange_of", "method_of", "require_gradient_method"]
 
 
 class Exchange:
@@ -32,15 +34,23 @@ class Exchange:
     """
 
     def __init__(
-        self, method: Method, topology: Topology, downlink: Compressor, transport: Transport, key: Key
+        self,
+        method: GradientMethod,
+        topology: Topology,
+        downlink: Compressor | Downlink,
+        transport: Transport,
+        key: Key,
     ) -> None:
         topology.check(transport.workers)
-        if downlink.wants_last:
-            raise SpecError(f"downlink={downlink}: what wants the last estimate cannot send it")
-        self.method, self.topology, self.downlink, self.transport = method, topology, downlink, transport
+        down = downlink if isinstance(downlink, Downlink) else Downlink(downlink)
+        if down.compressor.wants_last:
+            raise SpecError(f"downlink={down}: what wants the last estimate cannot send it")
+        self.method, self.topology, self.downlink, self.transport = method, topology, down, transport
         self._shared: dict[Hashable, Any] = {}
+        workers = transport.workers
         self.members = [
-            Member(rank, transport.workers, method, downlink, key, self._shared) for rank in transport.ranks
+            Member(rank, workers, method, down, key, self._shared, topology.method_workers(workers))
+            for rank in transport.ranks
         ]
         self.ledger = Ledger(transport.workers, ranks=list(transport.ranks))
 
@@ -49,6 +59,10 @@ class Exchange:
         self._shared.clear()
         for member in self.members:
             member.begin(index, lr)
+
+    def takes_part(self, rank: int) -> bool:
+        """Whether rank `rank` computes something in this step."""
+        return self.members[0].round.has(self.topology.method_worker(rank))
 
     def run(
         self, pieces: Sequence[Piece], gradients: Sequence[Sequence[Tensor]], overwrite: bool = False
@@ -129,6 +143,25 @@ def exchange_of(
     key: Key,
 ) -> Exchange:
     """The exchange that these specs describe. Raises `SpecError` where they do not fit each other."""
-    chosen, how = build(method, "method"), build(topology, "topology")
-    back = how.downlink(downlink, getattr(chosen, "compressor", None))
-    return Exchange(chosen, how, back, transport, key)
+    chosen, how = require_gradient_method(build(method, "method")), build(topology, "topology")
+    own = chosen.downlink()
+    if own is None:
+        return Exchange(chosen, how, how.downlink(downlink, getattr(chosen, "compressor", None)), transport, key)
+    if downlink is not None:
+        raise SpecError(f"{chosen} has a downlink of its own, so leave out downlink={downlink}")
+    if not how.has_downlink:
+        raise SpecError(
+            f"{chosen} compresses what comes down, and {how} sends no estimates; write topology=server or two_phase"
+        )
+    return Exchange(chosen, how, own, transport, key)
+
+
+def require_gradient_method(method: Method) -> GradientMethod:
+    """The method, where it needs no more than each worker's gradient of the step. Raises `SpecError` where it does."""
+    if isinstance(method, GradientMethod):
+        return method
+    raise SpecError(
+        f"{method} {method.needs}: an exchange of gradients, such as the hook of DDP or FSDP2, has only each worker's "
+        f"gradient of its own backward pass. Run it by telegrad.simulate or under torchrun by "
+        f"telegrad.runtime.distributed.train_distributed, or use for example {method.instead}"
+    )

@@ -13,7 +13,7 @@ from telegrad.wire.parcel import Parcel
 
 __all__ = ["Ledger"]
 
-_ROWS = ("paper_up", "sent", "received", "inside", "parameters")
+_ROWS = ("paper_up", "sent", "received", "inside", "parameters", "gradients")
 
 
 @dataclass
@@ -21,15 +21,18 @@ class Ledger:
     """Counts every message of a run.
 
     The method's account: `up[i]` holds the bits of worker i's messages per field (header, level, index, value, sign,
-    scale), each message once, whoever receives it; `down[i]` those that worker i decodes (its own among them where it
-    is a server too); `paper_up[i]` follows the MLMC paper's own accounting (`Code.paper_bits`) and is for comparison
-    with its plots only; `by_piece` holds the uplink's bits per field for each piece of the model, over all workers.
+    scale), each message once, whoever receives it, and as long as it is in its parcel; `down[i]` those that worker i
+    decodes (its own among them where it is a server too); `paper_up[i]` follows the MLMC paper's own accounting
+    (`Code.paper_bits`) and is for comparison with its plots only; `by_piece` holds the uplink's bits per field for each
+    piece of the model, over all workers.
     The network's: `sent[i]` and `received[i]` are the bits that worker i hands to others and takes from them, copies,
     frames and lengths included; `inside[i]` those it sends within its node, where a topology has nodes.
     `levels` counts the levels that MLMC messages carried; `skipped_steps` counts steps dropped on all workers for a
-    non-finite gradient. On torch.distributed each rank fills its own row, `ranks` says which rows are filled, and means
-    over workers are means over these; `merged` adds the rows of several ranks up. `parameters[i]`: the bits of
-    uncompressed parameters that worker i hands to others where they are sharded (FSDP2's all-gathers); part of `sent`.
+    non-finite gradient; of the others, `dense_steps` counts those in which a method's plan sends uncompressed vectors,
+    and `silent_steps` those in which nothing is sent. `gradients[i]` counts what worker i computed, in gradients of one
+    batch. `parameters[i]`: the bits of uncompressed parameters that worker i hands to others where they are sharded
+    (FSDP2's all-gathers); part of `sent`. On torch.distributed each rank fills its own row: `ranks` says which rows are
+    filled, and means over workers are means over these; `merged` adds the rows of several ranks up.
     """
 
     workers: int
@@ -45,6 +48,9 @@ class Ledger:
     messages_up: int = 0
     steps: int = 0
     skipped_steps: int = 0
+    dense_steps: int = 0
+    silent_steps: int = 0
+    gradients: list[float] = field(default_factory=list)
     ranks: list[int] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -65,12 +71,12 @@ class Ledger:
         """Book one phase as worker `rank` sees it: what it sends by receiver, and what it receives by sender."""
         if account in ("up", "both"):
             for parcel in dict.fromkeys(outgoing.values()):
-                for code, piece in zip(parcel.codes, pieces, strict=False):
-                    self._uplink(rank, code, piece)
+                for code, fields, piece in zip(parcel.codes, parcel.fields, pieces, strict=False):
+                    self._uplink(rank, code, fields, piece)
         if account in ("down", "both"):
             for parcel in incoming.values():
-                for code in parcel.codes:
-                    self.down[rank].update(code.fields)
+                for fields in parcel.fields:
+                    self.down[rank].update(fields)
         lengths = 8 * LENGTH_NBYTES * (self.workers - 1)
         away = 8 * sum(parcel.nbytes for receiver, parcel in outgoing.items() if receiver != rank)
         if account == "inside":
@@ -80,9 +86,9 @@ class Ledger:
         home = 0 if account == "inside" else sum(p.nbytes for sender, p in incoming.items() if sender != rank)
         self.received[rank] += lengths + 8 * home
 
-    def _uplink(self, worker: int, code: Code, piece: str) -> None:
-        self.up[worker].update(code.fields)
-        self.by_piece.setdefault(piece, Counter()).update(code.fields)
+    def _uplink(self, worker: int, code: Code, fields: Mapping[str, int], piece: str) -> None:
+        self.up[worker].update(fields)
+        self.by_piece.setdefault(piece, Counter()).update(fields)
         self.paper_up[worker] += code.paper_bits
         self.messages_up += 1
         if code.level:
@@ -94,6 +100,7 @@ class Ledger:
         ranks = sorted({rank for one in ledgers for rank in one.ranks})
         first = ledgers[0]
         whole = Ledger(first.workers, steps=first.steps, skipped_steps=first.skipped_steps, ranks=ranks)
+        whole.dense_steps, whole.silent_steps = first.dense_steps, first.silent_steps
         for one in ledgers:
             whole.add(one, {rank: rank for rank in range(one.workers)})
         return whole
@@ -131,6 +138,9 @@ class Ledger:
             "workers": self.workers,
             "steps": self.steps,
             "skipped_steps": self.skipped_steps,
+            "dense_steps": self.dense_steps,
+            "silent_steps": self.silent_steps,
+            "gradients": list(self.gradients),
             "messages_up": self.messages_up,
             "bits_up_per_worker": self.bits_up_per_worker,
             "bits_down_per_worker": self.bits_down_per_worker,

@@ -9,13 +9,14 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-from telegrad.compressors.base import Compressor
 from telegrad.compressors.identity import Identity
 from telegrad.errors import NonFiniteError
-from telegrad.methods.base import Method, State, Step
+from telegrad.methods.base import Round, State, Step
+from telegrad.methods.downlink import Downlink
+from telegrad.methods.gradient_method import GradientMethod
 from telegrad.random import Key
 from telegrad.runtime.pieces import Piece, shard_of
-from telegrad.runtime.states import States
+from telegrad.runtime.states import Saved, States
 from telegrad.wire.last_estimate import LastEstimate
 from telegrad.wire.parcel import Parcel
 
@@ -25,7 +26,8 @@ T = TypeVar("T")
 
 
 class Member:
-    """Worker `rank` of `workers`, and the server of whatever its topology gives it to serve.
+    """Worker `rank` of `workers`, and the server of whatever its topology gives it to serve. The method counts
+    `method_workers` workers: where a topology has nodes, these.
 
     States that a round brings are pending until `commit`. `shared`, a dictionary common to all members that live in one
     process, spares them from computing alike what all ranks compute alike. `workspaces`: vectors by piece that a
@@ -33,28 +35,40 @@ class Member:
     """
 
     def __init__(
-        self, rank: int, workers: int, method: Method, downlink: Compressor, key: Key, shared: dict[Hashable, Any]
+        self,
+        rank: int,
+        workers: int,
+        method: GradientMethod,
+        downlink: Downlink,
+        key: Key,
+        shared: dict[Hashable, Any],
+        method_workers: int,
     ) -> None:
         self.rank, self.workers, self.method, self.downlink, self.key = rank, workers, method, downlink, key
         self.worker_states, self.server_states = States(method.worker_init), States(method.server_init)
-        self.last_estimates = States(_no_estimate)
+        self.last_estimates, self.down_states = States(_no_estimate), States(downlink.init)
         self._shared = shared
         self._worker_pending: dict[Piece, State] = {}
         self._server_pending: dict[Piece, State] = {}
         self._last_pending: dict[Piece, State] = {}
-        self._index, self._lr = 0, 0.0
+        self._down_pending: dict[Piece, State] = {}
+        self._now = Step(0, 0.0, key, workers=method_workers)
         self.workspaces: dict[Piece, Tensor] = {}
 
     def begin(self, index: int, lr: float) -> None:
         """Enter step `index`, and forget what a step before left pending."""
-        self._index, self._lr = index, lr
+        common = self.key.fold(step=index, role="common")
+        self._now = replace(self._now, index=index, lr=lr, common=common)
+        self._now = replace(self._now, round=self.method.plan(self._now))
         self._worker_pending, self._server_pending, self._last_pending, self.workspaces = {}, {}, {}, {}
+        self._down_pending = {}
 
     def commit(self) -> None:
         """Make the pending states those that count."""
         self.worker_states.update(self._worker_pending)
         self.server_states.update(self._server_pending)
         self.last_estimates.update(self._last_pending)
+        self.down_states.update(self._down_pending)
 
     def keep(self, estimate: Tensor, piece: Piece, shards: Sequence[Piece]) -> None:
         """Remember the estimate of `piece`, by the shards that the worker cuts it into, for a method that wants it in
@@ -70,14 +84,33 @@ class Member:
             states.update({piece: states.of(piece, dtype) for piece in pieces})
         if self.method.wants_last:
             self.last_estimates.update({piece: self.last_estimates.of(piece, dtype) for piece in as_worker})
+        self.down_states.update({piece: self.down_states.of(piece, dtype) for piece in as_worker})
+
+    def save(self) -> dict[str, Saved]:
+        """All states, as tensors of their own."""
+        return {name: states.save() for name, states in self._states().items()}
+
+    def load(self, saved: Mapping[str, Saved]) -> None:
+        """Go on from what `save` gave; from the start where `saved` is empty."""
+        for name, states in self._states().items():
+            states.load(saved.get(name, {}))
+
+    def _states(self) -> dict[str, States]:
+        states = {"worker": self.worker_states, "server": self.server_states, "last": self.last_estimates}
+        return {**states, "down": self.down_states} if self.downlink.memory else states
+
+    @property
+    def round(self) -> Round:
+        """The method's plan of this step."""
+        return self._now.round
 
     def _step(self, piece: Piece) -> Step:
-        return Step(self._index, self._lr, self.key.fold(step=self._index, piece=piece.name))
+        return replace(self._now, key=self.key.fold(step=self._now.index, piece=piece.name))
 
     def _last(self, piece: Piece, dtype: torch.dtype) -> LastEstimate:
         return self.once(("last", piece.name), lambda: LastEstimate(self.last_estimates.of(piece, dtype)["last"]))
 
-    def _method_for(self, piece: Piece, dtype: torch.dtype) -> Method:
+    def _method_for(self, piece: Piece, dtype: torch.dtype) -> GradientMethod:
         """The method as it treats this piece in this step, the same on all ranks."""
         method = self.method.for_shape(piece.shape)
         if not method.wants_last:
@@ -94,6 +127,8 @@ class Member:
     def encode(self, pieces: Sequence[Piece], gradients: Sequence[Tensor], worker: int | None = None) -> Parcel:
         """The worker's messages for its gradients, as worker number `worker` (its rank)."""
         worker, codes = self.rank if worker is None else worker, []
+        if not self.round.has(worker):
+            return Parcel()
         for piece, gradient in zip(pieces, gradients, strict=True):
             state = self.worker_states.of(piece, gradient.dtype)
             try:
@@ -111,6 +146,7 @@ class Member:
         failure = next((parcel.failure for parcel in parcels if parcel.failure), None)
         if failure is not None:
             return failure
+        parcels = [parcel for worker, parcel in enumerate(parcels) if self.round.has(worker)]
         estimates = []
         for number, piece in enumerate(pieces):
             codes = [parcel.codes[number] for parcel in parcels]
@@ -148,8 +184,9 @@ class Member:
         codes = []
         for piece, estimate in zip(pieces, served, strict=True):
             try:
-                downlink = self.downlink.for_shape(piece.shape)
-                codes.append(downlink.encode(estimate, self._step(piece).key.fold(role="downlink")))
+                downlink = replace(self.downlink, compressor=self.downlink.compressor.for_shape(piece.shape))
+                known = self.down_states.of(piece, dtype)
+                codes.append(downlink.send(estimate, known, self._step(piece).key.fold(role="downlink")))
             except NonFiniteError as error:
                 return Parcel(failure=f"the estimate of {piece.name}: {error}")
         return Parcel(tuple(codes))
@@ -161,6 +198,21 @@ class Member:
         if parcel.failure:
             raise NonFiniteError(parcel.failure)
         return self.once(("received", what), lambda: [code.decode() for code in parcel.codes])
+
+    def came_down(self, pieces: Sequence[Piece], parcel: Parcel, dtype: torch.dtype) -> list[Tensor]:
+        """The estimates that a parcel from `serve_down` stands for. Raises `NonFiniteError` for a failure."""
+        if not self.downlink.memory:
+            return self.received(pieces[0].name, parcel)
+        if parcel.failure:
+            raise NonFiniteError(parcel.failure)
+
+        def compute() -> list[tuple[Tensor, State]]:
+            known = [self.down_states.of(piece, dtype) for piece in pieces]
+            return [self.downlink.receive(code, own) for code, own in zip(parcel.codes, known, strict=True)]
+
+        found = self.once(("down", pieces[0].name), compute)
+        self._down_pending.update({piece: state for piece, (_, state) in zip(pieces, found, strict=True)})
+        return [estimate for estimate, _ in found]
 
     def uncompressed(self, vectors: Sequence[Tensor], pieces: Sequence[Piece]) -> Parcel:
         """The vectors as they are."""

@@ -21,16 +21,10 @@ def memory_of(exchange: Exchange, parameters: Mapping[str, Tensor]) -> dict[str,
     for name, parameter in parameters.items():
         piece = Piece(name, (Part(name, 0, parameter.numel()),))
         member.remember(topology.as_worker(piece, member), topology.as_server(piece, member), parameter.dtype)
-    return {
-        "worker": member.worker_states.save(),
-        "server": member.server_states.save(),
-        "last": member.last_estimates.save(),
-    }
+    return member.save()
 
 
 def load_memory(exchange: Exchange, memory: Mapping[str, Any]) -> None:
     """Go on from what `memory_of` gave; from the beginning for an empty one."""
     (member,) = exchange.members
-    member.worker_states.load(memory.get("worker", {}))
-    member.server_states.load(memory.get("server", {}))
-    member.last_estimates.load(memory.get("last", {}))
+    member.load(memory)

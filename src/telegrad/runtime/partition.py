@@ -14,6 +14,7 @@ from telegrad.random import Key
 __all__ = ["batch_rows", "partition"]
 
 _ATTEMPTS = 100
+_WINDOW = 32  # batches among which examples of like length are put together
 
 
 def partition(
@@ -64,18 +65,39 @@ def _owners(label: np.ndarray, workers: int, concentration: float, generator: np
     return owner
 
 
-def batch_rows(rows: Tensor, step: int, batch_size: int | None, key: Key) -> Tensor:
+def batch_rows(rows: Tensor, step: int, batch_size: int | None, key: Key, lengths: Tensor | None = None) -> Tensor:
     """The rows of a worker's batch number `step`: its `rows` in a new random order every epoch, without a break
     between epochs.
 
-    `key` names the worker. With batch_size None the batch is all of its rows.
+    `key` names the worker. With batch_size None the batch is all of its rows. With `lengths` (one a row of the whole
+    split), batches are of like length: of every 32 batches in the random order, the examples are sorted by length and
+    cut into batches again, which come in random order.
     """
     if batch_size is None:
         return rows
     place = torch.arange(step * batch_size, (step + 1) * batch_size)
     epoch, offset = place // len(rows), place % len(rows)
-    picked = [_order(key, int(e), len(rows))[offset[epoch == e]] for e in epoch.unique()]
+    picked = []
+    for e in epoch.unique().tolist():
+        order, places = _order(key, e, len(rows)), offset[epoch == e]
+        picked.append(
+            order[places]
+            if lengths is None
+            else _of_like_length(order, lengths[rows], places, batch_size, key.fold(epoch=e))
+        )
     return rows[torch.cat(picked)]
+
+
+def _of_like_length(order: Tensor, lengths: Tensor, places: Tensor, batch_size: int, key: Key) -> Tensor:
+    """The entries of `order` at `places` after every window of it has been sorted by length, batch by batch."""
+    span = _WINDOW * batch_size
+    picked = []
+    for window in (places // span).unique().tolist():
+        members = order[window * span : (window + 1) * span]
+        batches = members[lengths[members].argsort(stable=True)].split(batch_size)
+        mixed = torch.cat([batches[i] for i in key.fold(window=window).permutation(len(batches)).tolist()])
+        picked.append(mixed[places[places // span == window] - window * span])
+    return torch.cat(picked)
 
 
 @lru_cache(maxsize=256)

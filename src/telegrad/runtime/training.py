@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 import time
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -16,17 +17,24 @@ from torch import Tensor, nn
 from telegrad.compressors.base import Compressor
 from telegrad.errors import ConfigError, DivergedError, NonFiniteError, TelegradWarning
 from telegrad.methods.base import Method
+from telegrad.methods.clock import Clock
+from telegrad.methods.oracle_method import OracleMethod
 from telegrad.random import Key
 from telegrad.runtime.exchange import exchange_of
-from telegrad.runtime.gradients import LoopGradients, VectorisedGradients, load_mean_buffers, stacked_buffers
+from telegrad.runtime.flat import FlatModel, OptimizerStep
+from telegrad.runtime.gradient_run import GradientRun
+from telegrad.runtime.gradients import LoopGradients, VectorisedGradients, load_mean_buffers
 from telegrad.runtime.ledger import Ledger
+from telegrad.runtime.oracle import TaskOracle
+from telegrad.runtime.oracle_run import OracleRun
 from telegrad.runtime.partition import batch_rows, partition
-from telegrad.runtime.pieces import Granularity, by_parameter, pieces_of, split_up
+from telegrad.runtime.pieces import Granularity, pieces_of
 from telegrad.runtime.schedule import Schedule, learning_rate
 from telegrad.runtime.topologies import Topology
-from telegrad.runtime.transport import Transport
+from telegrad.runtime.transport import LocalTransport, Transport
 from telegrad.spec import build
 from telegrad.workloads.base import Split, Task, Workload
+from telegrad.workloads.imported import workload_of
 
 __all__ = ["OptimizerChoice", "Record", "Result", "Setting", "train"]
 
@@ -69,7 +77,8 @@ class Setting:
     validation and test is the same for all seeds. `gradients`: "vmap" computes all workers at once, in chunks of
     `chunk`; "loop" each one as a lone process would; they differ in the last bits of gradients, never in a draw.
     `granularity`: what one compressor call sees. `evaluate_every`: steps between evaluations, a twentieth of all by
-    default. `data`: the folder of the workload's data. `progress` is called after every step with the last evaluation's
+    default. `data`: the folder of the workload's data. `clock`: how long simulated work takes; records then have
+    `simulated_seconds`. `progress` is called after every step with the last evaluation's
     record, the current `step` and its `train_loss`.
     """
 
@@ -90,6 +99,7 @@ class Setting:
     chunk: int | None = None
     evaluate_every: int | None = None
     data: str | Path | None = None
+    clock: Clock | None = None
     progress: Callable[[Record], None] | None = None
 
 
@@ -111,35 +121,33 @@ def train(workload: str | Workload | Task, method: str | Method, transport: Tran
         evaluate_every=(every, 1),
     )
     root, chosen = Key(setting.seed), build(method, "method")
-    exchange = exchange_of(chosen, setting.topology, setting.downlink, transport, root)
     task = workload if isinstance(workload, Task) else _loaded(workload, setting.data)
     model = task.model(root.fold(role="model"))
     shares = partition(
         task.train.targets, task.classes, workers, setting.dirichlet, batch_size or 1, root.fold(role="partition")
     )
-    compute = (
-        LoopGradients(task, model) if setting.gradients == "loop" else VectorisedGradients(task, model, setting.chunk)
-    )
-    buffers = stacked_buffers(model, len(transport.ranks))
-    parameters = dict(model.named_parameters())
-    pieces = pieces_of(parameters, setting.granularity)
-    ledger, descent = exchange.ledger, _optimizer(setting, model)
-    examples_a_step = sum(len(share) for share in shares) if batch_size is None else workers * batch_size
-    seconds = encode_seconds = 0.0
+
+    def batch(rank: int, number: int) -> Split:
+        return _batch(task, shares[rank], number, batch_size, root.fold(role="data", rank=rank))
+
+    run = _run(chosen, setting, transport, task, model, shares, batch)
+    examples_a_gradient = sum(len(share) for share in shares) / workers if batch_size is None else batch_size
+    seconds = 0.0
     skipped_in_a_row = 0
     losses: list[float] = []
     records: list[Record] = []
 
     def ledger_of_all() -> Ledger:
-        return Ledger.merged(transport.objects(ledger))
+        return Ledger.merged(transport.objects(run.ledger))
 
     def evaluate(step: int) -> None:
-        load_mean_buffers(model, {name: transport.gathered(own) for name, own in buffers.items()})
+        run.show()
+        load_mean_buffers(model, {name: transport.gathered(own) for name, own in run.buffers.items()})
         account = ledger_of_all()
         records.append(
             {
                 "step": step,
-                "epoch": step * examples_a_step / len(task.train),
+                "epoch": sum(account.gradients) * examples_a_gradient / len(task.train),
                 "bits_up_per_worker": account.bits_up_per_worker,
                 "bits_down_per_worker": account.bits_down_per_worker,
                 "paper_bits_up_per_worker": account.paper_bits_up_per_worker,
@@ -147,7 +155,8 @@ def train(workload: str | Workload | Task, method: str | Method, transport: Tran
                 "validation": task.score(model, task.validation),
                 "test": task.score(model, task.test),
                 "seconds": seconds,
-                "encode_seconds": encode_seconds,
+                "encode_seconds": run.encode_seconds,
+                **({} if run.timeline is None else {"simulated_seconds": run.timeline.seconds}),
             }
         )
         losses.clear()
@@ -156,39 +165,30 @@ def train(workload: str | Workload | Task, method: str | Method, transport: Tran
     for index in range(steps):
         began = time.perf_counter()
         rate = learning_rate(setting.schedule, setting.lr, index, steps, setting.warmup_steps)
-        batches = [
-            _batch(task, shares[rank], index, batch_size, root.fold(role="data", rank=rank)) for rank in transport.ranks
-        ]
-        per_worker, batch_losses, new_buffers = compute(batches, buffers)
-        computed = time.perf_counter()
+        loss = math.nan
         try:
-            exchange.begin(index, rate)
-            gradients = [split_up(gradient, parameters, pieces) for gradient in per_worker]
-            estimates = by_parameter(exchange.run(pieces, gradients), pieces)
-            exchange.commit()
+            loss = run.step(index, rate)
         except NonFiniteError as error:
             skipped_in_a_row += 1
-            ledger.skipped_steps += 1
-            if ledger.skipped_steps == 1:
+            run.ledger.skipped_steps += 1
+            if run.ledger.skipped_steps == 1:
                 warnings.warn(f"step {index} is skipped on all workers: {error}", TelegradWarning, stacklevel=2)
             if skipped_in_a_row == _PATIENCE:
                 raise DivergedError(
                     f"{chosen} with lr={setting.lr}: no finite gradient in the last {_PATIENCE} steps; lower the rate",
                     records,
                 ) from None
-            encode_seconds += time.perf_counter() - computed
         else:
-            encode_seconds += time.perf_counter() - computed
-            skipped_in_a_row, buffers = 0, new_buffers
-            _descend(descent, parameters, estimates, rate)
-            losses.append(float(transport.gathered(batch_losses).mean()))
-        ledger.steps += 1
+            skipped_in_a_row = 0
+            losses.append(loss)
+        run.ledger.steps += 1
         seconds += time.perf_counter() - began
         if (index + 1) % every == 0 or index + 1 == steps:
             evaluate(index + 1)
         if setting.progress is not None:
-            setting.progress({**records[-1], "step": index + 1, "train_loss": float(batch_losses.mean())})
-    final = {name: parameter.detach().clone() for name, parameter in parameters.items()}
+            setting.progress({**records[-1], "step": index + 1, "train_loss": loss})
+    run.show()
+    final = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
     count = max(1, steps)
     return Result(
         records,
@@ -197,8 +197,43 @@ def train(workload: str | Workload | Task, method: str | Method, transport: Tran
         task.metric,
         task.higher_is_better,
         seconds / count,
-        encode_seconds / count,
+        run.encode_seconds / count,
     )
+
+
+def _run(
+    method: Method,
+    setting: Setting,
+    transport: Transport,
+    task: Task,
+    model: nn.Module,
+    shares: Sequence[Tensor],
+    batch: Callable[[int, int], Split],
+) -> GradientRun | OracleRun:
+    """The steps of the method, whatever its kind."""
+    root, topology = Key(setting.seed), build(setting.topology, "topology")
+    parameters = dict(model.named_parameters())
+    pieces = pieces_of(parameters, setting.granularity)
+    if setting.clock is not None and not isinstance(transport, LocalTransport):
+        raise ConfigError("a clock is simulated: leave it out where workers are processes, or use telegrad.simulate")
+    if isinstance(method, OracleMethod):
+        flat = FlatModel(parameters, pieces)
+
+        def oracle(rank: int) -> TaskOracle:
+            own = task.train.rows(shares[rank])
+            return TaskOracle(rank, task, model, flat, partial(batch, rank), own, setting.batch_size)
+
+        def make() -> OptimizerStep:
+            return OptimizerStep(flat, lambda own: _optimizer(setting, own))
+
+        oracles = {rank: oracle(rank) for rank in transport.ranks}
+        return OracleRun(method, topology, setting.downlink, transport, root, flat, oracles, make, setting.clock)
+    compute = (
+        LoopGradients(task, model) if setting.gradients == "loop" else VectorisedGradients(task, model, setting.chunk)
+    )
+    exchange = exchange_of(method, topology, setting.downlink, transport, root)
+    optimizer = _optimizer(setting, list(model.parameters()))
+    return GradientRun(exchange, model, pieces, compute, optimizer, batch, setting.clock)
 
 
 def _check(**at_least: tuple[int | None, int]) -> None:
@@ -208,33 +243,22 @@ def _check(**at_least: tuple[int | None, int]) -> None:
 
 
 def _loaded(workload: str | Workload, data: str | Path | None) -> Task:
-    task: Task = build(workload, "workload").load(None if data is None else Path(data), Key())
-    return task
+    return workload_of(workload).load(None if data is None else Path(data), Key())
 
 
 def _batch(task: Task, rows: Tensor, step: int, batch_size: int | None, key: Key) -> Split:
-    batch = task.train.rows(batch_rows(rows, step, batch_size, key))
+    batch = task.train.rows(batch_rows(rows, step, batch_size, key, task.train.lengths))
     return Split(task.augment(batch.inputs, key.fold(role="augment", step=step)), batch.targets)
 
 
-def _optimizer(setting: Setting, model: nn.Module) -> torch.optim.Optimizer:
+def _optimizer(setting: Setting, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
     choice, lr = setting.optimizer, setting.lr
     if callable(choice):
-        return choice(model.parameters(), lr)
+        return choice(parameters, lr)
     if choice == "sgd":
-        return torch.optim.SGD(model.parameters(), lr=lr, momentum=setting.momentum, weight_decay=setting.weight_decay)
+        return torch.optim.SGD(parameters, lr=lr, momentum=setting.momentum, weight_decay=setting.weight_decay)
     if choice == "adamw":
         if setting.momentum:
             raise ConfigError(f"momentum={setting.momentum} goes with optimizer=sgd; adamw has its own averages")
-        return torch.optim.AdamW(model.parameters(), lr=lr, weight_decay=setting.weight_decay)
+        return torch.optim.AdamW(parameters, lr=lr, weight_decay=setting.weight_decay)
     raise ConfigError(f"optimizer={choice!r}: sgd, adamw, or a function of (parameters, lr) is allowed")
-
-
-def _descend(
-    optimizer: torch.optim.Optimizer, parameters: dict[str, nn.Parameter], estimates: dict[str, Tensor], lr: float
-) -> None:
-    for name, parameter in parameters.items():
-        parameter.grad = estimates[name].view_as(parameter).to(parameter.dtype)
-    for group in optimizer.param_groups:
-        group["lr"] = lr
-    optimizer.step()

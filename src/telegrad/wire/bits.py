@@ -10,11 +10,14 @@ from telegrad.kernels.symbols import fixed_width, from_fixed_width
 
 __all__ = [
     "Reader",
+    "Shared",
     "pack_bits",
     "pack_fixed",
     "pack_rice",
     "pack_varied",
     "pack_varint",
+    "read_seed",
+    "seed_parts",
     "unpack_fixed",
     "unpack_rice",
     "unpack_varied",
@@ -22,21 +25,43 @@ __all__ = [
 ]
 
 
+_FREE_ENTRIES = 1 << 28
+
+
+class Shared(bytes):
+    """Bytes of a message that the other messages of a parcel mostly have too, so that a parcel sends them once."""
+
+
 class Reader:
     """A cursor over received bytes; every read checks that the bytes are there.
 
+    `shared_bytes`: where a parcel keeps what the message shares with others; None for a message by itself.
     `account`: bytes by field of the ledger, as far as they were booked.
     """
 
-    def __init__(self, data: bytes | bytearray | memoryview) -> None:
+    def __init__(
+        self, data: bytes | bytearray | memoryview, shared_bytes: bytes | bytearray | memoryview | None = None
+    ) -> None:
         self._data = memoryview(data).cast("B")
         self._at, self._end, self._booked = 0, len(self._data), 0
+        self._shared = None if shared_bytes is None else Reader(shared_bytes)
         self.account: dict[str, int] = {}
 
     def book(self, name: str) -> None:
         """Book all that was read since the last time as this field of the ledger."""
-        self.account[name] = self.account.get(name, 0) + self._at - self._booked
-        self._booked = self._at
+        at = self._at + (self._shared._at if self._shared else 0)
+        self.account[name] = self.account.get(name, 0) + at - self._booked
+        self._booked = at
+
+    @property
+    def shared(self) -> Reader:
+        """The reader of what is written as `Shared`: this one, but in a parcel."""
+        return self._shared or self
+
+    @property
+    def size(self) -> int:
+        """The number of bytes, read or not."""
+        return self._end
 
     @property
     def left(self) -> int:
@@ -81,6 +106,19 @@ class Reader:
         return _plain(self._data[self._at : self._at + n])
 
 
+def seed_parts(seed: int) -> list[bytes]:
+    """A 64-bit seed: its own 16 bits, and those that the seeds of a step have in common (`Key.to_int`)."""
+    packed = seed.to_bytes(8, "little")
+    return [packed[:2], Shared(packed[2:])]
+
+
+def read_seed(reader: Reader) -> int:
+    """The inverse of `seed_parts`."""
+    if reader.shared is reader:
+        return int.from_bytes(reader.take(8), "little")
+    return int.from_bytes(reader.take(2), "little") | int.from_bytes(reader.shared.take(6), "little") << 16
+
+
 def _plain(data: memoryview) -> np.ndarray:
     array = np.frombuffer(data, np.uint8)
     array.flags.writeable = False
@@ -119,6 +157,8 @@ def pack_fixed(values: np.ndarray, width: int) -> bytes:
 
 def unpack_fixed(reader: Reader, n: int, width: int) -> np.ndarray:
     """Read n integers of `width` bits (the inverse of `pack_fixed`), as uint8 where they fit, else int64."""
+    if width == 0 and n > max(_FREE_ENTRIES, 8 * reader.size):
+        raise WireError(f"the message announces {n} equal entries; {_FREE_ENTRIES} or one a bit are allowed")
     return from_fixed_width(np.frombuffer(reader.take((n * width + 7) // 8), np.uint8), n, width)
 
 
@@ -147,5 +187,9 @@ def unpack_rice(reader: Reader, n: int, b: int) -> np.ndarray:
     nbits = get_rice(reader.peek(reader.left), b, values)
     if nbits < 0:
         raise WireError("truncated message: a run of coded integers has no end")
+    # A run is no longer than the message, so only in very long ones could an integer exceed 62 bits, or even 64.
+    bits = 8 * reader.left
+    if n and bits >> (62 - b) and (bits >> (64 - b) or int(values.min()) < 0 or int(values.max()) >> 62):
+        raise WireError("an integer in the message is longer than 62 bits")
     reader.take((nbits + 7) // 8)
     return values

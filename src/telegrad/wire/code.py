@@ -10,8 +10,9 @@ from itertools import groupby
 import torch
 from torch import Tensor
 
-from telegrad.errors import WireError
+from telegrad.errors import InputError, WireError
 from telegrad.kernels.compiled import each, kept
+from telegrad.kernels.device import away_from_default_device
 from telegrad.kernels.scatter import add_at, zeros
 from telegrad.wire.bits import varint_nbytes
 from telegrad.wire.last_estimate import LastEstimate
@@ -122,22 +123,38 @@ class Code:
         """
         return replace(self, terms=tuple(replace(t, positions=t.positions.after(last)) for t in self.terms))
 
+    @away_from_default_device
     def add_to(self, out: Tensor, weight: float = 1.0) -> None:
-        """Accumulate weight · estimate into `out` (shape as the tensor, any float dtype, contiguous), in place."""
+        """Accumulate weight · estimate into `out` (shape as the tensor, any float dtype, contiguous), in place.
+
+        Raises `InputError` for another `out`.
+        """
+        if not isinstance(out, Tensor):
+            raise InputError(
+                f"add_to takes a tensor, not a {type(out).__name__}: write torch.from_numpy(out) for numpy's"
+            )
+        if not out.is_floating_point() or not out.is_contiguous():
+            raise InputError(
+                f"add_to was given a tensor of {out.dtype} and strides {out.stride()}; one of floating point that is "
+                f"contiguous is wanted, for example torch.zeros({self.shape}, dtype={self.dtype})"
+            )
         add_codes((self,), out, weight)
 
+    @away_from_default_device
     def decode(self) -> Tensor:
         """The estimate, in the tensor's shape and dtype. A sum of several terms is formed in float64 and rounded
         once. Raises `WireError` where a message announced more entries than the memory holds.
         """
-        if len(self.terms) == 1 and isinstance(self.terms[0].positions, All):
-            return self.terms[0].values.numbers_as(self.dtype).to("cpu").view(self.shape)
         try:
+            if len(self.terms) == 1 and isinstance(self.terms[0].positions, All):
+                return self.terms[0].values.numbers_as(self.dtype).to("cpu").view(self.shape)
             out = zeros(self.shape, self.dtype if len(self.terms) <= 1 else torch.float64)
-        except (ValueError, MemoryError, RuntimeError):
+            self.add_to(out)
+            return out.to(self.dtype)
+        except (MemoryError, RuntimeError) as error:
+            if isinstance(error, RuntimeError) and "memory" not in str(error):  # torch's own for want of it
+                raise
             raise WireError(f"a tensor of shape {self.shape} does not fit into memory") from None
-        self.add_to(out)
-        return out.to(self.dtype)
 
 
 def add_codes(codes: Sequence[Code], out: Tensor, weight: float = 1.0) -> None:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-import tempfile
 import zlib
 from collections.abc import Mapping
 from pathlib import Path
 
-from telegrad.errors import WireError
+from telegrad.errors import InputError, WireError
+from telegrad.files import write_atomic
 from telegrad.wire.bits import Reader, pack_varint
 from telegrad.wire.code import CHECKSUM_NBYTES, Code
 from telegrad.wire.message import pack, unpack
@@ -23,16 +23,24 @@ def save(path: str | os.PathLike[str], codes: Mapping[str, Code]) -> int:
 
     Layout: `telegrad` and a version byte; the number of messages; for each its name, its length and the message as
     `pack` makes it; CRC-32 of all before it. The file appears whole or not at all.
+
+    Raises `InputError` for what are no codes by name, `OSError` where the file cannot be written.
     """
+    if not isinstance(codes, Mapping):
+        raise InputError(
+            f'save takes codes by name, not a {type(codes).__name__}: write save(path, {{"weight": code}})'
+        )
     out = bytearray(_MAGIC + pack_varint(len(codes)))
     for name, code in codes.items():
+        if not isinstance(name, str) or not isinstance(code, Code):
+            raise InputError(
+                f"save: {name!r} stands for a {type(code).__name__}; names are texts and stand for codes, as "
+                "`compressor.encode` makes them"
+            )
         for part in (name.encode(), pack(code)):
             out += pack_varint(len(part)) + part
     out += zlib.crc32(out).to_bytes(CHECKSUM_NBYTES, "little")
-    target = Path(path)
-    with tempfile.NamedTemporaryFile(dir=target.parent, prefix=f".{target.name}.", delete=False) as file:
-        file.write(out)
-    os.replace(file.name, target)
+    write_atomic(path, out)
     return len(out)
 
 

@@ -38,6 +38,7 @@ __all__ = [
     "BUCKETS",
     "ENTROPY",
     "Integers",
+    "check_pieces",
     "entropy_bits",
     "pack_pieces",
     "read_buckets",
@@ -254,11 +255,26 @@ def pack_pieces(pieces: list[tuple[np.ndarray, np.ndarray]], head: bytes = b"") 
     return b"".join(parts)
 
 
-def unpack_pieces(reader: Reader, n: int, decode: Callable[[int, int, np.ndarray, np.ndarray], bool]) -> None:
+def check_pieces(reader: Reader, n: int, lanes: Callable[[int], int] = lanes_of) -> None:
+    """Raise `WireError` where not even the coder's states of n symbols are left to read: before room is made for them.
+
+    A symbol takes a word from the stream only now and then, and one that is certain none at all.
+    """
+    states = n // PIECE * lanes(PIECE) + lanes(n % PIECE) * (n % PIECE > 0)
+    if 4 * states + -(-n // PIECE) > reader.left:
+        raise WireError(f"{n} symbols are announced, and {reader.left} bytes are not enough for them")
+
+
+def unpack_pieces(
+    reader: Reader,
+    n: int,
+    decode: Callable[[int, int, np.ndarray, np.ndarray], bool],
+    lanes: Callable[[int], int] = lanes_of,
+) -> None:
     """Read the pieces of n symbols and have each decoded: decode(start, stop, states, words) says whether it could."""
     pieces = []
     for start in range(0, n, PIECE):
-        states = np.frombuffer(reader.take(4 * lanes_of(min(n - start, PIECE))), "<u4")
+        states = np.frombuffer(reader.take(4 * lanes(min(n - start, PIECE))), "<u4")
         pieces.append((states, np.frombuffer(reader.take(2 * reader.varint()), "<u2")))
     done = in_chunks(
         lambda _, low, high: all(
@@ -273,16 +289,16 @@ def unpack_pieces(reader: Reader, n: int, decode: Callable[[int, int, np.ndarray
 
 def _unpack_entropy(reader: Reader, n: int) -> np.ndarray:
     bits, group, single, alphabet = reader.byte(), reader.byte(), reader.varint(), reader.varint()
-    if not 1 <= bits <= 15 or max(single, alphabet) > _ALPHABET or not (1 <= group <= 8 and alphabet <= single**group):
+    # The table that takes groups apart has rows for integers below _GROUPED; an encoder makes no larger ones.
+    together = single**group if 1 <= group <= 8 else 0
+    if not 1 <= bits <= 15 or alphabet > together or together > (_ALPHABET if group == 1 else _GROUPED):
         raise WireError(f"an entropy-coded stream of {alphabet} symbols with {bits}-bit frequencies is not ours")
     lengths = unpack_fixed(reader, alphabet, _FREQUENCY_WIDTH).astype(np.int64)
     frequency = (1 << lengths) >> 1 | unpack_varied(reader, np.maximum(lengths - 1, 0))
     if int(frequency.sum()) != 1 << bits:
         raise WireError("the frequencies of an entropy-coded stream do not add up")
     steps, decoder = -(-n // group), Decoder(frequency, bits)
-    # A symbol takes a word from the stream only now and then; one that is certain takes none at all.
-    if int(frequency.max()) < 1 << bits and steps > 1 << 20 and steps > (1 << bits) * 16 * (reader.left + 32):
-        raise WireError(f"{n} symbols are announced, and {reader.left} bytes are not enough for them")
+    check_pieces(reader, steps)
     values = np.empty(steps, dtype=np.uint8 if alphabet <= 256 else np.uint16)
     unpack_pieces(reader, steps, lambda start, stop, states, words: decoder.piece(states, words, values[start:stop]))
     return values if group == 1 else parted(values, single, group, n)

@@ -9,72 +9,139 @@ from __future__ import annotations
 import math
 import zlib
 
-from telegrad.errors import WireError
-from telegrad.wire.bits import Reader, pack_varint
+import torch
+
+from telegrad.errors import InputError, WireError
+from telegrad.kernels.device import away_from_default_device
+from telegrad.wire.bits import Reader, Shared, pack_varint
 from telegrad.wire.code import CHECKSUM_NBYTES, Code, Term
 from telegrad.wire.positions import read_positions
 from telegrad.wire.values import DTYPES, read_values
 from telegrad.wire.values.base import Buffer
 
-__all__ = ["VERSION", "pack", "unpack"]
+__all__ = ["VERSION", "checked", "message_parts", "pack", "read_message", "shared_bytes", "sound", "unpack"]
 
 VERSION = 1
 _MAX_RANK = 64
 _MAX_NUMEL = 2**40
+_FREE = 256
+"""So many times the tensor's entries may a message's terms hold beyond one a bit: what no bits pay for still takes
+memory.
+"""
 
 
+@away_from_default_device
 def pack(code: Code) -> bytes:
     """The message of a code: `8 * len(pack(code)) == code.nbits`, always."""
-    parts: list[Buffer] = [bytes([VERSION << 4 | DTYPES.index(code.dtype)])]
-    parts += map(pack_varint, (len(code.shape), *code.shape, code.level, len(code.terms)))
-    for term in code.terms:
-        parts.append(bytes([term.positions.tag << 4 | term.values.tag]))
-        parts += (term.positions.write(), *term.values.parts(code.dtype))
+    if not isinstance(code, Code):
+        raise InputError(f"pack takes a code, not a {type(code).__name__}: write pack(compressor.encode(x, key))")
+    return checked(message_parts(code))
+
+
+def checked(parts: list[Buffer]) -> bytes:
+    """All parts, and the CRC-32 of them."""
     check = 0
     for part in parts:
         check = zlib.crc32(part, check)
-    parts.append(check.to_bytes(CHECKSUM_NBYTES, "little"))
+    return b"".join([*parts, check.to_bytes(CHECKSUM_NBYTES, "little")])
+
+
+def message_parts(code: Code) -> list[Buffer]:
+    """A message but for its checksum, in pieces: what the messages of a parcel share is marked as `Shared`."""
+    parts: list[Buffer] = [_version(code), Shared(pack_varint(len(code.shape)))]
+    parts += [*map(pack_varint, (*code.shape, code.level)), Shared(pack_varint(len(code.terms)))]
+    for term in code.terms:
+        parts.append(_kinds(term))
+        parts += term.positions.parts()
+        parts += term.values.parts(code.dtype)
+    return parts
+
+
+def shared_bytes(code: Code) -> bytes:
+    """The `Shared` ones of `message_parts(code)`, joined, without packing the message."""
+    parts = [_version(code), pack_varint(len(code.shape)), pack_varint(len(code.terms))]
+    for term in code.terms:
+        parts += [_kinds(term), term.positions.shared_bytes, term.values.shared_bytes(code.dtype)]
     return b"".join(parts)
 
 
-def unpack(data: bytes | bytearray | memoryview) -> Code:
+def _check_version(first: int) -> None:
+    if first >> 4 != VERSION:
+        raise WireError(f"not a telegrad message of version {VERSION}: it says version {first >> 4}")
+
+
+def _version(code: Code) -> Shared:
+    return Shared([VERSION << 4 | DTYPES.index(code.dtype)])
+
+
+def _kinds(term: Term) -> Shared:
+    return Shared([term.positions.tag << 4 | term.values.tag])
+
+
+@away_from_default_device
+def unpack(data: bytes | bytearray | memoryview, numel: int | None = None) -> Code:
     """The code of a message that `pack` made; its tensors lie on the CPU.
 
-    Raises `WireError` on anything else: truncated, damaged, foreign or of another version.
+    `numel`: the number of entries of the tensor, where the receiver knows it: give it for messages of strangers. A
+    message for another number is refused before memory is reserved for it; without it a short message may stand for
+    any number of equal entries. Raises `WireError` on anything but such a message: truncated, damaged, foreign or of
+    another version.
     """
-    view = memoryview(data).cast("B")
+    try:
+        view = memoryview(data).cast("B")
+    except TypeError:
+        raise InputError(f"unpack takes bytes, not a {type(data).__name__}: write unpack(bytes(data))") from None
     if len(view) < CHECKSUM_NBYTES + 4:
         raise WireError(f"a message of {len(view)} bytes is shorter than any header")
-    body, check = view[:-CHECKSUM_NBYTES], view[-CHECKSUM_NBYTES:]
-    if body[0] >> 4 != VERSION:
-        raise WireError(f"not a telegrad message of version {VERSION}: it says version {body[0] >> 4}")
-    if zlib.crc32(body) != int.from_bytes(check, "little"):
+    body = view[:-CHECKSUM_NBYTES]
+    _check_version(body[0])
+    if not sound(view):
         raise WireError("the message is damaged: its checksum does not fit")
-    reader = Reader(body)
-    dtype_code, rank = reader.byte() & 0xF, reader.varint()
+    return read_message(Reader(body), numel)
+
+
+def sound(view: memoryview) -> bool:
+    """Whether the last bytes are the CRC-32 of all others."""
+    return zlib.crc32(view[:-CHECKSUM_NBYTES]) == int.from_bytes(view[-CHECKSUM_NBYTES:], "little")
+
+
+def read_message(reader: Reader, numel: int | None = None) -> Code:
+    """The code of a message that the reader is over, but for its checksum. `numel`: see `unpack`."""
+    first, rank = reader.shared.byte(), reader.shared.varint()
+    _check_version(first)
+    dtype_code = first & 0xF
     if dtype_code >= len(DTYPES) or rank > _MAX_RANK:
         raise WireError(f"unknown dtype {dtype_code} or rank {rank} in the message")
     shape = tuple(reader.varint() for _ in range(rank))
     reader.book("header")
-    numel, level = math.prod(shape), reader.varint()
+    announced, level = math.prod(shape), reader.varint()
     reader.book("level")
-    n_terms = reader.varint()
+    n_terms = reader.shared.varint()
     reader.book("header")
-    if numel > _MAX_NUMEL:
-        raise WireError(f"the message announces {numel} entries; up to {_MAX_NUMEL} are allowed")
+    if math.prod(size or 1 for size in shape) > _MAX_NUMEL:
+        raise WireError(f"the message announces {announced} entries; up to {_MAX_NUMEL} are allowed")
+    if numel is not None and announced != numel:
+        raise WireError(f"the message is for {announced} entries, where {numel} are expected")
     try:
-        terms = tuple(_read_term(reader, numel, dtype_code) for _ in range(min(n_terms, reader.left + 1)))
+        terms = _read_terms(reader, n_terms, announced, DTYPES[dtype_code])
     except MemoryError:
-        raise WireError(f"the message announces {numel} entries, more than the memory holds") from None
-    if reader.left:
-        raise WireError(f"{reader.left} bytes follow the end of the message")
+        raise WireError(f"the message announces {announced} entries, more than the memory holds") from None
+    if reader.left or reader.shared.left:
+        raise WireError(f"{reader.left + reader.shared.left} bytes follow the end of the message")
     reader.account["header"] += CHECKSUM_NBYTES
     return Code(shape, DTYPES[dtype_code], terms, level, received=reader.account)
 
 
-def _read_term(reader: Reader, numel: int, dtype_code: int) -> Term:
-    kinds = reader.byte()
-    reader.book("header")
-    positions = read_positions(kinds >> 4, reader, numel)
-    reader.book("index")
-    return Term(positions, read_values(kinds & 0xF, reader, positions.n, DTYPES[dtype_code]))
+def _read_terms(reader: Reader, count: int, numel: int, dtype: torch.dtype) -> tuple[Term, ...]:
+    terms, free = [], _FREE * numel
+    for _ in range(count):
+        before = reader.left
+        kinds = reader.shared.byte()
+        reader.book("header")
+        positions = read_positions(kinds >> 4, reader, numel)
+        reader.book("index")
+        terms.append(Term(positions, read_values(kinds & 0xF, reader, positions.n, dtype)))
+        free -= max(0, positions.n - 8 * (before - reader.left))
+        if free < 0:
+            raise WireError(f"the message announces {count} terms with more entries than {numel} need")
+    return tuple(terms)

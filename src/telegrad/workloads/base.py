@@ -17,21 +17,29 @@ __all__ = ["Split", "Task", "Workload"]
 
 @dataclass(frozen=True)
 class Split:
-    """Examples: `inputs` of shape (n, …) and `targets` of shape (n, …), row by row."""
+    """Examples: `inputs` of shape (n, …) and `targets` of shape (n, …), row by row.
+
+    `lengths` (integers, shape (n,)) where examples are sequences of unlike length, padded to the longest: batches are
+    then made of examples of like length, which a task may cut to the longest of the batch.
+    """
 
     inputs: Tensor
     targets: Tensor
+    lengths: Tensor | None = None
 
     def __post_init__(self) -> None:
         if len(self.inputs) != len(self.targets):
             raise ValueError(f"{len(self.inputs)} inputs but {len(self.targets)} targets")
+        if self.lengths is not None and len(self.lengths) != len(self.inputs):
+            raise ValueError(f"{len(self.inputs)} inputs but {len(self.lengths)} lengths")
 
     def __len__(self) -> int:
         return len(self.inputs)
 
     def rows(self, index: Tensor) -> Split:
         """The examples at `index` (int64, shape (k,))."""
-        return Split(self.inputs[index], self.targets[index])
+        lengths = None if self.lengths is None else self.lengths[index]
+        return Split(self.inputs[index], self.targets[index], lengths)
 
 
 class Task(ABC):
@@ -54,7 +62,9 @@ class Task(ABC):
 
     @abstractmethod
     def loss(self, model: nn.Module, inputs: Tensor, targets: Tensor) -> Tensor:
-        """The mean loss over the batch, a 0-d tensor. Must work under torch.func.functional_call and vmap."""
+        """The mean loss over the batch, a 0-d tensor. Must work under torch.func.functional_call, and under vmap, or
+        raise RuntimeError there: then workers are computed one after another.
+        """
 
     @abstractmethod
     def augment(self, inputs: Tensor, key: Key) -> Tensor:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import io
 import pickle
 import re
@@ -17,7 +16,7 @@ import torch
 from torch import Tensor
 
 from telegrad.errors import DataError
-from telegrad.workloads.extras import require
+from telegrad.workloads.extras import fetch, require
 
 __all__ = ["Images", "find_cifar10"]
 
@@ -177,18 +176,7 @@ def _batches(files: list[Path]) -> Images:
 
 
 def _fetch() -> tuple[Images, Images]:
-    try:
-        datasets = importlib.import_module("datasets")
-    except ImportError:
-        raise DataError(
-            f"cifar10 needs its data: pass as data a folder with {_WANTED}; "
-            "or pip install 'telegrad[fetch]', and it is fetched by name"
-        ) from None
-    try:
-        both = datasets.load_dataset("uoft-cs/cifar10")
-    # The package raises errors of several libraries (HTTP clients, the Hub, arrow); each means that there are no data.
-    except Exception as error:
-        raise DataError(f"cannot fetch uoft-cs/cifar10: {error}; or pass as data a folder with {_WANTED}") from error
+    both = fetch("cifar10", _WANTED, "uoft-cs/cifar10")
 
     def images(part: Any) -> Images:
         def pixels(rows: Tensor) -> Tensor:

@@ -17,6 +17,7 @@ from telegrad.random import Key
 __all__ = ["build_model"]
 
 _NORMS = (nn.modules.batchnorm._BatchNorm, nn.GroupNorm, nn.LayerNorm)
+_EMBEDDING_DEVIATION = 0.02
 
 
 def build_model(layout: Callable[[], nn.Module], key: Key) -> nn.Module:
@@ -24,7 +25,8 @@ def build_model(layout: Callable[[], nn.Module], key: Key) -> nn.Module:
 
     - Convolutions: normal with variance 2 / fan-in, since a ReLU follows and halves the second moment (He et al.,
       "Delving deep into rectifiers", ICCV 2015, eq. 10).
-    - Linear layers: normal with variance 1 / fan-in, since they end the model here, without a ReLU.
+    - Linear layers: normal with variance 1 / fan-in, since no ReLU follows that would halve the second moment.
+    - Embeddings: normal with deviation .02, as the first transformers for text had them.
     - Normalisations: weight 1, bias 0, running mean 0, running variance 1. All other biases: 0.
 
     Raises `TypeError` for a layer with parameters or buffers of any other kind.
@@ -47,6 +49,9 @@ def _fill(module: nn.Module, name: str, key: Key) -> None:
         weight.copy_(values.view_as(weight))
         if module.bias is not None:
             module.bias.zero_()
+    elif isinstance(module, nn.Embedding):
+        values = key.fold(name=f"{name}.weight").normal(module.weight.numel()).mul_(_EMBEDDING_DEVIATION)
+        module.weight.copy_(values.view_as(module.weight))
     elif isinstance(module, _NORMS):
         # For norms this is deterministic: it sets constants and resets the running statistics.
         module.reset_parameters()

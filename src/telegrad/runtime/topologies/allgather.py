@@ -9,8 +9,9 @@ from torch import Tensor
 
 from telegrad.runtime.member import Member
 from telegrad.runtime.pieces import Piece
-from telegrad.runtime.topologies.base import Phase, Round, Topology
+from telegrad.runtime.topologies.base import Phase, Relay, Round, Serve, Topology
 from telegrad.spec import register
+from telegrad.wire.parcel import Parcel
 
 __all__ = ["AllGather"]
 
@@ -23,9 +24,15 @@ class AllGather(Topology):
     One phase, and nothing is compressed twice; but a worker sends and receives M − 1 messages: for few workers.
     """
 
+    relays = True
     has_downlink = False
 
     def round(self, member: Member, pieces: Sequence[Piece], gradients: Sequence[Tensor]) -> Round:
         mine = member.encode(pieces, gradients)
         inbox = yield Phase(dict.fromkeys(range(member.workers), mine), "both")
         return member.serve_alike("allgather", pieces, inbox, gradients[0].dtype)
+
+    def relay(self, rank: int, workers: int, mine: Parcel | None, serve: Serve) -> Relay:
+        inbox = yield Phase({} if mine is None else dict.fromkeys(range(workers), mine), "both")
+        parcel, _ = serve(inbox)
+        return parcel

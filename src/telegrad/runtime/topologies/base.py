@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
@@ -16,7 +16,7 @@ from telegrad.runtime.pieces import Piece
 from telegrad.spec import Registered, build
 from telegrad.wire.parcel import Parcel
 
-__all__ = ["Account", "Inbox", "Phase", "Round", "Topology"]
+__all__ = ["Account", "Inbox", "Phase", "Relay", "Round", "Serve", "Topology"]
 
 Account = Literal["up", "down", "both", "inside"]
 Inbox = Mapping[int, Parcel]
@@ -35,6 +35,9 @@ class Phase:
 
 
 Round = Generator[Phase, Inbox, list[Tensor]]
+Serve = Callable[[Inbox], tuple[Parcel, Sequence[int]]]
+"""What the server makes of the parcels by sender: what it sends, and to which ranks."""
+Relay = Generator[Phase, Inbox, "Parcel | None"]
 
 
 class Topology(Registered, ABC):
@@ -45,6 +48,8 @@ class Topology(Registered, ABC):
     """
 
     kind: ClassVar[str] = "topology"
+    relays: ClassVar[bool] = False
+    """Whether it carries messages over the whole model, as methods with an oracle send them."""
     has_downlink: ClassVar[bool] = True
     """Whether the estimate is sent as a message of its own, which a compressor may shorten."""
 
@@ -54,6 +59,12 @@ class Topology(Registered, ABC):
         all ranks. Raises `NonFiniteError`, on all ranks alike, where a gradient or an estimate is not finite.
         """
 
+    def relay(self, rank: int, workers: int, mine: Parcel | None, serve: Serve) -> Relay:
+        """One rank's program for messages over the whole model: `mine` goes to whoever serves, and what `serve` makes
+        of what came in comes back; None where nothing was for this rank.
+        """
+        raise SpecError(f"{self} serves shares of gradients only: write topology=server or topology=allgather")
+
     def as_worker(self, piece: Piece, member: Member) -> Sequence[Piece]:
         """Into which pieces the member's worker cuts `piece`."""
         return (piece,)
@@ -61,6 +72,14 @@ class Topology(Registered, ABC):
     def as_server(self, piece: Piece, member: Member) -> Sequence[Piece]:
         """Which pieces of `piece` the member serves."""
         return (piece,)
+
+    def method_workers(self, workers: int) -> int:
+        """How many workers the method has: the senders of messages."""
+        return workers
+
+    def method_worker(self, rank: int) -> int:
+        """Which of the method's workers a rank belongs to."""
+        return rank
 
     def check(self, workers: int) -> None:
         """Raise `SpecError` where the topology does not fit that many workers."""

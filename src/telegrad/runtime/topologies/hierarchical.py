@@ -33,6 +33,12 @@ class Hierarchical(Topology):
     def __post_init__(self) -> None:
         check_that(self.node >= 1, self, "node", "a number of ranks from 1 is allowed")
 
+    def method_workers(self, workers: int) -> int:
+        return -(-workers // self.node)
+
+    def method_worker(self, rank: int) -> int:
+        return rank // self.node
+
     def as_worker(self, piece: Piece, member: Member) -> Sequence[Piece]:
         return (piece,) if member.rank % self.node == 0 else ()
 
@@ -69,4 +75,4 @@ class Hierarchical(Topology):
             for part in parts[1:]:
                 wide += part
             sums.append((wide * (nodes / member.workers)).to(parts[0].dtype))
-        return member.encode(pieces, sums, worker=member.rank // self.node)
+        return member.encode(pieces, sums, worker=self.method_worker(member.rank))

@@ -10,8 +10,9 @@ from torch import Tensor
 from telegrad.errors import SpecError
 from telegrad.runtime.member import Member
 from telegrad.runtime.pieces import Piece
-from telegrad.runtime.topologies.base import Phase, Round, Topology
+from telegrad.runtime.topologies.base import Phase, Relay, Round, Serve, Topology
 from telegrad.spec import check_that, register
+from telegrad.wire.parcel import Parcel
 
 __all__ = ["Server"]
 
@@ -25,6 +26,7 @@ class Server(Topology):
     """
 
     rank: int = 0
+    relays = True
 
     def __post_init__(self) -> None:
         check_that(self.rank >= 0, self, "rank", "a rank from 0 is allowed")
@@ -42,4 +44,13 @@ class Server(Topology):
         if member.rank == self.rank:
             down = dict.fromkeys(range(member.workers), member.serve_down(pieces, inbox, gradients[0].dtype))
         inbox = yield Phase(down, "down")
-        return member.received(pieces[0].name, inbox[self.rank])
+        return member.came_down(pieces, inbox[self.rank], gradients[0].dtype)
+
+    def relay(self, rank: int, workers: int, mine: Parcel | None, serve: Serve) -> Relay:
+        inbox = yield Phase({} if mine is None else {self.rank: mine}, "up")
+        down: dict[int, Parcel] = {}
+        if rank == self.rank:
+            parcel, receivers = serve(inbox)
+            down = dict.fromkeys(receivers, parcel)
+        inbox = yield Phase(down, "down")
+        return inbox.get(self.rank)

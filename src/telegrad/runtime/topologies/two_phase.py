@@ -47,7 +47,8 @@ class TwoPhase(Topology):
         down = member.serve_down(served, inbox, dtype)
         inbox = yield Phase(dict.fromkeys(range(count), down), "down")
         # The first failure in the order of ranks, so that all ranks tell the same.
-        received = [member.received((pieces[0].name, i), inbox[i]) for i in range(count)]
+        shards = [[shards_of(piece, count)[i] for piece in pieces] for i in range(count)]
+        received = [member.came_down(shards[i], inbox[i], dtype) for i in range(count)]
         return [
             member.once(
                 ("joined", piece.name),

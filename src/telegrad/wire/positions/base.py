@@ -37,9 +37,18 @@ class Positions(ABC):
     def nbytes(self) -> int:
         """The length of `write()`; all of it counts as index bits."""
 
-    @abstractmethod
     def write(self) -> bytes:
         """The packed places; d itself is known from the message's header."""
+        return b"".join(self.parts())
+
+    @abstractmethod
+    def parts(self) -> list[bytes]:
+        """`write()` in pieces, those that the messages of a parcel share marked as `Shared`."""
+
+    @property
+    def shared_bytes(self) -> bytes:
+        """The `Shared` ones of `parts()`, joined."""
+        return b""
 
     @abstractmethod
     def keep(self, which: Tensor) -> Positions:

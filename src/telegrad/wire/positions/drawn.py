@@ -13,7 +13,7 @@ from telegrad.kernels.dealing import dealt
 from telegrad.kernels.scatter import narrow, taken
 from telegrad.kernels.subsets import subset
 from telegrad.random import Key
-from telegrad.wire.bits import Reader, pack_varint, varint_nbytes
+from telegrad.wire.bits import Reader, pack_varint, read_seed, seed_parts, varint_nbytes
 from telegrad.wire.positions.base import Positions
 from telegrad.wire.positions.listed import IndexSet
 
@@ -49,8 +49,12 @@ class Subset(Positions):
     def nbytes(self) -> int:
         return varint_nbytes(self.size) + 8
 
-    def write(self) -> bytes:
-        return pack_varint(self.size) + self.seed.to_bytes(8, "little")
+    def parts(self) -> list[bytes]:
+        return [pack_varint(self.size), *seed_parts(self.seed)]
+
+    @property
+    def shared_bytes(self) -> bytes:
+        return seed_parts(self.seed)[1]
 
     def keep(self, which: Tensor) -> Positions:
         return Nested(self, IndexSet(self.size, which))
@@ -58,7 +62,7 @@ class Subset(Positions):
     @classmethod
     def read(cls, reader: Reader, d: int) -> Subset:
         """The inverse of `write`."""
-        size, seed = reader.varint(), int.from_bytes(reader.take(8), "little")
+        size, seed = reader.varint(), read_seed(reader)
         if size > d or d >= 2**31:
             raise WireError(f"the message announces a subset of {size} among {d} entries")
         return cls(d, size, seed)
@@ -87,8 +91,12 @@ class Nested(Positions):
     def nbytes(self) -> int:
         return self.outer.nbytes + self.inner.nbytes
 
-    def write(self) -> bytes:
-        return self.outer.write() + self.inner.write()
+    def parts(self) -> list[bytes]:
+        return [*self.outer.parts(), *self.inner.parts()]
+
+    @property
+    def shared_bytes(self) -> bytes:
+        return self.outer.shared_bytes
 
     def keep(self, which: Tensor) -> Positions:
         return Nested(self.outer, IndexSet(self.inner.d, self.inner.index[which]))
@@ -102,20 +110,20 @@ class Nested(Positions):
 
 @dataclass(frozen=True)
 class Share(Positions):
-    """Part number `part` of the `parts` that a random permutation, drawn from a 64-bit seed, deals the d places out to.
+    """Part number `part` of the `count` that a random permutation, drawn from a 64-bit seed, deals the d places out to.
 
-    Place number p of the permutation goes to part p mod `parts`, so sizes differ by one at most.
+    Place number p of the permutation goes to part p mod `count`, so sizes differ by one at most.
     """
 
     tag: ClassVar[int] = 4
     d: int
-    parts: int
+    count: int
     part: int
     seed: int
 
     @property
     def n(self) -> int:
-        return (self.d - self.part - 1) // self.parts + 1
+        return (self.d - self.part - 1) // self.count + 1
 
     def indices(self) -> Tensor:
         return self._dealt.long()
@@ -125,14 +133,18 @@ class Share(Positions):
 
     @kept
     def _dealt(self) -> Tensor:
-        return dealt(Key(self.seed), self.d, self.parts, self.part, narrow(self.d))
+        return dealt(Key(self.seed), self.d, self.count, self.part, narrow(self.d))
 
     @property
     def nbytes(self) -> int:
-        return varint_nbytes(self.parts) + varint_nbytes(self.part) + 8
+        return varint_nbytes(self.count) + varint_nbytes(self.part) + 8
 
-    def write(self) -> bytes:
-        return pack_varint(self.parts) + pack_varint(self.part) + self.seed.to_bytes(8, "little")
+    def parts(self) -> list[bytes]:
+        return [pack_varint(self.count), pack_varint(self.part), *seed_parts(self.seed)]
+
+    @property
+    def shared_bytes(self) -> bytes:
+        return seed_parts(self.seed)[1]
 
     def keep(self, which: Tensor) -> Positions:
         return IndexSet(self.d, taken(self._dealt, which))
@@ -140,7 +152,7 @@ class Share(Positions):
     @classmethod
     def read(cls, reader: Reader, d: int) -> Share:
         """The inverse of `write`."""
-        parts, part, seed = reader.varint(), reader.varint(), int.from_bytes(reader.take(8), "little")
+        parts, part, seed = reader.varint(), reader.varint(), read_seed(reader)
         if not part < parts <= d:
             raise WireError(f"the message announces part {part} of {parts} of a vector of {d} entries")
         return cls(d, parts, part, seed)

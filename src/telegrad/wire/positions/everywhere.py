@@ -32,8 +32,8 @@ class All(Positions):
     def nbytes(self) -> int:
         return 0
 
-    def write(self) -> bytes:
-        return b""
+    def parts(self) -> list[bytes]:
+        return []
 
     def keep(self, which: Tensor) -> Positions:
         return IndexSet(self.d, which)

@@ -75,9 +75,9 @@ class IndexSet(Positions):
         marked, integers = self._form
         return varint_nbytes(self.n) + marked + integers.nbytes
 
-    def write(self) -> bytes:
+    def parts(self) -> list[bytes]:
         marked, integers = self._form
-        return pack_varint(self.n) + (bytes([BITMAP]) if marked else b"") + integers.write()
+        return [pack_varint(self.n), bytes([BITMAP]) if marked else b"", integers.write()]
 
     def keep(self, which: Tensor) -> Positions:
         return IndexSet(self.d, taken(self.index, which))

@@ -51,8 +51,8 @@ class Ranked(Positions):
     def nbytes(self) -> int:
         return varint_nbytes(self.start) + varint_nbytes(self.size << 1)
 
-    def write(self) -> bytes:
-        return pack_varint(self.start) + pack_varint(self.size << 1 | self.shared)
+    def parts(self) -> list[bytes]:
+        return [pack_varint(self.start), pack_varint(self.size << 1 | self.shared)]
 
     def keep(self, which: Tensor) -> Positions:
         return self if len(which) == self.size else IndexSet(self.d, taken(self.indices(), which))

@@ -76,13 +76,19 @@ class Values(ABC):
     def sizes(self, dtype: torch.dtype) -> Sizes:
         """Bytes of `write(dtype)` by field."""
 
-    @abstractmethod
     def write(self, dtype: torch.dtype) -> bytes:
         """The packed numbers; n and dtype are known from elsewhere in the message."""
+        return b"".join(self.parts(dtype))
 
+    @abstractmethod
     def parts(self, dtype: torch.dtype) -> list[Buffer]:
-        """`write(dtype)` in pieces, in their order, so that long ones are copied once, into the message."""
-        return [self.write(dtype)]
+        """`write(dtype)` in pieces, in their order, so that long ones are copied once, into the message; those that the
+        messages of a parcel share are marked as `Shared`.
+        """
+
+    def shared_bytes(self, dtype: torch.dtype) -> bytes:
+        """The `Shared` ones of `parts(dtype)`, joined."""
+        return b""
 
     @classmethod
     @abstractmethod

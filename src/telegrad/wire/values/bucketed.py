@@ -17,7 +17,7 @@ from telegrad.kernels.symbols import folded, unfolded
 from telegrad.random import Key
 from telegrad.wire.bits import Reader, pack_varint, varint_nbytes
 from telegrad.wire.integers import Integers
-from telegrad.wire.values.base import Sizes, Values, largest_of, scalar_dtype, scalar_nbytes
+from telegrad.wire.values.base import Buffer, Sizes, Values, largest_of, scalar_dtype, scalar_nbytes
 
 __all__ = ["Bucketed"]
 
@@ -88,9 +88,9 @@ class Bucketed(Values):
             "value": self._folded.nbytes,
         }
 
-    def write(self, dtype: torch.dtype) -> bytes:
+    def parts(self, dtype: torch.dtype) -> list[Buffer]:
         scale = self.scale.to(scalar_dtype(dtype)).cpu().numpy().tobytes()
-        return pack_varint(self.bucket) + scale + self._folded.write()
+        return [pack_varint(self.bucket), scale, self._folded.write()]
 
     @classmethod
     def read(cls, reader: Reader, n: int, dtype: torch.dtype) -> Bucketed:

@@ -18,11 +18,11 @@ from telegrad.kernels.compiled import in_chunks, kept
 from telegrad.kernels.gaussian import dead_zone_centroids, lloyd_max
 from telegrad.kernels.magnitudes import sum_of_magnitudes_in
 from telegrad.kernels.symbols import UNSIGNED, folded, unfolded
-from telegrad.wire.bits import Reader, pack_fixed, unpack_fixed
+from telegrad.wire.bits import Reader, Shared, pack_fixed, unpack_fixed
 from telegrad.wire.integers import Integers
 from telegrad.wire.values.base import Sizes, largest_of
 
-__all__ = ["Cells", "DeadZoneCells", "LloydMaxCells", "read_cells", "wider_entries"]
+__all__ = ["Cells", "DeadZoneCells", "LloydMaxCells", "wider_entries"]
 
 _MOST_BITS = 8
 _LARGEST_CELL = 1 << 20
@@ -60,9 +60,18 @@ class Cells(ABC):
     def sizes(self) -> Sizes:
         """Bytes of `write()` by field."""
 
-    @abstractmethod
     def write(self) -> bytes:
         """The packed cells."""
+        return b"".join(self.parts())
+
+    @abstractmethod
+    def parts(self) -> list[bytes]:
+        """`write()` in pieces, those that the messages of a parcel share marked as `Shared`."""
+
+    @property
+    def shared_bytes(self) -> bytes:
+        """The `Shared` ones of `parts()`, joined."""
+        return b""
 
     @classmethod
     @abstractmethod
@@ -135,15 +144,18 @@ class LloydMaxCells(Cells):
         more = (self.n * self.share) >> 16
         return {"header": 3, "value": ((self.n - more) * self.bits + 7) // 8 + (more * (self.bits + 1) + 7) // 8}
 
-    def write(self) -> bytes:
+    def parts(self) -> list[bytes]:
         symbol = self.symbol.numpy()
-        packed = b"".join(pack_fixed(symbol[which], bits) for which, bits in self._parts(0, self.n))
-        return struct.pack("<BH", self.bits, self.share) + packed
+        return [self.shared_bytes, *(pack_fixed(symbol[which], bits) for which, bits in self._parts(0, self.n))]
+
+    @property
+    def shared_bytes(self) -> bytes:
+        return Shared(struct.pack("<BH", self.bits, self.share))
 
     @classmethod
     def read(cls, reader: Reader, n: int) -> LloydMaxCells:
         """The inverse of `write`."""
-        bits, share = struct.unpack("<BH", reader.take(3))
+        bits, share = struct.unpack("<BH", reader.shared.take(3))
         reader.book("header")
         if not 1 <= bits <= _MOST_BITS - (share > 0) or n > 8 * reader.left:
             raise WireError(f"{n} cells of {bits} bits are not in the message")
@@ -235,8 +247,8 @@ class DeadZoneCells(Cells):
     def sizes(self) -> Sizes:
         return {"header": 9, "value": self._folded.nbytes}
 
-    def write(self) -> bytes:
-        return struct.pack("<ffB", self.zero, self.step, self._base) + self._folded.write()
+    def parts(self) -> list[bytes]:
+        return [struct.pack("<ffB", self.zero, self.step, self._base), self._folded.write()]
 
     @classmethod
     def read(cls, reader: Reader, n: int) -> DeadZoneCells:
@@ -252,15 +264,3 @@ class DeadZoneCells(Cells):
             raise WireError(f"cell {largest} of a quantiser lies beyond all that occur")
         wide = sent if largest <= np.iinfo(sent.dtype).max else sent.astype(np.int64)
         return cls(torch.from_numpy(unfolded(wide + wide.dtype.type(base))), zero, step)
-
-
-_KINDS: dict[int, type[Cells]] = {cls.tag: cls for cls in (LloydMaxCells, DeadZoneCells)}
-
-
-def read_cells(tag: int, reader: Reader, n: int) -> Cells:
-    """Read n cells of kind `tag`."""
-    if tag not in _KINDS:
-        raise WireError(f"unknown kind of cells {tag} in the message")
-    cells = _KINDS[tag].read(reader, n)
-    reader.book("value")
-    return cells

@@ -23,9 +23,18 @@ from telegrad.kernels.dithering import (
 )
 from telegrad.kernels.rans import Decoder, Encoder
 from telegrad.random import Key
-from telegrad.wire.bits import Reader, pack_bits
-from telegrad.wire.integers import Integers, pack_pieces, unpack_pieces
-from telegrad.wire.values.base import Sizes, Values, largest_of, pack_scalar, read_scalar, round_scalar, scalar_nbytes
+from telegrad.wire.bits import Reader, pack_bits, read_seed, seed_parts
+from telegrad.wire.integers import Integers, check_pieces, pack_pieces, unpack_pieces
+from telegrad.wire.values.base import (
+    Buffer,
+    Sizes,
+    Values,
+    largest_of,
+    pack_scalar,
+    read_scalar,
+    round_scalar,
+    scalar_nbytes,
+)
 
 __all__ = ["Dithered"]
 
@@ -85,15 +94,18 @@ class Dithered(Values):
     def sizes(self, dtype: torch.dtype) -> Sizes:
         return {"header": 8 + len(self._law), "scale": scalar_nbytes(dtype), "value": len(self._stream)}
 
-    def write(self, dtype: torch.dtype) -> bytes:
-        return pack_scalar(self.step, dtype) + self.seed.to_bytes(8, "little") + self._law + self._stream
+    def parts(self, dtype: torch.dtype) -> list[Buffer]:
+        return [pack_scalar(self.step, dtype), *seed_parts(self.seed), self._law, self._stream]
+
+    def shared_bytes(self, dtype: torch.dtype) -> bytes:
+        return seed_parts(self.seed)[1]
 
     @classmethod
     def read(cls, reader: Reader, n: int, dtype: torch.dtype) -> Dithered:
         """The inverse of `write`."""
         step = read_scalar(reader, dtype)
         reader.book("scale")
-        seed = int.from_bytes(reader.take(8), "little")
+        seed = read_seed(reader)
         ratio, size = struct.unpack("<fB", reader.take(5))
         buckets = Integers.read(reader, size)
         reader.book("header")
@@ -104,9 +116,7 @@ class Dithered(Values):
             or max(buckets) > _LARGEST_BUCKET
         ):
             raise WireError(f"{size} shares of entries up to {ratio} steps are no law of ours")
-        # A symbol takes a word from the stream only now and then, but without end only if it is certain: none is.
-        if n > 1 << 20 and n > (1 << 15) * 16 * (reader.left // 2 + 64):
-            raise WireError(f"{n} symbols are announced, and {reader.left} bytes are not enough for them")
+        check_pieces(reader, n)
         bits = shortest_bits(n)
         frequency = frequencies(ratio, counts, bits)
         decoder, kinds = Decoder(frequency, bits), frequency.shape[1]

@@ -17,7 +17,7 @@ from telegrad.kernels.exponents import joined
 from telegrad.kernels.magnitudes import plain
 from telegrad.kernels.symbols import fixed_width
 from telegrad.random import Key
-from telegrad.wire.bits import Reader
+from telegrad.wire.bits import Reader, Shared
 from telegrad.wire.integers import Integers
 from telegrad.wire.values.base import (
     Buffer,
@@ -98,20 +98,20 @@ class Exponents(Values):
             "value": self._depths.nbytes + (self.n * self.mantissa_bits + 7) // 8,
         }
 
-    def write(self, dtype: torch.dtype) -> bytes:
-        return b"".join(self.parts(dtype))
-
     def parts(self, dtype: torch.dtype) -> list[Buffer]:
-        head = bytes([self.mantissa_bits]) + struct.pack("<h", self.top)
-        out: list[Buffer] = [head, plain(self.negative).data, self._depths.write()]
+        top = struct.pack("<h", self.top)
+        out: list[Buffer] = [self.shared_bytes(dtype), top, plain(self.negative).data, self._depths.write()]
         if self.mantissa is not None:
             out += [pack_scalar(self.weight, dtype), plain(self.mantissa).data]
         return out
 
+    def shared_bytes(self, dtype: torch.dtype) -> bytes:
+        return Shared([self.mantissa_bits])
+
     @classmethod
     def read(cls, reader: Reader, n: int, dtype: torch.dtype) -> Exponents:
         """The inverse of `write`."""
-        mantissa_bits = reader.byte()
+        mantissa_bits = reader.shared.byte()
         reader.book("header")
         top = struct.unpack("<h", reader.take(2))[0]
         reader.book("scale")

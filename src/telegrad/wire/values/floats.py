@@ -13,7 +13,7 @@ from telegrad.errors import WireError
 from telegrad.kernels.magnitudes import plain
 from telegrad.kernels.narrowing import narrowed
 from telegrad.random import Key
-from telegrad.wire.bits import Reader
+from telegrad.wire.bits import Reader, Shared
 from telegrad.wire.values.base import (
     DTYPES,
     Buffer,
@@ -56,18 +56,18 @@ class Floats(Values):
     def sizes(self, dtype: torch.dtype) -> Sizes:
         return {"header": 1, "value": self.n * self.value.element_size()}
 
-    def write(self, dtype: torch.dtype) -> bytes:
-        return b"".join(self.parts(dtype))
-
     def parts(self, dtype: torch.dtype) -> list[Buffer]:
         value = self.value.detach().cpu().contiguous()
         raw = (value if value.dtype in _IN_NUMPY else value.view(torch.int16)).numpy().data
-        return [bytes([DTYPES.index(self.value.dtype)]), raw]
+        return [self.shared_bytes(dtype), raw]
+
+    def shared_bytes(self, dtype: torch.dtype) -> bytes:
+        return Shared([DTYPES.index(self.value.dtype)])
 
     @classmethod
     def read(cls, reader: Reader, n: int, dtype: torch.dtype) -> Floats:
         """The inverse of `write`."""
-        code = reader.byte()
+        code = reader.shared.byte()
         reader.book("header")
         if code >= len(DTYPES):
             raise WireError(f"unknown dtype {code} in the message")

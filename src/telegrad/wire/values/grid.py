@@ -17,6 +17,7 @@ from telegrad.random import Key
 from telegrad.wire.bits import Reader
 from telegrad.wire.integers import Integers
 from telegrad.wire.values.base import (
+    Buffer,
     Sizes,
     Values,
     pack_scalar,
@@ -71,9 +72,9 @@ class Grid(Values):
         signs, beyond_one = self._parts
         return {"scale": scalar_nbytes(dtype), "sign": len(signs), "value": beyond_one.nbytes}
 
-    def write(self, dtype: torch.dtype) -> bytes:
+    def parts(self, dtype: torch.dtype) -> list[Buffer]:
         signs, beyond_one = self._parts
-        return pack_scalar(self.scale, dtype) + signs + beyond_one.write()
+        return [pack_scalar(self.scale, dtype), signs, beyond_one.write()]
 
     @classmethod
     def read(cls, reader: Reader, n: int, dtype: torch.dtype) -> Grid:

@@ -12,7 +12,7 @@ from telegrad.errors import WireError
 from telegrad.kernels.narrowing import narrowed
 from telegrad.random import Key
 from telegrad.wire.bits import Reader, pack_varint, varint_nbytes
-from telegrad.wire.values.base import Sizes, Values, scalar_dtype, scalar_nbytes
+from telegrad.wire.values.base import Buffer, Sizes, Values, scalar_dtype, scalar_nbytes
 
 __all__ = ["LowRank", "as_matrix"]
 
@@ -64,10 +64,10 @@ class LowRank(Values):
             "value": (self.left.numel() + self.right.numel()) * scalar_nbytes(dtype),
         }
 
-    def write(self, dtype: torch.dtype) -> bytes:
+    def parts(self, dtype: torch.dtype) -> list[Buffer]:
         rows, rank = self.left.shape
         factors = torch.cat([self.left, self.right]).to(scalar_dtype(dtype)).cpu().contiguous().numpy()
-        return pack_varint(rows) + pack_varint(rank) + factors.tobytes()
+        return [pack_varint(rows), pack_varint(rank), factors.tobytes()]
 
     @classmethod
     def read(cls, reader: Reader, n: int, dtype: torch.dtype) -> LowRank:

@@ -17,14 +17,17 @@ from telegrad.errors import WireError
 from telegrad.kernels.hadamard import LARGEST, Rotation, block_sizes
 from telegrad.kernels.narrowing import narrowed
 from telegrad.random import Key
-from telegrad.wire.bits import Reader
+from telegrad.wire.bits import Reader, Shared, read_seed, seed_parts
 from telegrad.wire.positions import Positions, read_positions
 from telegrad.wire.values.base import Buffer, Sizes, Values, largest_of, scalar_dtype, scalar_nbytes
-from telegrad.wire.values.cells import Cells, read_cells
+from telegrad.wire.values.cells import Cells, DeadZoneCells, LloydMaxCells
+from telegrad.wire.values.trellis import TrellisCells
 
 __all__ = ["Inner", "Rotated", "RotatedCells", "read_inner"]
 
 Fill = Callable[[int, np.ndarray], None]
+
+_CELLS: dict[int, type[Cells]] = {cls.tag: cls for cls in (LloydMaxCells, DeadZoneCells, TrellisCells)}
 
 
 @dataclass(frozen=True)
@@ -69,12 +72,15 @@ class Inner(Values):
         account["index"] += self.positions.nbytes
         return dict(account)
 
-    def write(self, dtype: torch.dtype) -> bytes:
-        return b"".join(self.parts(dtype))
-
     def parts(self, dtype: torch.dtype) -> list[Buffer]:
-        kinds = self.positions.tag << 4 | self.values.tag
-        return [bytes([kinds]), self.positions.write(), *self.values.parts(dtype)]
+        return [Shared([self._kinds]), *self.positions.parts(), *self.values.parts(dtype)]
+
+    def shared_bytes(self, dtype: torch.dtype) -> bytes:
+        return bytes([self._kinds]) + self.positions.shared_bytes + self.values.shared_bytes(dtype)
+
+    @property
+    def _kinds(self) -> int:
+        return self.positions.tag << 4 | self.values.tag
 
 
 def read_inner(reader: Reader, n: int, dtype: torch.dtype) -> tuple[Positions, Values]:
@@ -82,7 +88,7 @@ def read_inner(reader: Reader, n: int, dtype: torch.dtype) -> tuple[Positions, V
     # The table of kinds holds what is defined in this file.
     from telegrad.wire.values import kind_of, read_values
 
-    kinds = reader.byte()
+    kinds = reader.shared.byte()
     reader.book("header")
     if issubclass(kind_of(kinds & 0xF), Inner):
         # Nesting has no use, and without end it would exhaust the stack.
@@ -115,17 +121,20 @@ class Rotated(Inner):
         return dict(account)
 
     def parts(self, dtype: torch.dtype) -> list[Buffer]:
-        return [self.seed.to_bytes(8, "little") + bytes([False]), *super().parts(dtype)]
+        return [*seed_parts(self.seed), Shared([False]), *super().parts(dtype)]
+
+    def shared_bytes(self, dtype: torch.dtype) -> bytes:
+        return seed_parts(self.seed)[1] + bytes([False]) + super().shared_bytes(dtype)
 
     @classmethod
     def read(cls, reader: Reader, n: int, dtype: torch.dtype) -> Values:
         """The inverse of `write`, and of that of `RotatedCells`, which goes by the same tag."""
-        if reader.peek(9)[8:].tolist() == [True]:
-            return RotatedCells.read(reader, n, dtype)
-        seed, form = int.from_bytes(reader.take(8), "little"), reader.byte()
+        seed, form = read_seed(reader), reader.shared.byte()
+        reader.book("header")
+        if form == 1:
+            return RotatedCells.read_for(seed, reader, n, dtype)
         if form:
             raise WireError(f"a rotation of format {form} is not ours")
-        reader.book("header")
         return cls(*read_inner(reader, n, dtype), seed)
 
 
@@ -173,28 +182,50 @@ class RotatedCells(Values):
         account["index"] += self.positions.nbytes
         return dict(account)
 
-    def write(self, dtype: torch.dtype) -> bytes:
-        head = self.seed.to_bytes(8, "little") + bytes([True])
+    def parts(self, dtype: torch.dtype) -> list[Buffer]:
         scales = self.scales.to(scalar_dtype(dtype)).cpu().numpy().tobytes()
-        kinds = self.positions.tag << 4 | self.cells.tag
-        return head + scales + bytes([kinds]) + self.positions.write() + self.cells.write()
+        head = [*seed_parts(self.seed), Shared([True]), scales, Shared([self._kinds])]
+        return [*head, *self.positions.parts(), *self.cells.parts()]
+
+    def shared_bytes(self, dtype: torch.dtype) -> bytes:
+        own = seed_parts(self.seed)[1] + bytes([True, self._kinds])
+        return own + self.positions.shared_bytes + self.cells.shared_bytes
+
+    @property
+    def _kinds(self) -> int:
+        return self.positions.tag << 4 | self.cells.tag
 
     @classmethod
     def read(cls, reader: Reader, n: int, dtype: torch.dtype) -> RotatedCells:
         """The inverse of `write`."""
-        seed = int.from_bytes(reader.take(9)[:8], "little")
-        reader.book("header")
+        found = Rotated.read(reader, n, dtype)
+        if not isinstance(found, cls):
+            raise WireError("the message announces a rotated vector that is not in cells")
+        return found
+
+    @classmethod
+    def read_for(cls, seed: int, reader: Reader, n: int, dtype: torch.dtype) -> RotatedCells:
+        """What follows the seed of a rotation and the byte that says that cells do."""
         # Every block but the short ones has 65536 entries: so many scales must be there before they are counted out.
         if n // 65536 * scalar_nbytes(dtype) > reader.left:
             raise WireError(f"truncated message: the scales of {n} entries are announced, {reader.left} bytes are left")
         raw = bytearray(reader.take(len(block_sizes(n)) * scalar_nbytes(dtype)))
         scales = torch.frombuffer(raw, dtype=scalar_dtype(dtype)).double() if n else torch.zeros(0).double()
         reader.book("scale")
-        kinds = reader.byte()
+        kinds = reader.shared.byte()
         reader.book("header")
         positions = read_positions(kinds >> 4, reader, n)
         reader.book("index")
-        return cls(positions, read_cells(kinds & 0xF, reader, positions.n), seed, scales)
+        return cls(positions, _read_cells(kinds & 0xF, reader, positions.n), seed, scales)
+
+
+def _read_cells(tag: int, reader: Reader, n: int) -> Cells:
+    """Read n cells of kind `tag`."""
+    if tag not in _CELLS:
+        raise WireError(f"unknown kind of cells {tag} in the message")
+    cells = _CELLS[tag].read(reader, n)
+    reader.book("value")
+    return cells
 
 
 def _from(y: Tensor) -> Fill:

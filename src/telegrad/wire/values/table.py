@@ -16,6 +16,7 @@ from telegrad.random import Key
 from telegrad.wire.bits import Reader, pack_varint, varint_nbytes
 from telegrad.wire.integers import Integers
 from telegrad.wire.values.base import (
+    Buffer,
     Sizes,
     Values,
     largest_of,
@@ -68,9 +69,9 @@ class Table(Values):
             "value": self._symbols.nbytes,
         }
 
-    def write(self, dtype: torch.dtype) -> bytes:
+    def parts(self, dtype: torch.dtype) -> list[Buffer]:
         table = self.table.to(scalar_dtype(dtype)).cpu().numpy().tobytes()
-        return pack_varint(len(self.table)) + table + self._symbols.write()
+        return [pack_varint(len(self.table)), table, self._symbols.write()]
 
     @classmethod
     def read(cls, reader: Reader, n: int, dtype: torch.dtype) -> Table:

@@ -1,0 +1,147 @@
+"""What the documentation is built with besides its pages: the catalogue from the registry, links to the repository's
+files, and links from every citation to its formula. The build fails on an unknown citation, or on a public name that
+no page documents.
+"""
+
+from __future__ import annotations
+
+import html
+import inspect
+import re
+from pathlib import Path
+from typing import Any
+
+from mkdocs.exceptions import PluginError
+from mkdocs.structure.files import File, Files
+
+import telegrad as tg
+from telegrad.spec import registered
+
+ROOT = Path(__file__).parents[2]
+CITATION = re.compile(r"(?<![\w#./&;-])((?:[A-F]\d{1,2}(?:\.\d{1,2})?|E\d|T[12]))(?![\w/-]|\.\w)")
+LINK = re.compile(r"\]\(((?:\.\./)+[^)#\s]+)(#[^)\s]*)?\)")
+KINDS = {
+    "catalogue.md": (
+        "The catalogue",
+        "What a spec can name. Every entry comes from the registry: the same words work in Python, on the command "
+        "line and in YAML. Methods have [a page of their own](methods.md).",
+        ("compressor", "ladder", "topology", "workload"),
+    ),
+    "methods.md": (
+        "Methods",
+        "Distributed optimisation methods: what a worker sends, and what the server makes of it. Steps, rates and "
+        "checked traces: [the reference](reference/methods.md).",
+        ("method",),
+    ),
+}
+ROOMS = {"compressors", "methods", "mlmc", "workloads"}  # modules that the catalogue covers
+
+_anchors: dict[str, str] = {}
+_documented: set[str] = set()
+
+
+def on_files(files: Files, config: Any) -> Files:
+    """Add the generated pages and the repository's files that pages link to; collect all anchors of the reference."""
+    for name, (title, text, kinds) in KINDS.items():
+        files.append(File.generated(config, name, content=_catalogue(title, text, kinds)))
+    for page in [file for file in files if file.src_uri.endswith(".md")]:
+        content = page.content_string
+        if page.src_uri.startswith("reference/"):
+            _anchors.update(dict.fromkeys(re.findall(r'<a id="([^"]+)"', content), page.src_uri))
+        _documented.update(re.findall(r"^::: telegrad\.([\w.]+)", content, re.MULTILINE))
+        for target, _ in LINK.findall(content):
+            path = (ROOT / "docs" / page.src_uri).parent.joinpath(target).resolve()
+            if path.is_file() and not path.is_relative_to(ROOT / "docs"):
+                uri = f"files/{path.relative_to(ROOT).as_posix()}"
+                if files.get_file_from_path(uri) is None:
+                    files.append(File.generated(config, uri, content=path.read_bytes()))
+    _require_documented()
+    return files
+
+
+def on_page_markdown(markdown: str, page: Any, config: Any, files: Files) -> str:
+    """Links to files of the repository lead to their copies in the site."""
+
+    def moved(match: re.Match[str]) -> str:
+        path = (ROOT / "docs" / page.file.src_uri).parent.joinpath(match[1]).resolve()
+        if not path.is_file() or path.is_relative_to(ROOT / "docs"):
+            return match[0]
+        up = "../" * page.file.src_uri.count("/")
+        return f"]({up}files/{path.relative_to(ROOT).as_posix()}{match[2] or ''})"
+
+    return LINK.sub(moved, markdown)
+
+
+def on_page_content(content: str, page: Any, config: Any, files: Files) -> str:
+    """Every citation outside of links, headings and code leads to its formula."""
+    up, closed, out = "../" * page.file.src_uri.count("/"), 0, []
+    for part in re.split(r"(<[^>]+>)", content):
+        tag = re.match(r"<(/?)(a|code|pre|h[1-6])\b", part)
+        if tag:
+            closed += -1 if tag[1] else 1
+        elif not closed and not part.startswith("<"):
+            part = CITATION.sub(lambda m: _linked(m[1], up, page), part)
+        out.append(part)
+    return "".join(out)
+
+
+def _linked(name: str, up: str, page: Any) -> str:
+    if name not in _anchors:
+        raise PluginError(f"{page.file.src_uri} cites {name}, which no page of docs/reference defines")
+    return f'<a href="{up}{_anchors[name].removesuffix(".md")}.html#{name}">{name}</a>'
+
+
+def _require_documented() -> None:
+    covered = {name.rpartition(".")[2] for name in _documented} | ROOMS
+    missing = [name for name in tg.__all__ if name not in covered]
+    if missing:
+        raise PluginError(f"public names that no page under docs/api documents: {', '.join(missing)}")
+
+
+def _catalogue(title: str, text: str, kinds: tuple[str, ...]) -> str:
+    lines = [f"# {title}", "", text, ""]
+    for kind in kinds:
+        known = registered(kind)
+        if len(kinds) > 1:
+            plural = kind[:-1] + "ies" if kind.endswith("y") else kind + "s"
+            lines += [f"## {plural.capitalize()}", ""]
+        lines += ["| name | example | what it is |", "|---|---|---|"]
+        for name, cls in known.items():
+            example, summary = cls.example.replace("|", r"\|"), _escaped(_doc(cls).splitlines()[0])
+            lines.append(f"| [`{name}`](#{kind}-{name}) | `{example}` | {summary} |")
+        for name, cls in known.items():
+            lines += ["", f"### `{name}` {{ #{kind}-{name} }}", "", f"`{cls.example}`", "", _prose(cls), ""]
+            lines += [*_constants(cls), f"*Source:* {_escaped(cls.source)}"]
+        lines.append("")
+    return "\n".join(lines)
+
+
+def _doc(cls: Any) -> str:
+    return (inspect.getdoc(cls) or "").strip()
+
+
+def _prose(cls: Any) -> str:
+    """The class's docstring: its paragraphs, with examples as code."""
+    parts = []
+    for block in re.split(r"\n\s*\n", _doc(cls)):
+        code = ">>>" in block
+        parts.append(f"```pycon\n{inspect.cleandoc(block)}\n```" if code else _escaped(block))
+    return "\n\n".join(parts)
+
+
+def _constants(cls: Any, d: int = 10_000) -> list[str]:
+    """What an example declares at d = 10,000 entries."""
+    if cls.kind != "compressor":
+        return []
+    example = tg.compressor(cls.example)
+    kind = "unbiased" if example.unbiased else "biased"
+    return [f"*At 10,000 entries:* {kind}, ω = {example.omega(d):.4g}, α = {example.alpha(d):.4g}.", ""]
+
+
+def _escaped(text: str) -> str:
+    """Markdown that shows `text` as it is; words in backticks stay code."""
+
+    def plain(part: str) -> str:
+        return re.sub(r"([_*~|\[\]])", r"\\\1", html.escape(part, quote=False))
+
+    return "".join(part if part.startswith("`") else plain(part) for part in re.split(r"(`[^`]*`)", text))

@@ -1,0 +1,56 @@
+"""What to do with an input that is no dense tensor of floats: one line of advice for each kind."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from telegrad.errors import InputError
+from telegrad.wire.values import DTYPES
+
+__all__ = ["unfit"]
+
+
+def unfit(x: object) -> InputError:
+    """The error for an input that cannot be compressed: what it is, what is allowed, and what to write instead."""
+    what, remedy = _tensor(x) if isinstance(x, Tensor) else _no_tensor(x)
+    allowed = ", ".join(str(dtype).removeprefix("torch.") for dtype in DTYPES)
+    return InputError(f"{what} cannot be compressed; allowed are dense tensors of {allowed}: {remedy}")
+
+
+def _tensor(x: Tensor) -> tuple[str, str]:
+    if hasattr(x, "to_local"):
+        return f"a {type(x).__name__} spread over ranks", "write x.to_local() for this rank's share, or x.full_tensor()"
+    if x.is_nested:
+        return "a nested tensor", "compress each of x.unbind(), or x.to_padded_tensor(0.0)"
+    if x.layout is not torch.strided:
+        return f"a tensor of layout {x.layout}", "write x.to_dense()"
+    if x.is_meta:
+        return "a tensor on the device meta, which holds no numbers", "make one with numbers first, on a real device"
+    if x.is_complex():
+        return f"a tensor of {x.dtype}", "write torch.view_as_real(x)"
+    if x.is_quantized:
+        return f"a quantised tensor of {x.dtype}", "write x.dequantize()"
+    return f"a tensor of {x.dtype}", "write x.float()"
+
+
+def _no_tensor(x: object) -> tuple[str, str]:
+    if isinstance(x, np.ndarray):
+        return f"a numpy array of {x.dtype}", f"write {_from_numpy(x.dtype)}"
+    if isinstance(x, list | tuple) and any(isinstance(part, Tensor) for part in x):
+        return f"a {type(x).__name__} of tensors", "compress each, for example with encode_each(x, keys)"
+    if isinstance(x, bool | int | float | list | tuple | np.generic):
+        return f"a {type(x).__name__}", "write torch.tensor(x, dtype=torch.float32)"
+    if hasattr(x, "__dlpack__"):
+        return f"a {type(x).__name__}", "write torch.from_dlpack(x)"
+    return f"a {type(x).__name__}", "write for example torch.tensor([1.0, -2.0])"
+
+
+def _from_numpy(dtype: np.dtype[Any]) -> str:
+    if dtype.kind == "c":
+        return "torch.view_as_real(torch.from_numpy(x))"
+    taken = dtype.isnative and dtype in (np.float16, np.float32, np.float64)
+    return "torch.from_numpy(x)" if taken else 'torch.from_numpy(x.astype("float32"))'

@@ -1,0 +1,196 @@
+"""The pages of results: their tables and plots are rebuilt from records; the sentences between them are people's.
+
+A page is Markdown with marks. Between `<!-- results: NAME -->` and `<!-- end -->` stand the plots, the table and the
+setting of the records NAME; between `<!-- leaderboard -->` and `<!-- end -->`, every method of every experiment.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from telegrad.errors import DataError
+from telegrad.lab.curves import curves
+from telegrad.lab.merge import run_directories
+from telegrad.lab.plots import plots
+from telegrad.lab.records import RunDirectory, write_atomic
+from telegrad.lab.summary import summarise
+from telegrad.lab.tables import NOTHING, bits, metric, metric_with_spread, notes, number, seconds
+from telegrad.theory.cost_model import Cluster, Profile, all_reduce, step_cost
+
+__all__ = ["LINKS", "Link", "rebuilt_pages", "transfer_seconds", "write_pages"]
+
+_BLOCK = re.compile(r"(<!-- (results: *(?P<name>[\w-]+)|leaderboard) -->\n).*?(<!-- end -->)", re.DOTALL)
+_PLOTS = {"metric-vs-bits.png": "bits", "metric-vs-steps.png": "steps"}
+
+
+@dataclass(frozen=True)
+class Link:
+    """What joins each worker to the others: bits per second in each direction, and seconds one way."""
+
+    name: str
+    bandwidth: float
+    latency: float
+
+
+LINKS = (Link("10 Mbit/s", 1e7, 0.02), Link("100 Mbit/s", 1e8, 0.005), Link("10 Gbit/s", 1e10, 5e-5))
+
+
+@dataclass(frozen=True)
+class _Results:
+    name: str
+    directory: RunDirectory
+    summary: dict[str, Any]
+
+
+def transfer_seconds(row: dict[str, Any], summary: dict[str, Any], link: Link) -> float | None:
+    """Seconds that messages travel until the target is reached, or None where it is not.
+
+    Compressed messages go to all workers (all-gather); uncompressed ones by the better all-reduce; by the cost model of
+    `telegrad.theory`. Computing and encoding are left out: here all workers shared a processor.
+    """
+    if row["steps_to_target"] is None or not summary["parameters"]:
+        return None
+    cluster = Cluster(workers=summary["workers"], bandwidth=link.bandwidth, latency=link.latency)
+    steps, d = row["steps_to_target"], summary["parameters"]
+    if row["uncompressed"]:
+        return float(steps * all_reduce(cluster, d).seconds)
+    message = row["bits_to_target"] / steps if steps else 0.0
+    profile = Profile(row["method"], d, message, omega=0.0, encode=0.0, decode=0.0)
+    return float(steps * step_cost(cluster, profile, "allgather").seconds)
+
+
+def write_pages(records: Path, pages: Path) -> list[Path]:
+    """Rebuild the marked parts of the pages and their plots; the files written are returned.
+
+    Raises `DataError` for a folder without pages, and where a page asks for records that are not there.
+    """
+    every = _results_in(records)
+    texts = rebuilt_pages(records, pages)
+    for file, text in texts.items():
+        write_atomic(file, text)
+    shown = dict.fromkeys(match["name"] for text in texts.values() for match in _BLOCK.finditer(text))
+    return [*texts, *(plot for name in shown if name is not None for plot in _write_plots(every[name], pages))]
+
+
+def rebuilt_pages(records: Path, pages: Path) -> dict[Path, str]:
+    """What `write_pages` would make of each page's text."""
+    every = _results_in(records)
+    files = sorted(pages.glob("*.md"))
+    if not files:
+        raise DataError(f"{pages} holds no pages (*.md) with marks such as <!-- results: {next(iter(every))} -->")
+
+    def block(match: re.Match[str]) -> str:
+        name = match["name"]
+        if name is not None and name not in every:
+            raise DataError(f"no records {name!r} in {records}; there are {', '.join(every)}")
+        content = _leaderboard(list(every.values())) if name is None else _section(every[name])
+        return f"{match[1]}{content}\n{match[4]}"
+
+    return {file: _BLOCK.sub(block, file.read_text(encoding="utf-8")) for file in files}
+
+
+def _results_in(records: Path) -> dict[str, _Results]:
+    found = {name or records.name: RunDirectory.load(path) for name, path in run_directories(records).items()}
+    return {name: _Results(name, one, summarise(one.experiment, one.runs)) for name, one in found.items()}
+
+
+def _write_plots(results: _Results, pages: Path) -> list[Path]:
+    images = plots(results.summary, curves(results.directory.experiment, results.directory.runs))
+    written = []
+    for name, kind in _PLOTS.items():
+        written.append(pages / f"{results.name}-{kind}.png")
+        write_atomic(written[-1], images[name])
+    return written
+
+
+def _section(results: _Results) -> str:
+    summary, experiment = results.summary, results.directory.experiment
+    name, rows = summary["metric"], _ranked(summary)
+    runs = results.directory.runs
+    trained = sum(run.records[-1]["seconds"] for run in runs if run.records)
+    commits = sorted({str(run.provenance["commit"])[:8] for run in runs})
+    machines = sorted({_machine(run.provenance["machine"]) for run in runs})
+    setting = (
+        f"`{experiment.workload}`, {experiment.workers} workers, {experiment.steps} steps, batch "
+        f"{experiment.batch_size or 'of all examples'} a worker; {len(runs)} runs"
+    )
+    columns: list[tuple[str, Callable[[dict[str, Any]], str]]] = [
+        ("method", _method),
+        (f"test {name}", _metric(summary)),
+        ("seeds", lambda row: str(len(row["seeds"]))),
+        ("rate", lambda row: NOTHING if row["lr"] is None else f"{row['lr']:g}" + "\\*" * row["lr_at_edge"]),
+        ("bits up", lambda row: bits(row["bits_up_per_worker"])),
+        ("by the paper's account", lambda row: bits(row["paper_bits_up_per_worker"])),
+        ("steps to target", lambda row: number(row["steps_to_target"])),
+        ("bits to target", lambda row: bits(row["bits_to_target"])),
+        *((f"transfer at {link.name}", _transfer(summary, link)) for link in LINKS),
+        ("mean level", lambda row: number(row["mean_level"])),
+        ("time a step", lambda row: seconds(row["seconds_per_step"])),
+    ]
+    lines = [f"![Test {name} against uplink bits]({results.name}-bits.png)"]
+    lines += [f"![Test {name} against steps]({results.name}-steps.png)", "", _table(columns, rows), ""]
+    lines += [f"{row['label']}: {note}.  " for row in rows for note in notes(row) if not note.startswith("the chosen")]
+    goal = metric(summary["target"], name)
+    lines += [
+        "",
+        f"Setting: {setting}. Target: validation {name} {goal} ({summary['target_rule']}).  ",
+        f"Command: `telegrad run experiments/{results.name}.yaml --data DIR`.  ",
+        f"Commit {', '.join(commits)}; {'; '.join(machines)}; {number(trained / 60)} minutes of training.",
+    ]
+    return "\n".join(lines)
+
+
+def _leaderboard(every: Sequence[_Results]) -> str:
+    parts = []
+    for results in every:
+        summary, name = results.summary, results.summary["metric"]
+        columns: list[tuple[str, Callable[[dict[str, Any]], str]]] = [
+            ("method", _method),
+            ("bits to target", lambda row: bits(row["bits_to_target"])),
+            ("steps to target", lambda row: number(row["steps_to_target"])),
+            *((f"transfer at {link.name}", _transfer(summary, link)) for link in LINKS),
+            (f"test {name}", _metric(summary)),
+            ("seeds", lambda row: str(len(row["seeds"]))),
+        ]
+        title = results.directory.experiment.title or results.name
+        goal = f"target: validation {name} {metric(summary['target'], name)}"
+        parts.append(f"### {title}\n\n`{summary['workload']}`, {goal}\n\n{_table(columns, _ranked(summary))}\n")
+    return "\n".join(parts)
+
+
+def _ranked(summary: dict[str, Any]) -> list[dict[str, Any]]:
+    """Rows by bits to target; those that did not reach it after them, by their metric."""
+    sign = -1.0 if summary["higher_is_better"] else 1.0
+
+    def place(row: dict[str, Any]) -> tuple[bool, float]:
+        if row["bits_to_target"] is not None:
+            return False, row["bits_to_target"]
+        return True, float("inf") if row["metric_mean"] is None else sign * row["metric_mean"]
+
+    return sorted(summary["results"], key=place)
+
+
+def _metric(summary: dict[str, Any]) -> Callable[[dict[str, Any]], str]:
+    return lambda row: metric_with_spread(row["metric_mean"], row["metric_std"], summary["metric"])
+
+
+def _transfer(summary: dict[str, Any], link: Link) -> Callable[[dict[str, Any]], str]:
+    return lambda row: seconds(transfer_seconds(row, summary, link))
+
+
+def _method(row: dict[str, Any]) -> str:
+    return row["label"] if row["label"] == row["method"] else f"{row['label']}<br>`{row['method']}`"
+
+
+def _table(columns: Sequence[tuple[str, Callable[[dict[str, Any]], str]]], rows: Sequence[dict[str, Any]]) -> str:
+    lines = ["| " + " | ".join(heading for heading, _ in columns) + " |", "|" + "---|" * len(columns)]
+    lines += ["| " + " | ".join(show(row).replace("|", "\\|") for _, show in columns) + " |" for row in rows]
+    return "\n".join(lines)
+
+
+def _machine(machine: dict[str, Any]) -> str:
+    return f"{machine['cpu']}, {machine['cores']} cores, torch {machine['torch']}"

@@ -1,0 +1,32 @@
+"""Refusing a compressor that is not unbiased, and the constant that methods with shifts take from an unbiased one."""
+
+from __future__ import annotations
+
+import math
+
+from telegrad.compressors.base import Compressor
+from telegrad.errors import SpecError
+from telegrad.spec import Registered
+
+__all__ = ["require_unbiased", "shift_rate_of"]
+
+
+def require_unbiased(method: Registered, compressor: Compressor) -> None:
+    """Raise `SpecError` where `compressor` is biased: its errors would not average out."""
+    if not compressor.unbiased:
+        cls = type(method)
+        raise SpecError(
+            f"{cls.spec_name} needs an unbiased compressor, and {compressor} is not one; contractive compressors go "
+            f"with ef21(…), or made unbiased by mlmc(…) or induced(…). For example `{cls.example}`"
+        )
+
+
+def shift_rate_of(method: Registered, compressor: Compressor, d: int) -> float:
+    """1/(1 + omega(d)). Raises `SpecError` where no finite omega is known."""
+    omega = compressor.omega(d)
+    if not math.isfinite(omega):
+        raise SpecError(
+            f"{method}: no finite omega is known of {compressor} for {d} entries; give the rate that depends on it, "
+            f"for example {type(method).spec_name}(…, shift_rate=0.1)"
+        )
+    return 1 / (1 + omega)

@@ -1,0 +1,227 @@
+"""A run of an oracle method: its steps for the ranks of this process, over a topology that relays messages."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from telegrad.compressors.base import Compressor
+from telegrad.compressors.identity import Identity
+from telegrad.errors import ConfigError, NonFiniteError, SpecError, WireError
+from telegrad.methods.base import State
+from telegrad.methods.clock import Clock
+from telegrad.methods.oracle_method import Broadcast, Descent, Message, OracleMethod, OracleStep, Upload
+from telegrad.random import Key
+from telegrad.runtime.flat import FlatModel, OptimizerStep
+from telegrad.runtime.ledger import Ledger
+from telegrad.runtime.oracle import TaskOracle
+from telegrad.runtime.timeline import Timeline
+from telegrad.runtime.topologies import Topology
+from telegrad.runtime.topologies.base import Inbox, Relay
+from telegrad.runtime.transport import LocalTransport, Transport
+from telegrad.wire.parcel import Parcel
+
+__all__ = ["OracleRun"]
+
+
+class OracleRun:
+    """The steps of an oracle method. States of a step that fails are forgotten.
+
+    `x`: by rank of this process, its parameters as a flat vector; one and the same where iterates are shared.
+    """
+
+    def __init__(
+        self,
+        method: OracleMethod,
+        topology: Topology,
+        downlink: str | Compressor | None,
+        transport: Transport,
+        key: Key,
+        model: FlatModel,
+        oracles: Mapping[int, TaskOracle],
+        make_optimizer: Callable[[], OptimizerStep],
+        clock: Clock | None,
+    ) -> None:
+        topology.check(transport.workers)
+        if not topology.relays:
+            raise SpecError(f"{method} runs over topology=server or topology=allgather, not over {topology}")
+        if downlink is not None and not method.takes_downlink:
+            raise SpecError(f"{method} sends its iterates down as they are, so leave out downlink={downlink}")
+        if method.needs_clock and clock is None:
+            raise ConfigError(
+                f"{method} plans by what gradients and messages cost each worker: write for example "
+                "clock=telegrad.methods.Clock(gradient=[1, 2], message=1)"
+            )
+        down = topology.downlink(downlink, None)
+        self.method, self.topology, self.transport, self.model = method, topology, transport, model
+        self.oracles, self.ledger, self.encode_seconds = oracles, Ledger(transport.workers), 0.0
+        self.timeline = Timeline(clock, transport.workers) if clock is not None else None
+        start = model.vector()
+        self._first = OracleStep(
+            *(0, 0.0, key),
+            workers=transport.workers,
+            pieces=model.pieces,
+            clock=clock,
+            downlink=down,
+            dtype=start.dtype,
+        )
+        self.x = dict.fromkeys(transport.ranks, start)
+        self.states = {rank: method.worker_init(start) for rank in transport.ranks}
+        self.server = method.server_init(start)
+        self._make = make_optimizer
+        self._optimizers: dict[int, OptimizerStep] = {}
+
+    def step(self, index: int, lr: float) -> float:
+        """Make step `index`; returns the workers' mean loss. Raises `NonFiniteError` on all ranks alike."""
+        step = replace(self._first, index=index, lr=lr, common=self._first.key.fold(step=index, role="common"))
+        step = replace(step, round=self.method.plan(step))
+        uploads, states, loss = self._work(step)
+        came, server = self._exchange(uploads, step) if step.round.sends else ({}, self.server)
+        descend = self._descents(lr)
+        moved = {}
+        for rank in self.transport.ranks:
+            own = replace(step, rank=rank)
+            moved[rank] = self.method.update(self.x[rank], came.get(rank), states[rank], own, descend(rank))
+        self.x = {rank: x for rank, (x, _) in moved.items()}
+        self.states, self.server = {rank: state for rank, (_, state) in moved.items()}, server
+        self._first = replace(self._first, done=self._first.done + 1)
+        self.ledger.silent_steps += not step.round.sends
+        self.ledger.dense_steps += step.round.sends and step.round.dense
+        return loss
+
+    def show(self) -> None:
+        """Set the model to the point that is evaluated; every rank must call this."""
+        self.model.load(self.point())
+
+    def point(self) -> Tensor:
+        """The point that is evaluated, the same on all ranks; every rank must call this."""
+        some = next(iter(self.x.values()))
+        if self.method.iterates == "own":
+            some = self.transport.gathered(torch.stack(list(self.x.values()))).mean(0)
+        point = self.method.point(some, self.server)
+        if isinstance(self.transport, LocalTransport):
+            return point
+        return self.transport.gathered(point[None])[getattr(self.topology, "rank", 0)]
+
+    @property
+    def buffers(self) -> dict[str, Tensor]:
+        """The workers' own buffers, stacked."""
+        oracles = [self.oracles[rank] for rank in self.transport.ranks]
+        return {name: torch.stack([oracle.buffers[name] for oracle in oracles]) for name in oracles[0].buffers}
+
+    def _work(self, step: OracleStep) -> tuple[dict[int, Upload], dict[int, State], float]:
+        """What the cohort uploads, all next states, and the mean loss."""
+        uploads, states, told, failures = {}, dict(self.states), [], []
+        for rank in self.transport.ranks:
+            oracle, failure = self.oracles[rank], ""
+            took_part = step.round.has(rank)
+            if took_part:
+                oracle.begin()
+                try:
+                    own = replace(step, rank=rank)
+                    upload, states[rank] = self.method.worker_step(oracle, self.x[rank], self.states[rank], own)
+                    if upload is not None:
+                        uploads[rank] = upload
+                except NonFiniteError as error:
+                    failure = str(error) if str(error).startswith("worker") else f"worker {rank}: {error}"
+                self.ledger.gradients[rank] += oracle.gradients
+                if self.timeline is not None:
+                    self.timeline.compute(rank, oracle.gradients)
+            failures.append(failure)
+            told.append([oracle.loss if took_part else 0.0, float(took_part), float(bool(failure))])
+        losses, parts, failed = self.transport.gathered(torch.tensor(told, dtype=torch.float64)).unbind(1)
+        if failed.any():
+            each = [text for texts in self.transport.objects(failures) for text in texts]
+            raise NonFiniteError(next(text for text in each if text))
+        return uploads, states, float(losses.sum() / parts.sum())
+
+    def _exchange(self, uploads: Mapping[int, Upload], step: OracleStep) -> tuple[dict[int, Broadcast], State]:
+        """What comes down to which ranks, and the server's next state."""
+        served: list[tuple[Parcel, Sequence[int], State]] = []
+        everyone = range(self.transport.workers)
+
+        def serve(inbox: Inbox) -> tuple[Parcel, Sequence[int]]:
+            if not served:  # ranks that serve alike in one process do so once
+                try:
+                    received = {rank: Upload(*_unpacked(inbox[rank], step)) for rank in sorted(inbox)}
+                    broadcast, state = self.method.server_step(received, self.server, step)
+                    served.append((_packed(broadcast), everyone if broadcast.to is None else broadcast.to, state))
+                except NonFiniteError as error:
+                    served.append((Parcel(failure=f"the server: {error}"), everyone, self.server))
+            return served[0][:2]
+
+        ranks = self.transport.ranks
+        parcels = {rank: _packed(upload) for rank, upload in uploads.items()}
+        programs = [self.topology.relay(rank, len(everyone), parcels.get(rank), serve) for rank in ranks]
+        came = dict(zip(ranks, self._driven(programs, step), strict=True))
+        if self.timeline is not None:
+            self.timeline.exchange(self.ledger, {rank: len(upload.messages) for rank, upload in uploads.items()})
+        failure = next((parcel.failure for parcel in came.values() if parcel is not None and parcel.failure), "")
+        if failure:
+            raise NonFiniteError(failure)
+        there = {rank: parcel for rank, parcel in came.items() if parcel is not None}
+        each = {parcel: Broadcast(*_unpacked(parcel, step)) for parcel in there.values()}  # one often goes to many
+        return {rank: each[parcel] for rank, parcel in there.items()}, served[0][2] if served else self.server
+
+    def _driven(self, programs: Sequence[Relay], step: OracleStep) -> list[Parcel | None]:
+        """Run one program for each rank of this process, phase by phase; returns what each returns."""
+        ranks, names = self.transport.ranks, [piece.name for piece in step.pieces]
+        phases = [next(program) for program in programs]
+        while True:
+            inboxes = self.transport.send([phase.outgoing for phase in phases])()
+            following, ended = [], []
+            for rank, program, phase, inbox in zip(ranks, programs, phases, inboxes, strict=True):
+                self.ledger.book(rank, phase.outgoing, inbox, phase.account, _names(phase.outgoing, names))
+                try:
+                    following.append(program.send(inbox))
+                except StopIteration as end:
+                    ended.append(end.value)
+            if ended:
+                return ended
+            phases = following
+
+    def _descents(self, lr: float) -> Callable[[int], Descent]:
+        """The optimizer's step for a rank; where iterates are shared it is made once, for all ranks."""
+        shared = self.method.iterates == "shared"
+        made: dict[int, Tensor] = {}
+
+        def of(rank: int) -> Descent:
+            whose = 0 if shared else rank
+
+            def descend(x: Tensor, gradient: Tensor) -> Tensor:
+                if not shared or whose not in made:
+                    if whose not in self._optimizers:
+                        self._optimizers[whose] = self._make()
+                    self._optimizers[whose].lr = lr
+                    made[whose] = self._optimizers[whose](x, gradient)
+                return made[whose]
+
+            return descend
+
+        return of
+
+
+def _packed(upload: Upload) -> Parcel:
+    numbers = [Identity().encode(torch.tensor(number, dtype=torch.float64)) for number in upload.numbers]
+    return Parcel((*(code for message in upload.messages for code in message.codes), *numbers))
+
+
+def _unpacked(parcel: Parcel, step: OracleStep) -> tuple[tuple[Message, ...], tuple[float, ...]]:
+    """Messages and numbers of a parcel: numbers are the codes of shape ()."""
+    vectors, count = [code for code in parcel.codes if code.shape != ()], len(step.pieces)
+    numbers = tuple(float(code.decode()) for code in parcel.codes if code.shape == ())
+    groups = [tuple(vectors[start : start + count]) for start in range(0, len(vectors), count)]
+    sizes = [piece.numel for piece in step.pieces]
+    if any([code.numel for code in group] != sizes for group in groups):
+        raise WireError(f"a parcel of {len(vectors)} messages does not fit a model of {count} pieces")
+    return tuple(Message(group) for group in groups), numbers
+
+
+def _names(outgoing: Mapping[int, Parcel], names: Sequence[str]) -> list[str]:
+    """The piece of every code of what a rank sends: pieces in turn, then plain numbers."""
+    codes = max((parcel.codes for parcel in outgoing.values()), key=len, default=())
+    vectors = sum(code.shape != () for code in codes)
+    return [*(names[i % len(names)] for i in range(vectors)), *["numbers"] * (len(codes) - vectors)]

@@ -1,0 +1,79 @@
+"""Shadowheart's equilibrium time: how long a round lasts where workers compute and send at their own speeds (C17)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from telegrad.errors import ConfigError
+
+__all__ = ["Equilibrium", "equilibrium"]
+
+
+@dataclass(frozen=True)
+class Equilibrium:
+    """`seconds`: t*; `gradients` and `messages`: how many each worker makes in a round (b_i, m_i), in the order given;
+    `weight`: S, at least 1, which the guarantee E‖g − ∇f‖² ≤ (‖∇f‖² + ε)/S divides by.
+    """
+
+    seconds: float
+    gradients: tuple[int, ...]
+    messages: tuple[int, ...]
+    weight: float
+
+
+def equilibrium(
+    compute: Sequence[float], send: Sequence[float], omega: float, noise: float, most: int = 1_000_000
+) -> Equilibrium:
+    """t* = min_j max{max{h_j, τ_j}, s*(j)}, workers sorted by max{h_i, τ_i} (C17.1).
+
+    `compute`: h_i, seconds a stochastic gradient; `send`: τ_i, seconds a compressed message; `omega` of the compressor;
+    `noise`: σ²/ε. `most`: the budget of a worker that needs no time. Raises `ConfigError` for values out of range.
+    Source: C17; Tyurin, Pozzi, Ilin, Richtárik, "Shadowheart SGD", 2024.
+    """
+    if not compute or len(compute) != len(send):
+        raise ConfigError(f"{len(compute)} compute times and {len(send)} send times: as many of both are needed")
+    if min(*compute, *send, omega, noise) < 0:
+        raise ConfigError("compute and send times, omega and noise are numbers from 0")
+    order = sorted(range(len(compute)), key=lambda i: max(compute[i], send[i]))
+    best = math.inf
+    for count in range(1, len(order) + 1):
+        h, tau = [compute[i] for i in order[:count]], [send[i] for i in order[:count]]
+        best = min(best, max(max(h[-1], tau[-1]), _balance(h, tau, omega, noise)))
+    gradients = tuple(_budget(best, h, most) for h in compute)
+    messages = tuple(_budget(best, tau, most) for tau in send)
+    active = [(b, m) for b, m in zip(gradients, messages, strict=True) if b and m]
+    parts = [b * omega + omega * noise + m * noise for b, m in active]
+    weight = sum(m * b / w if w else math.inf for (b, m), w in zip(active, parts, strict=True))
+    return Equilibrium(best, gradients, messages, weight)
+
+
+def _budget(seconds: float, each: float, most: int) -> int:
+    return most if each == 0 else min(most, math.floor(seconds / each * (1 + 1e-12)))
+
+
+def _balance(h: Sequence[float], tau: Sequence[float], omega: float, noise: float) -> float:
+    """The s with s·Σ 1/(2τω + 4τhωσ²/(εs) + 2hσ²/ε) = 1; the left side grows with s."""
+
+    def excess(s: float) -> float:
+        total = 0.0
+        for a, b in zip(h, tau, strict=True):
+            below = 2 * b * omega + 4 * b * a * omega * noise / s + 2 * a * noise
+            if below == 0:
+                return math.inf
+            total += s / below
+        return total - 1
+
+    high = 1.0
+    if excess(1e-300) == math.inf:
+        return 0.0
+    while excess(high) < 0:
+        high *= 2
+    low = 0.0
+    for _ in range(200):
+        middle = (low + high) / 2
+        if middle in (low, high):
+            break
+        low, high = (middle, high) if excess(middle) < 0 else (low, middle)
+    return high

@@ -1,0 +1,134 @@
+"""Symmetric laws of gradient noise, infinite variance included, as the SDE of sign compression needs them (D2.3, D2.4).
+
+Noise of a coordinate is Z = (σ/√B) · T, T of one of these laws; σ is a scale, and a standard deviation only where T has
+variance 1.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from telegrad.errors import ConfigError
+
+__all__ = ["Gaussian", "NoiseLaw", "StudentT", "Symmetric"]
+
+
+class NoiseLaw(ABC):
+    """A symmetric law of noise on the line."""
+
+    @abstractmethod
+    def cdf(self, y: np.ndarray) -> np.ndarray:
+        """P(T <= y)."""
+
+    @property
+    @abstractmethod
+    def density_at_zero(self) -> float:
+        """The density of T at 0."""
+
+    @property
+    @abstractmethod
+    def variance(self) -> float:
+        """E T²; infinity where there is none."""
+
+    @abstractmethod
+    def sample(self, shape: tuple[int, ...], generator: np.random.Generator) -> np.ndarray:
+        """Independent draws of T."""
+
+    def sign_mean(self, y: np.ndarray) -> np.ndarray:
+        """E sign(y + T) = 2F(y) − 1: erf(y/√2) for Gaussian noise, 2Ξ_ν(y) for Student's t (D2.3, D2.4)."""
+        return 2 * self.cdf(y) - 1
+
+    @property
+    def slope(self) -> float:
+        """ℓ = 2 · density at 0: the slope of `sign_mean` at 0 (D2.5)."""
+        return 2 * self.density_at_zero
+
+
+@dataclass(frozen=True)
+class Gaussian(NoiseLaw):
+    """The standard normal law; ℓ = √(2/π)."""
+
+    def cdf(self, y: np.ndarray) -> np.ndarray:
+        from scipy.special import ndtr
+
+        return np.asarray(ndtr(y))
+
+    @property
+    def density_at_zero(self) -> float:
+        return 1 / math.sqrt(2 * math.pi)
+
+    @property
+    def variance(self) -> float:
+        return 1.0
+
+    def sample(self, shape: tuple[int, ...], generator: np.random.Generator) -> np.ndarray:
+        return generator.standard_normal(shape)
+
+
+@dataclass(frozen=True)
+class StudentT(NoiseLaw):
+    """Student's t with `nu` degrees of freedom: no variance for nu <= 2, no mean for nu <= 1.
+
+    ℓ_ν = 2Γ((ν+1)/2)/(√(νπ)Γ(ν/2)) (D2.5). Raises `ConfigError` for nu <= 0.
+    """
+
+    nu: float
+
+    def __post_init__(self) -> None:
+        if not self.nu > 0 or math.isinf(self.nu):
+            raise ConfigError(
+                f"nu={self.nu}: degrees of freedom above 0 are allowed; for Gaussian noise take Gaussian()"
+            )
+
+    def cdf(self, y: np.ndarray) -> np.ndarray:
+        from scipy.special import stdtr
+
+        return np.asarray(stdtr(self.nu, y))
+
+    @property
+    def density_at_zero(self) -> float:
+        log = math.lgamma((self.nu + 1) / 2) - math.lgamma(self.nu / 2)
+        return math.exp(log) / math.sqrt(self.nu * math.pi)
+
+    @property
+    def variance(self) -> float:
+        return self.nu / (self.nu - 2) if self.nu > 2 else math.inf
+
+    def sample(self, shape: tuple[int, ...], generator: np.random.Generator) -> np.ndarray:
+        return generator.standard_cauchy(shape) if self.nu == 1 else generator.standard_t(self.nu, shape)
+
+
+@dataclass(frozen=True)
+class Symmetric(NoiseLaw):
+    """Any symmetric law, by its distribution function and quantile function (both of arrays), its density at 0 and its
+    variance. Raises `ConfigError` where the distribution function is not that of a symmetric law.
+    """
+
+    distribution: Callable[[np.ndarray], np.ndarray]
+    quantile: Callable[[np.ndarray], np.ndarray]
+    density: float
+    second_moment: float = math.inf
+
+    def __post_init__(self) -> None:
+        y = np.linspace(0.0, 3.0, 7)
+        if not np.allclose(self.distribution(y) + self.distribution(-y), 1.0, atol=1e-6):
+            raise ConfigError("the distribution function is not symmetric: F(y) + F(−y) = 1 is wanted")
+
+    def cdf(self, y: np.ndarray) -> np.ndarray:
+        return self.distribution(y)
+
+    @property
+    def density_at_zero(self) -> float:
+        return self.density
+
+    @property
+    def variance(self) -> float:
+        return self.second_moment
+
+    def sample(self, shape: tuple[int, ...], generator: np.random.Generator) -> np.ndarray:
+        return self.quantile(generator.random(shape))

@@ -1,0 +1,116 @@
+"""A compressor's cost on a gradient: bits, ω, and this machine's encoding and decoding speed."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from telegrad.compressors.base import Compressor
+from telegrad.errors import DataError, InputError
+from telegrad.random import Key
+from telegrad.spec import build
+from telegrad.theory.cost_model import Profile
+from telegrad.wire.message import pack, unpack
+
+__all__ = ["CANDIDATES", "Speeds", "conversion_seconds", "profile", "read_speeds"]
+
+CANDIDATES = (
+    "mlmc(stopk(s=0.01, values=sign))",
+    "mlmc(stopk(s=0.1, values=sign))",
+    "mlmc(fixed_point, probabilities=cost)",
+    "importance(k=0.01)",
+    "importance(k=0.1)",
+    "eden(bits=1)",
+    "eden(bits=4)",
+    "auto(bits=0.1)",
+    "auto(bits=1.0)",
+)
+"""What is considered where no spec is given: unbiased compressors from .02 to 4 bits a coordinate."""
+
+Speeds = Mapping[str, tuple[float, float]]
+"""Seconds an entry for encoding and for decoding, by spec."""
+
+
+def profile(
+    spec: str | Compressor, x: Tensor, d: int | None = None, repeats: int = 3, speeds: Speeds | None = None
+) -> Profile:
+    """The profile of a compressor on the gradient `x` (any shape, not zero), for `d` entries like these (default: as
+    many as x has): bits, seconds and ω of x, bits and seconds in proportion to d.
+
+    Bits are the mean length of `repeats` packed messages; ω is `variance(x)`/‖x‖². Speeds are the least of `repeats`
+    timings after one that loads the loops (a busy machine makes them only longer), unless `speeds` holds them. Raises
+    `InputError` for a zero x, `SpecError` for a spec that does not fit.
+    """
+    compressor: Compressor = build(spec, "compressor")
+    energy = float(x.double().square().sum())
+    if energy == 0:
+        raise InputError("the gradient is zero or empty: there is nothing to profile")
+    scale = (d or x.numel()) / x.numel()
+    out = torch.zeros(x.numel(), dtype=torch.float32, device=x.device)
+    name, key = str(compressor), Key(0)
+    known = (speeds or {}).get(name)
+    lengths, encoding, decoding = [], [], []
+    for repeat in range(repeats + (known is None)):
+        step_key = key.fold(step=repeat, rank=0)
+        seconds, message = _timed(lambda now: pack(compressor.encode(x, now)), step_key, x)
+        spent, _ = _timed(lambda data: unpack(data).add_to(out), message, x)
+        lengths.append(8.0 * len(message))
+        if known is None and repeat:
+            encoding.append(seconds)
+            decoding.append(spent)
+    encode, decode = (min(encoding), min(decoding)) if known is None else (known[0] * x.numel(), known[1] * x.numel())
+    return Profile(
+        name,
+        round(scale * x.numel()),
+        scale * math.fsum(lengths) / len(lengths),
+        compressor.variance(x) / energy,
+        scale * encode,
+        scale * decode,
+        compressor.unbiased,
+    )
+
+
+def conversion_seconds(x: Tensor, d: int | None = None, repeats: int = 3) -> float:
+    """Seconds to convert a gradient like `x`, of `d` entries, to float16 and back: the least of `repeats`."""
+    return (d or x.numel()) / x.numel() * min(_timed(lambda v: v.half().float(), x, x)[0] for _ in range(repeats + 1))
+
+
+def _timed(call: Callable[[Any], Any], what: Any, x: Tensor) -> tuple[float, Any]:
+    if x.is_cuda:
+        torch.cuda.synchronize(x.device)
+    began = time.perf_counter()
+    made = call(what)
+    if x.is_cuda:
+        torch.cuda.synchronize(x.device)
+    return time.perf_counter() - began, made
+
+
+def read_speeds(files: list[Path], vector: str | None = None) -> dict[str, tuple[float, float]]:
+    """Speeds from what `telegrad bench encode --json` and `telegrad bench decode --json` wrote: seconds an entry at the
+    largest size timed. Specs that are in one kind of file only are left out. Raises `DataError`.
+    """
+    found: dict[str, dict[str, tuple[int, float]]] = {"encode": {}, "decode": {}}
+    for file in files:
+        try:
+            content = json.loads(file.read_text(encoding="utf-8"))
+            kind, rows = content["bench"], content["results"]
+            for row in rows if kind in found else []:
+                if row["ours"] and row["vector"] in (vector, row["vector"] if vector is None else vector):
+                    size, seconds = int(row["size"]), float(row["seconds"])
+                    if size >= found[kind].get(row["name"], (0, 0.0))[0]:
+                        found[kind][row["name"]] = (size, seconds / size)
+        except (OSError, ValueError, KeyError, TypeError):
+            raise DataError(f"{file}: a file that `telegrad bench encode|decode --json` wrote is wanted") from None
+        if kind not in found:
+            raise DataError(f"{file}: of `telegrad bench {kind}`; encode and decode are wanted")
+    both = found["encode"].keys() & found["decode"].keys()
+    if not both:
+        raise DataError("the files hold no compressor with both an encoding and a decoding speed")
+    return {name: (found["encode"][name][1], found["decode"][name][1]) for name in sorted(both)}

@@ -1,0 +1,165 @@
+"""Scaling rules: new hyperparameters that keep the performance of a tuned run when workers, batch or bits change.
+
+Both runs keep the stationary loss, and with it the trade between speed and noise. With learning rate η, batch B of a
+worker, N workers and ω of their compressor:
+
+    sgd     η(1 + ω)/(NB) stays                     (D4.1–D4.3)
+    sign    ησ/(ℓN√B) stays                         (D4.4, D4.5)
+    switch  ησ(1 + ω)/B of SGD = η/(ℓ√B) of signs   (D4.6), σ the noise scale of a coordinate
+    adamw   η√((1 + ω)/(NB)) and (1 − β)/η² stay    (Malladi, Lyu, Panigrahi, Arora, NeurIPS 2022)
+
+The number of steps keeps the time ηλ·steps, in which both make the same way.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from telegrad.errors import ConfigError
+from telegrad.theory.noise_laws import Gaussian, NoiseLaw
+
+__all__ = ["Optimizer", "Rescaled", "Run", "rescale"]
+
+Optimizer = Literal["sgd", "sign", "adamw"]
+Free = Literal["lr", "batch_size", "workers"]
+
+
+@dataclass(frozen=True)
+class Run:
+    """A training run: `lr`, `batch_size` of a worker, `workers`, `omega` of their compressor (of the gradients near the
+    end of training, see `telegrad diagnose`), `optimizer`, `steps`, `momentum` (SGD's β, or AdamW's β₁), `beta2`.
+
+    optimizer "sign": x ← x − (η/N)Σ sign(g_i). Raises `ConfigError` for values out of range.
+    """
+
+    lr: float
+    batch_size: float
+    workers: float
+    omega: float = 0.0
+    optimizer: Optimizer = "sgd"
+    steps: float = 1000
+    momentum: float = 0.0
+    beta2: float = 0.999
+
+    def __post_init__(self) -> None:
+        rules = {
+            "lr": (0 < self.lr < math.inf, "above 0"),
+            "batch_size": (1 <= self.batch_size < math.inf, "from 1"),
+            "workers": (1 <= self.workers < math.inf, "from 1"),
+            "omega": (0 <= self.omega < math.inf, "from 0"),
+            "steps": (0 < self.steps < math.inf, "above 0"),
+            "momentum": (0 <= self.momentum < 1, "from 0 and below 1"),
+            "beta2": (0 <= self.beta2 < 1, "from 0 and below 1"),
+        }
+        for name, (fits, allowed) in rules.items():
+            if not fits:
+                raise ConfigError(f"{name}={getattr(self, name)}: a number {allowed} is allowed")
+        if self.optimizer not in ("sgd", "sign", "adamw"):
+            raise ConfigError(f"optimizer={self.optimizer!r}: sgd, sign or adamw is allowed")
+
+
+@dataclass(frozen=True)
+class Rescaled:
+    """`run`: the new hyperparameters; `rule`: the rule in words, with its number; `warnings`: where it may fail."""
+
+    run: Run
+    rule: str
+    warnings: tuple[str, ...]
+
+
+def rescale(
+    old: Run,
+    new: Run,
+    free: Free = "lr",
+    noise: float | None = None,
+    new_noise: float | None = None,
+    law: NoiseLaw | None = None,
+    smoothness: float | None = None,
+) -> Rescaled:
+    """`new` with its `free` value, its steps and AdamW's averages set so that it performs as the tuned run `old`.
+
+    `free`: what may change: "lr", "batch_size" or "workers". `noise`: σ, the scale of a coordinate's gradient noise for
+    one example; needed between "sgd" and "sign" (Σσ_j²/Σσ_j where coordinates differ), `new_noise` where it changes;
+    `law` of the noise for signs (default: Gaussian). `smoothness` L: to check stability. Raises `ConfigError` where
+    the rule needs what is not given, and between AdamW and the others, for which there is no rule.
+    """
+    law = law or Gaussian()
+    if (old.optimizer == "adamw") != (new.optimizer == "adamw"):
+        raise ConfigError("no rule leads from adamw to another optimizer or back: tune the learning rate anew")
+    if free not in ("lr", "batch_size", "workers"):
+        raise ConfigError(f"free={free!r}: lr, batch_size or workers is allowed")
+    after = noise if new_noise is None else new_noise
+    if old.optimizer != new.optimizer and (noise is None or not noise > 0):
+        raise ConfigError(
+            "between sgd and sign the rule needs noise: the scale of a coordinate's gradient noise, above 0"
+        )
+    goal = _level(old, 1.0 if noise is None else noise, law)
+    run = _solved(new, free, goal, 1.0 if after is None else after, law)
+    slower = _speed(old, 1.0 if noise is None else noise, law) / _speed(run, 1.0 if after is None else after, law)
+    run = replace(run, steps=max(1.0, old.steps * slower))
+    if run.optimizer == "adamw":
+        run = replace(run, momentum=_average(old.momentum, slower), beta2=_average(old.beta2, slower))
+    return Rescaled(run, _rule(old, run), tuple(_warnings(old, run, smoothness)))
+
+
+def _level(run: Run, noise: float, law: NoiseLaw) -> float:
+    """What stays: the stationary loss, up to factors that stay anyway; of AdamW the square root of it."""
+    lr = run.lr / (1 - run.momentum) if run.optimizer != "adamw" else run.lr
+    if run.optimizer == "sign":
+        return lr * noise / (law.slope * run.workers * math.sqrt(run.batch_size))
+    ratio = (1 + run.omega) / (run.workers * run.batch_size)
+    return lr * math.sqrt(ratio) if run.optimizer == "adamw" else lr * noise**2 * ratio
+
+
+def _solved(new: Run, free: Free, goal: float, noise: float, law: NoiseLaw) -> Run:
+    if free == "lr":
+        return replace(new, lr=new.lr * goal / _level(new, noise, law))
+    # The level falls as workers^-1 and batch^-1, or as their square roots.
+    power = -1.0 if new.optimizer == "sgd" or (new.optimizer == "sign" and free == "workers") else -0.5
+    value = getattr(new, free) * (goal / _level(new, noise, law)) ** (1 / power)
+    if value < 1 - 1e-9:
+        raise ConfigError(f"{free} would have to be {value:.3g}, below 1: let lr be free")
+    return replace(new, **{free: max(1.0, value)})
+
+
+def _speed(run: Run, noise: float, law: NoiseLaw) -> float:
+    """Way made in a step, over the curvature: η of SGD, ηℓ√B/σ of signs (phase 3), η² of AdamW (whose averages and
+    learning rate follow one clock).
+    """
+    if run.optimizer == "adamw":
+        return run.lr**2
+    lr = run.lr / (1 - run.momentum)
+    return lr * law.slope * math.sqrt(run.batch_size) / noise if run.optimizer == "sign" else lr
+
+
+def _average(beta: float, slower: float) -> float:
+    return max(0.0, 1 - (1 - beta) / slower)
+
+
+def _rule(old: Run, new: Run) -> str:
+    if old.optimizer == "adamw":
+        return "η ∝ √(NB/(1 + ω)), steps and 1/(1 − β) ∝ (1 + ω)/(NB) (Malladi et al. 2022, with ω as in D4.2)"
+    if old.optimizer != new.optimizer:
+        return "η of signs = η of SGD · ℓσ(1 + ω)/√B at equal N and B (D4.6)"
+    if new.optimizer == "sign":
+        return "η ∝ N√B ℓ/σ: the batch enters by its square root, compression not at all (D4.4, D4.5)"
+    return "η ∝ NB/(1 + ω), steps ∝ 1/η (D4.1–D4.3)"
+
+
+def _warnings(old: Run, new: Run, smoothness: float | None) -> list[str]:
+    said = []
+    if new.optimizer == "sgd":
+        growth = new.lr * (1 + new.omega / new.workers) / (old.lr * (1 + old.omega / old.workers))
+        if smoothness is not None and new.lr * smoothness * (1 + new.omega / new.workers) >= 2:
+            said.append("unstable: ηL(1 + ω/N) is 2 or more; raise batch_size or workers less, or use a smaller lr")
+        elif smoothness is None and old.optimizer == "sgd" and growth > 4:
+            said.append(
+                f"ηL(1 + ω/N) grows {growth:.3g} times: the rule holds while it stays well below 2; pass smoothness"
+            )
+    if new.optimizer == "adamw" and min(new.momentum, new.beta2) == 0.0 and old.momentum:
+        said.append("an average would have to be shorter than a step: the rule does not reach so far")
+    if new.optimizer == "sign" and old.optimizer == "sign" and new.lr > 10 * old.lr:
+        said.append("each coordinate moves by the learning rate in a step: far from the optimum that is too much")
+    return said

@@ -1,0 +1,94 @@
+"""Pages of results: tables and plots from records, sentences left as they are."""
+
+import pytest
+from rich.console import Console
+from typer.testing import CliRunner
+
+from telegrad.cli import app
+from telegrad.errors import DataError
+from telegrad.lab.config import parse
+from telegrad.lab.merge import merge
+from telegrad.lab.progress import Lines
+from telegrad.lab.records import RunDirectory
+from telegrad.lab.results import LINKS, Link, transfer_seconds, write_pages
+from telegrad.lab.runner import run_experiment
+
+METHODS = ["sgd(identity)", {"spec": "sgd(mlmc(stopk(s=0.01)))", "label": "MLMC | 1 %"}]
+PAGE = """# A figure
+
+Before.
+
+<!-- results: small -->
+stale
+<!-- end -->
+
+It holds.
+
+<!-- leaderboard -->
+<!-- end -->
+"""
+
+
+@pytest.fixture
+def records(tmp_path, simulate):
+    experiment = parse(
+        {"title": "In small", "methods": METHODS, "lrs": [0.1, 0.3], "seeds": 3, "workers": 4, "steps": 40}
+    )
+    run_experiment(experiment, RunDirectory.open(tmp_path / "runs" / "small", experiment), Lines(Console(quiet=True)))
+    merge([tmp_path / "runs"], tmp_path / "records")
+    return tmp_path / "records"
+
+
+def test_marked_parts_are_rebuilt_and_the_rest_stays(records, tmp_path):
+    pages = tmp_path / "pages"
+    pages.mkdir()
+    (pages / "figure.md").write_text(PAGE)
+    out = CliRunner().invoke(app, ["report", str(records), "--pages", str(pages)])
+    assert out.exit_code == 0, out.output
+    text = (pages / "figure.md").read_text()
+    assert text.startswith("# A figure\n\nBefore.\n\n<!-- results: small -->\n![Test accuracy")
+    assert "stale" not in text
+    assert "<!-- end -->\n\nIt holds.\n" in text
+    assert "MLMC \\| 1 %<br>`sgd(mlmc(stopk(s=0.01)))`" in text
+    assert "telegrad run experiments/small.yaml" in text
+    assert "### In small" in text
+    assert sorted(file.name for file in pages.iterdir()) == ["figure.md", "small-bits.png", "small-steps.png"]
+    before = {file.name: file.read_bytes() for file in pages.iterdir()}
+    write_pages(records, pages)
+    assert {file.name: file.read_bytes() for file in pages.iterdir()} == before
+
+
+def test_every_row_of_a_table_has_as_many_cells_as_its_head(records, tmp_path):
+    (tmp_path / "page.md").write_text(PAGE)
+    write_pages(records, tmp_path)
+    rows = [line for line in (tmp_path / "page.md").read_text().splitlines() if line.startswith("|")]
+    counts = [row.replace("\\|", "").count("|") for row in rows]
+    assert set(counts[:4]) == {counts[0]}
+    assert set(counts[4:]) == {counts[4]}
+
+
+def test_what_a_page_asks_for_and_is_not_there_is_named(records, tmp_path):
+    with pytest.raises(DataError, match=r"no pages .*results: small"):
+        write_pages(records, records)
+    (tmp_path / "page.md").write_text(PAGE.replace("results: small", "results: great"))
+    with pytest.raises(DataError, match=r"'great'.*there are small"):
+        write_pages(records, tmp_path)
+
+
+def test_transfer_is_all_gather_for_messages_and_all_reduce_for_plain_gradients():
+    link = Link("one", 1e6, 0.1)
+    summary = {"workers": 4, "parameters": 1000}
+    row = {"method": "m", "steps_to_target": 10.0, "bits_to_target": 9200.0, "uncompressed": False}
+    # 92 per cent of the bandwidth carry payload; three others' messages of 920 bits in two phases.
+    assert transfer_seconds(row, summary, link) == pytest.approx(10 * (2 * 0.1 + 3 * 920 / 0.92e6))
+    # Recursive doubling: two rounds of the whole tensor take less than the ring's six latencies.
+    plain = row | {"uncompressed": True}
+    assert transfer_seconds(plain, summary, link) == pytest.approx(10 * (2 * 0.1 + 2 * 32000 / 0.92e6))
+    assert transfer_seconds(row | {"steps_to_target": None}, summary, link) is None
+    assert [one.bandwidth for one in LINKS] == sorted(one.bandwidth for one in LINKS)
+
+
+def test_a_folder_of_run_directories_gets_a_report_each(records):
+    out = CliRunner().invoke(app, ["report", str(records)])
+    assert out.exit_code == 0, out.output
+    assert (records / "small" / "report.html").is_file()
