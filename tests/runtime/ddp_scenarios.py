@@ -138,7 +138,10 @@ def every_granularity_and_topology_equals_the_exchange_without_a_wire():
                 train(model)
                 net, exchange = by_hand(spec, granularity, topology=topology)
                 assert torch.equal(values(model), values(net)), (granularity, topology, spec)
-                assert handle.gathered_ledger().up == exchange.ledger.up
+                # By hand all pieces go in one parcel and share their heads; on the wire those of one bucket do.
+                for one, other in zip(handle.gathered_ledger().up, exchange.ledger.up, strict=True):
+                    assert one.pop("header") >= other.pop("header")
+                    assert one == other
                 assert len(handle.pieces) == {"model": 1, "bucket": 3, "tensor": 6}[granularity]
 
 

@@ -29,6 +29,10 @@ from telegrad.spec import build
 
 __all__ = ["Handle", "register"]
 
+# Their names in newer versions of torch, and in older ones.
+_all_gather = getattr(dist, "all_gather_single", None) or dist.all_gather_into_tensor
+_reduce_scatter = getattr(dist, "reduce_scatter_single", None) or dist.reduce_scatter_tensor
+
 
 def register(model: nn.Module, spec: str | Compressor, *, seed: int = 0) -> Handle:
     """Let every `fully_shard`ed module in `model` reduce-scatter its gradients compressed, from now on.
@@ -192,7 +196,7 @@ class _ReduceScatter(_Comm):
         self, output_tensor: Tensor, input_tensor: Tensor, group: dist.ProcessGroup, op: Any, async_op: bool = False
     ) -> Any:
         if self.handle is None:
-            return dist.reduce_scatter_tensor(output_tensor, input_tensor, op, group, async_op)
+            return _reduce_scatter(output_tensor, input_tensor, op=op, group=group, async_op=async_op)
         averaged, summed = op == dist.ReduceOp.AVG, op == dist.ReduceOp.SUM
         if not (averaged or summed):
             raise ConfigError(
@@ -215,4 +219,4 @@ class _AllGather(_Comm):
     ) -> Any:
         if self.handle is not None:
             self.handle.book_all_gather(input_tensor.nbytes, group.size())
-        return dist.all_gather_into_tensor(output_tensor, input_tensor, group, async_op)
+        return _all_gather(output_tensor, input_tensor, group=group, async_op=async_op)
