@@ -147,6 +147,21 @@ def every_granularity_and_topology_equals_the_exchange_without_a_wire():
 
 
 @scenario
+def a_diagnosis_needs_no_other_rank_and_changes_nothing():
+    model, handle = wrapped(MLMC)
+    if dist.get_rank() == 0:
+        before = values(model)
+        looked_at = [batch(0, step) for step in range(4)]
+        found = handle.diagnose(looked_at, lambda m, x, y: (m(x) - y).square().mean(), specs=["randk(k=0.5)"])
+        assert torch.equal(values(model), before)
+        assert found.noise.batches == 4
+        assert list(found.layers) == [name for name, _ in model.module.named_parameters()]
+        assert handle.ledger.sent == [0, 0]
+    train(model)
+    assert_alike(model)
+
+
+@scenario
 def gradient_accumulation_under_no_sync():
     model, handle = wrapped("identity")
     rank = dist.get_rank()

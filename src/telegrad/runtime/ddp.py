@@ -8,7 +8,7 @@ import threading
 import warnings
 import weakref
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import torch
@@ -33,6 +33,7 @@ from telegrad.runtime.pieces import Granularity, Piece, pieces_of
 from telegrad.runtime.shapes import granularity_for, warn_of_lost_shapes
 from telegrad.runtime.topologies import Topology
 from telegrad.runtime.transport import GroupTransport
+from telegrad.theory.diagnosis import Diagnosis, Loss, diagnose
 from telegrad.runtime.wasted_passes import WastedPasses
 
 __all__ = ["Handle", "register"]
@@ -84,8 +85,7 @@ def register(
         exchange = exchange_of(method, topology, downlink, transport, Key(seed))
         pieces = pieces_of(parameters, granularity or granularity_for(method), model.bucket_bytes_cap)
         warn_of_lost_shapes(exchange, pieces, parameters)
-        handle = Handle(hook, group, exchange, parameters, pieces, optimizer, grad_scaler, check_every)
-        handle._skips = getattr(model, "skip_all_reduce_unused_params", False)
+        handle = Handle(model, hook, group, exchange, parameters, pieces, optimizer, grad_scaler, check_every)
         check_alike(transport, {**handle.configuration(), "seed": seed, "check_every": check_every})
     except BaseException:
         leave(group)
@@ -104,6 +104,7 @@ class Handle(AnyHandle):
 
     def __init__(
         self,
+        model: DistributedDataParallel,
         hook: CommHook,
         group: dist.ProcessGroup,
         exchange: Exchange,
@@ -125,7 +126,9 @@ class Handle(AnyHandle):
         self._bad_steps = BadSteps(lambda: piece_of, self._wasted.used)
         if dist.get_backend(group) == "gloo":  # NCCL's groups can only be left by all ranks at once
             weakref.finalize(self, leave, group).atexit = False
-        self._step, self._first, self._left_out, self._skips = 0, True, False, False
+        self._model = weakref.ref(model)  # whose reducer keeps this handle alive
+        self._skips = getattr(model, "skip_all_reduce_unused_params", False)
+        self._step, self._first, self._left_out = 0, True, False
         self._through = threading.Event()
         # Of the thread:
         self._views: dict[Tensor, Tensor] = {}
@@ -146,6 +149,16 @@ class Handle(AnyHandle):
 
     def gathered_ledger(self) -> Ledger:
         return Ledger.merged(self.exchange.transport.objects(self.ledger))
+
+    def diagnose(self, batches: Iterable[tuple[Any, Any]], loss: Loss | None = None, **options: Any) -> Diagnosis:
+        """This rank's gradients on `batches`, uncompressed and without any exchange, as `telegrad.diagnose` sees them.
+
+        Outside of a backward pass; other ranks need not take part. Advice is for as many workers as there are ranks.
+        """
+        model = self._model()
+        if model is None:
+            raise InputError("the model of this handle is gone")
+        return diagnose(model.module, batches, loss, workers=self.exchange.transport.workers, **options)
 
     def configuration(self) -> dict[str, Any]:
         """What all ranks must agree on."""
