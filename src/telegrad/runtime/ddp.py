@@ -33,8 +33,8 @@ from telegrad.runtime.pieces import Granularity, Piece, pieces_of
 from telegrad.runtime.shapes import granularity_for, warn_of_lost_shapes
 from telegrad.runtime.topologies import Topology
 from telegrad.runtime.transport import GroupTransport
-from telegrad.theory.diagnosis import Diagnosis, Loss, diagnose
 from telegrad.runtime.wasted_passes import WastedPasses
+from telegrad.theory.diagnosis import Diagnosis, Loss, diagnose
 
 __all__ = ["Handle", "register"]
 
