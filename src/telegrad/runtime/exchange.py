@@ -54,7 +54,7 @@ class Exchange:
             Member(rank, workers, method, down, key, self._shared, topology.method_workers(workers))
             for rank in transport.ranks
         ]
-        self.ledger = Ledger(transport.workers)
+        self.ledger = Ledger(transport.workers, ranks=list(transport.ranks))
 
     def begin(self, index: int, lr: float) -> None:
         """Enter step `index`, in which the optimizer's learning rate is `lr`."""
