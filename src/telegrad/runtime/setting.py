@@ -19,6 +19,7 @@ from telegrad.errors import ConfigError
 from telegrad.methods.clock import Clock
 from telegrad.runtime.pieces import Granularity
 from telegrad.runtime.schedule import Schedule
+from telegrad.runtime.snapshots import Snapshots
 from telegrad.runtime.topologies import Topology
 
 __all__ = ["OptimizerChoice", "Record", "Setting"]
@@ -42,7 +43,8 @@ class Setting:
     `granularity`: what one compressor call sees. `evaluate_every`: steps between evaluations, a twentieth of all by
     default. `data`: the folder of the workload's data. `clock`: how long simulated work takes; records then have
     `simulated_seconds`. `progress` is called after every step with the last evaluation's
-    record, the current `step` and its `train_loss`.
+    record, the current `step` and its `train_loss`. `snapshots`: where the state is kept while it trains, and found
+    again after an interruption; only where all workers live in this process, and without a clock.
     """
 
     steps: int = 300
@@ -64,6 +66,7 @@ class Setting:
     data: str | Path | None = None
     clock: Clock | None = None
     progress: Callable[[Record], None] | None = None
+    snapshots: Snapshots | None = None
 
     def __post_init__(self) -> None:
         for name, (lowest, more) in _NUMBERS.items():

@@ -15,6 +15,7 @@ from telegrad.methods.clock import Clock
 from telegrad.runtime.pieces import Granularity
 from telegrad.runtime.schedule import Schedule
 from telegrad.runtime.setting import OptimizerChoice, Record, Setting
+from telegrad.runtime.snapshots import Snapshots
 from telegrad.runtime.topologies import Topology
 from telegrad.runtime.training import Result, train
 from telegrad.runtime.transport import LocalTransport
@@ -48,6 +49,7 @@ def simulate(
     data: str | Path | None = None,
     clock: Clock | None = None,
     progress: Callable[[Record], None] | None = None,
+    snapshots: Snapshots | None = None,
     **unknown: Any,
 ) -> Result:
     """Train a workload with M workers under a method, all in this process, and account for every bit.
@@ -75,6 +77,7 @@ def simulate(
         data: the folder of the workload's data, where it needs one.
         clock: how long simulated work takes; records then have `simulated_seconds`.
         progress: called after every step with the last evaluation's record, the `step` and its `train_loss`.
+        snapshots: where the state is kept, and found again after an interruption; not with a clock.
 
     Returns:
         The records, the ledger of bits and the final parameters.

@@ -6,7 +6,7 @@ import math
 import time
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import partial
 from pathlib import Path
 
@@ -15,9 +15,11 @@ from torch import Tensor, nn
 
 from telegrad.compressors.base import Compressor
 from telegrad.errors import ConfigError, DivergedError, NonFiniteError, TelegradWarning
+from telegrad.methods.asynchronous_method import AsynchronousMethod
 from telegrad.methods.base import Method
 from telegrad.methods.oracle_method import OracleMethod
 from telegrad.random import Key
+from telegrad.runtime.asynchronous_run import AsynchronousRun
 from telegrad.runtime.exchange import exchange_of
 from telegrad.runtime.flat import FlatModel, OptimizerStep
 from telegrad.runtime.gradient_run import GradientRun
@@ -112,8 +114,21 @@ def train(
         )
         losses.clear()
 
-    evaluate(0)
-    for index in range(steps):
+    snapshots, name = setting.snapshots, ""
+    found = None
+    if snapshots is not None:
+        kept = _kept(run, setting, transport)
+        name = _name(chosen, setting, transport)
+        found = snapshots.load(name)
+    if found is None:
+        first = 0
+        evaluate(0)
+    else:
+        model.load_state_dict(found["model"])
+        kept.load(found["run"])
+        first, seconds, skipped_in_a_row = found["step"], found["seconds"], found["skipped_in_a_row"]
+        losses, records = found["losses"], found["records"]
+    for index in range(first, steps):
         began = time.perf_counter()
         rate = learning_rate(setting.schedule, setting.lr, index, steps, setting.warmup_steps)
         loss = math.nan
@@ -138,6 +153,10 @@ def train(
             evaluate(index + 1)
         if setting.progress is not None:
             setting.progress({**records[-1], "step": index + 1, "train_loss": loss})
+        if snapshots is not None and snapshots.due:
+            counts = {"step": index + 1, "seconds": seconds, "skipped_in_a_row": skipped_in_a_row}
+            state = {"model": model.state_dict(), "run": kept.save(), "losses": losses, "records": records}
+            snapshots.save(name, counts | state)
     run.show()
     final = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
     count = max(1, steps)
@@ -160,14 +179,14 @@ def _run(
     model: nn.Module,
     shares: Sequence[Tensor],
     batch: Callable[[int, int], Split],
-) -> GradientRun | OracleRun:
+) -> GradientRun | OracleRun | AsynchronousRun:
     """The steps of the method, whatever its kind."""
     root, topology = Key(setting.seed), build(setting.topology, "topology")
     parameters = dict(model.named_parameters())
     pieces = pieces_of(parameters, setting.granularity)
     if setting.clock is not None and not isinstance(transport, LocalTransport):
         raise ConfigError("a clock is simulated: leave it out where workers are processes, or use telegrad.simulate")
-    if isinstance(method, OracleMethod):
+    if isinstance(method, (OracleMethod, AsynchronousMethod)):
         flat = FlatModel(parameters, pieces)
 
         def oracle(rank: int) -> TaskOracle:
@@ -178,13 +197,35 @@ def _run(
             return OptimizerStep(flat, lambda own: _optimizer(setting, own))
 
         oracles = {rank: oracle(rank) for rank in transport.ranks}
-        return OracleRun(method, topology, setting.downlink, transport, root, flat, oracles, make, setting.clock)
+        parts = (setting.downlink, transport, root, flat, oracles, make, setting.clock)
+        if isinstance(method, AsynchronousMethod):
+            return AsynchronousRun(method, topology, *parts)
+        return OracleRun(method, topology, *parts)
     compute = (
         LoopGradients(task, model) if setting.gradients == "loop" else VectorisedGradients(task, model, setting.chunk)
     )
     exchange = exchange_of(method, topology, setting.downlink, transport, root)
     optimizer = _optimizer(setting, list(model.parameters()))
     return GradientRun(exchange, model, pieces, compute, optimizer, batch, setting.clock)
+
+
+def _kept(
+    run: GradientRun | OracleRun | AsynchronousRun, setting: Setting, transport: Transport
+) -> GradientRun | OracleRun:
+    """The run, where its state can be kept. Raises `ConfigError` where it cannot."""
+    if isinstance(run, AsynchronousRun) or not isinstance(transport, LocalTransport) or setting.clock is not None:
+        raise ConfigError(
+            "snapshots are kept where all workers live in one process, and without a clock; leave them out"
+        )
+    return run
+
+
+def _name(method: Method, setting: Setting, transport: Transport) -> str:
+    """A run in words: whatever its trajectory depends on but the workload."""
+    own = {one.name: getattr(setting, one.name) for one in fields(setting)}
+    for name in ("data", "clock", "progress", "snapshots"):
+        del own[name]
+    return ", ".join([str(method), f"workers={transport.workers}", *(f"{name}={own[name]}" for name in own)])
 
 
 def _loaded(workload: str | Workload, data: str | Path | None) -> Task:
