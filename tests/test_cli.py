@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from patience import PATIENCE
 from telegrad.cli import app
 from telegrad.errors import DivergedError, TelegradWarning
 from telegrad.spec import names
@@ -142,7 +143,7 @@ def test_report_rebuilds_what_is_lost(call, tmp_path):
             "error: the options: methods[0].spec: unknown compressor 'topkk'",
         ),
         (["compare", "--workload", "digit"], "error: the options: workload: unknown workload 'digit'"),
-        (["compare", "--steps", "0"], "error: the options: steps: 0 was given; an integer from 1 is wanted"),
+        (["compare", "--steps", "0"], "error: the options: steps: 0 was given; an integer from 1 to 10^9 is wanted"),
         (
             ["compare", "--schedule", "step"],
             "error: the options: schedule: 'step' was given; constant, linear or cosine",
@@ -220,12 +221,15 @@ def test_an_interrupted_process_keeps_its_runs(tmp_path):
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        # What a shell starts in the background ignores SIGINT, and so would its children.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + PATIENCE
     while not list((tmp_path / "here").glob("finished/*.json")) and time.monotonic() < deadline:
+        assert process.poll() is None, process.communicate()
         time.sleep(0.05)
     process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=60)
+    out, err = process.communicate(timeout=PATIENCE)
     assert process.returncode == 130, err
     assert "interrupted; finished runs are kept in here" in err
     assert "Traceback" not in out + err
@@ -244,3 +248,15 @@ def test_a_warning_is_one_line_without_our_source(capsys, monkeypatch):
         monkeypatch.setattr(warnings, "showwarning", warnings.showwarning)
         cli.main()
     assert capsys.readouterr().err == "warning: step 3 is skipped\n"
+
+
+@pytest.mark.parametrize(
+    ("missing", "command"), [("typer", "--help"), ("rich", "list"), ("pydantic", "compare"), ("yaml", "compare")]
+)
+def test_without_the_extra_lab_it_says_what_to_install(missing, command):
+    script = f"import sys; sys.modules[{missing!r}] = None; sys.argv[1:] = [{command!r}]\n"
+    script += "from telegrad.__main__ import main; main()"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert re.search(rf"error: .* needs {missing}.*: pip install 'telegrad\[lab\]'", done.stderr), done.stderr
+    assert "Traceback" not in done.stderr

@@ -22,6 +22,7 @@ from telegrad.random import Key
 from telegrad.runtime import ddp
 from telegrad.runtime.simulate import simulate
 from telegrad.runtime.training import Result
+from telegrad.theory.diagnosis import diagnose
 from telegrad.wire.code import Code
 from telegrad.wire.file import load, save
 from telegrad.wire.message import pack, unpack
@@ -51,6 +52,7 @@ __all__ = [
     "compressor",
     "compressors",
     "ddp",
+    "diagnose",
     "fsdp",
     "load",
     "method",

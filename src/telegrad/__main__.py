@@ -1,5 +1,25 @@
-"""`python -m telegrad`, which torchrun needs: `torchrun --nproc-per-node=4 -m telegrad compare --distributed`."""
+"""The command line's entry: `telegrad`, and `python -m telegrad`, which torchrun needs
+(`torchrun --nproc-per-node=4 -m telegrad compare --distributed`).
+"""
 
-from telegrad.cli import main
+from __future__ import annotations
 
-main()
+import sys
+
+__all__ = ["main"]
+
+
+def main() -> None:
+    """Run the command line, or say what it needs where telegrad was installed without its extra `lab`."""
+    try:
+        from telegrad.cli import main as run
+    except ModuleNotFoundError as error:
+        if (error.name or "telegrad").partition(".")[0] == "telegrad":
+            raise
+        print(f"error: telegrad's command line needs {error.name}: pip install 'telegrad[lab]'", file=sys.stderr)
+        sys.exit(2)
+    run()
+
+
+if __name__ == "__main__":
+    main()

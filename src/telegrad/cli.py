@@ -38,6 +38,11 @@ class _Commands(TyperGroup):
         except TelegradError as error:
             typer.echo(f"error: {error}", err=True)
             raise typer.Exit(2) from None
+        except ModuleNotFoundError as error:
+            if (error.name or "telegrad").partition(".")[0] == "telegrad":
+                raise
+            typer.echo(f"error: this needs {error.name}: pip install 'telegrad[lab]'", err=True)
+            raise typer.Exit(2) from None
 
 
 app = typer.Typer(
@@ -221,6 +226,7 @@ def report(
 
     Nothing is trained. A page marks with <!-- results: NAME --> and <!-- end --> where the results of NAME go.
     """
+    from telegrad.lab.merge import run_directories
     from telegrad.lab.records import RunDirectory
     from telegrad.lab.report import write_report
     from telegrad.lab.results import write_pages
@@ -229,8 +235,8 @@ def report(
         for file in write_pages(directory, pages):
             typer.echo(str(file))
         return
-    below = [file.parent for file in sorted(directory.glob("*/config.yaml"))]
-    for path in below if below and not (directory / "config.yaml").exists() else [directory]:
+    is_folder = not (directory / "config.yaml").exists() and any(directory.glob("*/config.yaml"))
+    for path in run_directories(directory).values() if is_folder else [directory]:
         run_directory = RunDirectory.load(path)
         _show(write_report(run_directory), path)
 

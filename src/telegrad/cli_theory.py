@@ -1,4 +1,4 @@
-"""The commands that predict: `telegrad theory`, `advise` and `rescale`.
+"""The commands that predict: `telegrad theory`, `advise`, `rescale` and `diagnose`.
 
 What a command needs is imported inside it, as in `telegrad.cli`.
 """
@@ -185,6 +185,38 @@ def add_to(app: typer.Typer, console: Callable[[], Console]) -> None:
             json_file,
             {"old": asdict(old), "new": asdict(found.run), "rule": found.rule, "warnings": list(found.warnings)},
         )
+
+    @app.command()
+    def diagnose(
+        workload: Annotated[str, typer.Option(help="The workload's spec")] = "digits",
+        data: Annotated[str | None, _option("The folder of its data, where it needs one")] = None,
+        after: Annotated[int, typer.Option(help="Steps of uncompressed training before the look", min=0)] = 0,
+        lr: Annotated[float, typer.Option(help="Of these steps")] = 0.1,
+        optimizer: Annotated[str, typer.Option(help="Of these steps: sgd or adamw")] = "sgd",
+        batch_size: Annotated[int, typer.Option(help="Examples of a worker and step", min=1)] = 32,
+        batches: Annotated[int, typer.Option(help="Batches looked at", min=1)] = 16,
+        workers: Annotated[int, typer.Option(help="For the advice", min=1)] = 8,
+        spec: Annotated[list[str] | None, _option("A compressor to measure; may be repeated [default: 19]")] = None,
+        seed: Annotated[int, typer.Option(help="Decides every draw")] = 0,
+        out: Annotated[Path, typer.Option(help="The page to write")] = Path("diagnosis.html"),
+        json_file: Json = None,
+    ) -> None:
+        """Look at a workload's gradients: tails, noise scale, omega of compressors, MLMC's levels; one HTML page.
+
+        For a model of your own: `telegrad.diagnose(model, batches)`.
+        """
+        from telegrad.lab.diagnosing import diagnose_workload
+        from telegrad.lab.diagnosis_report import diagnosis_json, write_diagnosis
+
+        found = diagnose_workload(
+            workload, data, after, lr, optimizer, batch_size, batches, workers, spec or None, seed
+        )
+        title = f"Gradients of {workload} after {after} steps"
+        write_diagnosis(found, out, title)
+        for line in found.advice:
+            typer.echo(line)
+        typer.echo(f"page:   {out}")
+        write_json(json_file, {"title": title, **diagnosis_json(found)})
 
 
 def _option(text: str, **more: Any) -> Any:

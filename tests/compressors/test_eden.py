@@ -8,7 +8,7 @@ import torch
 import telegrad as tg
 from cases import numbers
 from quantile_vectors import quantile_vectors
-from telegrad.compressors import eden
+from telegrad.compressors import rotated_coder
 
 KEY = tg.Key(seed=21)
 
@@ -22,7 +22,9 @@ def relative_error(compressor, x, key=KEY):
     return float((numbers(code) - x.double()).square().sum() / x.double().square().sum()), code
 
 
-@pytest.mark.parametrize("spec", ["eden", "eden(bits=1.7)", "eden(bits=4)", "eden(bits=0.3, coder=entropy)"])
+@pytest.mark.parametrize(
+    "spec", ["eden", "eden(bits=1.7)", "eden(bits=4)", "eden(bits=0.3, coder=entropy)", "eden(bits=0.3, coder=trellis)"]
+)
 @pytest.mark.parametrize("d", [1, 2, 7, 64, 333, 5001])
 def test_every_estimate_has_the_projection_of_the_vector(spec, d):
     """(A21.3): ⟨C(v), v⟩ = ‖v‖² for every draw, not on average."""
@@ -51,26 +53,28 @@ def test_one_bit_at_64_entries():
 
 
 @pytest.mark.parametrize("bits", [0.02, 0.09, 0.25, 0.49, 1, 2, 3, 5.5, 8])
-def test_an_entropy_coded_message_has_as_many_bits_as_asked_for(bits):
-    compressor = tg.compressor(f"eden(bits={bits}, coder=entropy)")
+@pytest.mark.parametrize("coder", ["entropy", "trellis"])
+def test_an_entropy_coded_message_has_as_many_bits_as_asked_for(bits, coder):
+    compressor = tg.compressor(f"eden(bits={min(bits, 6) if coder == 'trellis' else bits}, coder={coder})")
+    bits = compressor.bits
     error, code = relative_error(compressor, quantile_vectors()["laplace"])
     assert 8 * len(tg.pack(code)) == pytest.approx(bits * 1e5, rel=0.02)
     assert error == pytest.approx(compressor.omega(10**5), rel=0.03 if 0.1 < bits < 5 else 0.12)
 
 
-@pytest.mark.parametrize("coder", ["fixed", "entropy"])
+@pytest.mark.parametrize("coder", ["fixed", "entropy", "trellis"])
 @pytest.mark.parametrize("entries", [(2.0, 1.0), (1.01, 1.0), (1.0,)])
 def test_the_mean_of_sparse_vectors(coder, entries):
     """One Hadamard round has ‖bias‖²/‖v‖² of .25 to nearly 1 here, two still .02 (A21); 400 draws can tell."""
     v, draws = torch.zeros(64, dtype=torch.float64), 400
     v[: len(entries)] = torch.tensor(entries)
-    compressor = tg.compressor(f"eden(bits=8, coder={coder})")
+    compressor = tg.compressor(f"eden(bits={6 if coder == 'trellis' else 8}, coder={coder})")
     errors = torch.stack([numbers(compressor.encode(v, KEY.fold(draw=n))) for n in range(draws)]) - v
     one, mean = float(errors.square().sum(1).mean()), float(errors.mean(0).square().sum())
     assert mean <= (1.3 * one / draws) + 4e-3 * float(v @ v)
 
 
-@pytest.mark.parametrize("coder", ["fixed", "entropy"])
+@pytest.mark.parametrize("coder", ["fixed", "entropy", "trellis"])
 @pytest.mark.parametrize("d", [6, 40])
 def test_short_vectors_are_unbiased(coder, d):
     """A uniform rotation leaves no bias: z-test of every entry, 1500 draws, z = 5 (level 6e-7 each)."""
@@ -84,7 +88,7 @@ def test_short_vectors_are_unbiased(coder, d):
 def test_blocks_of_zeros_and_lonely_entries():
     v = torch.zeros(65536 + 64 + 5)
     v[12345] = 3.0
-    for spec in ("eden(bits=0.001, coder=entropy)", "eden(bits=3)"):
+    for spec in ("eden(bits=0.001, coder=entropy)", "eden(bits=0.2, coder=trellis)", "eden(bits=3)"):
         estimate = tg.compressor(spec).encode(v, KEY).decode()
         # Blocks without a non-zero entry stay zero: their entries are at least the 69 of the short ones.
         assert int((estimate == 0).sum()) >= 69
@@ -92,7 +96,7 @@ def test_blocks_of_zeros_and_lonely_entries():
 
 
 def test_unfit_bits_are_refused():
-    for spec in ("eden(bits=0)", "eden(bits=9)", "eden(bits=13, coder=entropy)"):
+    for spec in ("eden(bits=0)", "eden(bits=9)", "eden(bits=13, coder=entropy)", "eden(bits=7, coder=trellis)"):
         with pytest.raises(tg.SpecError, match="bits a coordinate above 0"):
             tg.compressor(spec)
 
@@ -105,6 +109,20 @@ def test_the_rows_of_the_equal_bit_table(budget, row):
         error, code = relative_error(compressor, x)
         assert 8 * len(tg.pack(code)) <= 1.002 * budget
         assert error == pytest.approx(row, rel=0.1)
+
+
+@pytest.mark.parametrize(
+    ("bits", "states", "omega"),
+    [(0.49, 8, 1.38), (1, 8, 0.39), (2, 8, 0.077), (3, 8, 0.0185), (0.49, 256, 1.28), (1, 256, 0.36), (2, 256, 0.071)],
+)
+def test_trellis_codes_err_less_than_scalar_ones(bits, states, omega):
+    """Scalar: 1.70, .54, .0985, .023 (A21.5); at packed bits, headers included, 2^18 entries."""
+    x = KEY.normal(1 << 18).float()
+    compressor = tg.compressor(f"eden(bits={bits}, coder=trellis, states={states})")
+    error, code = relative_error(compressor, x)
+    assert 8 * len(tg.pack(code)) <= 1.002 * bits * len(x)
+    assert error <= omega
+    assert error == pytest.approx(compressor.omega(len(x)), rel=0.02)
 
 
 @pytest.mark.parametrize("bad", [math.nan, -math.inf])
@@ -123,5 +141,5 @@ def test_numbers_beyond_the_reach_are_quantised_all_the_same(bits, monkeypatch):
     """
     compressor, x = tg.compressor(f"eden(bits={bits}, coder=entropy)"), tg.Key(5).normal(70_000)
     data = tg.pack(compressor.encode(x, tg.Key(6)))
-    monkeypatch.setattr(eden, "_REACH", 0.01)
+    monkeypatch.setattr(rotated_coder, "_REACH", 0.01)
     assert tg.pack(compressor.encode(x, tg.Key(6))) == data

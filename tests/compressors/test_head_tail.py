@@ -18,19 +18,21 @@ def relative_error(compressor, x, key=KEY):
     return float((numbers(code) - x.double()).square().sum() / x.double().square().sum()), code
 
 
+@pytest.mark.parametrize("coder", ["entropy", "trellis", "trellis, states=256"])
 @pytest.mark.parametrize("bits", [0.09, 0.49, 2])
-def test_without_a_head_it_is_entropy_coded_eden(bits):
+def test_without_a_head_it_is_entropy_coded_eden(bits, coder):
     """k0 = 0 equals A21.5: on a Gaussian vector no head pays, and the messages are the same."""
     x = quantile_vectors()["gauss"]
-    code = tg.compressor(f"head_tail(bits={bits})").encode(x, KEY)
-    assert tg.pack(code) == tg.pack(tg.compressor(f"eden(bits={bits}, coder=entropy)").encode(x, KEY))
+    code = tg.compressor(f"head_tail(bits={bits}, coder={coder})").encode(x, KEY)
+    assert tg.pack(code) == tg.pack(tg.compressor(f"eden(bits={bits}, coder={coder})").encode(x, KEY))
 
 
 @pytest.mark.parametrize("bits", [0.25, 0.49, 1, 2, 4])
 @pytest.mark.parametrize("law", ["gauss", "t3"])
-def test_the_error_is_the_predicted_one(law, bits):
+@pytest.mark.parametrize("coder", ["entropy", "trellis"])
+def test_the_error_is_the_predicted_one(law, bits, coder):
     """(A27.2) within 5 %; entries in random order, since the places of a sorted vector's head cost nothing."""
-    x, compressor = quantile_vectors()[law], tg.compressor(f"head_tail(bits={bits})")
+    x, compressor = quantile_vectors()[law], tg.compressor(f"head_tail(bits={bits}, coder={coder})")
     x = x[tg.Key(0).permutation(len(x))]
     error, code = relative_error(compressor, x)
     assert error == pytest.approx(compressor.variance(x) / float(x.double().square().sum()), rel=0.05)

@@ -7,6 +7,7 @@ import threading
 
 import pytest
 
+from patience import PATIENCE
 from telegrad.errors import TelegradWarning
 from telegrad.kernels import compiled
 from telegrad.kernels.compiled import Loop, chunks, each, in_chunks, kept
@@ -30,7 +31,7 @@ def test_results_come_in_the_order_of_the_chunks_and_errors_come_out(threads):
         (0, 0, 1 << 19),
         (1, 1 << 19, 1 << 20),
     ]
-    barrier = threading.Barrier(2, timeout=20)  # passes only if both chunks run side by side
+    barrier = threading.Barrier(2, timeout=PATIENCE)  # passes only if both chunks run side by side
     in_chunks(lambda *_: barrier.wait(), 1 << 20)
     with pytest.raises(ZeroDivisionError):
         in_chunks(lambda number, *_: 1 // (1 - number), 1 << 20)
@@ -38,7 +39,10 @@ def test_results_come_in_the_order_of_the_chunks_and_errors_come_out(threads):
 
 def test_what_is_kept_is_made_once_an_object_and_side_by_side_for_several(threads):
     threads(2)
-    barrier, made = threading.Barrier(2, timeout=5), []  # passes only if both objects make theirs at the same time
+    barrier, made = (
+        threading.Barrier(2, timeout=PATIENCE),
+        [],
+    )  # passes only if both objects make theirs at the same time
 
     class Maker:
         @kept
@@ -72,7 +76,7 @@ def test_items_are_worked_on_in_any_thread_and_their_results_are_in_order(count,
 
 def test_long_items_run_side_by_side_and_short_ones_do_not(threads):
     threads(2)
-    barrier = threading.Barrier(2, timeout=20)
+    barrier = threading.Barrier(2, timeout=PATIENCE)
     each(lambda _: barrier.wait(), [0, 1], 1 << 20)  # passes only if both run at once
     here = threading.get_ident()
     assert each(lambda _: threading.get_ident(), [0, 1, 2], 3000) == [here] * 3

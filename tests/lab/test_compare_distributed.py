@@ -7,6 +7,8 @@ import sys
 
 import pytest
 
+from patience import PATIENCE
+
 ARGUMENTS = [
     *("--method", "sgd(mlmc(stopk(s=0.01)))", "--method", "ef21_sgdm(topk(k=0.01))", "--topology", "two_phase"),
     *(
@@ -30,7 +32,7 @@ def run(*command):
     # The second variable: PyTorch issue 135712.
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1"}
     return subprocess.run(
-        [sys.executable, "-m", *command], env=environment, capture_output=True, text=True, timeout=200, check=False
+        [sys.executable, "-m", *command], env=environment, capture_output=True, text=True, timeout=PATIENCE, check=False
     )
 
 

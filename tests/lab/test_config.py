@@ -19,6 +19,10 @@ def error_of(values):
     ("values", "culprit", "allowed", "example"),
     [
         ({"steps": 0}, "steps: 0", "an integer from 1", "`steps: 300`"),
+        ({"steps": 2**63}, "steps: 9223372036854775808", "to 10^9", "`steps: 300`"),
+        ({"seeds": 2**63}, "seeds: 9223372036854775808 seeds", "up to 100000", "`seeds: 3`"),
+        ({"batch_size": 10**10}, "batch_size: 10000000000", "to 10^9", "`batch_size: 16`"),
+        ({"lrs": "1e-2x"}, "lrs: '1e-2x'", "above 0", "`lrs: [0.03, 0.1, 0.3]`"),
         ({"steps": "many"}, "steps: 'many'", "an integer from 1", "`steps: 300`"),
         ({"steps": True}, "steps: true", "an integer from 1", "`steps: 300`"),
         ({"workers": 2.5}, "workers: 2.5", "an integer from 1", "`workers: 8`"),

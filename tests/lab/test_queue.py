@@ -166,6 +166,20 @@ def test_records_of_two_machines_make_the_set_that_one_would_have_made(tmp_path,
     assert (tmp_path / "joined" / "a" / PACK).read_bytes() == before
 
 
+def test_experiments_of_a_queue_that_were_not_begun_are_no_obstacle(tmp_path, simulate):
+    write(tmp_path / "e", "a")
+    write(tmp_path / "e", "b", priority=9)
+    simulate.interrupt_at = 2
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path / "e", tmp_path / "out")
+    assert merge([tmp_path / "out"], tmp_path / "joined") == {"a": 1}
+    assert CliRunner().invoke(app, ["report", str(tmp_path / "out")]).exit_code == 0
+    write(tmp_path / "f", "c")
+    jobs_below(tmp_path / "f", None, tmp_path / "empty")
+    with pytest.raises(DataError, match="no run has finished"):
+        merge([tmp_path / "empty"], tmp_path / "joined")
+
+
 def test_a_merge_of_unlike_settings_is_refused_and_writes_nothing(tmp_path, simulate):
     for name, steps in (("one", 10), ("two", 20)):
         write(tmp_path / name, "a", steps=steps)

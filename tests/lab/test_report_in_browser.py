@@ -8,6 +8,7 @@ import subprocess
 import pytest
 from rich.console import Console
 
+from patience import PATIENCE
 from telegrad.lab.config import parse
 from telegrad.lab.progress import Lines
 from telegrad.lab.records import RunDirectory
@@ -102,7 +103,7 @@ def visit(page, tmp_path, *options):
         ],
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=PATIENCE,
         check=True,
     )
     complaints = [line for line in done.stderr.splitlines() if "CONSOLE" in line]

@@ -14,6 +14,7 @@ from fake_simulate import FakeSimulate
 from rich.console import Console
 
 import telegrad as tg
+from patience import PATIENCE
 from telegrad.lab.config import parse
 from telegrad.lab.progress import Lines
 from telegrad.lab.records import RunDirectory
@@ -64,7 +65,7 @@ def served(path, **options):
 
 def get(port, path="/", host=None):
     request = urllib.request.Request(f"http://127.0.0.1:{port}{path}", headers={} if host is None else {"Host": host})
-    with urllib.request.urlopen(request, timeout=60) as answer:
+    with urllib.request.urlopen(request, timeout=PATIENCE) as answer:
         return answer.read().decode()
 
 
@@ -127,7 +128,7 @@ def test_a_browser_shows_the_run_under_way(tmp_path, monkeypatch):
     flags += ["--disable-sync", "--disable-dev-shm-usage", "--virtual-time-budget=8000", "--dump-dom"]
     with served(tmp_path / "run") as port:
         command = [BROWSER, *flags, f"--user-data-dir={tmp_path / 'profile'}", f"http://127.0.0.1:{port}/"]
-        shown = subprocess.run(command, capture_output=True, text=True, timeout=240, check=True).stdout
+        shown = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, check=True).stdout
     panel = re.search(r'id="running"[^>]*>([^<]*)<', shown)[1]
     assert re.fullmatch(
         r"Running: sgd\(topk\(k=0\.01\)\), learning rate 0\.3, seed 0: step \d+ of 40, validation .*", panel

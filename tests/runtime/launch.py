@@ -7,6 +7,8 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+from patience import PATIENCE
+
 HERE = Path(__file__).parent
 
 
@@ -18,8 +20,11 @@ class Ended:
     output: str
 
 
-def launch(script, ranks, *arguments, timeout=240):
-    """Run tests/runtime/<script> as ranks 0 … ranks−1; returns how each ended."""
+def launch(script, ranks, *arguments, abandoned=()):
+    """Run tests/runtime/<script> as ranks 0 … ranks−1; returns how each ended.
+
+    `abandoned`: ranks that are not waited for, but killed once all others have ended.
+    """
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -37,15 +42,17 @@ def launch(script, ranks, *arguments, timeout=240):
         command = [sys.executable, str(HERE / script), *map(str, arguments)]
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
         started.append(subprocess.Popen(command, env=environment, **pipes))
-    ended = []
     try:
-        for process in started:
-            output, _ = process.communicate(timeout=timeout)
-            ended.append(Ended(process.returncode, output))
+        ended = {rank: _ended(process, PATIENCE) for rank, process in enumerate(started) if rank not in abandoned}
     finally:
         for process in started:
             process.kill()
-    return ended
+    return [ended.get(rank) or _ended(process, None) for rank, process in enumerate(started)]
+
+
+def _ended(process, timeout):
+    output, _ = process.communicate(timeout=timeout)
+    return Ended(process.returncode, output)
 
 
 def outputs(ended):

@@ -4,6 +4,7 @@ import functools
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +14,8 @@ import fsdp_scenarios
 import pytest
 import torch
 from launch import launch, outputs
+
+from patience import PATIENCE
 
 ROOT = Path(__file__).parents[2]
 pytestmark = pytest.mark.xdist_group("ddp")
@@ -45,12 +48,12 @@ def test_scenario(script, scenario, told):
 
 @pytest.mark.parametrize("how", ["exit", "hang"])
 def test_a_lost_worker_ends_the_step_with_an_error_within_the_groups_timeout(how):
-    ended = launch("lost_worker.py", 3, how, timeout=60)
+    ended = launch("lost_worker.py", 3, how, abandoned=(2,))
     for one in ended[:2]:
         assert one.code == 7, outputs(ended)
         assert "a worker is lost or the network is down" in one.output
-        seconds = float(re.search(r"after ([\d.]+) s", one.output).group(1))
-        assert seconds < 15, "the group's timeout is 5 seconds; one exchange has two collectives"
+    # Where it hung, it did so still when the others had ended.
+    assert ended[2].code == (-signal.SIGKILL if how == "hang" else 0), outputs(ended)
 
 
 def torchrun(*arguments, ranks=2, restarts=0):
@@ -58,7 +61,7 @@ def torchrun(*arguments, ranks=2, restarts=0):
     # The second variable: PyTorch issue 135712, restarted ranks find the addresses of the lost ones.
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1"}
     command += [f"--max-restarts={restarts}", *map(str, arguments)]
-    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=200, check=False)
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=PATIENCE, check=False)
 
 
 def test_the_example_trains_and_differs_from_plain_ddp_by_two_lines():

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from telegrad.compressors.base import Compressor, Encoded
-from telegrad.compressors.eden import Eden, cells_rate, entropy_coded_term
-from telegrad.kernels.gaussian import entropy_coded_omega
+from telegrad.compressors.rotated_coder import RotatedCoder
 from telegrad.kernels.hadamard import block_sizes
 from telegrad.kernels.magnitude_sums import MagnitudeSums, entries_from, magnitude_sums, smallest_in
 from telegrad.kernels.scatter import taken
@@ -39,48 +39,64 @@ class HeadTail(Compressor):
 
     H rounds |x_j| >= t to multiples of t, t/2, … or t/32; Q repairs that. The whole message has `bits` a coordinate;
     t and the step minimise the prediction ‖x − H‖² ω_Q(bits − bits(H) / d) over a histogram of magnitudes, sixteen
-    steps an octave (A27.2). Without a head this is eden(coder=entropy), so it is predicted to be no worse. `omega` is
-    EDEN's, `variance` the prediction: both for large d, and unbiased as far as EDEN is.
+    steps an octave (A27.2). `coder=trellis`: the tail in a trellis code of so many `states` (A28). Without a head this
+    is eden with the same coder, so it is predicted to be no worse. `omega` is EDEN's, `variance` the prediction: both
+    for large d, and unbiased as far as EDEN is.
     """
 
     bits: float
+    coder: Literal["entropy", "trellis"] = "entropy"
+    states: Literal[8, 256] = 8
 
     unbiased = True
     random = True
     exact = False
 
     def __post_init__(self) -> None:
-        check_that(0 < self.bits <= 12, self, "bits", "bits a coordinate above 0 and up to 12 are allowed")
+        most = self.tail.most
+        check_that(0 < self.bits <= most, self, "bits", f"bits a coordinate above 0 and up to {most:g} are allowed")
+        if self.coder != "trellis":
+            check_that(self.states == 8, self, "states", "with coder=trellis another number is allowed")
+
+    @property
+    def tail(self) -> RotatedCoder:
+        """The coder of what the head leaves."""
+        return RotatedCoder(self.coder, self.states)
 
     def omega(self, d: int) -> float:
-        return Eden(self.bits, "entropy").omega(d)
+        return float(self.tail.omega(self.bits * d, d))
 
     def alpha(self, d: int) -> float:
         return max(0.0, 1 - self.omega(d))
 
     def _encode(self, v: Tensor, key: Key) -> Encoded:
-        return encode_with(Heads(magnitude_sums(v), v.dtype).best(self.bits * len(v)), v, self.bits, key)
+        return encode_with(self._best(v), v, self.bits, key)
 
     def _variance(self, v: Tensor) -> float:
-        return Heads(magnitude_sums(v), v.dtype).best(self.bits * len(v)).error
+        return self._best(v).error
+
+    def _best(self, v: Tensor) -> Head:
+        return Heads(magnitude_sums(v), v.dtype).best(self.bits * len(v), self.tail)
 
 
 @dataclass(frozen=True)
 class Head:
     """Which head pays: the entries from the magnitude t = `lowest` · max |v| on, rounded to multiples of
-    t / 2^halvings, and the squared error that is predicted; none where `lowest` is infinite.
+    t / 2^halvings, and the squared error that is predicted with this coder of the tail; none where `lowest` is
+    infinite.
     """
 
     lowest: float
     halvings: int
     error: float
+    tail: RotatedCoder
 
 
 def encode_with(chosen: Head, v: Tensor, bits: float, key: Key) -> Encoded:
     """v with this head, in `bits` a coordinate."""
     d, budget = len(v), bits * len(v)
     if math.isinf(chosen.lowest):
-        return Encoded((entropy_coded_term(v, budget, v.dtype, key),))
+        return Encoded((chosen.tail.term(v, budget, v.dtype, key),))
     index = entries_from(v, chosen.lowest)
     large = taken(v, index).double()
     head = Term(IndexSet(d, index), _rounded_head(large, chosen.halvings, v.dtype))
@@ -89,7 +105,7 @@ def encode_with(chosen: Head, v: Tensor, bits: float, key: Key) -> Encoded:
     if not bool(rest.any()):
         return Encoded((head,))
     left = budget - Code((), v.dtype, (head,)).nbits + Code((), v.dtype).nbits
-    return Encoded((head, entropy_coded_term(rest, left, v.dtype, key.fold(role="tail"))))
+    return Encoded((head, chosen.tail.term(rest, left, v.dtype, key.fold(role="tail"))))
 
 
 def _rounded_head(x: Tensor, halvings: int, dtype: torch.dtype) -> Values:
@@ -114,9 +130,9 @@ class Heads:
         # The lower ends of the steps, relative to the largest magnitude; a step is 1/16 of its octave.
         self.lower = smallest_in(_MERGED * (len(counts) - 1 - self.used))
 
-    def best(self, budget: float) -> Head:
-        """The head with the least predicted error in a message of `budget` bits."""
-        best = Head(math.inf, 0, float(self.energy * _tail_omega(budget, self.d, self.dtype)))
+    def best(self, budget: float, tail: RotatedCoder) -> Head:
+        """The head with the least predicted error in a message of `budget` bits, `tail` the coder of what is left."""
+        best = Head(math.inf, 0, float(self.energy * self._omega(budget, tail)), tail)
         k, places = self.counts, _index_bits(self.d, self.counts)
         # The magnitudes beyond t about follow a power law, whose differential entropy tells where to look closer.
         falls = np.log(self.lower)
@@ -128,14 +144,17 @@ class Heads:
             bits = places + (1 + np.maximum(halvings + differential, 0.2)) * k + 80
             allowed = (bits <= 0.9 * budget) & (2.0**halvings <= _LARGEST_SYMBOL * self.lower)
             hopeful = np.flatnonzero(allowed)
-            error = left[hopeful] * _tail_omega(budget - bits[hopeful], self.d, self.dtype)
+            error = left[hopeful] * self._omega(budget - bits[hopeful], tail)
             for at in hopeful[np.argsort(error)][:_CLOSER]:
                 dear = places[at] + k[at] + self._symbol_bits(int(at), halvings) + 80
                 if dear <= 0.9 * budget:
-                    exact = float(left[at] * _tail_omega(budget - dear, self.d, self.dtype))
+                    exact = float(left[at] * self._omega(budget - dear, tail))
                     if exact < best.error:
-                        best = Head(float(self.lower[at]), halvings, exact)
+                        best = Head(float(self.lower[at]), halvings, exact, tail)
         return best
+
+    def _omega(self, budget: float | np.ndarray, tail: RotatedCoder) -> np.ndarray:
+        return np.minimum(tail.omega(budget, self.d, self.dtype), max(block_sizes(self.d)) - 1.0)
 
     def _symbol_bits(self, at: int, halvings: int) -> float:
         """The bits of the magnitudes of the head down to step number `at`, in steps of t / 2^halvings."""
@@ -159,10 +178,6 @@ class Heads:
 def _merged(sums: np.ndarray) -> np.ndarray:
     """Sums over sixteenths of an octave from those over 64ths."""
     return np.add.reduceat(sums, np.arange(0, len(sums), _MERGED))
-
-
-def _tail_omega(budget: float | np.ndarray, d: int, dtype: torch.dtype) -> np.ndarray:
-    return np.minimum(entropy_coded_omega(cells_rate(budget, d, dtype)), max(block_sizes(d)) - 1.0)
 
 
 def _index_bits(d: int, k: np.ndarray) -> np.ndarray:

@@ -148,20 +148,22 @@ class Encoder:
         for column, entries in enumerate((flat << 32 - bits, starts, reciprocal, (1 << bits) - flat)):
             self._table[:, column] = entries.astype(np.uint64)
 
-    def piece(self, symbols: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def piece(self, symbols: np.ndarray, lanes: Callable[[int], int] = lanes_of) -> tuple[np.ndarray, np.ndarray]:
         """(states, words), uint32 of shape (lanes,) and uint16, for up to 2^18 integers, each of positive frequency
-        (row c, column s as c K + s).
+        (row c, column s as c K + s). `lanes`: how many for so many symbols.
         """
-        states = np.full(lanes_of(len(symbols)), LOWEST, dtype=np.uint64)
+        states = np.full(lanes(len(symbols)), LOWEST, dtype=np.uint64)
         words = np.empty(len(symbols) + 1, dtype=np.uint16)
         at = _encode(symbols, self._table, self.bits, states, words)
         return states.astype(np.uint32), words[at:].copy()  # the room itself is far larger
 
-    def pieces(self, symbols: Callable[[int, int], np.ndarray], n: int) -> list[tuple[np.ndarray, np.ndarray]]:
+    def pieces(
+        self, symbols: Callable[[int, int], np.ndarray], n: int, lanes: Callable[[int], int] = lanes_of
+    ) -> list[tuple[np.ndarray, np.ndarray]]:
         """Every piece of n symbols by all threads; `symbols(start, stop)` makes those of one piece."""
 
         def work(_: int, start: int, stop: int) -> list[tuple[np.ndarray, np.ndarray]]:
-            return [self.piece(symbols(at, min(stop, at + PIECE))) for at in range(start, stop, PIECE)]
+            return [self.piece(symbols(at, min(stop, at + PIECE)), lanes) for at in range(start, stop, PIECE)]
 
         return [piece for part in in_chunks(work, n, PIECE) for piece in part]
 
@@ -173,9 +175,9 @@ class Decoder:
         self.bits = bits
         rows = np.atleast_2d(frequency)
         symbols = np.arange(rows.shape[1], dtype=np.uint8 if rows.shape[1] <= 256 else np.uint16)
-        self._symbol_of = np.tile(symbols, len(rows)).repeat(rows.reshape(-1))
+        self.symbol_of = np.tile(symbols, len(rows)).repeat(rows.reshape(-1))
         starts = np.cumsum(rows, axis=1) - rows
-        self._table = (rows << 16 | starts).astype(np.uint64).reshape(-1)
+        self.table = (rows << 16 | starts).astype(np.uint64).reshape(-1)
 
     def piece(
         self, states: np.ndarray, words: np.ndarray, symbols: np.ndarray, contexts: np.ndarray | None = None
@@ -183,5 +185,5 @@ class Decoder:
         """Fill `symbols`, integers; `contexts`: the row of each. False where these are not an encoder's work."""
         x, padded = states.astype(np.uint64), np.append(words, np.zeros(len(states), dtype=np.uint16))
         rows = np.zeros(0, dtype=np.uint8) if contexts is None else contexts
-        at = _decode(padded, x, self._symbol_of, self._table, rows, self.bits, symbols)
+        at = _decode(padded, x, self.symbol_of, self.table, rows, self.bits, symbols)
         return at == len(words) and bool((x == _LOWEST).all())

@@ -19,7 +19,8 @@ from telegrad.workloads import workload_of
 
 __all__ = ["Experiment", "MethodEntry", "default_yaml", "digest", "load", "parse", "to_yaml"]
 
-Count = Annotated[int, Field(ge=1)]
+_MOST, _MOST_SEEDS = 10**9, 10**5
+Count = Annotated[int, Field(ge=1, le=_MOST)]
 LearningRates = Annotated[tuple[Annotated[float, Field(gt=0)], ...], Field(min_length=1)]
 Optimizer = Literal["sgd", "adamw"]
 Schedule = Literal["constant", "linear", "cosine"]
@@ -41,10 +42,10 @@ _HELP = {
         "tuning_runs: 5",
     ),
     "seeds": ("a number of seeds from 1, or a list of distinct integers from 0, is wanted", "seeds: 3"),
-    "workers": ("an integer from 1 is wanted", "workers: 8"),
-    "steps": ("an integer from 1 is wanted", "steps: 300"),
+    "workers": ("an integer from 1 to 10^9 is wanted", "workers: 8"),
+    "steps": ("an integer from 1 to 10^9 is wanted", "steps: 300"),
     "batch_size": (
-        "an integer from 1 (examples a worker and step), or null for all examples, is wanted",
+        "an integer from 1 to 10^9 (examples a worker and step), or null for all examples, is wanted",
         "batch_size: 16",
     ),
     "optimizer": ("sgd or adamw is wanted", "optimizer: sgd"),
@@ -175,7 +176,11 @@ class Experiment(_Model):
     @field_validator("seeds", mode="before")
     @classmethod
     def _count_of_seeds(cls, value: Any) -> Any:
-        return tuple(range(value)) if type(value) is int and value > 0 else value
+        if type(value) is not int or value <= 0:
+            return value
+        if value > _MOST_SEEDS:
+            raise ValueError(f"{value} seeds were asked for; up to {_MOST_SEEDS} are allowed")
+        return tuple(range(value))
 
     @field_validator("seeds")
     @classmethod

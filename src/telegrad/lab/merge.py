@@ -15,13 +15,19 @@ __all__ = ["merge", "run_directories"]
 
 
 def run_directories(path: Path) -> dict[str, Path]:
-    """The run directories at `path` by name: itself under the name "", or those just below it. Raises `DataError`."""
+    """The run directories at `path` by name: itself under the name "", or those just below it in which a run finished.
+
+    Raises `DataError` where there is none.
+    """
     if (path / "config.yaml").is_file():
         return {"": path}
     found = {file.parent.name: file.parent for file in sorted(path.glob("*/config.yaml"))}
     if not found:
         raise DataError(f"{path} is no run directory, and no folder of run directories: no config.yaml is there")
-    return found
+    begun = {name: one for name, one in found.items() if (one / PACK).exists() or any(one.glob("finished/*.json"))}
+    if not begun:
+        raise DataError(f"no run has finished in {path}")
+    return begun
 
 
 def merge(sources: Sequence[Path], out: Path) -> dict[str, int]:

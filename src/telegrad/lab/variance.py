@@ -5,18 +5,13 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
-from telegrad.compressors.base import Compressor
-from telegrad.errors import DataError, SpecError
-from telegrad.random import Key
-from telegrad.spec import build
-from telegrad.wire.message import pack
+from telegrad.theory.measuring import Measurement, measure, measure_all
 
 __all__ = ["DEFAULT_SPECS", "Measurement", "as_json", "measure", "measure_all", "plot", "rate_distortion"]
 
@@ -36,68 +31,6 @@ DEFAULT_SPECS = (
     "rtn(level=4)",
 )
 """What is measured where no spec is given."""
-
-
-@dataclass(frozen=True)
-class Measurement:
-    """One compressor on one vector.
-
-    `bits`: mean length of the packed message; `bits_per_coordinate`: that over d; `omega`: mean ‖C(x) − x‖² / ‖x‖²
-    over the repeats, `error` its standard error; `predicted`: variance(x) / ‖x‖²;
-    `bound`: omega(d), the worst case over all vectors (1 − alpha(d) for a biased compressor).
-    """
-
-    spec: str
-    unbiased: bool
-    repeats: int
-    bits: float
-    bits_per_coordinate: float
-    omega: float
-    error: float
-    predicted: float
-    bound: float
-
-
-def measure(spec: str | Compressor, x: Tensor, key: Key, repeats: int) -> Measurement:
-    """Encode, pack and decode `x` (flat, not zero) under `repeats` keys, one if the compressor draws nothing."""
-    compressor: Compressor = build(spec, "compressor")
-    energy, count = float(x.double().square().sum()), repeats if compressor.random else 1
-    bits, errors = [], []
-    for repeat in range(count):
-        code = compressor.encode(x, key.fold(repeat=repeat))
-        bits.append(8 * len(pack(code)))
-        rest = x.double().clone()
-        code.add_to(rest, -1.0)
-        errors.append(float(rest.square().sum()) / energy)
-    mean = math.fsum(errors) / count
-    spread = math.sqrt(math.fsum((e - mean) ** 2 for e in errors) / (count - 1)) if count > 1 else 0.0
-    d = len(x)
-    bound = compressor.omega(d) if compressor.unbiased else 1 - compressor.alpha(d)
-    mean_bits = math.fsum(bits) / count
-    return Measurement(
-        str(compressor),
-        compressor.unbiased,
-        count,
-        mean_bits,
-        mean_bits / d,
-        mean,
-        spread / math.sqrt(count),
-        compressor.variance(x) / energy,
-        bound,
-    )
-
-
-def measure_all(specs: Sequence[str], x: Tensor, key: Key, repeats: int) -> list[Measurement]:
-    """`measure` for every spec, in the order of bits. Raises `SpecError` naming the spec that does not fit x."""
-    if x.numel() == 0 or not bool(x.any()):
-        raise DataError("the vector is empty or zero: there is nothing to compress")
-    found = []
-    for spec in specs:
-        try:
-            found.append(measure(spec, x, key, repeats))
-        except SpecError as error:
-            raise SpecError(f"{spec}: {error}") from None
-    return sorted(found, key=lambda one: one.bits)
 
 
 def rate_distortion(bits_per_coordinate: float) -> float:

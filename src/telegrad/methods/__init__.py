@@ -1,6 +1,8 @@
 """Distributed optimisation methods, one a file."""
 
 from telegrad.methods.adiana import ADIANA
+from telegrad.methods.async_sgd import AsyncSGD
+from telegrad.methods.asynchronous_method import AsynchronousMethod
 from telegrad.methods.base import Method
 from telegrad.methods.clock import Clock
 from telegrad.methods.dasha import DASHA
@@ -35,6 +37,8 @@ __all__ = [
     "EFBV",
     "MARINA",
     "SGD",
+    "AsyncSGD",
+    "AsynchronousMethod",
     "Clock",
     "DASHAPage",
     "DeMo",

@@ -24,9 +24,9 @@ __all__ = ["EFBV"]
 class EFBV(GradientMethod):
     """Δ_i = C_i(g_i − h_i), h_i ← h_i + λ Δ_i; the estimate is h + ν mean Δ_i, then h ← h + λ mean Δ_i (C7.1).
 
-    All h_i start at zero. `shift_rate` is λ and `estimate_rate` is ν; by default λ = min(1, (1 − η)/((1 − η)² + ω)) from
-    the compressor's relative bias η and variance ω at d, and ν the same with ω/M, as workers draw independently (C7.2).
-    λ = ν = 1 is EF21, and ν = 1, λ = 1/(1 + ω) is DIANA. Needs a compressor with η below 1.
+    All h_i start at zero. `shift_rate` is λ and `estimate_rate` is ν; by default λ = min(1, (1 − η)/((1 − η)² + ω))
+    from the compressor's relative bias η and variance ω at d, and ν the same with ω/M, as workers draw independently
+    (C7.2). λ = ν = 1 is EF21, and ν = 1, λ = 1/(1 + ω) is DIANA. Needs a compressor with η below 1.
     """
 
     compressor: Compressor

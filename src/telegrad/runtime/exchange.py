@@ -18,6 +18,7 @@ from telegrad.random import Key
 from telegrad.runtime.ledger import Ledger
 from telegrad.runtime.member import Member
 from telegrad.runtime.pieces import Piece
+from telegrad.runtime.snapshots import ledger_from, ledger_state
 from telegrad.runtime.topologies import Topology
 from telegrad.runtime.topologies.base import Phase
 from telegrad.runtime.transport import Transport
@@ -90,6 +91,16 @@ class Exchange:
         self._shared.clear()
         for member in self.members:
             member.commit()
+
+    def save(self) -> dict[str, Any]:
+        """The members' states and the account, as plain values and tensors of their own."""
+        return {"members": [member.save() for member in self.members], "ledger": ledger_state(self.ledger)}
+
+    def load(self, saved: dict[str, Any]) -> None:
+        """Go on from what `save` gave."""
+        for member, own in zip(self.members, saved["members"], strict=True):
+            member.load(own)
+        self.ledger = ledger_from(saved["ledger"])
 
 
 @final

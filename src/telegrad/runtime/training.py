@@ -6,7 +6,7 @@ import math
 import time
 import warnings
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import partial
 from pathlib import Path
 from typing import Literal
@@ -16,10 +16,12 @@ from torch import Tensor, nn
 
 from telegrad.compressors.base import Compressor
 from telegrad.errors import ConfigError, DivergedError, NonFiniteError, TelegradWarning
+from telegrad.methods.asynchronous_method import AsynchronousMethod
 from telegrad.methods.base import Method
 from telegrad.methods.clock import Clock
 from telegrad.methods.oracle_method import OracleMethod
 from telegrad.random import Key
+from telegrad.runtime.asynchronous_run import AsynchronousRun
 from telegrad.runtime.exchange import exchange_of
 from telegrad.runtime.flat import FlatModel, OptimizerStep
 from telegrad.runtime.gradient_run import GradientRun
@@ -30,6 +32,7 @@ from telegrad.runtime.oracle_run import OracleRun
 from telegrad.runtime.partition import batch_rows, partition
 from telegrad.runtime.pieces import Granularity, pieces_of
 from telegrad.runtime.schedule import Schedule, learning_rate
+from telegrad.runtime.snapshots import Snapshots
 from telegrad.runtime.topologies import Topology
 from telegrad.runtime.transport import LocalTransport, Transport
 from telegrad.spec import build
@@ -79,7 +82,8 @@ class Setting:
     `granularity`: what one compressor call sees. `evaluate_every`: steps between evaluations, a twentieth of all by
     default. `data`: the folder of the workload's data. `clock`: how long simulated work takes; records then have
     `simulated_seconds`. `progress` is called after every step with the last evaluation's
-    record, the current `step` and its `train_loss`.
+    record, the current `step` and its `train_loss`. `snapshots`: where the state is kept while it trains, and found
+    again after an interruption; only where all workers live in this process, and without a clock.
     """
 
     steps: int = 300
@@ -101,6 +105,7 @@ class Setting:
     data: str | Path | None = None
     clock: Clock | None = None
     progress: Callable[[Record], None] | None = None
+    snapshots: Snapshots | None = None
 
 
 def train(workload: str | Workload | Task, method: str | Method, transport: Transport, setting: Setting) -> Result:
@@ -161,8 +166,21 @@ def train(workload: str | Workload | Task, method: str | Method, transport: Tran
         )
         losses.clear()
 
-    evaluate(0)
-    for index in range(steps):
+    snapshots, name = setting.snapshots, ""
+    found = None
+    if snapshots is not None:
+        kept = _kept(run, setting, transport)
+        name = _name(chosen, setting, transport)
+        found = snapshots.load(name)
+    if found is None:
+        first = 0
+        evaluate(0)
+    else:
+        model.load_state_dict(found["model"])
+        kept.load(found["run"])
+        first, seconds, skipped_in_a_row = found["step"], found["seconds"], found["skipped_in_a_row"]
+        losses, records = found["losses"], found["records"]
+    for index in range(first, steps):
         began = time.perf_counter()
         rate = learning_rate(setting.schedule, setting.lr, index, steps, setting.warmup_steps)
         loss = math.nan
@@ -187,6 +205,10 @@ def train(workload: str | Workload | Task, method: str | Method, transport: Tran
             evaluate(index + 1)
         if setting.progress is not None:
             setting.progress({**records[-1], "step": index + 1, "train_loss": loss})
+        if snapshots is not None and snapshots.due:
+            counts = {"step": index + 1, "seconds": seconds, "skipped_in_a_row": skipped_in_a_row}
+            state = {"model": model.state_dict(), "run": kept.save(), "losses": losses, "records": records}
+            snapshots.save(name, counts | state)
     run.show()
     final = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
     count = max(1, steps)
@@ -209,14 +231,14 @@ def _run(
     model: nn.Module,
     shares: Sequence[Tensor],
     batch: Callable[[int, int], Split],
-) -> GradientRun | OracleRun:
+) -> GradientRun | OracleRun | AsynchronousRun:
     """The steps of the method, whatever its kind."""
     root, topology = Key(setting.seed), build(setting.topology, "topology")
     parameters = dict(model.named_parameters())
     pieces = pieces_of(parameters, setting.granularity)
     if setting.clock is not None and not isinstance(transport, LocalTransport):
         raise ConfigError("a clock is simulated: leave it out where workers are processes, or use telegrad.simulate")
-    if isinstance(method, OracleMethod):
+    if isinstance(method, (OracleMethod, AsynchronousMethod)):
         flat = FlatModel(parameters, pieces)
 
         def oracle(rank: int) -> TaskOracle:
@@ -227,13 +249,35 @@ def _run(
             return OptimizerStep(flat, lambda own: _optimizer(setting, own))
 
         oracles = {rank: oracle(rank) for rank in transport.ranks}
-        return OracleRun(method, topology, setting.downlink, transport, root, flat, oracles, make, setting.clock)
+        parts = (setting.downlink, transport, root, flat, oracles, make, setting.clock)
+        if isinstance(method, AsynchronousMethod):
+            return AsynchronousRun(method, topology, *parts)
+        return OracleRun(method, topology, *parts)
     compute = (
         LoopGradients(task, model) if setting.gradients == "loop" else VectorisedGradients(task, model, setting.chunk)
     )
     exchange = exchange_of(method, topology, setting.downlink, transport, root)
     optimizer = _optimizer(setting, list(model.parameters()))
     return GradientRun(exchange, model, pieces, compute, optimizer, batch, setting.clock)
+
+
+def _kept(
+    run: GradientRun | OracleRun | AsynchronousRun, setting: Setting, transport: Transport
+) -> GradientRun | OracleRun:
+    """The run, where its state can be kept. Raises `ConfigError` where it cannot."""
+    if isinstance(run, AsynchronousRun) or not isinstance(transport, LocalTransport) or setting.clock is not None:
+        raise ConfigError(
+            "snapshots are kept where all workers live in one process, and without a clock; leave them out"
+        )
+    return run
+
+
+def _name(method: Method, setting: Setting, transport: Transport) -> str:
+    """A run in words: whatever its trajectory depends on but the workload."""
+    own = {one.name: getattr(setting, one.name) for one in fields(setting)}
+    for name in ("data", "clock", "progress", "snapshots"):
+        del own[name]
+    return ", ".join([str(method), f"workers={transport.workers}", *(f"{name}={own[name]}" for name in own)])
 
 
 def _check(**at_least: tuple[int | None, int]) -> None:

@@ -19,7 +19,7 @@ from telegrad.errors import WireError
 from telegrad.kernels.bit_streams import best_rice, rice_lengths
 from telegrad.kernels.compiled import in_chunks, kept
 from telegrad.kernels.gaps import LARGEST_BUCKET, bucketed, widths_of
-from telegrad.kernels.rans import PIECE, Decoder, Encoder, lanes_of, state_count
+from telegrad.kernels.rans import PIECE, Decoder, Encoder, lanes_of
 from telegrad.kernels.short_streams import packed_shortest
 from telegrad.kernels.symbols import counted, folded, joined, parted
 from telegrad.wire.bits import (
@@ -255,20 +255,26 @@ def pack_pieces(pieces: list[tuple[np.ndarray, np.ndarray]], head: bytes = b"") 
     return b"".join(parts)
 
 
-def check_pieces(reader: Reader, n: int) -> None:
+def check_pieces(reader: Reader, n: int, lanes: Callable[[int], int] = lanes_of) -> None:
     """Raise `WireError` where not even the coder's states of n symbols are left to read: before room is made for them.
 
     A symbol takes a word from the stream only now and then, and one that is certain none at all.
     """
-    if 4 * state_count(n) + -(-n // PIECE) > reader.left:
+    states = n // PIECE * lanes(PIECE) + lanes(n % PIECE) * (n % PIECE > 0)
+    if 4 * states + -(-n // PIECE) > reader.left:
         raise WireError(f"{n} symbols are announced, and {reader.left} bytes are not enough for them")
 
 
-def unpack_pieces(reader: Reader, n: int, decode: Callable[[int, int, np.ndarray, np.ndarray], bool]) -> None:
+def unpack_pieces(
+    reader: Reader,
+    n: int,
+    decode: Callable[[int, int, np.ndarray, np.ndarray], bool],
+    lanes: Callable[[int], int] = lanes_of,
+) -> None:
     """Read the pieces of n symbols and have each decoded: decode(start, stop, states, words) says whether it could."""
     pieces = []
     for start in range(0, n, PIECE):
-        states = np.frombuffer(reader.take(4 * lanes_of(min(n - start, PIECE))), "<u4")
+        states = np.frombuffer(reader.take(4 * lanes(min(n - start, PIECE))), "<u4")
         pieces.append((states, np.frombuffer(reader.take(2 * reader.varint()), "<u2")))
     done = in_chunks(
         lambda _, low, high: all(

@@ -21,6 +21,7 @@ from telegrad.wire.values.grid import Grid
 from telegrad.wire.values.low_rank import LowRank
 from telegrad.wire.values.rotated import Rotated, RotatedCells
 from telegrad.wire.values.table import Table
+from telegrad.wire.values.trellis import TrellisCells
 
 __all__ = [
     "DTYPES",
@@ -36,6 +37,7 @@ __all__ = [
     "Rotated",
     "RotatedCells",
     "Table",
+    "TrellisCells",
     "Values",
     "kind_of",
     "read_values",

@@ -22,7 +22,7 @@ from telegrad.wire.bits import Reader, Shared, pack_fixed, unpack_fixed
 from telegrad.wire.integers import Integers
 from telegrad.wire.values.base import Sizes, largest_of
 
-__all__ = ["Cells", "DeadZoneCells", "LloydMaxCells", "read_cells", "wider_entries"]
+__all__ = ["Cells", "DeadZoneCells", "LloydMaxCells", "wider_entries"]
 
 _MOST_BITS = 8
 _LARGEST_CELL = 1 << 20
@@ -264,15 +264,3 @@ class DeadZoneCells(Cells):
             raise WireError(f"cell {largest} of a quantiser lies beyond all that occur")
         wide = sent if largest <= np.iinfo(sent.dtype).max else sent.astype(np.int64)
         return cls(torch.from_numpy(unfolded(wide + wide.dtype.type(base))), zero, step)
-
-
-_KINDS: dict[int, type[Cells]] = {cls.tag: cls for cls in (LloydMaxCells, DeadZoneCells)}
-
-
-def read_cells(tag: int, reader: Reader, n: int) -> Cells:
-    """Read n cells of kind `tag`."""
-    if tag not in _KINDS:
-        raise WireError(f"unknown kind of cells {tag} in the message")
-    cells = _KINDS[tag].read(reader, n)
-    reader.book("value")
-    return cells

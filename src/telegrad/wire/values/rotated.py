@@ -20,11 +20,14 @@ from telegrad.random import Key
 from telegrad.wire.bits import Reader, Shared, read_seed, seed_parts
 from telegrad.wire.positions import Positions, read_positions
 from telegrad.wire.values.base import Buffer, Sizes, Values, largest_of, scalar_dtype, scalar_nbytes
-from telegrad.wire.values.cells import Cells, read_cells
+from telegrad.wire.values.cells import Cells, DeadZoneCells, LloydMaxCells
+from telegrad.wire.values.trellis import TrellisCells
 
 __all__ = ["Inner", "Rotated", "RotatedCells", "read_inner"]
 
 Fill = Callable[[int, np.ndarray], None]
+
+_CELLS: dict[int, type[Cells]] = {cls.tag: cls for cls in (LloydMaxCells, DeadZoneCells, TrellisCells)}
 
 
 @dataclass(frozen=True)
@@ -213,7 +216,16 @@ class RotatedCells(Values):
         reader.book("header")
         positions = read_positions(kinds >> 4, reader, n)
         reader.book("index")
-        return cls(positions, read_cells(kinds & 0xF, reader, positions.n), seed, scales)
+        return cls(positions, _read_cells(kinds & 0xF, reader, positions.n), seed, scales)
+
+
+def _read_cells(tag: int, reader: Reader, n: int) -> Cells:
+    """Read n cells of kind `tag`."""
+    if tag not in _CELLS:
+        raise WireError(f"unknown kind of cells {tag} in the message")
+    cells = _CELLS[tag].read(reader, n)
+    reader.book("value")
+    return cells
 
 
 def _from(y: Tensor) -> Fill:
