@@ -25,7 +25,7 @@ class DeMo(GradientMethod):
     δ_i; the estimate is the sign of what the coefficients, each averaged over the workers that sent it, stand for
     (A22.1).
 
-    γ is the learning rate, `decay` is β. Meant for plain SGD, whose step is then γ sign(…), and for `granularity=tensor`
+    γ is the learning rate, `decay` is β. Meant for plain SGD, whose step is then γ sign(…), and `granularity=tensor`
     as in the paper; chunks are those of the flat vector.
     """
 
