@@ -1,6 +1,8 @@
 """Distributed optimisation methods, one a file."""
 
 from telegrad.methods.adiana import ADIANA
+from telegrad.methods.async_sgd import AsyncSGD
+from telegrad.methods.asynchronous_method import AsynchronousMethod
 from telegrad.methods.base import Method
 from telegrad.methods.clock import Clock
 from telegrad.methods.diana import DIANA
@@ -22,6 +24,8 @@ __all__ = [
     "EF21SGDM",
     "MARINA",
     "SGD",
+    "AsyncSGD",
+    "AsynchronousMethod",
     "Clock",
     "GradientMethod",
     "Method",

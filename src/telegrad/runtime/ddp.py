@@ -234,11 +234,7 @@ class Handle:
             "step": self._step,
             "workers": member.workers,
             "configuration": self.configuration(),
-            f"rank{member.rank}": {
-                "worker": member.worker_states.save(),
-                "server": member.server_states.save(),
-                "last": member.last_estimates.save(),
-            },
+            f"rank{member.rank}": member.save(),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -259,13 +255,9 @@ class Handle:
         self._step = int(state["step"])
         self._bad_steps.forget()
         if state["workers"] == member.workers and own is not None:
-            member.worker_states.load(own["worker"])
-            member.server_states.load(own["server"])
-            member.last_estimates.load(own["last"])
+            member.load(own)
             return
-        member.worker_states.load({})
-        member.server_states.load({})
-        member.last_estimates.load({})
+        member.load({})
         held = self.state_dict()[f"rank{member.rank}"]
         if any(held.values()):
             warnings.warn(

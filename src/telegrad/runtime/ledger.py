@@ -60,8 +60,12 @@ class Ledger:
         incoming: Mapping[int, Parcel],
         account: Literal["up", "down", "both", "inside"],
         pieces: Sequence[str],
+        lengths: bool = True,
     ) -> None:
-        """Book one phase as worker `rank` sees it: what it sends by receiver, and what it receives by sender."""
+        """Book one phase as worker `rank` sees it: what it sends by receiver, and what it receives by sender.
+
+        `lengths`: whether ranks tell each other the parcels' lengths first, as in an all-to-all.
+        """
         if account in ("up", "both"):
             for parcel in dict.fromkeys(outgoing.values()):
                 for code, fields, piece in zip(parcel.codes, parcel.fields, pieces, strict=False):
@@ -70,14 +74,14 @@ class Ledger:
             for parcel in incoming.values():
                 for fields in parcel.fields:
                     self.down[rank].update(fields)
-        lengths = 8 * LENGTH_NBYTES * (self.workers - 1)
+        told = 8 * LENGTH_NBYTES * (self.workers - 1) if lengths else 0
         away = 8 * sum(parcel.nbytes for receiver, parcel in outgoing.items() if receiver != rank)
         if account == "inside":
             self.inside[rank] += away
             away = 0
-        self.sent[rank] += lengths + away
+        self.sent[rank] += told + away
         home = 0 if account == "inside" else sum(p.nbytes for sender, p in incoming.items() if sender != rank)
-        self.received[rank] += lengths + 8 * home
+        self.received[rank] += told + 8 * home
 
     def _uplink(self, worker: int, code: Code, fields: Mapping[str, int], piece: str) -> None:
         self.up[worker].update(fields)

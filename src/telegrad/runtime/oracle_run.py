@@ -24,7 +24,7 @@ from telegrad.runtime.topologies.base import Inbox, Relay
 from telegrad.runtime.transport import LocalTransport, Transport
 from telegrad.wire.parcel import Parcel
 
-__all__ = ["OracleRun"]
+__all__ = ["OracleRun", "packed"]
 
 
 class OracleRun:
@@ -146,15 +146,15 @@ class OracleRun:
         def serve(inbox: Inbox) -> tuple[Parcel, Sequence[int]]:
             if not served:  # ranks that serve alike in one process do so once
                 try:
-                    received = {rank: Upload(*_unpacked(inbox[rank], step)) for rank in sorted(inbox)}
+                    received = {rank: Upload(*_read(inbox[rank], step)) for rank in sorted(inbox)}
                     broadcast, state = self.method.server_step(received, self.server, step)
-                    served.append((_packed(broadcast), everyone if broadcast.to is None else broadcast.to, state))
+                    served.append((packed(broadcast), everyone if broadcast.to is None else broadcast.to, state))
                 except NonFiniteError as error:
                     served.append((Parcel(failure=f"the server: {error}"), everyone, self.server))
             return served[0][:2]
 
         ranks = self.transport.ranks
-        parcels = {rank: _packed(upload) for rank, upload in uploads.items()}
+        parcels = {rank: packed(upload) for rank, upload in uploads.items()}
         programs = [self.topology.relay(rank, len(everyone), parcels.get(rank), serve) for rank in ranks]
         came = dict(zip(ranks, self._driven(programs, step), strict=True))
         if self.timeline is not None:
@@ -163,7 +163,7 @@ class OracleRun:
         if failure:
             raise NonFiniteError(failure)
         there = {rank: parcel for rank, parcel in came.items() if parcel is not None}
-        each = {parcel: Broadcast(*_unpacked(parcel, step)) for parcel in there.values()}  # one often goes to many
+        each = {parcel: Broadcast(*_read(parcel, step)) for parcel in there.values()}  # one often goes to many
         return {rank: each[parcel] for rank, parcel in there.items()}, served[0][2] if served else self.server
 
     def _driven(self, programs: Sequence[Relay], step: OracleStep) -> list[Parcel | None]:
@@ -204,12 +204,13 @@ class OracleRun:
         return of
 
 
-def _packed(upload: Upload) -> Parcel:
+def packed(upload: Upload) -> Parcel:
+    """What travels: the messages piece by piece, then the plain numbers."""
     numbers = [Identity().encode(torch.tensor(number, dtype=torch.float64)) for number in upload.numbers]
     return Parcel((*(code for message in upload.messages for code in message.codes), *numbers))
 
 
-def _unpacked(parcel: Parcel, step: OracleStep) -> tuple[tuple[Message, ...], tuple[float, ...]]:
+def _read(parcel: Parcel, step: OracleStep) -> tuple[tuple[Message, ...], tuple[float, ...]]:
     """Messages and numbers of a parcel: numbers are the codes of shape ()."""
     vectors, count = [code for code in parcel.codes if code.shape != ()], len(step.pieces)
     numbers = tuple(float(code.decode()) for code in parcel.codes if code.shape == ())

@@ -16,10 +16,12 @@ from torch import Tensor, nn
 
 from telegrad.compressors.base import Compressor
 from telegrad.errors import ConfigError, DivergedError, NonFiniteError, TelegradWarning
+from telegrad.methods.asynchronous_method import AsynchronousMethod
 from telegrad.methods.base import Method
 from telegrad.methods.clock import Clock
 from telegrad.methods.oracle_method import OracleMethod
 from telegrad.random import Key
+from telegrad.runtime.asynchronous_run import AsynchronousRun
 from telegrad.runtime.exchange import exchange_of
 from telegrad.runtime.flat import FlatModel, OptimizerStep
 from telegrad.runtime.gradient_run import GradientRun
@@ -209,14 +211,14 @@ def _run(
     model: nn.Module,
     shares: Sequence[Tensor],
     batch: Callable[[int, int], Split],
-) -> GradientRun | OracleRun:
+) -> GradientRun | OracleRun | AsynchronousRun:
     """The steps of the method, whatever its kind."""
     root, topology = Key(setting.seed), build(setting.topology, "topology")
     parameters = dict(model.named_parameters())
     pieces = pieces_of(parameters, setting.granularity)
     if setting.clock is not None and not isinstance(transport, LocalTransport):
         raise ConfigError("a clock is simulated: leave it out where workers are processes, or use telegrad.simulate")
-    if isinstance(method, OracleMethod):
+    if isinstance(method, (OracleMethod, AsynchronousMethod)):
         flat = FlatModel(parameters, pieces)
 
         def oracle(rank: int) -> TaskOracle:
@@ -227,7 +229,10 @@ def _run(
             return OptimizerStep(flat, lambda own: _optimizer(setting, own))
 
         oracles = {rank: oracle(rank) for rank in transport.ranks}
-        return OracleRun(method, topology, setting.downlink, transport, root, flat, oracles, make, setting.clock)
+        parts = (setting.downlink, transport, root, flat, oracles, make, setting.clock)
+        if isinstance(method, AsynchronousMethod):
+            return AsynchronousRun(method, topology, *parts)
+        return OracleRun(method, topology, *parts)
     compute = (
         LoopGradients(task, model) if setting.gradients == "loop" else VectorisedGradients(task, model, setting.chunk)
     )

@@ -1,0 +1,139 @@
+"""What computing MLMC's levels costs, ladder by ladder, and what adaptive probabilities save: docs/theory-levels.md.
+
+    nice python benchmarks/levels.py --out benchmarks/results/levels.json
+
+Parts of an encoding: the ladder applied to the vector with its norms, the probabilities, the residual of the drawn level,
+packing. Each is the least of some timings, over that of a copy of the tensor; memory is the peak beyond what was there.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import telegrad as tg
+from telegrad.lab.runner import provenance
+from telegrad.mlmc.probabilities import level_probabilities
+from telegrad.theory.advice import step_factor
+from telegrad.theory.cost_model import Cluster, Profile, break_even, step_cost
+from telegrad.theory.profiles import profile
+
+LADDERS = (
+    "stopk(s=0.1)",
+    "stopk(s=0.01)",
+    "stopk(s=0.001)",
+    "stopk(s=0.001, growth=2.0)",
+    "stopk(s=0.01, values=sign)",
+    "fixed_point",
+    "floating_point",
+    "rtn",
+    "ecuq",
+)
+"""growth=2.0 is the logarithmic grid of levels: blocks that double."""
+
+
+def least(call: Callable[[], Any], repeats: int) -> float:
+    """Seconds of the quickest of some calls."""
+    call()
+    times = []
+    for _ in range(repeats):
+        began = time.perf_counter()
+        call()
+        times.append(time.perf_counter() - began)
+    return min(times)
+
+
+def parts(ladder: str, x: torch.Tensor, repeats: int) -> dict[str, float]:
+    """Seconds of each part of an encoding with adaptive probabilities, and of the whole one with either law."""
+    compressor = tg.compressor(f"mlmc({ladder})")
+    built = compressor.ladder
+    key = tg.Key(0).fold(step=0, rank=0)
+
+    def applied() -> Any:
+        levels = built.levels(x)
+        levels.norms()
+        return levels
+
+    levels = applied()
+    p = level_probabilities(levels, "adaptive")
+    level = int(p.argmax()) + 1
+    code = compressor.encode(x, key)
+    found = {
+        "levels": float(len(p)),
+        "norms": least(applied, repeats),
+        "probabilities": least(lambda: level_probabilities(levels, "adaptive"), repeats),
+        "residual": least(lambda: levels.residual(level), repeats),
+        "packing": least(lambda: tg.pack(code), repeats),
+    }
+    for law in ("fixed", "adaptive", "cost"):
+        whole = tg.compressor(f"mlmc({ladder}, probabilities={law})")
+        # Other draws take other levels; as in training, each step has its own.
+        steps = iter(range(1 << 30))
+        found[law] = least(lambda c=whole, s=steps: tg.pack(c.encode(x, tg.Key(0).fold(step=next(s), rank=0))), repeats)
+    return found
+
+
+def saving(fixed: Profile, adaptive: Profile) -> float | None:
+    """The bandwidth below which adaptive probabilities reach the target sooner (8 workers, noise as large as the
+    gradient, all-gather); None: never, infinity: always.
+    """
+
+    def seconds(which: Profile) -> Callable[[Cluster], float]:
+        factor = step_factor(which.omega, 8, 1.0)
+        return lambda there: factor * step_cost(there, which, "allgather").seconds
+
+    return break_even(seconds(adaptive), seconds(fixed), Cluster(8, 1e9, compute=0.0))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--size", type=int, default=1_000_000)
+    parser.add_argument("--repeats", type=int, default=9)
+    parser.add_argument("--out", type=Path)
+    options = parser.parse_args()
+    z = torch.randn(options.size, generator=torch.Generator().manual_seed(0))
+    rows = []
+    for vector, x in (("gauss", z), ("heavy", z.pow(5))):
+        target = torch.empty_like(x)
+        for ladder in LADDERS:
+            found = parts(ladder, x, options.repeats)
+            copy = least(lambda x=x, target=target: target.copy_(x), 10 * options.repeats)
+            profiles = {
+                law: profile(f"mlmc({ladder}, probabilities={law})", x, repeats=6, speeds=None)
+                for law in ("fixed", "adaptive")
+            }
+            timed = {law: replace(one, encode=found[law]) for law, one in profiles.items()}
+            pays = saving(timed["fixed"], timed["adaptive"])
+            rows.append(
+                {
+                    **{"vector": vector, "ladder": ladder, "copy_seconds": copy},
+                    **{name: value if name == "levels" else value / copy for name, value in found.items()},
+                    **{f"omega_{law}": one.omega for law, one in profiles.items()},
+                    **{f"bits_{law}": one.bits for law, one in profiles.items()},
+                    "adaptive_pays_below": "always" if pays == math.inf else pays,
+                }
+            )
+            row = rows[-1]
+            print(
+                f"{vector:6}{ladder:30}{row['levels']:6.0f} norms {row['norms']:6.1f} p {row['probabilities']:5.2f} "
+                f"residual {row['residual']:6.1f} pack {row['packing']:5.2f} | fixed {row['fixed']:6.1f} adaptive "
+                f"{row['adaptive']:6.1f} cost {row['cost']:6.1f} | ω {row['omega_fixed']:8.3g} {row['omega_adaptive']:8.3g} "
+                f"bits {row['bits_fixed']:.3g} {row['bits_adaptive']:.3g} pays {row['adaptive_pays_below']}",
+                flush=True,
+            )
+    if options.out:
+        report = {"command": "python " + " ".join(sys.argv), **provenance(), "size": options.size, "rows": rows}
+        options.out.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
