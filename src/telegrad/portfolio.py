@@ -143,7 +143,7 @@ class Portfolio:
 
     Families: a kept head with a rotated tail in a trellis code of so many `states`, or in a dead zone where entries are
     few or bits many (A27, EDEN where no head pays), importance sampling (A5.5), stochastic rounding (A7) and, from a
-    bit a coordinate, entropy-coded subtractive dithering (A26).
+    bit a coordinate, entropy-coded subtractive dithering (A26, A28.6).
     """
 
     def __init__(self, v: Tensor, states: Literal[8, 256] = 8) -> None:
@@ -156,9 +156,9 @@ class Portfolio:
         rate = min(bits, _MOST_BITS)
         found = []
         if bits >= _DITHERING:
-            dithering = ECDQ(rate)
-            solved = dithering.solved(self.v)
-            found.append(Choice(dithering, budget, solved.error, solved.encode))
+            for dithering in self._ditherings(rate):
+                solved = dithering.solved(self.v)
+                found.append(Choice(dithering, budget, solved.error, solved.encode))
         nonzero = int(self.magnitudes.count.sum())
         for family, most in ((_importance, nonzero), (_rounding, 1 << 24)):
             choice = _dearest_within(partial(family, self.magnitudes), most, budget)
@@ -172,6 +172,10 @@ class Portfolio:
                 head = self.heads.best(rate * d, tail)
                 found.append(Choice(form, budget, head.error, partial(encode_with, head, self.v, rate)))
         return sorted(found, key=lambda choice: choice.error)
+
+    def _ditherings(self, rate: float) -> list[ECDQ]:
+        paths = ECDQ(rate, "trellis", self.states)
+        return [paths, ECDQ(rate)] if len(self.v) < _FEW else [paths]
 
     def _head_tails(self, rate: float) -> list[HeadTail]:
         found = [HeadTail(rate, "trellis", self.states)] if rate <= RotatedCoder("trellis").most else []

@@ -1,9 +1,10 @@
 """Subtractive dithering through a trellis: paths, what an entropy coder sees of them, and back (A28.6).
 
 Everything is in units of the step 2Δ. With u uniform on [0, 1) an entry y is dithered to y + 2u and lies among the
-multiples of ½ that its state's class allows: the integers m, less ½ in the odd class. So there are two candidates, the
-integers below and above t = y + 2u − class / 2, one of each subset m mod 2. With 2u − class / 2 = d + n, n whole and the
-dither d in [−½, ½), the symbol is q = m − n and stands for q − d, as in A26: it is coded with its probability given d.
+multiples of ½ that its state's class allows: the integers m, plus ½ in the odd class. So there are two candidates, the
+integers below and above t = y + 2u − class / 2, one of each subset m mod 2. With 2u − class / 2 = d + n, n whole and
+the dither d in [−½, ½), the symbol is q = m − n and stands for q − d, as in A26: it is coded with its probability
+given d.
 The class comes from the path, which starts in state 0; so whoever has the symbols can follow it.
 """
 
@@ -12,19 +13,28 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import torch
+from torch import Tensor
 
-from telegrad.kernels.compiled import Loop
+from telegrad.kernels.compiled import Loop, in_blocks
 from telegrad.kernels.dithered import BEYOND, SLOTS, cell_of
+from telegrad.kernels.magnitudes import plain
 from telegrad.kernels.rans import LOWEST
 from telegrad.kernels.trellis import FAR, SEGMENT, advanced, advanced_through, cheapest, machine, paths_of
 from telegrad.kernels.uniforms import STRIDE, UNIT, bits_at, state_at, uniform_bits, words
 from telegrad.random import Key
 
-__all__ = ["decoded_path", "dithered_path", "path_rows", "undithered_path"]
+__all__ = ["DENSITIES", "decoded_path", "dithered_paths", "path_error", "path_rows", "undithered_path"]
 
 _1, _16, _52, _53 = np.uint64(1), np.uint64(16), np.uint64(52), np.uint64(53)
 _HALF, _WHOLE = np.uint64(1 << 52), np.uint64(1 << 53)
 _LOW, _LOWEST = np.uint64(0xFFFF), np.uint64(LOWEST)
+DENSITIES = {
+    8: np.array([1.4418, 1.2646, 0.999, 0.6887, 0.3954, 0.1619, 0.0424, 0.0058, 0.0004, 0.0]),
+    256: np.array([1.5147, 1.3229, 0.9956, 0.6269, 0.3367, 0.1435, 0.0472, 0.0108, 0.0015, 0.0002]),
+}
+"""The densities of errors from 0 to .1, .2, … steps on either side, by simulation."""
+_ERRORS = {8: (0.0649, 0.105), 256: (0.0613, 0.22)}
 _SINGLE = 16  # magnitudes from here on are coded in buckets
 
 
@@ -154,12 +164,28 @@ def _back_reference(
     out[:] = m - (turned(bits, parity.astype(np.uint64)) >> _53).astype(np.int64)
 
 
-def dithered_path(x: np.ndarray, step: float, seed: int, first: int, states: int, out: np.ndarray) -> None:
-    """The symbols of x, one segment, with the dither of `seed` from its number `first` on; `out`: signed integers."""
-    paths, own, stream = paths_of(len(x)), machine(states), words(Key(seed))
-    last, taken = np.empty(paths, dtype=np.int64), np.empty((-(-len(x) // paths), states, paths), dtype=np.uint8)
-    _forward(x, step, *stream, first, own.before, own.branch, last, taken)
-    _back(x, step, *stream, first, last, taken, own.before, own.branch, out)
+def dithered_paths(v: Tensor, step: float, seed: int, states: int) -> Tensor:
+    """The symbols of v, segment by segment, with the dither of `seed`; int32."""
+    whole, out, own, stream = plain(v), np.empty(len(v), dtype=np.int32), machine(states), words(Key(seed))
+
+    def work(start: int, stop: int) -> None:
+        x, paths = whole[start:stop], paths_of(stop - start)
+        last, taken = np.empty(paths, dtype=np.int64), np.empty((-(-len(x) // paths), states, paths), dtype=np.uint8)
+        _forward(x, step, *stream, start, own.before, own.branch, last, taken)
+        _back(x, step, *stream, start, last, taken, own.before, own.branch, out[start:stop])
+
+    in_blocks(work, len(v), SEGMENT)
+    return torch.from_numpy(out)
+
+
+def path_error(states: int, n: int) -> float:
+    """E (y − ŷ)² of the entries of n in units of the step, by simulation: 1/12 without paths (one state); nearly the
+    same at the start of a path.
+    """
+    if states == 1:
+        return 1 / 12
+    far, start = _ERRORS[states]
+    return min(1 / 12, far + start / -(-min(n, SEGMENT) // paths_of(n)))
 
 
 def _rows_scalar(

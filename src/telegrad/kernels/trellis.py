@@ -130,7 +130,7 @@ def _forward_reference(
     cell: np.ndarray,
     taken: np.ndarray,
 ) -> None:
-    steps, states, paths = taken.shape
+    steps, _, paths = taken.shape
     cell[:] = np.clip((z - low) * inverse, np.float32(0.0), np.float32(len(cells) - 1)).astype(cell.dtype)
     off = z[:, None] - cells[cell, :4]
     price = (off * off + cells[cell, 4:]).reshape(steps, paths, 4)
