@@ -234,3 +234,32 @@ def test_bars_run_on_a_terminal(tmp_path, simulate):
         overall = bars.progress.tasks[0]
         assert overall.completed == overall.total == 8 * 20
         assert overall.fields["note"] == "8 of 8 runs finished"
+
+
+def test_a_run_ended_in_its_middle_goes_on_from_there_and_leaves_nothing(tmp_path, monkeypatch):
+    from telegrad.lab import runner
+    from telegrad.runtime.snapshots import Snapshots
+
+    values = EXPERIMENT | {"methods": METHODS[1:], "lrs": [0.1], "seeds": 1}
+    whole = run(tmp_path / "whole", values)
+    assert not (tmp_path / "whole" / "under-way").exists()
+    monkeypatch.setattr(runner, "Snapshots", lambda path: Snapshots(path, every=0.0))
+    steps = []
+
+    class Impatient(Lines):
+        def record(self, record):
+            steps.append(record["step"])
+            if steps == list(range(1, 13)):
+                raise KeyboardInterrupt
+
+    experiment = parse(values)
+    for _ in range(2):
+        directory = RunDirectory.open(tmp_path / "ended", experiment)
+        try:
+            resumed = run_experiment(experiment, directory, Impatient(Console(quiet=True)))
+        except KeyboardInterrupt:
+            assert len(list((tmp_path / "ended" / "under-way").iterdir())) == 1
+    assert steps == [*range(1, 13), *range(12, 21)]
+    assert not (tmp_path / "ended" / "under-way").exists()
+    for name in ("metric_mean", "bits_up_per_worker", "validation_mean"):
+        assert resumed["results"][0][name] == whole["results"][0][name]

@@ -99,7 +99,7 @@ class ECDQ(Compressor):
         # A step rounded up must not exceed the bound.
         largest = root * math.sqrt(self.omega(d) / path_error(self._paths, d)) * (1 - 2.0**-23)
         low, high = math.log(law.top / FURTHEST * 2), math.log(largest)
-        target = self.bits * d - 8 * (12 + 13 + scalar_nbytes(v.dtype)) - 24 * state_count(d)
+        target = self.bits * d - _overhead(d, v.dtype)
         if target <= 0:  # the header alone is longer: no step makes the message short enough
             return round_scalar(largest, v.dtype, None) or 2.0**-149
         tolerance = 1e-4 * d
@@ -133,6 +133,11 @@ class Solved:
         """E‖C(v) − v‖² = d Δ² / 12, or what paths leave of it."""
         return len(self.v) * self.step**2 * path_error(self.states, len(self.v))
 
+    @property
+    def nbits(self) -> float:
+        """The expected length of the message in bits."""
+        return self.law.true_nbits(self.step, self.states) + _overhead(len(self.v), self.v.dtype)
+
     def encode(self, key: Key) -> Encoded:
         """The message with the dither of this key."""
         ratio, counts = self.law.in_steps(self.step)
@@ -143,6 +148,11 @@ class Solved:
             return Encoded((Term(All(len(self.v)), DitheredPaths(paths, self.states, seed, step, ratio, counts)),))
         symbol = dithered_symbols(self.v, self.step, seed, self.law.top)
         return Encoded((Term(All(len(self.v)), Dithered(symbol, seed, self.step, ratio, counts)),))
+
+
+def _overhead(d: int, dtype: torch.dtype) -> float:
+    """The bits of a message beside its symbols and its law: header, seed, step and the states of the coder."""
+    return 8 * (12 + 13 + scalar_nbytes(dtype)) + 24 * state_count(d)
 
 
 def _solve(excess: Callable[[float], float], low: float, high: float, tolerance: float) -> float:

@@ -3,11 +3,12 @@
     config.yaml         the resolved configuration, without the folder of the data
     finished/           one JSON file a finished run
     finished.jsonl.gz   finished runs in one compressed file, as `telegrad merge` writes them
+    under-way/          the state of a run that goes on, or that was ended
     metrics.jsonl       a line an evaluation
     ledger.json         the account of bits of every finished run
     summary.json        a row a method (see `telegrad.lab.summary`)
 
-The last three are rebuilt from the finished runs.
+The metrics, the ledger and the summary are rebuilt from the finished runs.
 
 Every file appears whole or not at all, so an interruption at any instant neither repeats nor loses a finished run.
 """
@@ -22,6 +23,7 @@ import math
 import re
 import zlib
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -116,13 +118,20 @@ class RunDirectory:
         """The finished run of a method at a learning rate and seed, if there is one."""
         return self._runs.get(_file_name(label, lr, seed))
 
+    def under_way(self, label: str, lr: float, seed: int) -> Path:
+        """Where the state of a run is kept while it trains."""
+        return self.path / "under-way" / Path(_file_name(label, lr, seed)).with_suffix(".pt").name
+
     def add(self, run: FinishedRun) -> None:
-        """Keep a finished run."""
+        """Keep a finished run, and nothing of the time when it was under way."""
         name = _file_name(run.label, run.lr, run.seed)
         text = to_json(dataclasses.asdict(run))
         (self.path / "finished").mkdir(exist_ok=True)
         write_atomic(self.path / "finished" / name, text)
         self._runs[name] = _from_text(text)  # as a resumed experiment would read it
+        self.under_way(run.label, run.lr, run.seed).unlink(missing_ok=True)
+        with suppress(OSError):  # not there, or not empty
+            (self.path / "under-way").rmdir()
 
     @property
     def runs(self) -> list[FinishedRun]:

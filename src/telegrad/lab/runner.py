@@ -20,6 +20,7 @@ from telegrad.lab.provenance import provenance
 from telegrad.lab.records import FinishedRun, RunDirectory
 from telegrad.random import Key
 from telegrad.runtime.simulate import simulate
+from telegrad.runtime.snapshots import Snapshots
 from telegrad.runtime.training import Result
 from telegrad.workloads import Task, workload_of
 
@@ -111,7 +112,7 @@ def run_queue(
             watch.start(name, cell.lr, cell.seed, job.experiment.steps)
             patience = _Patience(watch, job.experiment.steps, remaining, clock)
             try:
-                run = _trained(job.experiment, cell, patience.record, train or simulate)
+                run = _trained(job, cell, patience.record, train)
             except _TooLongError as error:
                 too_long[job.name] = error.seconds
                 continue
@@ -170,9 +171,9 @@ class _Patience:
 
 
 def _trained(
-    experiment: Experiment, cell: Cell, progress: Callable[[dict[str, Any]], None], train: Callable[..., Result]
+    job: Job, cell: Cell, progress: Callable[[dict[str, Any]], None], train: Callable[..., Result] | None
 ) -> FinishedRun:
-    entry = cell.entry
+    experiment, entry = job.experiment, cell.entry
     names: dict[str, Any] = {
         "label": entry.label,
         "spec": entry.spec,
@@ -183,6 +184,9 @@ def _trained(
     }
     try:
         task, settings = _task(experiment.workload, experiment.data), experiment.settings_of(entry)
+        if train is None:
+            train = simulate
+            settings["snapshots"] = Snapshots(job.directory.under_way(entry.label, cell.lr, cell.seed))
         result = train(task, entry.spec, lr=cell.lr, seed=cell.seed, progress=progress, **settings)
     except DivergedError as error:
         return FinishedRun(

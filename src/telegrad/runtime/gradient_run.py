@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -63,6 +64,21 @@ class GradientRun:
 
     def show(self) -> None:
         """Set the model to the point that is evaluated: where it is already."""
+
+    def save(self) -> dict[str, Any]:
+        """All that a later step depends on but the model's parameters; plain values and tensors."""
+        return {
+            "exchange": self.exchange.save(),
+            "optimizer": self.optimizer.state_dict(),
+            "buffers": self.buffers,
+            "encode_seconds": self.encode_seconds,
+        }
+
+    def load(self, saved: dict[str, Any]) -> None:
+        """Go on from what `save` gave, on a model that holds the parameters of then."""
+        self.exchange.load(saved["exchange"])
+        self.optimizer.load_state_dict(saved["optimizer"])
+        self.buffers, self.encode_seconds = saved["buffers"], saved["encode_seconds"]
 
     def _tell_time(self, ranks: Sequence[int]) -> None:
         """Count this step's gradients, and let the simulated time of the step go by."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -42,6 +43,15 @@ class TaskOracle(Oracle):
         self._number, self._used = 0, False
         self._batch: Split | None = None
         self.gradients, self.loss = 0.0, math.nan
+
+    def save(self) -> dict[str, Any]:
+        """What its next gradients depend on but the point: the sample it is at, and its buffers."""
+        return {"number": self._number, "used": self._used, "buffers": self.buffers}
+
+    def load(self, saved: dict[str, Any]) -> None:
+        """Go on from what `save` gave."""
+        self._number, self._used, self._batch = saved["number"], saved["used"], None
+        self.buffers = saved["buffers"]
 
     def begin(self) -> None:
         """Enter a step, with a sample not seen before."""

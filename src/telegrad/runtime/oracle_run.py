@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -18,6 +19,7 @@ from telegrad.random import Key
 from telegrad.runtime.flat import FlatModel, OptimizerStep
 from telegrad.runtime.ledger import Ledger
 from telegrad.runtime.oracle import TaskOracle
+from telegrad.runtime.snapshots import ledger_from, ledger_state
 from telegrad.runtime.timeline import Timeline
 from telegrad.runtime.topologies import Topology
 from telegrad.runtime.topologies.base import Inbox, Relay
@@ -91,6 +93,30 @@ class OracleRun:
         self.ledger.silent_steps += not step.round.sends
         self.ledger.dense_steps += step.round.sends and step.round.dense
         return loss
+
+    def save(self) -> dict[str, Any]:
+        """All that a later step depends on; plain values and tensors."""
+        return {
+            "x": self.x,
+            "states": self.states,
+            "server": self.server,
+            "done": self._first.done,
+            "oracles": {rank: oracle.save() for rank, oracle in self.oracles.items()},
+            "optimizers": {rank: own.optimizer.state_dict() for rank, own in self._optimizers.items()},
+            "ledger": ledger_state(self.ledger),
+            "encode_seconds": self.encode_seconds,
+        }
+
+    def load(self, saved: dict[str, Any]) -> None:
+        """Go on from what `save` gave."""
+        self.x, self.states, self.server = saved["x"], saved["states"], saved["server"]
+        self._first = replace(self._first, done=saved["done"])
+        for rank, own in saved["oracles"].items():
+            self.oracles[rank].load(own)
+        for rank, own in saved["optimizers"].items():
+            self._optimizers[rank] = self._make()
+            self._optimizers[rank].optimizer.load_state_dict(own)
+        self.ledger, self.encode_seconds = ledger_from(saved["ledger"]), saved["encode_seconds"]
 
     def show(self) -> None:
         """Set the model to the point that is evaluated; every rank must call this."""

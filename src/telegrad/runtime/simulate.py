@@ -20,7 +20,7 @@ def simulate(workload: str | Workload | Task, method: str | Method, *, workers: 
 
     `setting`: the fields of `telegrad.runtime.training.Setting`: steps, batch_size, lr, optimizer, momentum,
     weight_decay, schedule, warmup_steps, seed, dirichlet, topology, granularity, downlink, gradients, chunk,
-    evaluate_every, data, clock, progress. Errors are those of `telegrad.runtime.training.train`.
+    evaluate_every, data, clock, progress, snapshots. Errors are those of `telegrad.runtime.training.train`.
     """
     if workers < 1:
         raise ConfigError(f"workers={workers}: a number from 1 is allowed")

@@ -6,7 +6,7 @@ import math
 import time
 import warnings
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import partial
 from pathlib import Path
 from typing import Literal
@@ -32,6 +32,7 @@ from telegrad.runtime.oracle_run import OracleRun
 from telegrad.runtime.partition import batch_rows, partition
 from telegrad.runtime.pieces import Granularity, pieces_of
 from telegrad.runtime.schedule import Schedule, learning_rate
+from telegrad.runtime.snapshots import Snapshots
 from telegrad.runtime.topologies import Topology
 from telegrad.runtime.transport import LocalTransport, Transport
 from telegrad.spec import build
@@ -81,7 +82,8 @@ class Setting:
     `granularity`: what one compressor call sees. `evaluate_every`: steps between evaluations, a twentieth of all by
     default. `data`: the folder of the workload's data. `clock`: how long simulated work takes; records then have
     `simulated_seconds`. `progress` is called after every step with the last evaluation's
-    record, the current `step` and its `train_loss`.
+    record, the current `step` and its `train_loss`. `snapshots`: where the state is kept while it trains, and found
+    again after an interruption; only where all workers live in this process, and without a clock.
     """
 
     steps: int = 300
@@ -103,6 +105,7 @@ class Setting:
     data: str | Path | None = None
     clock: Clock | None = None
     progress: Callable[[Record], None] | None = None
+    snapshots: Snapshots | None = None
 
 
 def train(workload: str | Workload | Task, method: str | Method, transport: Transport, setting: Setting) -> Result:
@@ -163,8 +166,21 @@ def train(workload: str | Workload | Task, method: str | Method, transport: Tran
         )
         losses.clear()
 
-    evaluate(0)
-    for index in range(steps):
+    snapshots, name = setting.snapshots, ""
+    found = None
+    if snapshots is not None:
+        kept = _kept(run, setting, transport)
+        name = _name(chosen, setting, transport)
+        found = snapshots.load(name)
+    if found is None:
+        first = 0
+        evaluate(0)
+    else:
+        model.load_state_dict(found["model"])
+        kept.load(found["run"])
+        first, seconds, skipped_in_a_row = found["step"], found["seconds"], found["skipped_in_a_row"]
+        losses, records = found["losses"], found["records"]
+    for index in range(first, steps):
         began = time.perf_counter()
         rate = learning_rate(setting.schedule, setting.lr, index, steps, setting.warmup_steps)
         loss = math.nan
@@ -189,6 +205,10 @@ def train(workload: str | Workload | Task, method: str | Method, transport: Tran
             evaluate(index + 1)
         if setting.progress is not None:
             setting.progress({**records[-1], "step": index + 1, "train_loss": loss})
+        if snapshots is not None and snapshots.due:
+            counts = {"step": index + 1, "seconds": seconds, "skipped_in_a_row": skipped_in_a_row}
+            state = {"model": model.state_dict(), "run": kept.save(), "losses": losses, "records": records}
+            snapshots.save(name, counts | state)
     run.show()
     final = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
     count = max(1, steps)
@@ -239,6 +259,25 @@ def _run(
     exchange = exchange_of(method, topology, setting.downlink, transport, root)
     optimizer = _optimizer(setting, list(model.parameters()))
     return GradientRun(exchange, model, pieces, compute, optimizer, batch, setting.clock)
+
+
+def _kept(
+    run: GradientRun | OracleRun | AsynchronousRun, setting: Setting, transport: Transport
+) -> GradientRun | OracleRun:
+    """The run, where its state can be kept. Raises `ConfigError` where it cannot."""
+    if isinstance(run, AsynchronousRun) or not isinstance(transport, LocalTransport) or setting.clock is not None:
+        raise ConfigError(
+            "snapshots are kept where all workers live in one process, and without a clock; leave them out"
+        )
+    return run
+
+
+def _name(method: Method, setting: Setting, transport: Transport) -> str:
+    """A run in words: whatever its trajectory depends on but the workload."""
+    own = {one.name: getattr(setting, one.name) for one in fields(setting)}
+    for name in ("data", "clock", "progress", "snapshots"):
+        del own[name]
+    return ", ".join([str(method), f"workers={transport.workers}", *(f"{name}={own[name]}" for name in own)])
 
 
 def _check(**at_least: tuple[int | None, int]) -> None:
