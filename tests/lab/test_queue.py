@@ -143,6 +143,12 @@ def test_methods_and_seeds_may_be_added_but_no_setting_of_a_method_may_change(tm
         RunDirectory.open(tmp_path, parse(SMALL | {"methods": other}))
 
 
+def test_a_directory_in_which_nothing_has_finished_takes_any_setting(tmp_path, simulate):
+    RunDirectory.open(tmp_path, parse(SMALL))
+    RunDirectory.open(tmp_path, parse(SMALL | {"steps": 20}))
+    assert config.load(tmp_path / "config.yaml").steps == 20
+
+
 def test_records_of_two_machines_make_the_set_that_one_would_have_made(tmp_path, simulate):
     whole = tmp_path / "whole"
     write(tmp_path / "e", "a")
