@@ -140,3 +140,11 @@ def test_an_exchange_of_gradients_refuses_other_kinds_and_names_one_that_fits(me
 def test_topologies_that_serve_shares_refuse_messages_over_the_whole_model(method, topology):
     with pytest.raises(tg.SpecError, match="runs over topology=server"):
         tg.simulate("digits", method, workers=2, steps=1, topology=topology, clock=tg.methods.Clock(gradient=1))
+
+
+@pytest.mark.parametrize("method", [m for m in EVERY_METHOD if m.spec_name != "sgd"], ids=str)
+def test_a_sharded_model_refuses_every_method_but_sgd(method):
+    from telegrad.runtime import fsdp
+
+    with pytest.raises(tg.SpecError, match=rf"{method.spec_name}\(.*(use for example|write an unbiased compressor)"):
+        fsdp.register(torch.nn.Linear(2, 2), str(method))

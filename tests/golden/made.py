@@ -35,6 +35,10 @@ METHODS = [
     *("ef21_sgdm(topk(k=0.1), momentum=0.3)", "sgd(permk(workers=4))", "sgd(warmup(identity, randk(k=0.1), steps=9))"),
     *("sgd(mlmc(shared_order(s=0.1), workers=4))", "ef21(powersgd(rank=1, start=last))"),
     "sgd(policy(identity, randk(k=0.1), below=16, named='b*'))",
+    "diana(randk(k=0.1))",
+]
+ORACLE_METHODS = [
+    *("marina(randk(k=0.1), probability=0.2)", "adiana(randk(k=0.1), mu=1.0)", "scaffnew(probability=0.3)"),
 ]
 
 
@@ -131,6 +135,7 @@ def trajectory(method, topology):
 def entries():
     """What is recorded, by file: a function without arguments for every entry, by its name."""
     runs = [(method, topology) for method in METHODS for topology in TOPOLOGIES]
+    runs += [(method, topology) for method in ORACLE_METHODS for topology in TOPOLOGIES[:2]]
     return {
         MESSAGES: {str(one): functools.partial(messages, one) for one in [*EXAMPLES, *COMPRESSORS]},
         TRAJECTORIES: {f"{m} over {t}": functools.partial(trajectory, m, t) for m, t in runs},

@@ -15,6 +15,7 @@ from telegrad.methods.downlink import Downlink
 from telegrad.methods.gradient_method import GradientMethod
 from telegrad.methods.sgd import SGD
 from telegrad.random import Key
+from telegrad.runtime.expectations import Expected
 from telegrad.runtime.ledger import Ledger
 from telegrad.runtime.member import Member
 from telegrad.runtime.pieces import Piece
@@ -58,6 +59,7 @@ class Exchange:
     def begin(self, index: int, lr: float) -> None:
         """Enter step `index`, in which the optimizer's learning rate is `lr`."""
         self._shared.clear()
+        self.transport.begin()
         for member in self.members:
             member.begin(index, lr)
 
@@ -109,6 +111,7 @@ class Running:
 
     def __init__(self, exchange: Exchange, pieces: Sequence[Piece], gradients: Sequence[Sequence[Tensor]]) -> None:
         self._exchange, self._pieces, self._names = exchange, pieces, [piece.name for piece in pieces]
+        self._dtype = gradients[0][0].dtype
         members = zip(exchange.members, gradients, strict=True)
         self._rounds = [exchange.topology.round(member, pieces, own) for member, own in members]
         # Up to its first messages a round is its worker's alone: they may run side by side.
@@ -116,7 +119,18 @@ class Running:
 
     def _send(self, phases: list[Phase]) -> None:
         self._phases = phases
-        self._delivery = self._exchange.transport.send([phase.outgoing for phase in phases])
+        transport, outgoing = self._exchange.transport, [phase.outgoing for phase in phases]
+        if transport.foreign and phases[0].expected is not None:
+            self._delivery = transport.send(outgoing, list(map(self._expected, phases)))
+        else:
+            self._delivery = transport.send(outgoing)
+
+    def _expected(self, phase: Phase) -> Expected:
+        exchange, numels = self._exchange, {}
+        for sender, pieces in (phase.expected or {}).items():
+            silent = phase.account in ("up", "both") and not exchange.takes_part(sender)
+            numels[sender] = [] if silent else [piece.numel for piece in pieces]
+        return Expected(numels, self._dtype, exchange.method.wants_last and phase.account != "down", phase.alike)
 
     def finish(self) -> list[Tensor]:
         """The estimates, by piece. Raises what `Exchange.run` raises."""

@@ -12,31 +12,38 @@ from torch.distributed.fsdp import FSDPModule
 
 from telegrad.compressors.base import Compressor
 from telegrad.errors import ConfigError, InputError, NonFiniteError, SpecError
+from telegrad.methods.base import Method
 from telegrad.methods.sgd import SGD
 from telegrad.random import Key
 from telegrad.runtime.bad_steps import BadSteps
-from telegrad.runtime.exchange import Exchange
+from telegrad.runtime.exchange import Exchange, method_of, require_gradient_method
 from telegrad.runtime.ledger import Ledger
 from telegrad.runtime.pieces import Part, Piece
 from telegrad.runtime.topologies.scatter import Scatter
 from telegrad.runtime.transport import GroupTransport
-from telegrad.spec import build
 
 __all__ = ["Handle", "register"]
 
 
-def register(model: nn.Module, spec: str | Compressor, *, seed: int = 0) -> Handle:
+def register(model: nn.Module, spec: str | Method | Compressor, *, seed: int = 0) -> Handle:
     """Let every `fully_shard`ed module in `model` reduce-scatter its gradients compressed, from now on.
 
-    `spec`: an unbiased compressor. Each group of parameters is one vector; rank i receives everybody's message for
-    shard i and keeps the mean. Parameters are still gathered as they are, and of hybrid sharding the all-reduce stays
-    uncompressed. Every rank must make the same call, after `fully_shard` and before the first step.
+    `spec`: an unbiased compressor, or sgd(…) of one. Each group of parameters is one vector; rank i receives
+    everybody's message for shard i and keeps the mean. Parameters are still gathered as they are, and of hybrid
+    sharding the all-reduce stays uncompressed. Every rank must make the same call, after `fully_shard` and before the
+    first step.
 
     A step with a non-finite gradient on any rank leaves infinite gradients on all, and torch optimizers leave out that
     step. Raises `SpecError` for a biased compressor, which would need memory of what it owes, and `InputError` where
     nothing is sharded.
     """
-    compressor: Compressor = build(spec, "compressor")
+    method = require_gradient_method(method_of(spec))
+    if not isinstance(method, SGD):
+        raise SpecError(
+            f"{method} remembers what it sent, and a sharded model keeps no memory; write an unbiased compressor, for "
+            "example mlmc(stopk(s=0.01))"
+        )
+    compressor = method.compressor
     if not compressor.unbiased:
         raise SpecError(
             f"{compressor} is biased, and a sharded model keeps no error memory; write for example "

@@ -5,23 +5,29 @@ from __future__ import annotations
 import itertools
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from telegrad.errors import CommunicationError
-from telegrad.wire.parcel import Parcel, pack_parcel, unpack_each
+from telegrad.errors import CommunicationError, TelegradError, WireError
+from telegrad.kernels.compiled import each
+from telegrad.runtime.expectations import Expected
+from telegrad.runtime.words import Words
+from telegrad.wire.parcel import ELEMENTS_A_BYTE, Parcel, pack_parcel, unpack_parcel
 
 __all__ = ["LENGTH_NBYTES", "Delivery", "GroupTransport", "LocalTransport", "Transport"]
 
+LONGEST = 1 << 40
 Outgoing = Mapping[int, Parcel]
 Delivery = Callable[[], list[dict[int, Parcel]]]
 """Waits for what was sent; returns, for each rank of this process, by sender what it receives."""
 
-LENGTH_NBYTES = 8
-"""Bytes by which a rank tells each other one, in every phase, how long its parcel will be (0 for none)."""
+LENGTH_NBYTES = 16
+"""Bytes by which a rank tells each other one, in every phase, how long its parcel will be (0 for none), and a hash of
+what it was sent in the step before.
+"""
 
 
 class Transport(ABC):
@@ -32,14 +38,22 @@ class Transport(ABC):
 
     workers: int
     ranks: Sequence[int]
+    foreign: ClassVar[bool] = False
+    """Whether parcels come as bytes from elsewhere, and have to be checked."""
 
     @abstractmethod
-    def send(self, outgoing: Sequence[Outgoing]) -> Delivery:
+    def send(self, outgoing: Sequence[Outgoing], expected: Sequence[Expected] = ()) -> Delivery:
         """Send on their way, for each rank of this process, by receiver what it sends.
 
-        All ranks take part in every call, be it with nothing to send, and in the same order. Raises
-        `CommunicationError` where a rank is lost, here or while waiting.
+        All ranks take part in every call, be it with nothing to send, and in the same order. `expected`: for each rank
+        of this process, what the others may send it; anything decodable without. Raises, here or while waiting,
+        `CommunicationError` where a rank is lost, and on all ranks alike `WireError` where one sent what does not fit,
+        naming it and the reason, and `DriftError` where one told ranks different things in the step before.
         """
+
+    @abstractmethod
+    def begin(self) -> None:
+        """Enter a step."""
 
     @abstractmethod
     def gathered(self, tensors: Tensor) -> Tensor:
@@ -56,7 +70,10 @@ class LocalTransport(Transport):
     def __init__(self, workers: int) -> None:
         self.workers, self.ranks = workers, range(workers)
 
-    def send(self, outgoing: Sequence[Outgoing]) -> Delivery:
+    def begin(self) -> None:
+        pass
+
+    def send(self, outgoing: Sequence[Outgoing], expected: Sequence[Expected] = ()) -> Delivery:
         inboxes = [
             {sender: parcels[rank] for sender, parcels in enumerate(outgoing) if rank in parcels} for rank in self.ranks
         ]
@@ -76,36 +93,61 @@ class GroupTransport(Transport):
     Works on gloo and NCCL: both have the uneven all-to-all. Bytes travel from `device`, which NCCL wants to be a GPU.
     """
 
+    foreign = True
+
     def __init__(self, group: dist.ProcessGroup | None = None) -> None:
         self.group = group
         self.workers, self.ranks = dist.get_world_size(group), [dist.get_rank(group)]
         self.device = torch.device("cuda" if dist.get_backend(group) == "nccl" else "cpu")
+        self._words = Words(group, self.device)
 
-    def send(self, outgoing: Sequence[Outgoing]) -> Delivery:
+    def begin(self) -> None:
+        self._words.begin()
+
+    def send(self, outgoing: Sequence[Outgoing], expected: Sequence[Expected] = ()) -> Delivery:
         (parcels,), (me,) = outgoing, self.ranks
+        wanted = expected[0] if expected else None
         packed = {parcel: pack_parcel(parcel) for parcel in dict.fromkeys(parcels.values())}  # one often goes to many
         # What a rank sends itself is decoded as by all others, so that it shares no memory with gradients.
         own = packed[parcels[me]] if me in parcels else b""
-        wait = self._all_to_all([packed[parcels[i]] if i in parcels and i != me else b"" for i in range(self.workers)])
+        data = [packed[parcels[i]] if i in parcels and i != me else b"" for i in range(self.workers)]
+        try:
+            lengths = self._words.exchange([len(one) for one in data])
+            # Whatever is announced, no more room is made than what may come needs.
+            most = [wanted.longest(sender) if wanted else LONGEST for sender in range(self.workers)]
+            sizes = [length if 0 <= length <= room else room for length, room in zip(lengths, most, strict=True)]
+            wait = self._all_to_all(data, sizes)
+        except RuntimeError as error:
+            raise error if isinstance(error, TelegradError) else lost(error) from error
 
         def inbox() -> list[dict[int, Parcel]]:
             received = [own if sender == me else data for sender, data in enumerate(wait())]
-            senders = [sender for sender, data in enumerate(received) if len(data)]
-            return [dict(zip(senders, unpack_each([received[sender] for sender in senders]), strict=True))]
+
+            def read(sender: int) -> Parcel | WireError | None:
+                try:
+                    if lengths[sender] != sizes[sender]:
+                        raise WireError(f"{lengths[sender]} bytes announced, where up to {most[sender]} are allowed")
+                    data = received[sender]
+                    return wanted.read(sender, data) if wanted else unpack_parcel(data) if len(data) else None
+                except WireError as error:
+                    return error
+
+            found = each(read, range(self.workers), ELEMENTS_A_BYTE * sum(map(len, received)))
+            for sender, parcel in enumerate(found):
+                if isinstance(parcel, WireError):
+                    self._words.tell(sender, f"rank {sender} sent what does not fit: {parcel}")
+            self._words.check()
+            if wanted and wanted.alike:
+                self._words.note(received)
+            return [{sender: parcel for sender, parcel in enumerate(found) if isinstance(parcel, Parcel)}]
 
         return inbox
 
-    def _all_to_all(self, data: Sequence[bytes]) -> Callable[[], list[memoryview]]:
+    def _all_to_all(self, data: Sequence[bytes], sizes: Sequence[int]) -> Callable[[], list[memoryview]]:
         lengths = [len(one) for one in data]
-        try:
-            theirs = torch.zeros(self.workers, dtype=torch.int64, device=self.device)
-            dist.all_to_all_single(theirs, torch.tensor(lengths, device=self.device), group=self.group)
-            sizes = theirs.tolist()
-            sent = torch.frombuffer(bytearray(b"".join(data) or b"\0"), dtype=torch.uint8)[: sum(lengths)]
-            sent, got = sent.to(self.device), torch.empty(sum(sizes), dtype=torch.uint8, device=self.device)
-            work = dist.all_to_all_single(got, sent, sizes, lengths, group=self.group, async_op=True)
-        except RuntimeError as error:
-            raise lost(error) from error
+        sent = torch.frombuffer(bytearray(b"".join(data) or b"\0"), dtype=torch.uint8)[: sum(lengths)]
+        sent, got = sent.to(self.device), torch.empty(sum(sizes), dtype=torch.uint8, device=self.device)
+        work = dist.all_to_all_single(got, sent, list(sizes), lengths, group=self.group, async_op=True)
 
         def received() -> list[memoryview]:
             try:

@@ -7,17 +7,18 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 
 from telegrad.errors import WireError
-from telegrad.kernels.compiled import each, kept
+from telegrad.kernels.compiled import kept
 from telegrad.wire.bits import Reader, Shared, pack_varint, varint_nbytes
 from telegrad.wire.code import CHECKSUM_NBYTES, Code
 from telegrad.wire.message import checked, message_parts, pack, read_message, shared_bytes, sound, unpack
 from telegrad.wire.values.base import Buffer
 
-__all__ = ["Parcel", "pack_parcel", "unpack_each", "unpack_parcel"]
+__all__ = ["ELEMENTS_A_BYTE", "Parcel", "pack_parcel", "unpack_parcel"]
 
 _WHOLE, _FAILURE, _SHARING = range(3)
 _LONGEST_FAILURE = 500
-_ELEMENTS_A_BYTE = 2  # that a message's loops go through, about
+ELEMENTS_A_BYTE = 2
+"""That a message's loops go through, about."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -164,8 +165,3 @@ def _unpack_sharing(view: memoryview, numels: Sequence[int] | None) -> Parcel:
         left.append(reader.left)
     _at_end(reader)
     return Parcel(tuple(found), received=tuple(a - b for a, b in pairwise([len(view), *left])))
-
-
-def unpack_each(parcels: Sequence[bytes | bytearray | memoryview]) -> list[Parcel]:
-    """`unpack_parcel` of every one, long ones by several threads."""
-    return each(unpack_parcel, parcels, _ELEMENTS_A_BYTE * sum(map(len, parcels)))

@@ -29,7 +29,9 @@ class AllGather(Topology):
 
     def round(self, member: Member, pieces: Sequence[Piece], gradients: Sequence[Tensor]) -> Round:
         mine = member.encode(pieces, gradients)
-        inbox = yield Phase(dict.fromkeys(range(member.workers), mine), "both")
+        inbox = yield Phase(
+            dict.fromkeys(range(member.workers), mine), "both", dict.fromkeys(range(member.workers), pieces), alike=True
+        )
         return member.serve_alike("allgather", pieces, inbox, gradients[0].dtype)
 
     def relay(self, rank: int, workers: int, mine: Parcel | None, serve: Serve) -> Relay:

@@ -27,11 +27,14 @@ class Phase:
     """What one rank sends to which ranks, all ranks at once; `account`: as what it is booked.
 
     up: every parcel once, as its sender's uplink. down: as its receivers' downlink. both: both. inside: traffic within
-    a node, not the method's.
+    a node, not the method's. `expected`: by sender, the pieces that its messages are for; None where that is not known.
+    `alike`: whether all ranks are sent the same.
     """
 
     outgoing: Mapping[int, Parcel]
     account: Account
+    expected: Mapping[int, Sequence[Piece]] | None = None
+    alike: bool = False
 
 
 Round = Generator[Phase, Inbox, list[Tensor]]

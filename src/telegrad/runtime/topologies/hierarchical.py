@@ -48,19 +48,21 @@ class Hierarchical(Topology):
     def round(self, member: Member, pieces: Sequence[Piece], gradients: Sequence[Tensor]) -> Round:
         first, dtype = member.rank - member.rank % self.node, gradients[0].dtype
         heads = range(0, member.workers, self.node)
-        inbox = yield Phase({first: member.uncompressed(gradients, pieces)}, "inside")
+        node, home_again = range(first, min(first + self.node, member.workers)), {first: pieces}
+        own = dict.fromkeys(node if member.rank == first else (), pieces)
+        inbox = yield Phase({first: member.uncompressed(gradients, pieces)}, "inside", own)
         if member.rank != first:
-            yield Phase({}, "both")
-            inbox = yield Phase({}, "inside")
+            yield Phase({}, "both", {})
+            inbox = yield Phase({}, "inside", home_again)
             return member.received(pieces[0].name, inbox[first])
         mine = self._node_message(member, pieces, inbox, len(heads))
-        inbox = yield Phase(dict.fromkeys(heads, mine), "both")
+        inbox = yield Phase(dict.fromkeys(heads, mine), "both", dict.fromkeys(heads, pieces))
         try:
             estimates = member.serve_alike("hierarchical", pieces, inbox, dtype)
             home = member.uncompressed(estimates, pieces)
         except NonFiniteError as error:
             home = Parcel(failure=str(error))
-        inbox = yield Phase(dict.fromkeys(range(first, min(first + self.node, member.workers)), home), "inside")
+        inbox = yield Phase(dict.fromkeys(node, home), "inside", home_again)
         return member.received(pieces[0].name, inbox[first])
 
     def _node_message(self, member: Member, pieces: Sequence[Piece], inbox: Inbox, nodes: int) -> Parcel:

@@ -28,8 +28,10 @@ def scattered(
         vectors = [shard_of(g, piece, i, count) for piece, g in zip(pieces, gradients, strict=True)]
         up.append(member.encode([shards_of(piece, count)[i] for piece in pieces], vectors))
     failed = next((parcel for parcel in up if parcel.failure), None)
-    inbox = yield Phase({i: failed or parcel for i, parcel in enumerate(up)}, "up")
-    return [shards_of(piece, count)[member.rank] for piece in pieces], inbox
+    served = [shards_of(piece, count)[member.rank] for piece in pieces]
+    outgoing = {i: failed or parcel for i, parcel in enumerate(up)}
+    inbox = yield Phase(outgoing, "up", dict.fromkeys(range(count), served))
+    return served, inbox
 
 
 @dataclass(frozen=True)

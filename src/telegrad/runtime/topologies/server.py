@@ -39,11 +39,13 @@ class Server(Topology):
         return (piece,) if member.rank == self.rank else ()
 
     def round(self, member: Member, pieces: Sequence[Piece], gradients: Sequence[Tensor]) -> Round:
-        inbox = yield Phase({self.rank: member.encode(pieces, gradients)}, "up")
+        senders = range(member.workers) if member.rank == self.rank else ()
+        mine = member.encode(pieces, gradients)
+        inbox = yield Phase({self.rank: mine}, "up", dict.fromkeys(senders, pieces))
         down = {}
         if member.rank == self.rank:
             down = dict.fromkeys(range(member.workers), member.serve_down(pieces, inbox, gradients[0].dtype))
-        inbox = yield Phase(down, "down")
+        inbox = yield Phase(down, "down", {self.rank: pieces}, alike=True)
         return member.came_down(pieces, inbox[self.rank], gradients[0].dtype)
 
     def relay(self, rank: int, workers: int, mine: Parcel | None, serve: Serve) -> Relay:

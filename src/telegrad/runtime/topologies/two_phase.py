@@ -45,7 +45,12 @@ class TwoPhase(Topology):
         count, dtype = member.workers, gradients[0].dtype
         served, inbox = yield from scattered(member, pieces, gradients)
         down = member.serve_down(served, inbox, dtype)
-        inbox = yield Phase(dict.fromkeys(range(count), down), "down")
+        inbox = yield Phase(
+            dict.fromkeys(range(count), down),
+            "down",
+            {i: [shards_of(piece, count)[i] for piece in pieces] for i in range(count)},
+            alike=True,
+        )
         # The first failure in the order of ranks, so that all ranks tell the same.
         shards = [[shards_of(piece, count)[i] for piece in pieces] for i in range(count)]
         received = [member.came_down(shards[i], inbox[i], dtype) for i in range(count)]
