@@ -8,7 +8,7 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 from telegrad.cli import app
-from telegrad.errors import ConfigError, DataError
+from telegrad.errors import ConfigError, DataError, TelegradWarning
 from telegrad.lab import config
 from telegrad.lab.config import parse
 from telegrad.lab.merge import merge
@@ -101,6 +101,17 @@ def test_budgets_are_times(text, seconds):
 def test_what_is_no_time_is_refused_with_an_example(text):
     with pytest.raises(ConfigError, match="60m"):
         seconds_of(text)
+
+
+def test_an_experiment_without_its_data_is_left_out_and_the_last_one_is_an_error(tmp_path, simulate):
+    write(tmp_path / "e", "a", workload="cifar10", priority=0)
+    write(tmp_path / "e", "b", priority=1)
+    with pytest.warns(TelegradWarning, match=r"a is left out: cifar10 looked for"):
+        run_queue(jobs_below(tmp_path / "e", str(tmp_path / "nothing"), tmp_path / "out"), QUIET)
+    assert len(simulate.calls) == 6
+    write(tmp_path / "f", "a", workload="cifar10")
+    with pytest.raises(DataError, match="cifar10 looked for"):
+        run_queue(jobs_below(tmp_path / "f", str(tmp_path / "nothing"), tmp_path / "out2"), QUIET)
 
 
 def test_a_folder_without_experiments_or_with_two_of_a_name_is_refused(tmp_path):
