@@ -114,6 +114,79 @@ def test_a_target_omega_is_met_with_few_bits(name, target):
     assert portfolio(x, 0.8 * found.bits_per_coordinate)[0].error > target * energy(x)
 
 
+def uniform(n, seed):
+    return tg.Key(seed).uniform(n)
+
+
+TIED = {
+    "signs": (uniform(10_000, 1) - 0.5).sign().float(),
+    "two values": torch.where(uniform(10_000, 2) < 0.5, 1.0, 0.3),
+    "one value or zero": torch.where(uniform(10_000, 3) < 0.1, 0.7, 0.0),
+    "four values": torch.where(uniform(10_000, 4) < 0.5, 1.0, 1.3) * (uniform(10_000, 5) - 0.5).sign().float(),
+    "seven values": (uniform(10_000, 6) * 7 - 3.5).round().float(),
+    "one hundred values": (uniform(10_000, 7) * 100).floor().float(),
+}
+
+
+@pytest.mark.parametrize("bits", [0.3, 1, 2, 3, 6])
+@pytest.mark.parametrize("name", TIED)
+def test_tied_values_take_no_more_bits_than_asked_for(name, bits):
+    """Within 7 %: so much more subtractive dithering takes where entries sit at one place of its cells. (It was 32 bits
+    for 2.)
+    """
+    x = TIED[name]
+    found = measure(f"auto(bits={bits})", x, tg.Key(8), 4)
+    assert found.bits <= 1.07 * bits * 10_000
+    # The numbers and which one each is take less than the budget: then nothing is lost.
+    if bits >= 1.05 * math.log2(len(x.unique())) + 0.1:
+        assert found.omega == 0.0
+
+
+@pytest.mark.parametrize("d", [16, 64, 256, 600, 1000, 3000])
+@pytest.mark.parametrize("bits", [0.3, 1, 2, 4])
+@pytest.mark.parametrize("name", ["gauss", "expdecay", "signs"])
+def test_short_vectors_take_what_was_asked_for_or_the_shortest_message(name, bits, d):
+    """20 messages, whose number of entries is random: within 2 % (7 % where values are tied) and five standard errors.
+    The shortest message has 19 bytes or so: header, one place, its sign and the scale. (It was 2.5 to 15.6 times the
+    bits.)
+    """
+    x = {**VECTORS, **TIED}[name]
+    x = x[tg.Key(9).permutation(len(x))[:d]]
+    lengths = torch.tensor([float(tg.compressor(f"auto(bits={bits})").encode(x, tg.Key(n)).nbits) for n in range(20)])
+    within = 1.07 if name == "signs" else 1.02
+    assert float(lengths.mean()) <= max(within * bits * d, 155) + 5 * float(lengths.std()) / 20**0.5
+
+
+def test_fixed_bits_are_chosen_where_tables_cost_more_than_they_save():
+    x = VECTORS["gauss"][tg.Key(9).permutation(100_000)[:256]]
+    choice = tg.compressor("auto(bits=7)").choose(x)
+    assert choice.compressor.spec_name == "eden"
+    assert choice.compressor.coder == "fixed"
+    codes = [choice.compressor.encode(x, tg.Key(n)) for n in range(30)]
+    assert all(1792 - 16 <= code.nbits <= 1792 for code in codes)
+    errors = torch.tensor([float((code.decode() - x).square().sum()) for code in codes])
+    assert float(errors.mean()) == pytest.approx(choice.error, rel=0.05, abs=5 * float(errors.std()) / 30**0.5)
+
+
+@pytest.mark.parametrize("bits", [0.004, 0.05, 0.3, 1, 3])
+@pytest.mark.parametrize("d", [16, 100, 1000, 4096, 70_000])
+def test_omega_bounds_the_error_of_every_vector(d, bits):
+    """Vectors of every kind, each in 12 messages: the mean error within the bound and five standard errors."""
+    normal = tg.Key(10).normal(d)
+    kinds = [
+        torch.ones(d),
+        normal.float(),
+        (normal**7).float(),
+        torch.cat([torch.full((d - 1,), 1e-3), torch.ones(1)]),
+        torch.where(tg.Key(11).uniform(d) < 3 / d, 1.0, 1e-6),
+        torch.linspace(1, 0, d),
+    ]
+    compressor = tg.compressor(f"auto(bits={bits})")
+    for x in kinds:
+        found = measure(compressor, x, tg.Key(12), 12)
+        assert found.omega <= compressor.omega(d) + 5 * found.error
+
+
 def test_the_choice_travels_in_the_message():
     for name in NAMES:
         code = tg.compressor("auto(bits=0.3)").encode(VECTORS[name], tg.Key(0))
@@ -138,4 +211,4 @@ def test_a_rotation_that_needs_more_bits_than_there_are_is_not_taken():
     """500 bits for 100,000 entries: the scales of the blocks alone are longer than that."""
     x = VECTORS["gauss"]
     assert measure("auto(bits=0.005)", x, tg.Key(0), 4).bits <= 550
-    assert measure("head_tail(bits=0.005)", x, tg.Key(0), 4).bits > 900
+    assert measure("head_tail(bits=0.005)", x, tg.Key(0), 4).bits > 600

@@ -86,6 +86,44 @@ def test_uncertain_entries_decode_to_plus_or_minus_one_number_and_cost_a_place_a
     assert code.nbits < 0.4 * full.nbits
 
 
+TIED = {
+    "ones": torch.ones(1000),
+    "signs": tg.Key(1).uniform(1000).sub(0.5).sign().float(),
+    "two values": torch.where(tg.Key(2).uniform(1000) < 0.5, 1.0, 0.3),
+    "two values or zero": torch.where(tg.Key(3).uniform(1000) < 0.1, 0.7, 0.0),
+}
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16], ids=str)
+@pytest.mark.parametrize(
+    ("name", "bits"), [("ones", 200), ("signs", 1200), ("two values", 1300), ("two values or zero", 700)]
+)
+def test_ties_that_are_certain_cost_a_sign_or_less(name, bits, dtype):
+    """All entries fit, and none is sent in full: 32,120 bits for the ones, before."""
+    x = TIED[name].to(dtype)
+    code = tg.compressor("importance(k=1000)").encode(x, tg.Key(0))
+    assert code.nbits <= bits
+    assert torch.equal(tg.unpack(tg.pack(code)).decode(), x)
+
+
+def test_certain_entries_of_few_sizes_are_sent_as_a_table():
+    """Five hundred of size 3 and 2 are certain, and the rest are not: a bit or so for each certain one, not 32."""
+    x = torch.cat([torch.tensor([3.0, -2.0]).repeat(250), tg.Key(4).normal(3000).float() * 0.01])
+    code = tg.compressor("importance(k=540)").encode(x, tg.Key(0))
+    assert torch.equal(code.decode()[:500], x[:500])
+    assert code.fields["value"] + code.fields["scale"] <= 1000
+
+
+def test_an_entry_that_equals_the_threshold_is_sent_as_its_sign():
+    """t = 2 at k = 6: a 4 that is certain, five of 2 that are as well, and eight of 1/4 that are not: (A5.2)."""
+    x = torch.tensor([4.0, -2, 2, 2, -2, 2] + [0.25] * 8)
+    threshold = optimal_threshold(x.double().abs(), 7)
+    assert threshold == 2.0
+    head, signs = tg.compressor("importance(k=7)").encode(x, tg.Key(0)).terms
+    assert head.values.numbers().tolist() == [4.0]
+    assert signs.values.n >= 5
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16], ids=str)
 def test_a_threshold_beyond_the_dtype_is_lowered_and_the_estimate_stays_unbiased(dtype):
     """One entry expected of twelve at the top of the range would have to be sent as twelve times the largest number."""

@@ -79,7 +79,7 @@ class ECDQ(Compressor):
         # A step rounded up must not exceed the bound.
         largest = root * math.sqrt(12 * self.omega(d)) * (1 - 2.0**-23)
         low, high = math.log(law.top / FURTHEST * 2), math.log(largest)
-        target = self.bits * d - 8 * (12 + 13 + scalar_nbytes(v.dtype)) - 24 * state_count(d)
+        target = self.bits * d - _overhead(d, v.dtype)
         if target <= 0:  # the header alone is longer: no step makes the message short enough
             return round_scalar(largest, v.dtype, None) or 2.0**-149
         tolerance = 1e-4 * d
@@ -104,12 +104,22 @@ class Solved:
         """E‖C(v) − v‖² = d Δ² / 12."""
         return len(self.v) * self.step**2 / 12
 
+    @property
+    def nbits(self) -> float:
+        """The expected length of the message in bits."""
+        return self.law.true_nbits(self.step) + _overhead(len(self.v), self.v.dtype)
+
     def encode(self, key: Key) -> Encoded:
         """The message with the dither of this key."""
         ratio, counts = self.law.in_steps(self.step)
         seed = key.fold(role="dither").to_int()
         symbol = dithered_symbols(self.v, self.step, seed, self.law.top)
         return Encoded((Term(All(len(self.v)), Dithered(symbol, seed, self.step, ratio, counts)),))
+
+
+def _overhead(d: int, dtype: torch.dtype) -> float:
+    """The bits of a message beside its symbols and its law: header, seed, step and the states of the coder."""
+    return 8 * (12 + 13 + scalar_nbytes(dtype)) + 24 * state_count(d)
 
 
 def _solve(excess: Callable[[float], float], low: float, high: float, tolerance: float) -> float:

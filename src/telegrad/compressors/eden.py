@@ -37,12 +37,13 @@ class Eden(Compressor):
     `coder=trellis`: the path of least error and bits through a machine of `states` (A28), up to 6 bits; 256 states save
     another 6 to 10 % of the error and take some ten times as long to encode.
 
-    omega and `variance` are the prediction for large d, D / (1 − D) with D the quantiser's distortion of N(0, 1):
-    .571, .133, .0358 at 1, 2, 3 fixed bits (A21.4); .536, .0977, .0228 entropy coded; .384, .0747, .0177 with a trellis
-    of 8 states, .357, .0704, .0167 of 256. Unbiased exactly under a uniform rotation, which the last d mod 64
-    entries have; under the rounds of Hadamard transforms of all others up to ‖bias‖² of about 1e-5 ‖x‖², and 2e-3 at
-    worst (two nearly equal entries among 64 that are zero otherwise). So `exact` is false, and methods treat it as
-    unbiased.
+    omega and `variance` are a prediction, D / (1 − D) with D the quantiser's distortion of N(0, 1): .571, .133, .0358
+    at 1, 2, 3 fixed bits (A21.4); .536, .0977, .0228 entropy coded, at the rate that a message of so many entries has
+    for symbols; .384, .0747, .0177 with a trellis of 8 states, .357, .0704, .0167 of 256, for large d. Unbiased exactly
+    under a uniform rotation, which the last d mod 64 entries have; under the rounds of Hadamard transforms of all
+    others up to ‖bias‖² of about 1e-5 ‖x‖² for most x. One bit leaves up to 7e-5 where one entry is far larger than all
+    others, and 1e-3 where these are only 64; two nearly equal entries among 64 leave 2e-3. So `exact` is false, and
+    methods treat it as unbiased.
     """
 
     bits: float = 1.0

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from telegrad.compressors.base import Compressor, Encoded
+from telegrad.compressors.eden_rate import shortest_rotated
 from telegrad.compressors.rotated_coder import RotatedCoder
-from telegrad.kernels.hadamard import block_sizes
 from telegrad.kernels.magnitude_sums import MagnitudeSums, entries_from, magnitude_sums, smallest_in
 from telegrad.kernels.scatter import taken
 from telegrad.random import Key
@@ -134,6 +134,7 @@ class Heads:
         """The head with the least predicted error in a message of `budget` bits, `tail` the coder of what is left."""
         best = Head(math.inf, 0, float(self.energy * self._omega(budget, tail)), tail)
         k, places = self.counts, _index_bits(self.d, self.counts)
+        most = min(0.9 * budget, budget - shortest_rotated(self.d, self.dtype))
         # The magnitudes beyond t about follow a power law, whose differential entropy tells where to look closer.
         falls = np.log(self.lower)
         excess = np.cumsum(np.diff(k, prepend=0.0) * falls) / np.maximum(k, 1.0) - falls
@@ -142,19 +143,19 @@ class Heads:
             rounding = k * (self.lower * self.largest / 2**halvings) ** 2 / 12
             left = np.maximum(self.energy - self.kept, 0.0) + rounding
             bits = places + (1 + np.maximum(halvings + differential, 0.2)) * k + 80
-            allowed = (bits <= 0.9 * budget) & (2.0**halvings <= _LARGEST_SYMBOL * self.lower)
+            allowed = (bits <= most) & (2.0**halvings <= _LARGEST_SYMBOL * self.lower)
             hopeful = np.flatnonzero(allowed)
             error = left[hopeful] * self._omega(budget - bits[hopeful], tail)
             for at in hopeful[np.argsort(error)][:_CLOSER]:
                 dear = places[at] + k[at] + self._symbol_bits(int(at), halvings) + 80
-                if dear <= 0.9 * budget:
+                if dear <= most:
                     exact = float(left[at] * self._omega(budget - dear, tail))
                     if exact < best.error:
                         best = Head(float(self.lower[at]), halvings, exact, tail)
         return best
 
     def _omega(self, budget: float | np.ndarray, tail: RotatedCoder) -> np.ndarray:
-        return np.minimum(tail.omega(budget, self.d, self.dtype), max(block_sizes(self.d)) - 1.0)
+        return tail.omega(budget, self.d, self.dtype)
 
     def _symbol_bits(self, at: int, halvings: int) -> float:
         """The bits of the magnitudes of the head down to step number `at`, in steps of t / 2^halvings."""

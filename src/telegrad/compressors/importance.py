@@ -22,7 +22,7 @@ from telegrad.random import Key
 from telegrad.spec import Amount, check_amount, register, resolve_amount
 from telegrad.wire.code import Term
 from telegrad.wire.positions import IndexSet
-from telegrad.wire.values import Floats, Grid
+from telegrad.wire.values import Floats, Grid, shortest_exact
 
 __all__ = ["Importance", "counted_threshold", "optimal_threshold"]
 
@@ -73,9 +73,9 @@ class Importance(Compressor):
     """Keep entry j independently with probability π_j = min(1, |x_j| / t), send x_j / π_j; Σ π_j = k (A5.2).
 
     Unbiased, with the least variance at k expected entries: Σ x_j² (1 − π_j) / π_j, at most (d/k − 1) ‖x‖². An entry
-    that is not certain decodes to ±t, so `values=sign` (the default) sends its place and sign only, and t once (A5.5);
-    certain entries are sent in full. t is rounded up to what is sent, and the probabilities follow it, so nothing is
-    biased.
+    up to t decodes to ±t, so `values=sign` (the default) sends its place and sign only, and t once (A5.5); larger ones
+    are sent in full, or as a table where few of them are distinct. t is rounded up to what is sent, and the
+    probabilities follow it, so nothing is biased.
     `values=fp32` sends every kept value in full: the same estimate at a higher price. `k`: a count, or a fraction of d.
 
     `design=systematic` draws the uncertain entries by a comb through the sums of π in random order, instead of one by
@@ -143,17 +143,19 @@ class Importance(Compressor):
         d, threshold = v.numel(), self._threshold(v)
         which = self._kept(v, threshold, key)
         value = plain(taken(v, which))
-        certain = np.abs(value) >= threshold
+        certain = np.abs(value) > threshold  # one that equals it decodes to it
         if self.values == "fp32":
             sent = torch.from_numpy(np.where(certain, value, np.sign(value) * threshold))
             return Encoded((Term(IndexSet(d, which), Floats(sent).rounded(v.dtype, key.fold(role="values"))),))
         positions, signs = IndexSet(d, which), torch.from_numpy(np.sign(value).astype(np.int8))
         if not certain.any():
             return Encoded((Term(positions, Grid(signs, threshold)),))
+        if certain.all():
+            return Encoded((Term(positions, shortest_exact(torch.from_numpy(value).to(v.dtype))),))
         head, drawn = (torch.from_numpy(np.flatnonzero(those)) for those in (certain, ~certain))
         return Encoded(
             (
-                Term(positions.keep(head), Floats(torch.from_numpy(value[certain]).to(v.dtype))),
+                Term(positions.keep(head), shortest_exact(torch.from_numpy(value[certain]).to(v.dtype))),
                 Term(positions.keep(drawn), Grid(signs[drawn], threshold)),
             )
         )

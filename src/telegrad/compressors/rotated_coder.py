@@ -10,10 +10,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from telegrad.compressors.eden_rate import LEAST, cells_rate, fixed_part, rotated_omega, sent_densely
 from telegrad.compressors.normalised import Normalised
 from telegrad.kernels.cells import product
-from telegrad.kernels.gaussian import dead_zone, dead_zone_centroids, entropy_coded_omega
-from telegrad.kernels.hadamard import LARGEST, block_sizes
+from telegrad.kernels.gaussian import dead_zone, dead_zone_centroids
+from telegrad.kernels.hadamard import LARGEST
 from telegrad.kernels.magnitudes import largest_in
 from telegrad.kernels.rans import state_count
 from telegrad.kernels.trellis import SEGMENT
@@ -22,12 +23,9 @@ from telegrad.random import Key
 from telegrad.wire.code import Code, Term
 from telegrad.wire.positions import All
 from telegrad.wire.values import DeadZoneCells, RotatedCells, TrellisCells
-from telegrad.wire.values.base import scalar_nbytes
 
 __all__ = ["RotatedCoder"]
 
-_SPARSE = 1 / 16
-_LEAST = 2.0**-10
 _REACH = 8.0  # nearly all normal numbers lie within
 _FAINT = 0.25
 _LEAST_PATHS = 0.06
@@ -52,23 +50,20 @@ class RotatedCoder:
         """Bits an entry that a message of `budget` bits has for its symbols, by estimate; never less than a block's one
         entry costs.
         """
-        header = 8 * (12 + 10 + 9 + scalar_nbytes(dtype) * len(block_sizes(d)))
-        lanes = 32 * state_count(d)
-        rate = (np.asarray(budget) - header) / d
-        # Dense symbols carry the states of an entropy coder; the places of few are coded 2 % above their entropy.
-        rate = np.where((d >= 512) & (rate - lanes / d >= 0.3), rate - lanes / d, 0.98 * rate)
+        rate = cells_rate(budget, d, dtype)
         if self.coder == "trellis":
-            paths = (np.asarray(budget) - header + 48) / d
+            paths = (np.asarray(budget) - fixed_part(d, dtype) + 48) / d
             paths = paths - np.clip(0.01 * paths, 24 / d, 24 * state_count(d) / d)
             rate = np.where(paths >= _LEAST_PATHS, paths, rate)
-        return np.clip(rate, _LEAST, self.most)
+        return np.clip(rate, LEAST, self.most)
 
     def omega(self, budget: float | np.ndarray, d: int, dtype: torch.dtype = torch.float32) -> np.ndarray:
         """D / (1 − D), predicted for messages of `budget` bits."""
-        rate = self.rate(budget, d, dtype)
+        faint = rotated_omega(budget, d, dtype)
         if self.coder == "entropy":
-            return entropy_coded_omega(rate)
-        return np.where(rate >= _LEAST_PATHS, trellis_omega(self.states, rate), entropy_coded_omega(rate))
+            return faint
+        rate = self.rate(budget, d, dtype)
+        return np.where(rate >= _LEAST_PATHS, trellis_omega(self.states, rate), faint)
 
     def term(self, x: Tensor, budget: float, dtype: torch.dtype, key: Key) -> Term:
         """x in a message of about `budget` bits for a tensor of `dtype`.
@@ -87,7 +82,7 @@ class RotatedCoder:
             error = (Code((d,), dtype, (term,)).nbits - budget) / d
             if best is None or abs(error) < best[0]:
                 best = abs(error), term
-            before, rate = rate, min(self.most, max(rate / 2, _LEAST, rate - error))
+            before, rate = rate, min(self.most, max(rate / 2, LEAST, rate - error))
             if abs(error) * d <= max(8.0, 0.002 * budget) or rate == before:
                 break
         assert best is not None
@@ -121,7 +116,7 @@ class _DeadZone:
                 break
             self.reach = reached
         matches, d = [match for match, _ in done], rotation.n
-        if d >= 512 and int(cells.symbol.count_nonzero()) >= _SPARSE * d:
+        if sent_densely(d, int(cells.symbol.count_nonzero())):
             return self.normalised.carried(All(d), cells, matches)
         which = cells.symbol.nonzero().squeeze(1)
         listed = DeadZoneCells(cells.symbol[which], cells.zero, cells.step)

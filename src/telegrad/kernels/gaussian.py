@@ -10,8 +10,10 @@ import torch
 from torch import Tensor
 
 __all__ = [
+    "RATES",
     "dead_zone",
     "dead_zone_centroids",
+    "dead_zone_masses",
     "dead_zone_rate",
     "entropy_coded_omega",
     "lloyd_max",
@@ -19,7 +21,8 @@ __all__ = [
 ]
 
 _FINEST, _COARSEST = 2.0**-11, 32.0
-_RATES = np.geomspace(1e-4, 12.0, 129)
+RATES = np.geomspace(1e-4, 12.0, 129)
+"""The rates, in bits a number, at which dead zones are tabulated."""
 
 
 def _density(x: np.ndarray) -> np.ndarray:
@@ -97,9 +100,18 @@ def dead_zone_centroids(zero: float, step: float, largest: int) -> Tensor:
     return torch.from_numpy(np.append(0.0, centroid).astype(np.float32).astype(np.float64))
 
 
+def dead_zone_masses(zero: float, step: float) -> np.ndarray:
+    """How likely the symbols 1, 2, … are, and so −1, −2, …: of all that a normal number ever has."""
+    return _all_cells(zero, step)[0]
+
+
+def _all_cells(zero: float, step: float) -> tuple[np.ndarray, np.ndarray]:
+    return _cells(_edges(zero, step, int(max(0.0, 9.5 - zero) / step) + 2))
+
+
 def dead_zone_rate(zero: float, step: float) -> tuple[float, float]:
     """(H, 1 − D): the entropy of the symbols in bits, and the energy that the quantiser keeps."""
-    mass, moment = _cells(_edges(zero, step, int(max(0.0, 9.5 - zero) / step) + 2))
+    mass, moment = _all_cells(zero, step)
     seen = mass > 1e-300
     mass, moment = mass[seen], moment[seen]
     silent = max(1e-300, 1 - 2 * float(mass.sum()))
@@ -125,9 +137,9 @@ def dead_zone(rate: float) -> tuple[float, float]:
 
 @cache
 def _table() -> np.ndarray:
-    return np.log([1 / dead_zone_rate(*dead_zone(float(rate)))[1] - 1 for rate in _RATES])
+    return np.log([1 / dead_zone_rate(*dead_zone(float(rate)))[1] - 1 for rate in RATES])
 
 
 def entropy_coded_omega(rate: float | np.ndarray) -> np.ndarray:
     """D / (1 − D) of the best dead zone at `rate` bits an entry (A21.5), interpolated; clamped to 1e-4 … 12 bits."""
-    return np.exp(np.interp(np.log(np.clip(rate, _RATES[0], _RATES[-1])), np.log(_RATES), _table()))
+    return np.exp(np.interp(np.log(np.clip(rate, RATES[0], RATES[-1])), np.log(RATES), _table()))

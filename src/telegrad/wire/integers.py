@@ -34,11 +34,15 @@ from telegrad.wire.bits import (
 )
 
 __all__ = [
+    "ALPHABET",
     "BITMAP",
     "BUCKETS",
     "ENTROPY",
+    "FEW",
+    "WORTH_CODING",
     "Integers",
     "check_pieces",
+    "coded_bits",
     "entropy_bits",
     "pack_pieces",
     "read_buckets",
@@ -56,12 +60,15 @@ BITMAP = 129
 BUCKETS = 130
 """The format byte of integers that are sent as buckets and what lies below these."""
 
-_ALPHABET = 4096
-_WORTH_CODING = 512
+ALPHABET = 4096
+"""Only integers below this are entropy coded one by one."""
+WORTH_CODING = 512
+"""From so many integers on, a stream may be entropy coded."""
 _FREQUENCY_WIDTH = 5
 _GROUPED = 256
 _CODER_BITS = 152
-_FEW = 32
+FEW = 32
+"""From a largest integer of so much on, buckets may be shorter."""
 
 
 def entropy_bits(counts: np.ndarray) -> float:
@@ -93,17 +100,17 @@ class Integers:
     def _form(self) -> tuple[int, int, bytes | None, int]:
         """The format, the length of what follows it in bits, that itself where it is packed already; the largest."""
         n = len(self.values)
-        if n < _WORTH_CODING:
+        if n < WORTH_CODING:
             b, nbits, packed, largest = packed_shortest(self._unsigned())
             return b if b >= 0 else _FIXED + largest.bit_length(), nbits, packed, largest
-        counts = counted(self.values, _ALPHABET)
+        counts = counted(self.values, ALPHABET)
         if counts is None:
             b, rice, largest = best_rice(self._unsigned().astype(np.int64, copy=False))
         else:
             b, rice, largest = *_best_rice_of(counts), len(counts) - 1
         width = int(largest).bit_length()
         form, nbits = (b, int(rice)) if rice < width * n else (_FIXED + width, width * n)
-        if self.in_buckets and int(largest) >= _FEW:
+        if self.in_buckets and int(largest) >= FEW:
             buckets = self._bucketed(counts, int(largest), nbits)
             if buckets is not None:
                 return BUCKETS, 8 * len(buckets), buckets, largest
@@ -123,15 +130,15 @@ class Integers:
         """The buckets and the bits below them, where they are shorter than `nbits` and than an entropy code."""
         least: float = nbits
         if counts is not None:
-            least = min(least, _coded_bits(counts))
+            least = min(least, coded_bits(counts))
             which, below = bucketed(np.arange(len(counts)))
-            if int(counts @ below) + _coded_bits(np.bincount(which, counts)) >= least:
+            if int(counts @ below) + coded_bits(np.bincount(which, counts)) >= least:
                 return None
         elif largest >> 50:
             return None
         values = self._unsigned().astype(np.int64, copy=False)
         which, widths = bucketed(values)
-        if int(widths.sum()) + _coded_bits(np.bincount(which)) >= least:
+        if int(widths.sum()) + coded_bits(np.bincount(which)) >= least:
             return None
         return Integers(which, in_buckets=False).write() + pack_varied(values, widths)
 
@@ -205,7 +212,7 @@ def _precision(n: int, alphabet: int) -> int:
     return min(15, max(10, n.bit_length() - 3, alphabet.bit_length() + 1))
 
 
-def _coded_bits(counts: np.ndarray) -> float:
+def coded_bits(counts: np.ndarray) -> float:
     """About the length of the entropy-coded stream whose integers occur `counts` times, with its table and states."""
     entropy, total = entropy_bits(counts), float(counts.sum())
     used = counts[counts > 0] * (2.0 ** _precision(int(total), len(counts)) / total)
@@ -291,7 +298,7 @@ def _unpack_entropy(reader: Reader, n: int) -> np.ndarray:
     bits, group, single, alphabet = reader.byte(), reader.byte(), reader.varint(), reader.varint()
     # The table that takes groups apart has rows for integers below _GROUPED; an encoder makes no larger ones.
     together = single**group if 1 <= group <= 8 else 0
-    if not 1 <= bits <= 15 or alphabet > together or together > (_ALPHABET if group == 1 else _GROUPED):
+    if not 1 <= bits <= 15 or alphabet > together or together > (ALPHABET if group == 1 else _GROUPED):
         raise WireError(f"an entropy-coded stream of {alphabet} symbols with {bits}-bit frequencies is not ours")
     lengths = unpack_fixed(reader, alphabet, _FREQUENCY_WIDTH).astype(np.int64)
     frequency = (1 << lengths) >> 1 | unpack_varied(reader, np.maximum(lengths - 1, 0))

@@ -20,7 +20,7 @@ from telegrad.wire.values.floats import Floats
 from telegrad.wire.values.grid import Grid
 from telegrad.wire.values.low_rank import LowRank
 from telegrad.wire.values.rotated import Rotated, RotatedCells
-from telegrad.wire.values.table import Table
+from telegrad.wire.values.table import Table, shortest_exact
 from telegrad.wire.values.trellis import TrellisCells
 
 __all__ = [
@@ -41,6 +41,7 @@ __all__ = [
     "Values",
     "kind_of",
     "read_values",
+    "shortest_exact",
 ]
 
 _KINDS: dict[int, type[Values]] = {

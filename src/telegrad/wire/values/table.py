@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -23,8 +24,13 @@ from telegrad.wire.values.base import (
     scalar_dtype,
     scalar_nbytes,
 )
+from telegrad.wire.values.floats import Floats
+from telegrad.wire.values.grid import Grid
 
-__all__ = ["Table"]
+__all__ = ["Table", "few_distinct", "shortest_exact"]
+
+_SAMPLE = 1024
+_MOST = 4096
 
 
 @dataclass(frozen=True)
@@ -87,3 +93,39 @@ class Table(Values):
         if n and int(symbol.max()) >= size:
             raise WireError(f"the message refers to entry {int(symbol.max())} of a table of {size}")
         return cls(torch.from_numpy(symbol), table)
+
+
+def shortest_exact(value: Tensor) -> Values:
+    """The numbers as they are, in the shortest form: where few of them are distinct, these and which one each is, or
+    where all have one magnitude, it and their signs; else each in its own precision.
+    """
+    whole = Floats(value)
+    found = _distinct(plain(value))
+    if found is None:
+        return whole
+    table, symbol = found
+    forms: list[Values] = [whole, Table(torch.from_numpy(symbol), torch.from_numpy(table.astype(np.float64)))]
+    if len(table) == 2 and table[0] == -table[1]:
+        forms.append(Grid(torch.from_numpy(2 * symbol.astype(np.int8) - 1), float(table[1])))
+    return min(forms, key=lambda form: sum(form.sizes(value.dtype).values()))
+
+
+def few_distinct(value: np.ndarray) -> bool:
+    """Whether it is worth a closer look if few of the numbers are distinct: by the first 128."""
+    return len(np.unique(value[:128])) <= min(64, len(value) // 2)
+
+
+def _distinct(value: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
+    """The distinct numbers, increasing, and which one each is; None where there are many."""
+    if len(value) < 2 or not few_distinct(value):
+        return None
+    table = np.unique(value[:: max(1, len(value) // _SAMPLE)])
+    for _ in range(2):
+        if len(table) > min(_MOST, len(value) // 2):
+            return None
+        symbol = np.minimum(np.searchsorted(table, value), len(table) - 1)
+        missing = table[symbol] != value
+        if not missing.any():
+            return table, symbol
+        table = np.unique(np.append(table, value[missing]))
+    return None
