@@ -3,7 +3,7 @@
     nice python benchmarks/levels.py --out benchmarks/results/levels.json
 
 Parts of an encoding: the ladder applied to the vector with its norms, the probabilities, the residual of the drawn level,
-packing. Each is the least of some timings, over that of a copy of the tensor; memory is the peak beyond what was there.
+packing. Each is the least processor time of some calls, over that of a copy of the tensor.
 """
 
 from __future__ import annotations
@@ -42,13 +42,13 @@ LADDERS = (
 
 
 def least(call: Callable[[], Any], repeats: int) -> float:
-    """Seconds of the quickest of some calls."""
+    """Processor seconds of the quickest of some calls: other programs on the machine do not enter them."""
     call()
     times = []
     for _ in range(repeats):
-        began = time.perf_counter()
+        began = time.process_time()
         call()
-        times.append(time.perf_counter() - began)
+        times.append(time.process_time() - began)
     return min(times)
 
 
@@ -115,7 +115,9 @@ def main() -> None:
             pays = saving(timed["fixed"], timed["adaptive"])
             rows.append(
                 {
-                    **{"vector": vector, "ladder": ladder, "copy_seconds": copy},
+                    "vector": vector,
+                    "ladder": ladder,
+                    "copy_seconds": copy,
                     **{name: value if name == "levels" else value / copy for name, value in found.items()},
                     **{f"omega_{law}": one.omega for law, one in profiles.items()},
                     **{f"bits_{law}": one.bits for law, one in profiles.items()},

@@ -15,7 +15,6 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -186,8 +185,13 @@ def main() -> None:
                 knees[samples] = found
                 rows.append(
                     {
-                        **{"problem": name, "method": method, "samples": samples, "workers": workers, "k": k},
-                        **{"errors": errors.tolist(), "knees": [v if math.isfinite(v) else None for v in found]},
+                        "problem": name,
+                        "method": method,
+                        "samples": samples,
+                        "workers": workers,
+                        "k": k,
+                        "errors": errors.tolist(),
+                        "knees": [v if math.isfinite(v) else None for v in found],
                     }
                 )
                 mean = errors.mean(axis=1)
@@ -224,8 +228,12 @@ def main() -> None:
     top[0].set_ylabel("f − f*")
     figure.savefig(options.figures / "theory-parallelism.png", metadata={"Software": None})
     report = {
-        **{"command": "python " + " ".join(sys.argv), **provenance(), "seconds": time.perf_counter() - began},
-        **{"predicted_exponents": predictions(), "slopes": slopes, "rows": rows},
+        "command": "python " + " ".join(sys.argv),
+        **provenance(),
+        "seconds": time.perf_counter() - began,
+        "predicted_exponents": predictions(),
+        "slopes": slopes,
+        "rows": rows,
     }
     print(report["predicted_exponents"])
     if options.out:

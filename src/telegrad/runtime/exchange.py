@@ -54,7 +54,7 @@ class Exchange:
             Member(rank, workers, method, down, key, self._shared, topology.method_workers(workers))
             for rank in transport.ranks
         ]
-        self.ledger = Ledger(transport.workers)
+        self.ledger = Ledger(transport.workers, ranks=list(transport.ranks))
 
     def begin(self, index: int, lr: float) -> None:
         """Enter step `index`, in which the optimizer's learning rate is `lr`."""
@@ -170,7 +170,7 @@ def exchange_of(
     """The exchange that these specs describe. Raises `SpecError` where they do not fit each other."""
     chosen, how = require_gradient_method(build(method, "method")), build(topology, "topology")
     own = chosen.downlink()
-    if own is None:
+    if own is None or (own.exact and not how.has_downlink):
         return Exchange(chosen, how, how.downlink(downlink, getattr(chosen, "compressor", None)), transport, key)
     if downlink is not None:
         raise SpecError(f"{chosen} has a downlink of its own, so leave out downlink={downlink}")

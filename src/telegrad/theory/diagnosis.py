@@ -20,7 +20,7 @@ from telegrad.theory.measuring import Measurement, measure
 from telegrad.theory.noise_scale import NoiseScale, noise_scale
 from telegrad.theory.tails import Tail, tail
 
-__all__ = ["LADDERS", "SPECS", "Diagnosis", "LevelLaw", "diagnose", "diagnose_gradients", "level_law"]
+__all__ = ["LADDERS", "SPECS", "Diagnosis", "LevelLaw", "Loss", "diagnose", "diagnose_gradients", "level_law"]
 
 SPECS = (
     *(f"auto(bits={bits})" for bits in (0.05, 0.2, 1.0)),
