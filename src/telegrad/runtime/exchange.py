@@ -160,7 +160,7 @@ def exchange_of(
     """The exchange that these specs describe. Raises `SpecError` where they do not fit each other."""
     chosen, how = require_gradient_method(build(method, "method")), build(topology, "topology")
     own = chosen.downlink()
-    if own is None:
+    if own is None or (own.exact and not how.has_downlink):
         return Exchange(chosen, how, how.downlink(downlink, getattr(chosen, "compressor", None)), transport, key)
     if downlink is not None:
         raise SpecError(f"{chosen} has a downlink of its own, so leave out downlink={downlink}")
