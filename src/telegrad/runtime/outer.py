@@ -18,11 +18,13 @@ from telegrad.errors import ConfigError, InputError, SpecError, TelegradWarning
 from telegrad.methods.outer import Outer
 from telegrad.methods.outer_method import OuterMethod
 from telegrad.random import Key
-from telegrad.runtime.agreement import check_alike, own_group
+from telegrad.runtime.agreement import check_alike, leave, own_group
 from telegrad.runtime.exchange import exchange_of
+from telegrad.runtime.handle import Handle as AnyHandle
 from telegrad.runtime.ledger import Ledger
-from telegrad.runtime.outer_loop import OuterLoop, Travelling
-from telegrad.runtime.pieces import Granularity, Part, Piece
+from telegrad.runtime.memory import load_memory, memory_of
+from telegrad.runtime.outer_loop import OuterLoop, forget_what_is_not_finite
+from telegrad.runtime.pieces import Granularity
 from telegrad.runtime.topologies import Topology
 from telegrad.runtime.transport import GroupTransport, lost
 from telegrad.spec import build, registered
@@ -79,11 +81,11 @@ def register(
     try:
         return Handle(model, optimizers, method, parameters, group, topology, downlink, granularity, seed)
     except BaseException:
-        _leave(group)
+        leave(group)
         raise
 
 
-class Handle:
+class Handle(AnyHandle):
     """What `register` returns: the account, the global parameters and the state of an outer loop.
 
     `optimizer`: the outer torch optimizer, for a schedule of its learning rate. `method`: the outer method.
@@ -114,7 +116,7 @@ class Handle:
 
     @property
     def ledger(self) -> Ledger:
-        """This rank's rows of the account. Its steps are inner ones, its skipped steps are rounds."""
+        """This rank's rows of the account: its `steps` are inner ones, its `skipped_steps` rounds."""
         return self.exchange.ledger
 
     @property
@@ -171,20 +173,12 @@ class Handle:
         All but the last is alike on all ranks: who joins later begins from any rank's. Keys carry the rank, so that
         torch.distributed.checkpoint keeps those of all ranks side by side. Waits for a fragment that travels.
         """
-        (member,), topology, travelling = self.exchange.members, self.exchange.topology, self._loop.travelling
-        found = None if travelling is None else self._guarded(travelling.result)
-        for name, parameter in self._loop.parameters.items():
-            piece = Piece(name, (Part(name, 0, parameter.numel()),))
-            member.remember(topology.as_worker(piece, member), topology.as_server(piece, member), parameter.dtype)
+        (member,) = self.exchange.members
         return {
-            "step": self._loop.step,
-            "rounds": self._loop.rounds,
+            **self._guarded(self._loop.save),
             "workers": member.workers,
             "configuration": self.configuration(),
-            "global": {name: parameter.clone() for name, parameter in self.global_parameters.items()},
-            "outer_optimizer": copy.deepcopy(self.optimizer.state_dict()),
-            "travelling": {} if travelling is None else {"due": travelling.due, "brings": copy.deepcopy(found)},
-            f"rank{member.rank}": member.save(),
+            f"rank{member.rank}": memory_of(self.exchange, self._loop.parameters),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -201,22 +195,15 @@ class Handle:
                 raise ConfigError(
                     f"the state was saved with {name}={then.get(name)!r}, and this handle has {name}={now[name]!r}"
                 )
-        (member,), loop = self.exchange.members, self._loop
-        with torch.no_grad():
-            for name, value in state["global"].items():
-                loop.parameters[name].copy_(value)
-        loop.optimizer.load_state_dict(state["outer_optimizer"])
-        loop.step, loop.rounds, loop.travelling = int(state["step"]), int(state["rounds"]), None
-        if state["travelling"]:
-            brings = copy.deepcopy(state["travelling"]["brings"])
-            loop.travelling = Travelling(int(state["travelling"]["due"]), lambda: brings)
+        (member,) = self.exchange.members
+        self._loop.load(state)
         own = state.get(f"rank{member.rank}") if state["workers"] == member.workers else None
         if own is not None:
-            member.load(own)
+            load_memory(self.exchange, own)
             return
-        loop.take(self._own)
-        member.load({})
-        if any(self.state_dict()[f"rank{member.rank}"].values()):
+        self._loop.take(self._own)
+        load_memory(self.exchange, {})
+        if any(memory_of(self.exchange, self._loop.parameters).values()):
             text = f"the state holds nothing of rank {member.rank} of {member.workers}: its error memory starts anew"
             warnings.warn(text, TelegradWarning, stacklevel=2)
 
@@ -233,7 +220,7 @@ class Handle:
             if self._error is None:
                 self._loop.arrive(self.method.alpha)
         finally:
-            _leave(self._group)
+            leave(self._group)
 
     def _after_step(self) -> None:
         self.ledger.steps += 1
@@ -252,9 +239,7 @@ class Handle:
     def _renew(self, strays: list[int]) -> None:
         """Where this rank began again, forget what its inner optimizers hold that is not finite."""
         for optimizer in self._inner if strays else ():
-            for parameter, held in list(optimizer.state.items()):
-                if not all(bool(v.isfinite().all()) for v in held.values() if isinstance(v, Tensor)):
-                    del optimizer.state[parameter]
+            forget_what_is_not_finite(optimizer)
 
 
 def _method_of(spec: str | OuterMethod | Compressor) -> OuterMethod:
@@ -308,9 +293,3 @@ def _spread(model: nn.Module, transport: GroupTransport) -> None:
         except RuntimeError as error:
             raise lost(error) from error
         tensor.copy_(sent)
-
-
-def _leave(group: dist.ProcessGroup) -> None:
-    """Give the group back; one that went with torch.distributed itself is gone already."""
-    with contextlib.suppress(ValueError, RuntimeError, AssertionError):
-        dist.destroy_process_group(group)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 import threading
 import warnings
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -18,7 +20,7 @@ from telegrad.runtime.exchange import Exchange
 from telegrad.runtime.fragments import fragments_of
 from telegrad.runtime.pieces import BUCKET_BYTES, Granularity, Piece, by_parameter
 
-__all__ = ["OuterLoop", "Travelling"]
+__all__ = ["OuterLoop", "forget_what_is_not_finite"]
 
 
 @dataclass(frozen=True)
@@ -67,8 +69,7 @@ class OuterLoop:
             self.depart(leaving)
             if not self.method.delay:
                 strays = self.arrive(self.method.alpha)
-        elif not strays:
-            self.exchange.ledger.silent_steps += 1
+        self.exchange.ledger.silent_steps += leaving is None
         return strays
 
     def synchronise(self) -> list[int]:
@@ -121,6 +122,32 @@ class OuterLoop:
             for own in self.workers:
                 own[name].copy_(torch.lerp(theta, own[name].to(theta.dtype), alpha) if alpha else theta)
 
+    def save(self) -> dict[str, Any]:
+        """All that is alike on all ranks and that a later round depends on, as plain values and tensors of its own;
+        waits for a fragment that travels.
+        """
+        travelling = None
+        if self.travelling is not None:
+            travelling = {"due": self.travelling.due, "brings": copy.deepcopy(self.travelling.result())}
+        return {
+            "step": self.step,
+            "rounds": self.rounds,
+            "global": {name: parameter.detach().clone() for name, parameter in self.parameters.items()},
+            "outer_optimizer": copy.deepcopy(self.optimizer.state_dict()),
+            "travelling": travelling,
+        }
+
+    @torch.no_grad()
+    def load(self, saved: Mapping[str, Any]) -> None:
+        """Go on from what `save` gave; the workers' parameters and the exchange's memory are the caller's to load."""
+        self.step, self.rounds, self.travelling = int(saved["step"]), int(saved["rounds"]), None
+        for name, value in saved["global"].items():
+            self.parameters[name].copy_(value)
+        self.optimizer.load_state_dict(saved["outer_optimizer"])
+        if saved["travelling"] is not None:
+            brings = copy.deepcopy(saved["travelling"]["brings"])
+            self.travelling = Travelling(int(saved["travelling"]["due"]), lambda: brings)
+
     def _difference(self, piece: Piece, own: Mapping[str, Tensor]) -> Tensor:
         """θ − θ_i of a piece, flat, a copy."""
         parts = [(self.parameters[part.name] - own[part.name]).reshape(-1) for part in piece.parts]
@@ -163,6 +190,13 @@ class OuterLoop:
             if bad:
                 strays.append(place)
         return strays
+
+
+def forget_what_is_not_finite(optimizer: torch.optim.Optimizer) -> None:
+    """Let an inner optimizer begin anew for parameters of which it remembers something that is not finite."""
+    for parameter, held in list(optimizer.state.items()):
+        if not all(bool(v.isfinite().all()) for v in held.values() if isinstance(v, Tensor)):
+            del optimizer.state[parameter]
 
 
 def _copied(parameter: Tensor) -> nn.Parameter:
