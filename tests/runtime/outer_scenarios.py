@@ -280,6 +280,7 @@ def several_inner_optimizers_are_counted_by_the_last():
 def removed_it_makes_no_more_rounds():
     net, optimizer, handle = registered(f"outer(identity, {STREAMING})")
     train(net, optimizer, 4)  # one fragment travels
+    assert handle.gathered_ledger().messages_up == 2 * 2
     handle.remove()
     handle.remove()
     theta, sent = copy.deepcopy(handle.global_parameters), handle.ledger.sent[dist.get_rank()]

@@ -110,7 +110,7 @@ class Handle(AnyHandle):
         self._error: Exception | None = None
         check_alike(transport, {**self.configuration(), "seed": seed})
         _spread(model, transport)
-        self._loop = OuterLoop(method, self.exchange, [parameters], granularity)
+        self._loop = OuterLoop(method, self.exchange, [parameters], granularity, beside=True)
         self._hook = optimizers[-1].register_step_post_hook(lambda *_: self._after_step())
         self._removed = False
 
@@ -135,7 +135,9 @@ class Handle(AnyHandle):
         return {name: parameter.detach() for name, parameter in self._loop.parameters.items()}
 
     def gathered_ledger(self) -> Ledger:
-        """The account of all ranks; every rank must call this, while no fragment travels (`synchronise` first)."""
+        """The account of all ranks; every rank must call this. Waits for a fragment that travels."""
+        if self._loop.travelling is not None:
+            self._guarded(self._loop.travelling.result)
         return Ledger.merged(self.exchange.transport.objects(self.ledger))
 
     def configuration(self) -> dict[str, Any]:

@@ -38,8 +38,8 @@ class OuterLoop:
 
     `workers`: for each of these ranks the parameters of its own, by name; overwritten where a round ends. `parameters`:
     the global ones, and `optimizer`, the outer torch optimizer: alike on all ranks, in float32 where the model's have
-    16 bits. Over other processes a round whose fragment travels for a while runs on a thread of its own; in one process
-    at once, to the same numbers. A round needs room for one fragment.
+    16 bits. `beside`: a round whose fragment travels for a while runs on a thread of its own, for which the exchange
+    needs a process group that nothing else uses; else at once, to the same numbers. A round needs room for a fragment.
     """
 
     def __init__(
@@ -48,8 +48,9 @@ class OuterLoop:
         exchange: Exchange,
         workers: Sequence[Mapping[str, Tensor]],
         granularity: Granularity,
+        beside: bool = False,
     ) -> None:
-        self.method, self.exchange, self.workers = method, exchange, workers
+        self.method, self.exchange, self.workers, self._beside = method, exchange, workers, beside
         self.parameters = {name: _copied(parameter) for name, parameter in workers[0].items()}
         self.fragments = fragments_of(self.parameters, method.fragments, granularity)
         self.optimizer = method.optimizer.make(self.parameters.values())
@@ -90,7 +91,7 @@ class OuterLoop:
         def exchanged() -> dict[str, Tensor] | str:
             return self._exchanged(index, pieces, differences)
 
-        if self.method.delay and self.exchange.transport.foreign:
+        if self.method.delay and self._beside:
             self.travelling = Travelling(self.step + self.method.delay, _beside(exchanged))
         else:
             found = exchanged()
