@@ -4,6 +4,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from telegrad import compressors, methods, mlmc, portfolio, workloads
+from telegrad.adapters.attach import attach
 from telegrad.catalogue import catalogue, compressor, method
 from telegrad.errors import (
     CommunicationError,
@@ -48,6 +49,7 @@ __all__ = [
     "TelegradError",
     "TelegradWarning",
     "WireError",
+    "attach",
     "catalogue",
     "compressor",
     "compressors",
