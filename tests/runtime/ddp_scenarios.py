@@ -1,22 +1,29 @@
 """Run as 2 ranks: every situation of a DDP script, each a function; prints one line of JSON a situation."""
 
+import copy
+import gc
+import io
 import json
 import re
 import sys
 import tempfile
+import threading
 import traceback
 import warnings
+import weakref
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
 import torch
 import torch.distributed as dist
 from torch import nn
+from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import allreduce_hook
 from torch.nn.parallel import DistributedDataParallel
 
 import telegrad as tg
 from telegrad.runtime.exchange import exchange_of
-from telegrad.runtime.pieces import by_parameter, pieces_of, split_up
+from telegrad.runtime.pieces import Part, Piece, by_parameter, pieces_of, split_up
 from telegrad.runtime.transport import LocalTransport
 
 MLMC, EF21 = "mlmc(stopk(s=0.1))", "ef21_sgdm(topk(k=0.1), momentum=0.3)"
@@ -61,7 +68,10 @@ def loss_of(model, rank, step, dtype=torch.float32, **more):
 
 def wrapped(spec, net=None, ddp=None, **options):
     model = DistributedDataParallel(Net() if net is None else net, **(ddp or {}))
-    return model, tg.ddp.register(model, spec, **options)
+    with warnings.catch_warnings():
+        if spec == WARM:  # as flat vectors it is poor, and says so; still it must be exact
+            warnings.simplefilter("ignore")
+        return model, tg.ddp.register(model, spec, **options)
 
 
 def train(model, steps=4, start=0, optimizer=None, loss=loss_of, **more):
@@ -180,6 +190,125 @@ def accumulation_without_no_sync_is_warned_of_once():
     told = [str(w.message) for w in caught if issubclass(w.category, tg.TelegradWarning)]
     assert len(told) == 1, told
     assert "no_sync" in told[0]
+
+
+def told_by(call):
+    """What telegrad warns of while `call` runs."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        call()
+    return [str(w.message) for w in caught if issubclass(w.category, tg.TelegradWarning)]
+
+
+@scenario
+def nobody_who_zeroes_gradients_is_accused_of_accumulating():
+    for set_to_none in (True, False):
+        for view in (True, False):
+            model, _ = wrapped("topk(k=0.05)", ddp={"gradient_as_bucket_view": view})
+            optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+            lbfgs = torch.optim.LBFGS(model.parameters(), max_iter=3)
+
+            def closure(model=model, optimizer=optimizer, set_to_none=set_to_none):
+                optimizer.zero_grad(set_to_none=set_to_none)
+                loss = loss_of(model, dist.get_rank(), 0)
+                loss.backward()
+                return loss
+
+            def script(model=model, optimizer=optimizer, lbfgs=lbfgs, closure=closure, set_to_none=set_to_none):
+                for _ in range(3):
+                    closure()  # looked at, and thrown away
+                with torch.no_grad():
+                    for parameter in model.parameters():
+                        parameter -= 0.01 * parameter.grad
+                optimizer.step(closure)
+                lbfgs.step(closure)
+                optimizer.zero_grad(set_to_none=set_to_none)
+                for step in range(3):  # accumulation as it should be
+                    with model.no_sync():
+                        loss_of(model, dist.get_rank(), step).backward()
+                    loss_of(model, dist.get_rank(), step).backward()
+                    optimizer.step()
+                    optimizer.zero_grad(set_to_none=set_to_none)
+
+            assert told_by(script) == [], (set_to_none, view)
+            told = told_by(lambda model=model: [loss_of(model, dist.get_rank(), 0).backward() for _ in range(3)])
+            assert len(told) == 1, (set_to_none, view, told)
+            assert "compressed again" in told[0]
+
+
+@scenario
+def a_pass_that_is_thrown_away_can_be_left_out_of_the_memory():
+    def gan(left_out):
+        model, handle = wrapped("ef21(topk(k=0.1))")
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+        for step in range(4):
+            loss = loss_of(model, dist.get_rank(), 100 + step)  # the generator's loss: what it leaves is not used
+            with handle.left_out() if left_out else nullcontext():
+                loss.backward()
+            optimizer.zero_grad()
+            loss_of(model, dist.get_rank(), step).backward()
+            optimizer.step()
+            optimizer.zero_grad()
+        return model, handle
+
+    plain, _ = wrapped("ef21(topk(k=0.1))")
+    train(plain, optimizer=torch.optim.SGD(plain.parameters(), lr=0.01))
+    model, handle = gan(left_out=True)
+    assert torch.equal(values(model), values(plain))
+    assert handle.steps == handle.ledger.steps == 4
+    told = told_by(lambda: gan(left_out=False))
+    assert len(told) == 1, told
+    assert "ef21(topk(k=0.1)) remembers them all the same" in told[0]
+    assert "left_out()" in told[0]
+
+
+@scenario
+def a_closure_that_meets_a_bad_gradient_leaves_the_step_out():
+    for kind in (torch.optim.SGD, torch.optim.AdamW, torch.optim.LBFGS):
+        model, handle = wrapped(EF21)
+        optimizer, factor = kind(model.parameters(), lr=0.01), [1.0]
+
+        def closure(model=model, optimizer=optimizer, factor=factor):
+            optimizer.zero_grad()
+            loss = loss_of(model, dist.get_rank(), 0) * factor[0]
+            loss.backward()
+            return loss
+
+        optimizer.step(closure)
+        before, factor[0] = values(model), float("nan") if dist.get_rank() else 1.0
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            optimizer.step(closure=closure)
+        assert torch.equal(before, values(model)), kind
+        factor[0] = 1.0
+        optimizer.step(closure)
+        assert handle.ledger.skipped_steps == 1
+        assert not torch.equal(before, values(model))
+        assert_alike(model)
+
+
+@scenario
+def what_clipping_makes_of_a_bad_gradient_is_left_out_and_gradients_set_by_hand_are_not():
+    model, _ = wrapped(EF21)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.5)
+    before = values(model)
+    for parameter in model.parameters():
+        parameter.grad = torch.ones_like(parameter)
+    optimizer.step()  # before the first backward pass
+    torch.testing.assert_close(values(model), before - 0.5)
+    for clip in (nn.utils.clip_grad_value_, nn.utils.clip_grad_norm_):
+        optimizer.zero_grad()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            (loss_of(model, dist.get_rank(), 0) * float("inf")).backward()
+        clip(model.parameters(), 0.1)
+        before = values(model)
+        optimizer.step()
+        assert torch.equal(before, values(model)), clip
+        for parameter in model.parameters():
+            parameter.grad = torch.ones_like(parameter)
+        optimizer.step()
+        torch.testing.assert_close(values(model), before - 0.5)
 
 
 @scenario
@@ -364,6 +493,214 @@ def frozen_and_shared_parameters():
 
 
 @scenario
+def parameters_that_ddp_does_not_average_are_left_alone_and_the_others_averaged():
+    """Ignored, unfrozen after DDP was built, frozen after it was built: for every granularity."""
+
+    def of(kind):
+        net = Net()
+        if kind == "ignored":
+            DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(net, ["first.bias"])
+        net.first.bias.requires_grad_(kind != "unfrozen")
+        model = DistributedDataParallel(net, find_unused_parameters=kind == "frozen")
+        net.first.bias.requires_grad_(kind != "frozen")
+        return model
+
+    for kind in ("ignored", "unfrozen", "frozen"):
+        for granularity in ("bucket", "model", "tensor"):
+            plain, model = of(kind), of(kind)
+            told = told_by(lambda g=granularity, model=model: tg.ddp.register(model, "identity", granularity=g))
+            assert len(told) == (kind == "unfrozen"), told
+            assert not told or "first.bias, frozen when it was built" in told[0]
+            for one in (plain, model):
+                loss_of(one, dist.get_rank(), 0).backward()
+            for (name, mine), theirs in zip(model.module.named_parameters(), plain.module.parameters(), strict=True):
+                if theirs.grad is not None:
+                    torch.testing.assert_close(mine.grad, theirs.grad, msg=lambda m, n=name, k=kind: f"{k} {n} {m}")
+
+
+@scenario
+def layers_replaced_after_ddp_was_built_are_refused():
+    model = DistributedDataParallel(Net())
+    model.module.extra = nn.Linear(16, 4)
+    expect(tg.ConfigError, "no longer the model's, of shapes (4, 16), (4,)", lambda: tg.ddp.register(model, MLMC))
+
+
+@scenario
+def a_piece_of_which_a_part_never_comes_is_refused_by_name():
+    # DDP's two buckets: second and extra; first. Our one piece holds both.
+    class Deep(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.unused, self.used = nn.Linear(8, 8), nn.Linear(8, 4)
+
+        def forward(self, x):
+            return self.used(x)
+
+    options = {"find_unused_parameters": True, "skip_all_reduce_unused_params": True, "bucket_cap_mb": 100 / 2**20}
+    model, _ = wrapped(MLMC, Deep(), ddp=options, granularity="model")
+    expect(tg.ConfigError, "hand over unused.weight", lambda: train(model, 1))
+    model, handle = wrapped(EF21, Deep(), ddp=options, granularity="tensor")
+    train(model, 3)
+    assert_alike(model)
+    assert handle.ledger.steps == 3
+
+
+@scenario
+def memory_formats_make_no_difference():
+    """Memory and draws follow the logical order of entries: channels_last trains like the usual format."""
+
+    def convolutional():
+        net = nn.Sequential(nn.Conv2d(2, 4, 3), nn.Conv2d(4, 3, 1), nn.Flatten(), nn.Linear(12, 4))
+        for i, parameter in enumerate(net.parameters()):
+            parameter.data.copy_(torch.linspace(-1, 1, parameter.numel()).view(parameter.shape).cos() / (2 + i))
+        return net
+
+    def loss(model, rank, step):
+        x, y = batch(rank, step)
+        return (model(x.repeat(1, 4).view(8, 2, 4, 4)) - y).square().mean()
+
+    for granularity in ("bucket", "tensor"):
+        for topology in ("allgather", "two_phase"):
+            ends, weights, saved = [], {}, {}
+            for last in (False, True):
+                net = convolutional()
+                model, handle = wrapped(
+                    EF21,
+                    net.to(memory_format=torch.channels_last) if last else net,
+                    granularity=granularity,
+                    topology=topology,
+                )
+                if last:  # goes on with the memory of the other format
+                    model.load_state_dict(weights)
+                    handle.load_state_dict(saved)
+                    train(model, 2, start=2, loss=loss, optimizer=torch.optim.SGD(model.parameters(), lr=0.05))
+                else:
+                    train(model, 2, loss=loss, optimizer=torch.optim.SGD(model.parameters(), lr=0.05))
+                    weights, saved = copy.deepcopy((model.state_dict(), handle.state_dict()))
+                    train(model, 2, start=2, loss=loss, optimizer=torch.optim.SGD(model.parameters(), lr=0.05))
+                ends.append(values(model))
+            torch.testing.assert_close(*ends, rtol=1e-5, atol=1e-6)
+
+
+@scenario
+def buffers_that_lie_side_by_side_are_not_taken_for_one():
+    _, handle = wrapped(MLMC)
+    block = torch.arange(8.0).numpy()
+    a, b = (torch.frombuffer(block[i : i + 4], dtype=torch.float32) for i in (0, 4))
+    whole = torch.arange(8.0)
+    piece = Piece("x", (Part("p", 0, 4), Part("q", 0, 4)))
+    for views, copied in (((a, b), True), (whole.split(4), False), (whole.split(4)[::-1], True)):
+        joined = handle._joined(piece, list(views))
+        assert torch.equal(joined, torch.cat(views))
+        assert (joined.data_ptr() != views[0].data_ptr()) == copied
+
+
+@scenario
+def what_looks_at_shapes_gets_tensors():
+    model, handle = wrapped("powersgd(rank=1)")
+    assert [piece.shape for piece in handle.pieces] == [tuple(p.shape) for p in model.parameters()]
+    for options in ({"granularity": "bucket"}, {"topology": "two_phase", "downlink": "identity"}):
+        told = told_by(lambda options=options: wrapped("powersgd(rank=1)", **options))
+        assert len(told) == 1
+        assert "looks at the shapes" in told[0]
+
+
+@scenario
+def dropped_models_leave_nothing_behind():
+    from torch.optim import optimizer as torch_optimizers
+
+    def at_rest():
+        gc.collect()
+        for thread in threading.enumerate():
+            if thread.name == "telegrad-exchange":
+                thread.join(timeout=60)
+        return threading.active_count(), len(torch_optimizers._global_optimizer_pre_hooks)
+
+    before, models = at_rest(), []
+    for _ in range(3):
+        model, handle = wrapped(EF21)
+        train(model, 1)
+        models.append(weakref.ref(model.module))
+        del model, handle
+    assert at_rest() == before
+    assert [ref() for ref in models] == [None] * 3
+    model, _ = wrapped(EF21)  # the handle is not kept: the exchange lasts as long as the model
+    gc.collect()
+    train(model, 1)
+    assert_alike(model)
+
+
+@scenario
+def a_removed_exchange_leaves_plain_ddp_and_can_be_registered_again():
+    plain = DistributedDataParallel(Net())
+    model = DistributedDataParallel(Net())
+    before = threading.active_count()
+    with tg.ddp.register(model, EF21) as handle:
+        loss_of(model, dist.get_rank(), 0).backward()
+        expect(tg.ConfigError, "compressed already", lambda: tg.ddp.register(model, MLMC))
+        model.zero_grad()
+    handle.remove()
+    assert threading.active_count() <= before
+    train(model)
+    train(plain)
+    assert torch.equal(values(model), values(plain))
+    assert handle.steps == handle.ledger.steps == 1
+    again = tg.ddp.register(model, "ef21(topk(k=0.1))")
+    twin = wrapped("ef21(topk(k=0.1))", copy.deepcopy(plain.module))[0]
+    train(model, 2)
+    train(twin, 2)
+    assert torch.equal(values(model), values(twin))
+    assert again.steps == 2
+    other = DistributedDataParallel(Net())
+    other.register_comm_hook(None, allreduce_hook)
+    expect(tg.ConfigError, "another communication hook", lambda: tg.ddp.register(other, MLMC))
+
+
+@scenario
+def copies_of_a_registered_model_are_plain_ones():
+    model, _ = wrapped(EF21)
+    train(model, 1)
+    averaged = torch.optim.swa_utils.AveragedModel(model)
+    averaged.update_parameters(model)
+    file = io.BytesIO()
+    torch.save(model, file)
+    file.seek(0)
+    loaded = torch.load(file, weights_only=False)
+    copied = copy.deepcopy(model)
+    plain = DistributedDataParallel(copy.deepcopy(model.module))
+    for one in (averaged.module, loaded, copied):
+        assert torch.equal(values(one), values(model))
+    for one in (loaded, copied, plain):
+        train(one, 2)
+    assert torch.equal(values(copied), values(plain))
+    assert torch.equal(values(loaded), values(plain))
+    handle = tg.ddp.register(copied, EF21)
+    train(copied, 1)
+    assert handle.steps == 1
+
+
+@scenario
+def a_compiled_optimizer_step_is_compiled_once():
+    import torch._dynamo.testing
+
+    counts = []
+    for registered in (False, True):
+        torch._dynamo.reset()
+        counter = torch._dynamo.testing.CompileCounter()
+        model = DistributedDataParallel(Net())
+        if registered:
+            tg.ddp.register(model, MLMC)
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+        step = torch.compile(optimizer.step, backend=counter)
+        for number in range(4):
+            optimizer.zero_grad()
+            loss_of(model, dist.get_rank(), number).backward()
+            step()
+        counts.append(counter.frame_count)
+    assert counts[1] <= counts[0] + 1, counts
+
+
+@scenario
 def compiled_models():
     for compile_inner in (True, False):
         net = torch.compile(Net(), backend="aot_eager") if compile_inner else Net()
@@ -420,6 +757,104 @@ def a_distributed_checkpoint_holds_the_memory_of_every_rank():
             twin.load_state_dict(optimizer.state_dict())
             train(fresh, 2, start=3, optimizer=twin)
             assert torch.equal(values(fresh), values(whole)), topology
+
+
+def adamw(model):
+    return torch.optim.AdamW(model.parameters(), lr=0.02, weight_decay=0.1)
+
+
+def resumed_equals_uninterrupted(make, whole_values):
+    """AdamW through torch.distributed.checkpoint, with its own functions for the state of model and optimizer."""
+    import torch.distributed.checkpoint as checkpoint
+    from torch.distributed.checkpoint.state_dict import get_state_dict, set_state_dict
+
+    def state_of(model, optimizer, handle):
+        weights, averages = get_state_dict(model, optimizer)
+        return {"model": weights, "optimizer": averages, "telegrad": handle.state_dict()}
+
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", category=FutureWarning)
+        warnings.filterwarnings("ignore", category=UserWarning, module="torch")
+        folder = [tempfile.mkdtemp() if dist.get_rank() == 0 else ""]
+        dist.broadcast_object_list(folder)
+        whole, _ = make()
+        train(whole, 5, optimizer=adamw(whole))
+        model, handle = make()
+        optimizer = adamw(model)
+        train(model, 3, optimizer=optimizer)
+        checkpoint.save(state_of(model, optimizer, handle), checkpoint_id=folder[0])
+        fresh, again = make()
+        twin = adamw(fresh)
+        state = state_of(fresh, twin, again)
+        assert state["optimizer"]["state"], "AdamW has its averages before the first step"
+        checkpoint.load(state, checkpoint_id=folder[0])
+        set_state_dict(fresh, twin, model_state_dict=state["model"], optim_state_dict=state["optimizer"])
+        again.load_state_dict(state["telegrad"])
+        assert again.steps == 3
+        train(fresh, 2, start=3, optimizer=twin)
+        assert torch.equal(whole_values(fresh), whole_values(whole))
+
+
+@scenario
+def adamw_resumed_from_a_distributed_checkpoint_goes_on_bit_for_bit():
+    for topology in ("allgather", "two_phase"):
+        resumed_equals_uninterrupted(lambda topology=topology: wrapped(EF21, topology=topology), values)
+
+
+@scenario
+def rank_0_alone_saves_what_all_ranks_need():
+    for topology in ("allgather", "server", "two_phase"):
+        whole, _ = wrapped(EF21, topology=topology)
+        train(whole, 5, optimizer=adamw(whole))
+        model, handle = wrapped(EF21, topology=topology)
+        optimizer = train(model, 3, optimizer=adamw(model))
+        state = handle.gathered_state_dict()
+        assert bool(state) == (dist.get_rank() == 0)
+        file = io.BytesIO()
+        if state:
+            torch.save(state, file)
+        box = [file.getvalue()]
+        dist.broadcast_object_list(box)
+        fresh, again = wrapped(EF21, topology=topology)
+        fresh.load_state_dict(model.state_dict())
+        again.load_state_dict(torch.load(io.BytesIO(box[0])))
+        twin = adamw(fresh)
+        twin.load_state_dict(copy.deepcopy(optimizer.state_dict()))
+        train(fresh, 2, start=3, optimizer=twin)
+        assert torch.equal(values(fresh), values(whole)), topology
+
+
+@scenario
+def a_state_that_one_rank_saved_alone_is_refused_by_the_others():
+    model, handle = wrapped(EF21)
+    train(model, 2)
+    box = [handle.state_dict()]
+    dist.broadcast_object_list(box)
+    _, again = wrapped(EF21)
+    if dist.get_rank() == 0:
+        again.load_state_dict(box[0])
+    else:
+        expect(tg.ConfigError, "memory of rank 0 alone", lambda: again.load_state_dict(box[0]))
+        told = told_by(lambda: again.load_state_dict(box[0], strict=False))
+        assert len(told) == 1
+        assert "starts anew" in told[0]
+    assert again.steps == 2
+    _, without_memory = wrapped(MLMC)
+    box = [without_memory.state_dict()]
+    dist.broadcast_object_list(box)
+    without_memory.load_state_dict(box[0])
+
+
+@scenario
+def means_over_workers_are_over_those_in_the_account():
+    model, handle = wrapped("identity")
+    train(model, 2)
+    dense = 2 * 32 * sum(p.numel() for p in model.parameters())
+    for ledger in (handle.ledger, handle.gathered_ledger()):
+        assert dense < ledger.bits_up_per_worker < 1.1 * dense
+        assert 2 * dense < ledger.bits_down_per_worker < 2.2 * dense
+    assert handle.ledger.ranks == [dist.get_rank()]
+    assert handle.gathered_ledger().ranks == [0, 1]
 
 
 @scenario

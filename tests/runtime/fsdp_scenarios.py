@@ -6,7 +6,8 @@ import warnings
 
 import torch
 import torch.distributed as dist
-from ddp_scenarios import Net, assert_alike, by_hand, expect, loss_of, run_all, train
+from ddp_scenarios import Net, assert_alike, by_hand, expect, loss_of, resumed_equals_uninterrupted, run_all, train
+from torch import nn
 from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor
 
@@ -45,7 +46,17 @@ def the_uncompressed_exchange_is_the_training_of_a_plain_loop():
     assert handle.steps == 4
     # Half of the gradients, the other rank's shards, leave a rank in every step.
     dense = 4 * sum(p.numel() for p in net.parameters()) * 32 / 2
-    assert dense < handle.ledger.sent[dist.get_rank()] < 1.35 * dense
+    ledger, rank = handle.ledger, dist.get_rank()
+    assert dense < ledger.sent[rank] - ledger.parameters[rank] < 1.35 * dense
+    # Half of the parameters goes to the other rank, for the forward pass and, but for the root's own, once more for the
+    # backward pass.
+    root = sum(p.numel() for p in net.extra.parameters())
+    assert ledger.parameters[rank] == 4 * 32 * (2 * sum(p.numel() for p in net.parameters()) - root) / 2
+    both = handle.gathered_ledger()
+    assert both.ranks == [0, 1]
+    assert both.parameters == [ledger.parameters[rank]] * 2
+    assert both.up[rank] == ledger.up[rank]
+    assert both.bits_up_per_worker == sum(one.total() for one in both.up) / 2
 
 
 @scenario
@@ -106,6 +117,100 @@ def a_bad_gradient_on_one_rank_skips_the_step_on_all():
     assert handle.ledger.skipped_steps == 1
 
 
+class Block(nn.Module):
+    """Half of it, and not every step uses it; its gradient can be spoilt."""
+
+    def __init__(self):
+        super().__init__()
+        self.linear, self.bad = nn.Linear(8, 8), False
+
+    def forward(self, x):
+        weight = self.linear.weight * 1
+        if self.bad:
+            weight.register_hook(lambda gradient: gradient * float("nan"))
+        return nn.functional.linear(x, weight, self.linear.bias).tanh() + x
+
+
+def blocks_of(spec):
+    torch.manual_seed(0)
+    blocks = nn.ModuleList([Block() for _ in range(3)])
+    for block in blocks:
+        fully_shard(block)
+    return blocks, tg.fsdp.register(blocks, spec)
+
+
+def train_blocks(blocks, optimizer, steps, bad_step=None):
+    for step in steps:
+        optimizer.zero_grad()
+        blocks[1].bad = step == bad_step and dist.get_rank() == 1
+        x = torch.randn(4, 8, generator=torch.Generator().manual_seed(10 * step + dist.get_rank()))
+        for number, block in enumerate(blocks):
+            x = block(x) if number != 1 or step % 2 else x
+        x.square().mean().backward()
+        optimizer.step()
+
+
+@scenario
+def a_block_that_not_every_step_uses_has_the_same_clock():
+    blocks, handle = blocks_of("randk(k=0.25)")
+    optimizer = torch.optim.AdamW(blocks.parameters(), lr=0.01)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        train_blocks(blocks, optimizer, range(3))
+        before = whole(blocks)
+        train_blocks(blocks, optimizer, [3], bad_step=3)
+    assert torch.equal(before, whole(blocks)), "all of the bad step is left out"
+    train_blocks(blocks, optimizer, range(4, 6))
+    assert bool(whole(blocks).isfinite().all())
+    assert (handle.steps, handle.ledger.skipped_steps) == (6, 1)
+    assert handle.calls == {"0": 6, "1": 3, "2": 6}
+
+    def closure():
+        optimizer.zero_grad()
+        blocks[0].bad = dist.get_rank() == 0
+        loss = blocks[2](blocks[0](torch.ones(2, 8))).square().mean()
+        loss.backward()
+        return loss
+
+    before = whole(blocks)
+    optimizer.step(closure)
+    assert torch.equal(before, whole(blocks))
+    assert handle.ledger.skipped_steps == 2
+
+
+@scenario
+def adamw_resumed_from_a_distributed_checkpoint_goes_on_bit_for_bit():
+    resumed_equals_uninterrupted(lambda: sharded(MLMC), whole)
+
+
+@scenario
+def a_resumed_run_draws_on_also_for_blocks_that_were_not_used_yet():
+    full, _ = blocks_of("randk(k=0.25)")
+    train_blocks(full, torch.optim.SGD(full.parameters(), lr=0.05), range(6))
+    blocks, handle = blocks_of("randk(k=0.25)")
+    train_blocks(blocks, torch.optim.SGD(blocks.parameters(), lr=0.05), range(3))
+    fresh, again = blocks_of("randk(k=0.25)")
+    assert set(again.state_dict()) == set(handle.state_dict())
+    again.load_state_dict(handle.state_dict())
+    fresh.load_state_dict(blocks.state_dict())
+    train_blocks(fresh, torch.optim.SGD(fresh.parameters(), lr=0.05), range(3, 6))
+    assert torch.equal(whole(fresh), whole(full))
+
+
+@scenario
+def a_removed_exchange_leaves_plain_fsdp():
+    plain, _ = sharded(None)
+    model, _ = sharded(None)
+    with tg.fsdp.register(model, MLMC) as handle:
+        loss_of(model, dist.get_rank(), 0).backward()
+        model.zero_grad()
+    train(plain)
+    train(model)
+    assert torch.equal(whole(plain), whole(model))
+    assert handle.steps == handle.ledger.steps == 1
+    assert handle.gathered_ledger().steps == 1
+
+
 @scenario
 def gradients_reduced_in_bf16():
     model, _ = sharded(MLMC, policy=MixedPrecisionPolicy(param_dtype=torch.bfloat16, reduce_dtype=torch.bfloat16))
@@ -138,6 +243,9 @@ def accumulation_without_synchronisation():
 def what_does_not_fit_is_refused():
     expect(tg.SpecError, "topk(k=0.1) is biased", lambda: sharded("topk(k=0.1)"))
     expect(tg.SpecError, "wants the last estimate", lambda: sharded("mlmc(shared_order(s=0.1))"))
+    model, _ = sharded("identity")
+    model.set_gradient_divide_factor(3.0)
+    expect(tg.ConfigError, "set_force_sum_reduction_for_comms", lambda: loss_of(model, dist.get_rank(), 0).backward())
     expect(tg.InputError, "fully_shard", lambda: tg.fsdp.register(Net(), MLMC))
     assert_alike(Net())
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import zlib
 from collections.abc import Mapping
 from datetime import timedelta
@@ -15,7 +16,7 @@ from telegrad.errors import ConfigError, DriftError
 from telegrad.runtime.transport import Transport
 from telegrad.wire.message import VERSION
 
-__all__ = ["check_alike", "check_no_drift", "own_group"]
+__all__ = ["check_alike", "check_no_drift", "leave", "own_group"]
 
 
 def own_group(group: dist.ProcessGroup) -> dist.ProcessGroup:
@@ -26,6 +27,12 @@ def own_group(group: dist.ProcessGroup) -> dist.ProcessGroup:
         ranks, timeout=_timeout(group), backend=dist.get_backend(group), use_local_synchronization=part
     )
     return made
+
+
+def leave(group: dist.ProcessGroup) -> None:
+    """Give a group of `own_group` back; one that went with torch.distributed itself is gone already."""
+    with contextlib.suppress(ValueError, RuntimeError, AssertionError):
+        dist.destroy_process_group(group)
 
 
 def _timeout(group: dist.ProcessGroup) -> timedelta | None:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import warnings
+import weakref
 from collections.abc import Callable, Container
 from typing import Any, final
 
 import torch
 from torch import Tensor
+from torch.distributed.tensor import DTensor
 from torch.optim.optimizer import register_optimizer_step_pre_hook
+from torch.utils.weak import WeakTensorKeyDictionary
 
 from telegrad.errors import NonFiniteError, TelegradWarning
 
@@ -19,43 +22,83 @@ __all__ = ["BadSteps"]
 class BadSteps:
     """Counts bad steps, and lets torch optimizers, of any kind, leave them out.
 
-    `parameters`: whose gradients an optimizer does not get to see after a bad step; `newest`: the number of the step
-    that the newest backward pass was; `before_step`: called before every step of an optimizer of these parameters.
+    An optimizer does not get to see the gradients that a bad backward pass left in the parameters `own()`: nor what
+    clipping made of them, nor those that a closure computes within `optimizer.step(closure)`. Gradients that were set
+    afresh, by hand or by torch.distributed.checkpoint, pass. `before_step` is called before every step of an optimizer
+    of these parameters. The hook in all optimizers ends with `close`, or with this object: it holds nothing alive.
     """
 
-    def __init__(
-        self,
-        parameters: Callable[[], Container[Tensor]],
-        newest: Callable[[], int],
-        before_step: Callable[[], None] | None = None,
-    ) -> None:
-        self._parameters, self._newest, self._before = parameters, newest, before_step
-        self._bad, self.count = -1, 0
-        self._hook = register_optimizer_step_pre_hook(self._before_step)
+    def __init__(self, own: Callable[[], Container[Tensor]], before_step: Callable[[], None] | None = None) -> None:
+        self._own, self._before = own, before_step
+        self._bad, self.count = False, 0
+        self._spoilt = WeakTensorKeyDictionary()
+        hook = register_optimizer_step_pre_hook(_weakly(weakref.ref(self)))
+        self.close = weakref.finalize(self, hook.remove)
+        self.close.atexit = False
 
-    def __contains__(self, step: object) -> bool:
-        """Whether `step`, the newest one, is bad."""
-        return step == self._bad
+    @property
+    def newest(self) -> bool:
+        """Whether the newest backward pass was bad."""
+        return self._bad
+
+    def begin(self) -> None:
+        """A new backward pass, or training that goes on from elsewhere: what it leaves is not bad yet."""
+        self._bad = False
+        self._spoilt.clear()
 
     def add(self, step: int, error: NonFiniteError) -> None:
-        """Note that `step` is bad; a second time changes nothing."""
-        if step not in self:
-            self._bad, self.count = step, self.count + 1
+        """Note that the newest backward pass, `step`, is bad; a second time changes nothing."""
+        if not self._bad:
+            self._bad, self.count = True, self.count + 1
             if self.count == 1:
                 text = f"step {step} is skipped on all ranks: {error}"
                 warnings.warn(text, TelegradWarning, stacklevel=3)
 
-    def forget(self) -> None:
-        """No step is bad: training goes on from another one."""
-        self._bad = -1
+    def mark(self, parameters: Any) -> None:
+        """After a bad backward pass: its gradients lie in these parameters now."""
+        for parameter in parameters:
+            if parameter.grad is not None:
+                self._spoilt[parameter.grad] = True
 
-    def _before_step(self, optimizer: torch.optim.Optimizer, *_: Any) -> None:
-        bad = self._newest() in self
-        if not bad and self._before is None:
-            return
-        own = self._parameters()
-        ours = [p for group in optimizer.param_groups for p in group["params"] if p in own]
-        if ours and self._before is not None:
+    def _before_step(self, optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> Any:
+        closure = args[1] if len(args) > 1 else kwargs.get("closure")
+        if closure is None and self._before is None and not self._bad:
+            return None
+        own = self._own()
+        if not any(parameter in own for group in optimizer.param_groups for parameter in group["params"]):
+            return None
+        self._use(optimizer)
+        if closure is None:
+            return None
+
+        def careful() -> Any:
+            loss = closure()
+            self._use(optimizer)
+            return loss
+
+        return ((args[0], careful, *args[2:]), kwargs) if len(args) > 1 else (args, {**kwargs, "closure": careful})
+
+    def _use(self, optimizer: torch.optim.Optimizer) -> None:
+        """Take the gradients of a bad backward pass away from the optimizer's parameters."""
+        if self._before is not None:
             self._before()
-        for parameter in ours if bad else ():
-            parameter.grad = None
+        if not self._bad:
+            return
+        own = self._own()
+        for group in optimizer.param_groups:
+            for parameter in group["params"]:
+                if parameter.grad is not None and parameter in own and self._is_spoilt(parameter.grad):
+                    parameter.grad = None
+
+    def _is_spoilt(self, gradient: Tensor) -> bool:
+        local = gradient.to_local() if isinstance(gradient, DTensor) else gradient
+        return gradient in self._spoilt or not bool(local.isfinite().all())
+
+
+def _weakly(of: weakref.ref[BadSteps]) -> Callable[..., Any]:
+    @torch.compiler.disable  # compiled, an optimizer's step would be compiled anew whenever a gradient is bad
+    def before_step(optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> Any:
+        bad_steps = of()
+        return None if bad_steps is None else bad_steps._before_step(optimizer, args, kwargs)
+
+    return before_step

@@ -2,28 +2,39 @@
 
 # Annotations must be real types here: DDP looks at those of its hook.
 
+import contextlib
+import copy
+import threading
 import warnings
+import weakref
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.autograd import Variable
 from torch.nn.parallel import DistributedDataParallel
 
 from telegrad.compressors.base import Compressor
-from telegrad.errors import ConfigError, InputError, NonFiniteError, TelegradWarning
+from telegrad.errors import CommunicationError, ConfigError, InputError, NonFiniteError, TelegradWarning
 from telegrad.methods.base import Method
 from telegrad.random import Key
-from telegrad.runtime.agreement import check_alike, check_no_drift, own_group
+from telegrad.runtime.agreement import check_alike, check_no_drift, leave, own_group
 from telegrad.runtime.bad_steps import BadSteps
-from telegrad.runtime.conveyor import Conveyor, Load
-from telegrad.runtime.exchange import Exchange, exchange_of, method_of
+from telegrad.runtime.comm_hook import CommHook, Load, hook_of, reduced_parameters
+from telegrad.runtime.conveyor import Conveyor
+from telegrad.runtime.exchange import Exchange, exchange_of
+from telegrad.runtime.handle import Handle as AnyHandle
 from telegrad.runtime.ledger import Ledger
-from telegrad.runtime.pieces import Granularity, Part, Piece, pieces_of
+from telegrad.runtime.memory import load_memory, memory_of
+from telegrad.runtime.pieces import Granularity, Piece, pieces_of
+from telegrad.runtime.shapes import granularity_for, warn_of_lost_shapes
 from telegrad.runtime.topologies import Topology
 from telegrad.runtime.transport import GroupTransport
+from telegrad.runtime.wasted_passes import WastedPasses
+from telegrad.spec import build
 from telegrad.theory.diagnosis import Diagnosis, Loss, diagnose
 
 __all__ = ["Handle", "register"]
@@ -35,7 +46,7 @@ def register(
     *,
     topology: str | Topology = "allgather",
     downlink: str | Compressor | None = None,
-    granularity: Granularity = "bucket",
+    granularity: Granularity | None = None,
     process_group: dist.ProcessGroup | None = None,
     optimizer: torch.optim.Optimizer | None = None,
     grad_scaler: torch.amp.GradScaler | None = None,
@@ -45,81 +56,99 @@ def register(
     """Let `model` exchange its gradients compressed, from now on; every rank must make the same call.
 
     `spec`: a method, or a compressor, which stands for sgd(compressor). `topology`, `downlink`: how messages travel
-    ("allgather", "two_phase", "server", "hierarchical(node=8)"). `granularity`: what one compressor call sees: a bucket
-    of up to DDP's `bucket_cap_mb`, each parameter, or the whole model (then nothing overlaps with the backward pass).
+    ("allgather", "two_phase", "server", "hierarchical(node=8)"). `granularity`: what one compressor call sees: a
+    "bucket" of up to DDP's `bucket_cap_mb`, each parameter ("tensor"), or the whole "model" (then nothing overlaps with
+    the backward pass). By default buckets, and tensors for compressors that look at their shapes, as powersgd does.
     `process_group`: whose ranks take part (the model's own by default); a new group of the same ranks is made, since
     exchanges run beside whatever else is communicated. `optimizer`: whose learning rate methods like ef14 put inside
     their memory (its first parameter group's; 1 without one). `grad_scaler`: given one, what is compressed and
     remembered is unscaled, so that a change of scale does not spoil error memory. `check_every`: compare the
     parameters of all ranks every so many steps, and raise `DriftError` naming the first that differs.
 
-    A step with a non-finite gradient on any rank leaves every gradient infinite on all ranks and no trace in any state:
-    a `GradScaler` lowers its scale, and torch optimizers, of any kind, leave out that step.
-    Raises `ConfigError` where ranks do not agree, with the difference, `SpecError` where parts do not fit. In a step,
-    `CommunicationError` comes out of `backward` within the group's timeout where a worker is lost.
+    What DDP averages is exchanged: not what it was told to ignore or to delay, and not what was frozen when it was
+    built, of which there is a warning. A step with a non-finite gradient on any rank leaves every gradient infinite on
+    all ranks and no trace in any state: a `GradScaler` lowers its scale, and torch optimizers, of any kind, leave out
+    that step, also within `step(closure)`.
+    Raises `ConfigError` where ranks do not agree, with the difference, or the model has a communication hook already,
+    `SpecError` where parts do not fit. In a step, `CommunicationError` comes out of `backward` within the group's
+    timeout where a worker is lost.
     """
     if not isinstance(model, DistributedDataParallel):
         raise InputError(
             f"a {type(model).__name__} has no gradient exchange to replace: write "
             "telegrad.ddp.register(DistributedDataParallel(model), …); for fully_shard see telegrad.fsdp.register"
         )
-    transport = GroupTransport(own_group(process_group or model.process_group))
-    exchange = exchange_of(method_of(spec), topology, downlink, transport, Key(seed))
-    handle = Handle(model, exchange, granularity, optimizer, grad_scaler, check_every)
-    check_alike(transport, {**handle.configuration(), "seed": seed, "check_every": check_every})
-    model.register_comm_hook(handle, _hook)
+    hook, parameters = hook_of(model), reduced_parameters(model)
+    group = own_group(process_group or model.process_group)
+    transport = GroupTransport(group)
+    try:
+        method = build(spec, "method")
+        exchange = exchange_of(method, topology, downlink, transport, Key(seed))
+        pieces = pieces_of(parameters, granularity or granularity_for(method), model.bucket_bytes_cap)
+        warn_of_lost_shapes(exchange, pieces, parameters)
+        handle = Handle(model, hook, group, exchange, parameters, pieces, optimizer, grad_scaler, check_every)
+        check_alike(transport, {**handle.configuration(), "seed": seed, "check_every": check_every})
+    except BaseException:
+        leave(group)
+        raise
+    hook.receiver = handle._receive
     return handle
 
 
-def _hook(handle: "Handle", bucket: dist.GradBucket) -> torch.futures.Future[Tensor]:
-    return handle._take(bucket)
+class Handle(AnyHandle):
+    """What `register` returns: takes DDP's buckets, exchanges them on a thread of its own, and writes the estimates
+    back; with the account and the state of it.
 
-
-class Handle:
-    """What `register` returns: the account and the state of a model's compressed exchange.
-
-    `ledger`: this rank's rows of the account; `gathered_ledger()` adds up those of all ranks.
+    `ledger`: this rank's rows of the account; `gathered_ledger()` adds up those of all ranks. `parameters`: those that
+    are exchanged, by name. `pieces`: what one compressor call sees.
     """
 
     def __init__(
         self,
         model: DistributedDataParallel,
+        hook: CommHook,
+        group: dist.ProcessGroup,
         exchange: Exchange,
-        granularity: Granularity,
+        parameters: dict[str, torch.nn.Parameter],
+        pieces: list[Piece],
         optimizer: torch.optim.Optimizer | None,
         grad_scaler: torch.amp.GradScaler | None,
         check_every: int,
     ) -> None:
-        self.exchange, self.granularity, self.check_every = exchange, granularity, check_every
-        self.optimizer, self.grad_scaler = optimizer, grad_scaler
-        self.parameters = {
-            name.replace("_orig_mod.", ""): parameter  # torch.compile's wrapper is no part of a name
-            for name, parameter in model.module.named_parameters()
-            if parameter.requires_grad
+        self.exchange, self.parameters, self.pieces = exchange, parameters, pieces
+        self.optimizer, self.grad_scaler, self.check_every = optimizer, grad_scaler, check_every
+        piece_of: dict[Tensor, int] = {
+            parameters[part.name]: number for number, piece in enumerate(pieces) for part in piece.parts
         }
-        self.pieces = pieces_of(self.parameters, granularity, model.bucket_bytes_cap)
-        self._model = model
-        self._names = {parameter: name for name, parameter in self.parameters.items()}
-        self._conveyor = Conveyor(self)
+        self._group, self._piece_of = group, piece_of
+        self._hook, self._conveyor = hook, Conveyor(self)
+        remembers = any(memory_of(exchange, parameters)["worker"].values())
+        self._wasted = WastedPasses(list(parameters.values()), str(exchange.method) if remembers else None)
+        self._bad_steps = BadSteps(lambda: piece_of, self._wasted.used)
+        if dist.get_backend(group) == "gloo":  # NCCL's groups can only be left by all ranks at once
+            weakref.finalize(self, leave, group).atexit = False
+        self._model = weakref.ref(model)  # whose reducer keeps this handle alive
+        self._skips = getattr(model, "skip_all_reduce_unused_params", False)
+        self._step, self._first, self._left_out = 0, True, False
+        self._through = threading.Event()
+        # Of the thread:
+        self._views: dict[Tensor, Tensor] = {}
         self._loads: list[Load] = []
-        self._waiting: list[Piece] = []
-        self._room: dict[Piece, Tensor] = {}
+        self._missing: list[int] = []
+        self._room: dict[str, Tensor] = {}
         self._under_way: deque[Callable[[], None]] = deque()
-        self._step, self._taken, self._warned = 0, True, False
-        self._bad_steps = BadSteps(lambda: self._names, lambda: self._step - 1, self._note_step)
+        self._error: BaseException | None = None
+        self._stream: Any = None
 
     @property
     def ledger(self) -> Ledger:
-        """This rank's rows of the account."""
         return self.exchange.ledger
 
     @property
     def steps(self) -> int:
-        """Steps so far, skipped ones included."""
         return self._step
 
     def gathered_ledger(self) -> Ledger:
-        """The account of all ranks; every rank must call this, outside of a backward pass."""
         return Ledger.merged(self.exchange.transport.objects(self.ledger))
 
     def diagnose(self, batches: Iterable[tuple[Any, Any]], loss: Loss | None = None, **options: Any) -> Diagnosis:
@@ -127,7 +156,10 @@ class Handle:
 
         Outside of a backward pass; other ranks need not take part. Advice is for as many workers as there are ranks.
         """
-        return diagnose(self._model.module, batches, loss, workers=self.exchange.transport.workers, **options)
+        model = self._model()
+        if model is None:
+            raise InputError("the model of this handle is gone")
+        return diagnose(model.module, batches, loss, workers=self.exchange.transport.workers, **options)
 
     def configuration(self) -> dict[str, Any]:
         """What all ranks must agree on."""
@@ -135,121 +167,210 @@ class Handle:
             "method": str(self.exchange.method),
             "topology": str(self.exchange.topology),
             "downlink": str(self.exchange.downlink),
-            "granularity": self.granularity,
             "pieces": [piece.name for piece in self.pieces],
             "parameters": [(name, tuple(p.shape), str(p.dtype)) for name, p in self.parameters.items()],
         }
 
-    def _take(self, bucket: dist.GradBucket) -> torch.futures.Future[Tensor]:
-        """DDP's hook: queue a bucket, and promise its estimate."""
-        buffer = bucket.buffer()
-        if buffer.layout != torch.strided:
-            raise InputError("sparse gradients cannot be compressed; build the embedding with sparse=False")
-        joined = self._model._join_config.enable  # ranks that ran out of inputs exchange without steps
-        if not self._loads and not self._taken and not self._warned and not joined:
-            self._warned = True
-            warnings.warn(
-                "two backward passes exchanged gradients with no optimizer step between them: what was exchanged is "
-                "compressed again. Accumulate under model.no_sync(), and leave only the last pass out of it",
-                TelegradWarning,
-                stacklevel=2,
-            )
-        parameters = bucket.parameters()
-        flat = buffer.split([p.numel() for p in parameters])
-        views = {self._names[p]: view for p, view in zip(parameters, flat, strict=True)}
-        load = Load(buffer, views, bucket.is_last())
-        self._loads.append(load)
-        if load.last:
-            self._taken = False
-            self._loads = []
-        self._conveyor.put(load)
-        return load.future
+    @contextlib.contextmanager
+    def left_out(self) -> Iterator[None]:
+        """Backward passes inside exchange nothing and enter no memory; every rank keeps gradients of its own.
 
-    def ship(self, loads: list[Load], start: bool) -> None:
-        """On the conveyor's thread: exchange what has become complete. `loads`: all of the step so far."""
-        if start:
-            self._waiting = list(self.pieces)
-            if self.check_every and self._step % self.check_every == 0:
-                check_no_drift(self.exchange.transport, self.parameters, self._step)
-            self.exchange.begin(self._step, self.optimizer.param_groups[0]["lr"] if self.optimizer else 1.0)
-        views = {name: view for load in loads for name, view in load.views.items()}
-        ready = [piece for piece in self._waiting if all(part.name in views for part in piece.parts)]
-        self._waiting = [piece for piece in self._waiting if piece not in ready]
-        if ready and self._step not in self._bad_steps:
-            self._under_way.append(self._start(ready, [[views[part.name] for part in piece.parts] for piece in ready]))
+        For gradients that are thrown away, as those that a generator's loss leaves in the discriminator. Forward passes
+        may lie outside, unlike those of `model.no_sync()`. All ranks must leave out the same passes.
+        """
+        before, self._left_out = self._left_out, True
+        try:
+            yield
+        finally:
+            self._left_out = before
+
+    def _receive(self, load: Load) -> None:
+        """Queue a bucket, in the backward pass."""
+        if self._left_out:
+            load.future.set_result(load.buffer)
+            return
+        if self._first:
+            self._bad_steps.begin()
+            self._through = threading.Event()
+        if load.last if not self._skips else self._first:
+            # A future hands its error on as a bare RuntimeError; a callback at the end of backward raises it as it is.
+            with contextlib.suppress(RuntimeError):  # outside of a backward pass, as for ranks that have joined
+                Variable._execution_engine.queue_callback(self._after_backward)
+        self._first = load.last
+        if load.last:
+            self._wasted.handed_over()
+        self._conveyor.put(lambda: self._ship(load))
+
+    def _after_backward(self) -> None:
+        if not self._first:  # DDP skipped the bucket that would have been the last
+            self._first = True
+            self._wasted.handed_over()
+            self._conveyor.put(self._end)
+        self._through.wait()
+        if self._error is not None:  # a copy: the error itself must not get a traceback, which would hold the model
+            raise copy.copy(self._error) from self._error
+        Variable._execution_engine.queue_callback(self._after_write_back)  # DDP hands the gradients out in between
+
+    def _after_write_back(self) -> None:
+        self._wasted.written(self._bad_steps.newest)
+        if self._bad_steps.newest:
+            self._bad_steps.mark(self.parameters.values())
+
+    def _ship(self, load: Load) -> None:
+        """On the thread: exchange what has become complete, and fulfil the promises at the end of a step.
+
+        An error goes to all futures of the step, and to those of every later one: the ranks are no longer in step.
+        """
+        self._loads.append(load)
+        with self._stream_after(load):
+            if self._error is None:
+                try:
+                    self._exchange(load)
+                except BaseException as error:
+                    self._error = error
+            if load.last or self._error is not None:
+                self._end()
+
+    def _end(self) -> None:
+        """The end of a step, of which all that DDP hands over has come."""
+        if self._error is None:
+            try:
+                self._finish()
+            except BaseException as error:
+                self._error = error
+        for one in self._loads:
+            if self._error is None:
+                one.future.set_result(one.buffer)
+            else:  # not the error itself: DDP keeps the future, and a traceback would keep the model alive with it
+                one.future.set_exception(CommunicationError(str(self._error)))  # type: ignore[arg-type]
+        self._loads, self._views = [], {}
+        self._through.set()
+
+    def _stream_after(self, load: Load) -> contextlib.AbstractContextManager[Any]:
+        """A stream of the thread's own that waits for the load's gradients, on a GPU; nothing elsewhere."""
+        if load.ready is None:
+            return contextlib.nullcontext()
+        if self._stream is None:
+            self._stream = torch.cuda.Stream(load.buffer.device)
+        self._stream.wait_event(load.ready)
+        return torch.cuda.stream(self._stream)
+
+    def _exchange(self, load: Load) -> None:
+        if len(self._loads) == 1:
+            self._begin()
+        self._views.update(load.views)
+        ready = []
+        for parameter in load.views:
+            number = self._piece_of[parameter]
+            self._missing[number] -= 1
+            if not self._missing[number]:
+                ready.append(number)
+        if ready and not self._bad_steps.newest:
+            self._under_way.append(self._start([self.pieces[number] for number in sorted(ready)]))
         # While the newest messages travel, those before are decoded; never by the clock, so that all ranks do the same.
-        while len(self._under_way) > (0 if loads[-1].last else 1):
+        self._decode_all_but(1)
+
+    def _decode_all_but(self, newest: int) -> None:
+        while len(self._under_way) > newest:
             try:
                 self._under_way.popleft()()
             except NonFiniteError as error:
                 self._bad_steps.add(self._step, error)
-        if loads[-1].last:
-            self._finish(loads)
 
-    def _start(self, pieces: list[Piece], views: list[list[Tensor]]) -> Callable[[], None]:
-        """Send what these pieces' gradients, given as views by part, are compressed to; in return, what overwrites them
-        with the estimates of their means.
+    def _begin(self) -> None:
+        self._missing = [len(piece.parts) for piece in self.pieces]
+        if self.check_every and self._step % self.check_every == 0:
+            check_no_drift(self.exchange.transport, self.parameters, self._step)
+        self.exchange.begin(self._step, float(self.optimizer.param_groups[0]["lr"]) if self.optimizer else 1.0)
+
+    def _start(self, pieces: list[Piece]) -> Callable[[], None]:
+        """Send what these pieces' gradients are compressed to; in return, what overwrites them with the estimates of
+        their means.
         """
         scale = float(self.grad_scaler.get_scale()) if self.grad_scaler is not None else 1.0
+        views = [[self._views[self.parameters[part.name]] for part in piece.parts] for piece in pieces]
         vectors = [self._joined(piece, own) for piece, own in zip(pieces, views, strict=True)]
         sent = [vector.cpu() if scale == 1.0 else vector.cpu() / scale for vector in vectors]
         running = self.exchange.start(pieces, [sent], overwrite=True)
-        return lambda: self._overwrite(views, vectors, running.finish(), scale)
 
-    def _overwrite(
-        self, views: list[list[Tensor]], vectors: list[Tensor], estimates: list[Tensor], scale: float
-    ) -> None:
-        for own, vector, estimate in zip(views, vectors, estimates, strict=True):
-            scaled = estimate if scale == 1.0 else estimate * scale
-            if vector.data_ptr() != own[0].data_ptr():
-                for view, part in zip(own, scaled.split([view.numel() for view in own]), strict=True):
-                    view.copy_(part)
-            elif scaled.data_ptr() != vector.data_ptr():
-                vector.copy_(scaled)
+        def write_back() -> None:
+            estimates = running.finish()
+            scaled = estimates if scale == 1.0 else [estimate * scale for estimate in estimates]
+            self._write_back(pieces, views, vectors, scaled)
+
+        return write_back
 
     def _joined(self, piece: Piece, views: list[Tensor]) -> Tensor:
-        """The piece's gradients as one vector: DDP's buffer itself where they lie in it in this order, else a copy."""
-        ends = [view.data_ptr() + view.nbytes for view in views]
-        if all(end == view.data_ptr() for end, view in zip(ends[:-1], views[1:], strict=True)):
+        """The piece's gradients as one vector, each in the logical order of its entries, whatever its memory format:
+        DDP's buffer itself where they lie in it in this order, else a copy.
+        """
+        if _one_behind_the_other(views):
             return views[0].as_strided((piece.numel,), (1,))
-        if piece not in self._room:
-            self._room[piece] = torch.empty(piece.numel, dtype=views[0].dtype, device=views[0].device)
-        return torch.cat(views, out=self._room[piece])
+        if piece.name not in self._room:
+            self._room[piece.name] = torch.empty(piece.numel, dtype=views[0].dtype, device=views[0].device)
+        return torch.cat([view.reshape(-1) for view in views], out=self._room[piece.name])
 
-    def _finish(self, loads: list[Load]) -> None:
+    def _write_back(
+        self, pieces: list[Piece], views: list[list[Tensor]], vectors: list[Tensor], estimates: list[Tensor]
+    ) -> None:
+        for piece, own, vector, estimate in zip(pieces, views, vectors, estimates, strict=True):
+            if vector is self._room.get(piece.name):
+                for view, part in zip(own, estimate.split(piece.sizes), strict=True):
+                    view.copy_(part.view(view.shape))
+            elif estimate.data_ptr() != vector.data_ptr():
+                vector.copy_(estimate)
+
+    def _finish(self) -> None:
+        self._decode_all_but(0)
+        for missing, piece in zip(self._missing, self.pieces, strict=True):
+            if 0 < missing < len(piece.parts):  # a piece of which nothing came is one that no rank used
+                names = ", ".join(part.name for part in piece.parts if self.parameters[part.name] not in self._views)
+                raise ConfigError(
+                    f"DDP did not hand over {names}, a part of {piece.name}, which is compressed as a whole: with "
+                    'skip_all_reduce_unused_params=True write granularity="tensor"'
+                )
         self.ledger.skipped_steps = self._bad_steps.count
-        if self._step in self._bad_steps:
-            for load in loads:
+        if self._bad_steps.newest:
+            for load in self._loads:
                 load.buffer.fill_(torch.inf)
         else:
             self.exchange.commit()
         self.ledger.steps += 1
         self._step += 1
 
-    def _note_step(self) -> None:
-        self._taken = True
-
     def state_dict(self) -> dict[str, Any]:
         """What this rank needs to go on: the step, and this rank's memory as worker and server, by parameter.
 
-        Keys carry the rank, so that torch.distributed.checkpoint keeps those of all ranks side by side.
+        Keys carry the rank, so that torch.distributed.checkpoint keeps those of all ranks side by side. Where one rank
+        alone saves, `gathered_state_dict` is the form that holds all.
         """
         (member,) = self.exchange.members
-        for name, parameter in self.parameters.items():
-            piece, topology = Piece(name, (Part(name, 0, parameter.numel()),)), self.exchange.topology
-            member.remember(topology.as_worker(piece, member), topology.as_server(piece, member), parameter.dtype)
         return {
             "step": self._step,
             "workers": member.workers,
+            "order": "logical",
             "configuration": self.configuration(),
-            f"rank{member.rank}": member.save(),
+            f"rank{member.rank}": memory_of(self.exchange, self.parameters),
         }
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from what `state_dict` gave: bit for bit with the same number of ranks.
+    def gathered_state_dict(self) -> dict[str, Any]:
+        """What all ranks need to go on, for scripts in which rank 0 alone saves; an empty dictionary on the others.
+
+        Every rank must call this, outside of a backward pass. Every rank loads the whole of it.
+        """
+        first = dist.get_rank(self._group) == 0
+        found: list[Any] = [None] * dist.get_world_size(self._group)
+        dist.gather_object(
+            self.state_dict(), found if first else None, dist.get_global_rank(self._group, 0), self._group
+        )
+        return {name: value for state in found if first for name, value in state.items()}
+
+    def load_state_dict(self, state: dict[str, Any], *, strict: bool = True) -> None:
+        """Go on from what `state_dict` or `gathered_state_dict` gave: bit for bit with the same number of ranks.
 
         With another number of ranks, a method without memory just goes on; one with memory starts it anew, and says so:
-        what the old ranks' workers still owed is dropped. Raises `ConfigError` where the configuration was another.
+        what the old ranks' workers still owed is dropped. Raises `ConfigError` where the configuration was another, and
+        where the same number of ranks saved, but not this one: with `strict=False` its memory starts anew as well.
         """
         then, now = state["configuration"], self.configuration()
         differing = [name for name in now if then.get(name) != now[name]]
@@ -259,18 +380,49 @@ class Handle:
                 f"the state was saved with {name}={then.get(name)!r}, and this handle has {name}={now[name]!r}"
             )
         (member,) = self.exchange.members
-        own = state.get(f"rank{member.rank}")
-        self._step = int(state["step"])
-        self._bad_steps.forget()
-        if state["workers"] == member.workers and own is not None:
-            member.load(own)
-            return
-        member.load({})
-        held = self.state_dict()[f"rank{member.rank}"]
-        if any(held.values()):
-            warnings.warn(
-                f"the state of {state['workers']} ranks does not fit {member.workers}: the memory of "
-                f"{self.exchange.method} starts anew",
-                TelegradWarning,
-                stacklevel=2,
+        alike = state["workers"] == member.workers
+        own = state.get(f"rank{member.rank}") if alike else None
+        why = f"the state of {state['workers']} ranks does not fit {member.workers}"
+        if alike and own is None:
+            held = ", ".join(sorted(name[4:] for name in state if name.startswith("rank")))
+            why = (
+                f"the state holds the memory of rank {held} alone, and this is rank {member.rank} of {member.workers}: "
+                "save what handle.gathered_state_dict() returns, called on all ranks, or a file for every rank"
             )
+        if own and "order" not in state and not all(p.is_contiguous() for p in self.parameters.values()):
+            own, why = None, "the state was saved by an earlier version, in the order of memory, here channels_last"
+        if own is None and any(memory_of(self.exchange, self.parameters).values()):
+            anew = f"the memory of {self.exchange.method} starts anew"
+            if alike and strict:
+                raise ConfigError(f"{why}; with strict=False {anew}")
+            warnings.warn(f"{why}: {anew}", TelegradWarning, stacklevel=2)
+        load_memory(self.exchange, own or {})
+        self._step = int(state["step"])
+        self._bad_steps.begin()
+
+    def remove(self) -> None:
+        if self._hook.receiver != self._receive:
+            return
+        self._hook.receiver = None
+        self._conveyor.close()
+        if self._bad_steps.newest:  # no optimizer is told any more
+            for parameter in self.parameters.values():
+                parameter.grad = None
+        self._bad_steps.close()
+        self._wasted.close()
+        leave(self._group)
+
+
+def _one_behind_the_other(views: list[Tensor]) -> bool:
+    """Whether these tensors lie in one storage, each in its logical order, with nothing in between.
+
+    What is next to each other in memory may be of different storages.
+    """
+    storage, place = views[0].untyped_storage().data_ptr(), views[0].storage_offset()
+    for view in views:
+        if view.storage_offset() != place or not view.is_contiguous():
+            return False
+        if view.untyped_storage().data_ptr() != storage:
+            return False
+        place += view.numel()
+    return True

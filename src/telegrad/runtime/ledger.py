@@ -13,6 +13,8 @@ from telegrad.wire.parcel import Parcel
 
 __all__ = ["Ledger"]
 
+_ROWS = ("paper_up", "sent", "received", "inside", "parameters", "gradients")
+
 
 @dataclass
 class Ledger:
@@ -28,7 +30,9 @@ class Ledger:
     `levels` counts the levels that MLMC messages carried; `skipped_steps` counts steps dropped on all workers for a
     non-finite gradient; of the others, `dense_steps` counts those in which a method's plan sends uncompressed vectors,
     and `silent_steps` those in which nothing is sent. `gradients[i]` counts what worker i computed, in gradients of one
-    batch. On torch.distributed each rank fills its own rows; `merged` adds them up.
+    batch. `parameters[i]`: the bits of uncompressed parameters that worker i hands to others where they are sharded
+    (FSDP2's all-gathers); part of `sent`. On torch.distributed each rank fills its own row: `ranks` says which rows are
+    filled, and means over workers are means over these; `merged` adds the rows of several ranks up.
     """
 
     workers: int
@@ -38,6 +42,7 @@ class Ledger:
     sent: list[int] = field(default_factory=list)
     received: list[int] = field(default_factory=list)
     inside: list[int] = field(default_factory=list)
+    parameters: list[int] = field(default_factory=list)
     by_piece: dict[str, Counter[str]] = field(default_factory=dict)
     levels: Counter[int] = field(default_factory=Counter)
     messages_up: int = 0
@@ -46,12 +51,14 @@ class Ledger:
     dense_steps: int = 0
     silent_steps: int = 0
     gradients: list[float] = field(default_factory=list)
+    ranks: list[int] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         for name in ("up", "down"):
             setattr(self, name, getattr(self, name) or [Counter() for _ in range(self.workers)])
-        for name in ("paper_up", "sent", "received", "inside", "gradients"):
+        for name in _ROWS:
             setattr(self, name, getattr(self, name) or [0] * self.workers)
+        self.ranks = self.ranks or list(range(self.workers))
 
     def book(
         self,
@@ -94,36 +101,40 @@ class Ledger:
     @staticmethod
     def merged(ledgers: Sequence[Ledger]) -> Ledger:
         """One account of the ranks' own ones."""
+        ranks = sorted({rank for one in ledgers for rank in one.ranks})
         first = ledgers[0]
-        whole = Ledger(first.workers, steps=first.steps, skipped_steps=first.skipped_steps)
+        whole = Ledger(first.workers, steps=first.steps, skipped_steps=first.skipped_steps, ranks=ranks)
         whole.dense_steps, whole.silent_steps = first.dense_steps, first.silent_steps
         for one in ledgers:
-            for name in ("up", "down"):
-                for mine, theirs in zip(getattr(whole, name), getattr(one, name), strict=True):
-                    mine.update(theirs)
-            for name in ("paper_up", "sent", "received", "inside", "gradients"):
-                added = [a + b for a, b in zip(getattr(whole, name), getattr(one, name), strict=True)]
-                setattr(whole, name, added)
-            for piece, fields in one.by_piece.items():
-                whole.by_piece.setdefault(piece, Counter()).update(fields)
-            whole.levels.update(one.levels)
-            whole.messages_up += one.messages_up
+            whole.add(one, {rank: rank for rank in range(one.workers)})
         return whole
+
+    def add(self, other: Ledger, places: Mapping[int, int]) -> None:
+        """Book what another account holds; its row i, if `places` has it, goes to this one's row places[i]."""
+        for row, place in places.items():
+            self.up[place].update(other.up[row])
+            self.down[place].update(other.down[row])
+            for name in _ROWS:
+                getattr(self, name)[place] += getattr(other, name)[row]
+        for piece, fields in other.by_piece.items():
+            self.by_piece.setdefault(piece, Counter()).update(fields)
+        self.levels.update(other.levels)
+        self.messages_up += other.messages_up
 
     @property
     def bits_up_per_worker(self) -> float:
         """Bits sent by a worker so far, mean over workers."""
-        return sum(account.total() for account in self.up) / self.workers
+        return sum(account.total() for account in self.up) / len(self.ranks)
 
     @property
     def bits_down_per_worker(self) -> float:
         """Bits received by a worker so far, mean over workers."""
-        return sum(account.total() for account in self.down) / self.workers
+        return sum(account.total() for account in self.down) / len(self.ranks)
 
     @property
     def paper_bits_up_per_worker(self) -> float:
         """Bits sent by a worker in the MLMC paper's accounting (64 bits a number, indices free), mean over workers."""
-        return sum(self.paper_up) / self.workers
+        return sum(self.paper_up) / len(self.ranks)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain numbers and lists, ready for JSON."""
@@ -143,6 +154,8 @@ class Ledger:
             "sent": list(self.sent),
             "received": list(self.received),
             "inside": list(self.inside),
+            "parameters": list(self.parameters),
+            "ranks": list(self.ranks),
             "by_piece": {piece: dict(fields) for piece, fields in self.by_piece.items()},
             "levels": {str(level): count for level, count in sorted(self.levels.items())},
         }
