@@ -35,10 +35,18 @@ METHODS = [
     *("ef21_sgdm(topk(k=0.1), momentum=0.3)", "sgd(permk(workers=4))", "sgd(warmup(identity, randk(k=0.1), steps=9))"),
     *("sgd(mlmc(shared_order(s=0.1), workers=4))", "ef21(powersgd(rank=1, start=last))"),
     "sgd(policy(identity, randk(k=0.1), below=16, named='b*'))",
-    "diana(randk(k=0.1))",
+    *("diana(randk(k=0.1))", "dasha(randk(k=0.1))", "ef_bv(mix(k=0.1, k2=0.1))", "ef21(topk(k=0.1), participation=2)"),
+    *("signsgd(vote=majority, momentum=0.5)", "demo(chunk=16, k=4)", "ef21_sgd2m(topk(k=0.1), momentum=0.3)"),
 ]
 ORACLE_METHODS = [
     *("marina(randk(k=0.1), probability=0.2)", "adiana(randk(k=0.1), mu=1.0)", "scaffnew(probability=0.3)"),
+    *(
+        "dasha_page(randk(k=0.1), probability=0.2)",
+        "dasha_mvr(randk(k=0.1))",
+        "ef21_page(topk(k=0.1), probability=0.2)",
+    ),
+    *("onebit_adam(warmup=5)", "local_sgd(mlmc(stopk(s=0.1)), local_lr=0.05)", "tamuna(probability=0.5, cohort=3)"),
+    "compressed_scaffnew(probability=0.3, owners=2)",
 ]
 
 

@@ -22,7 +22,7 @@ Before.
 stale
 <!-- end -->
 
-It holds.
+It holds: <!-- row: small; sgd(identity); metric -->?<!-- end --> at <!-- row: small; MLMC | 1 %; bits --><!-- end -->.
 
 <!-- leaderboard -->
 <!-- end -->
@@ -48,7 +48,11 @@ def test_marked_parts_are_rebuilt_and_the_rest_stays(records, tmp_path):
     text = (pages / "figure.md").read_text()
     assert text.startswith("# A figure\n\nBefore.\n\n<!-- results: small -->\n![Test accuracy")
     assert "stale" not in text
-    assert "<!-- end -->\n\nIt holds.\n" in text
+    summary = RunDirectory.load(records / "small").rebuild()
+    plain, ours = summary["results"]
+    shown = f"{100 * plain['metric_mean']:.2f} ± {100 * plain['metric_std']:.2f} %"
+    assert f"<!-- end -->\n\nIt holds: <!-- row: small; sgd(identity); metric -->{shown}<!-- end --> at " in text
+    assert f"; bits -->{ours['bits_to_target'] / 1000:.1f} kbit<!-- end -->.\n" in text
     assert "MLMC \\| 1 %<br>`sgd(mlmc(stopk(s=0.01)))`" in text
     assert "telegrad run experiments/small.yaml" in text
     assert "### In small" in text
@@ -72,6 +76,12 @@ def test_what_a_page_asks_for_and_is_not_there_is_named(records, tmp_path):
         write_pages(records, records)
     (tmp_path / "page.md").write_text(PAGE.replace("results: small", "results: great"))
     with pytest.raises(DataError, match=r"'great'.*there are small"):
+        write_pages(records, tmp_path)
+    (tmp_path / "page.md").write_text("<!-- row: small; EF21; metric --><!-- end -->")
+    with pytest.raises(DataError, match=r"no method 'EF21' in small; there are sgd"):
+        write_pages(records, tmp_path)
+    (tmp_path / "page.md").write_text("<!-- row: small; sgd(identity); beauty --><!-- end -->")
+    with pytest.raises(DataError, match=r"no figure 'beauty'; there are metric, bits"):
         write_pages(records, tmp_path)
 
 

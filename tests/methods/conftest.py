@@ -1,5 +1,7 @@
 """Drives worker and server steps by hand: plain SGD on the server's estimate, states checked to be left alone."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -30,7 +32,8 @@ class Drive:
         gradients = self.gradients(self.x)
         if self.workers is None:
             self.workers = [self.method.worker_init(len(self.x), self.dtype) for _ in gradients]
-        step = Step(self.index, lr, self.key.fold(step=self.index))
+        step = Step(self.index, lr, self.key.fold(step=self.index), workers=len(gradients))
+        step = replace(step, round=self.method.plan(step))
         before = [_frozen(state) for state in (*self.workers, self.server)]
         codes, workers = [], []
         for rank, (gradient, state) in enumerate(zip(gradients, self.workers, strict=True)):

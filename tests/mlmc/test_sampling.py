@@ -205,3 +205,51 @@ def test_coordinated_levels_reproduce_b12_1(workers, independent, systematic):
 def test_a_rank_beyond_the_workers_is_refused():
     with pytest.raises(tg.InputError, match="over 4 workers, and this key is of rank 4"):
         tg.compressor("mlmc(stopk(s=1), workers=4)").encode(T1, tg.Key(0).fold(rank=4))
+
+
+def tried(d):
+    """Vectors that constants are nearly attained at: equal magnitudes, half the energy in few entries, decays."""
+    places = torch.arange(d, dtype=torch.float64)
+    kinds = [torch.ones(d, dtype=torch.float64), 0.9**places, 0.5**places, 1 / (1 + places)]
+    for k in (1, 2, 3, d // 2):
+        head = torch.full((d,), (d - k) ** -0.5, dtype=torch.float64)
+        head[:k] = k**-0.5
+        kinds.append(head)
+    return kinds
+
+
+@pytest.mark.parametrize(
+    ("spec", "d", "omega"),
+    [
+        ("mlmc(two_level(topk(k=2)))", 16, 1.0),
+        ("mlmc(two_level(topk(k=2)), probabilities=fixed)", 16, 1.0),
+        ("mlmc(two_level(stopk(s=2)))", 16, 1.0),
+        ("mlmc(two_level(topk(k=12)))", 16, 0.75**0.5),
+        ("mlmc(stopk(s=2), base=1)", 16, 5.25),
+        ("mlmc(stopk(s=2), base=1, probabilities=fixed)", 16, 5.25),
+        ("mlmc(stopk(s=2), base=3, draws=2)", 16, 1.25),
+        ("mlmc(stopk(s=2), sampling=systematic, draws=2)", 16, 3.0),
+        ("mlmc(stopk(s=2), sampling=poisson, draws=2)", 16, 3.0),
+        ("mlmc(stopk(s=2), sampling=systematic, draws=0.5)", 16, 15.0),
+        ("mlmc(stopk(s=2), sampling=systematic, draws=3, base=2)", 16, 0.75),
+        ("mlmc(stopk(s=2), sampling=poisson, draws=8)", 16, 0.0),
+    ],
+)
+def test_constants_are_attained(spec, d, omega):
+    """To 2^-40, for the rounding of values; the exact variance (B1.4, A5.3) of no vector exceeds them."""
+    compressor = tg.compressor(spec)
+    assert compressor.omega(d) == pytest.approx(omega, rel=1e-9, abs=1e-9)
+    found = max(compressor.variance(x) / float(x.square().sum()) for x in tried(d))
+    assert found <= omega * (1 + 2.0**-40) + 2.0**-40
+    if "k=12" not in spec:
+        assert found == pytest.approx(omega, rel=1e-9, abs=1e-9)
+
+
+@pytest.mark.parametrize("sampling", ["independent", "poisson", "systematic"])
+@pytest.mark.parametrize("law", ["gauss", "heavy", "equal", "few sizes"])
+def test_constants_of_long_vectors_hold_with_norms_from_a_histogram(law, sampling):
+    z = tg.Key(3).normal(6000)
+    x = {"gauss": z, "heavy": z**5, "equal": z.sign(), "few sizes": z.round()}[law].float()
+    for base, draws in ((0, 1), (1, 2), (2, 5), (0, 19)):
+        compressor = tg.compressor(f"mlmc(stopk(s=300), base={base}, draws={draws}, sampling={sampling})")
+        assert compressor.variance(x) <= compressor.omega(6000) * float(x.double().square().sum())

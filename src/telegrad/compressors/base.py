@@ -96,6 +96,11 @@ class Compressor(Registered, ABC):
         alpha = self.alpha(d)
         return 1 - alpha if alpha > 0 else math.inf
 
+    @property
+    def projects(self) -> bool:
+        """Whether C is not random, and C(x) and x − C(x) are orthogonal for every x."""
+        return False
+
     def on_gpu(self, v: Tensor) -> bool:
         """Whether `_encode` takes this v where it lies on a GPU, because every pass over it has a form there; else v
         comes to the CPU first.

@@ -41,6 +41,10 @@ class TopK(Compressor):
     def random(self) -> bool:
         return self.values != "fp32"
 
+    @property
+    def projects(self) -> bool:
+        return not self.random
+
     def omega(self, d: int) -> float:
         return math.inf
 

@@ -1,7 +1,9 @@
 """The pages of results: their tables and plots are rebuilt from records; the sentences between them are people's.
 
 A page is Markdown with marks. Between `<!-- results: NAME -->` and `<!-- end -->` stand the plots, the table and the
-setting of the records NAME; between `<!-- leaderboard -->` and `<!-- end -->`, every method of every experiment.
+setting of the records NAME; between `<!-- leaderboard -->` and `<!-- end -->`, every method of every experiment. Within
+a sentence, `<!-- row: NAME; LABEL; FIELD -->` and `<!-- end -->` enclose a figure of the method LABEL: its metric, bits
+or steps (to the target), or level.
 """
 
 from __future__ import annotations
@@ -24,6 +26,9 @@ from telegrad.theory.cost_model import Cluster, Profile, all_reduce, step_cost
 __all__ = ["LINKS", "Link", "rebuilt_pages", "transfer_seconds", "write_pages"]
 
 _BLOCK = re.compile(r"(<!-- (results: *(?P<name>[\w-]+)|leaderboard) -->\n).*?(<!-- end -->)", re.DOTALL)
+_FIGURE = re.compile(
+    r"(<!-- row: *(?P<name>[^;]+); *(?P<label>[^;]+); *(?P<field>\w+) -->).*?(<!-- end -->)", re.DOTALL
+)
 _PLOTS = {"metric-vs-bits.png": "bits", "metric-vs-steps.png": "steps"}
 
 
@@ -85,17 +90,43 @@ def rebuilt_pages(records: Path, pages: Path) -> dict[Path, str]:
 
     def block(match: re.Match[str]) -> str:
         name = match["name"]
-        if name is not None and name not in every:
-            raise DataError(f"no records {name!r} in {records}; there are {', '.join(every)}")
-        content = _leaderboard(list(every.values())) if name is None else _section(every[name])
+        content = _leaderboard(list(every.values())) if name is None else _section(_of(every, name))
         return f"{match[1]}{content}\n{match[4]}"
 
-    return {file: _BLOCK.sub(block, file.read_text(encoding="utf-8")) for file in files}
+    def figure(match: re.Match[str]) -> str:
+        return f"{match[1]}{_figure(every, match['name'], match['label'], match['field'])}{match[5]}"
+
+    return {file: _FIGURE.sub(figure, _BLOCK.sub(block, file.read_text(encoding="utf-8"))) for file in files}
 
 
 def _results_in(records: Path) -> dict[str, _Results]:
     found = {name or records.name: RunDirectory.load(path) for name, path in run_directories(records).items()}
     return {name: _Results(name, one, summarise(one.experiment, one.runs)) for name, one in found.items()}
+
+
+def _of(every: dict[str, _Results], name: str) -> _Results:
+    if name not in every:
+        raise DataError(f"no records {name!r}; there are {', '.join(every)}")
+    return every[name]
+
+
+def _figure(every: dict[str, _Results], name: str, label: str, field: str) -> str:
+    """A figure of a row as a sentence cites it."""
+    summary = _of(every, name).summary
+    rows = {row["label"]: row for row in summary["results"]}
+    if label not in rows:
+        raise DataError(f"no method {label!r} in {name}; there are {', '.join(rows)}")
+    row = rows[label]
+    shown = {
+        "metric": metric_with_spread(row["metric_mean"], row["metric_std"], summary["metric"]),
+        "bits": bits(row["bits_to_target"]),
+        "steps": number(row["steps_to_target"]),
+        "level": number(row["mean_level"]),
+        "seeds": str(len(row["seeds"])),
+    }
+    if field not in shown:
+        raise DataError(f"no figure {field!r}; there are {', '.join(shown)}")
+    return shown[field]
 
 
 def _write_plots(results: _Results, pages: Path) -> list[Path]:

@@ -20,11 +20,13 @@ class Downlink:
     """A compressor for the server's estimates, and whether both ends remember what has come down.
 
     Without memory the compressor must be unbiased, and a worker takes C(g). With `memory` (EF21-BC, C5) it must be
-    contractive: all ends know b, at first zero; the server sends c = C(g − b), and all take b ← b + c for g.
+    contractive: all ends know b, at first zero; the server sends c = C(g − b), and all take b ← b + c for g. `exact`: C
+    sends these estimates without error, so that topologies on which nothing comes down compute the same.
     """
 
     compressor: Compressor
     memory: bool = False
+    exact: bool = False
 
     def __str__(self) -> str:
         return f"{self.compressor} with memory" if self.memory else str(self.compressor)

@@ -9,28 +9,48 @@ import torch
 from torch import Tensor
 
 from telegrad.compressors.base import Compressor
-from telegrad.methods.base import State, Step
+from telegrad.methods.base import Round, State, Step
 from telegrad.methods.contractive import require_contractive
+from telegrad.methods.downlink import Downlink
 from telegrad.methods.gradient_method import GradientMethod
+from telegrad.methods.participation import participating, share_of
 from telegrad.methods.shift import accumulate, empty_estimate, send_difference
-from telegrad.spec import register
+from telegrad.spec import Amount, check_amount, register
 from telegrad.wire.code import Code
 
 __all__ = ["EF21"]
 
 
-@register("ef21", example="ef21(topk(k=0.01))", source="C5; Richtárik, Sokolov, Fatkhullin 2021")
+@register(
+    "ef21",
+    example="ef21(topk(k=0.01))",
+    source="C5; Richtárik, Sokolov, Fatkhullin 2021; Fatkhullin, Sokolov, Gorbunov, Li, Richtárik 2021",
+)
 @dataclass(frozen=True)
 class EF21(GradientMethod):
     """c_i = C(∇f_i(x) − g_i); g_i ← g_i + c_i; the estimate is g ← g + (1/M) Σ c_i = (1/M) Σ g_i (C5.1).
 
     All g_i start at zero, so the first message is C(∇f_i(x_0)) and no round is idle. Needs a contractive compressor.
+    `down`: a contractive compressor of what a server sends, of which all ends keep a memory (EF21-BC). `participation`:
+    a count or a fraction of the workers, drawn anew in every step; the others send nothing (EF21-PP). The optimizer's
+    momentum makes it EF21-HB.
     """
 
     compressor: Compressor
+    down: Compressor | None = None
+    participation: Amount | None = None
 
     def __post_init__(self) -> None:
         require_contractive(self, self.compressor)
+        if self.down is not None:
+            require_contractive(self, self.down)
+        check_amount(self, "participation")
+
+    def plan(self, step: Step) -> Round:
+        return participating(self.participation, step)
+
+    def downlink(self) -> Downlink | None:
+        return None if self.down is None else Downlink(self.down, memory=True)
 
     def worker_init(self, d: int, dtype: torch.dtype) -> State:
         return {"known": torch.zeros(d, dtype=dtype)}
@@ -43,4 +63,4 @@ class EF21(GradientMethod):
         return empty_estimate(d, dtype)
 
     def server_step(self, codes: Sequence[Code], state: State, step: Step) -> tuple[Tensor, State]:
-        return accumulate(codes, state)
+        return accumulate(codes, state, share_of(len(codes), self.participation, step))

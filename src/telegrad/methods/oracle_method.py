@@ -31,6 +31,11 @@ class Oracle(ABC):
 
     rank: int
 
+    @property
+    @abstractmethod
+    def count(self) -> int:
+        """How many examples the worker has."""
+
     @abstractmethod
     def gradient(self, x: Tensor) -> Tensor:
         """∇f_i(x, ξ) on the present sample ξ."""

@@ -9,14 +9,16 @@ import torch
 from torch import Tensor
 
 from telegrad.compressors.base import Compressor
-from telegrad.methods.base import State, Step, mean_of
+from telegrad.methods.base import Round, State, Step, mean_of
 from telegrad.methods.gradient_method import GradientMethod
-from telegrad.spec import register
+from telegrad.methods.participation import participating
+from telegrad.spec import Amount, check_amount, implied, register
 from telegrad.wire.code import Code
 
 __all__ = ["SGD"]
 
 
+@implied("method", "compressor")
 @register(
     "sgd",
     example="sgd(mlmc(stopk(s=0.01)))",
@@ -26,11 +28,21 @@ __all__ = ["SGD"]
 class SGD(GradientMethod):
     """Worker i sends C_i(g_i); the estimate is (1/M) Σ C_i(g_i) (C2.1). No state.
 
+    `participation`: a count m or a fraction of the workers, drawn anew in every step; the estimate is then the mean
+    over them, unbiased, with (E7)'s error: that of compression divided by m, and of their being a sample.
+
     With an unbiased compressor this is SGD with (1 + ω/M) times the noise-free second moment (B7.4). A biased one is
     allowed, as the literature's baseline, and may get stuck away from the optimum (C2, test T2).
     """
 
     compressor: Compressor
+    participation: Amount | None = None
+
+    def __post_init__(self) -> None:
+        check_amount(self, "participation")
+
+    def plan(self, step: Step) -> Round:
+        return participating(self.participation, step)
 
     def worker_init(self, d: int, dtype: torch.dtype) -> State:
         return {}

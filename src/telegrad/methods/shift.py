@@ -28,8 +28,10 @@ def empty_estimate(d: int, dtype: torch.dtype) -> State:
     return {"estimate": torch.zeros(d, dtype=dtype)}
 
 
-def accumulate(codes: Sequence[Code], state: State) -> tuple[Tensor, State]:
-    """The estimate plus the mean of the codes, as estimate and as next state."""
-    estimate = state["estimate"] + mean_of(codes)
+def accumulate(codes: Sequence[Code], state: State, share: float = 1.0) -> tuple[Tensor, State]:
+    """The estimate plus the mean of the codes over all workers, as estimate and as next state; `share`: the part of all
+    workers that sent these codes.
+    """
+    estimate = state["estimate"] + mean_of(codes, share)
     require_finite(estimate.to(codes[0].dtype))
     return estimate, {"estimate": estimate}

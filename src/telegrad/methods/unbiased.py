@@ -8,7 +8,7 @@ from telegrad.compressors.base import Compressor
 from telegrad.errors import SpecError
 from telegrad.spec import Registered
 
-__all__ = ["require_unbiased", "shift_rate_of"]
+__all__ = ["momentum_of", "require_unbiased", "shift_rate_of"]
 
 
 def require_unbiased(method: Registered, compressor: Compressor) -> None:
@@ -30,3 +30,18 @@ def shift_rate_of(method: Registered, compressor: Compressor, d: int) -> float:
             f"for example {type(method).spec_name}(…, shift_rate=0.1)"
         )
     return 1 / (1 + omega)
+
+
+def momentum_of(method: Registered, compressor: Compressor, d: int, given: float | None, omega: float = -1.0) -> float:
+    """The a of DASHA: `given`, or 1/(2 omega + 1), with `omega` that of the compressor at d entries unless told.
+    Raises `SpecError` where no finite omega is known.
+    """
+    if given is not None:
+        return given
+    known = compressor.omega(d) if omega < 0 else omega
+    if not math.isfinite(known):
+        raise SpecError(
+            f"{method}: no finite omega is known of {compressor} for {d} entries; give the rate that depends on it, "
+            f"for example {type(method).spec_name}(…, rate=0.05)"
+        )
+    return 1 / (2 * known + 1)

@@ -75,7 +75,13 @@ class MLMC(Compressor):
     def omega(self, d: int) -> float:
         if self.sampling == "coupled":
             return math.inf  # finite for every vector, but not known to be bounded
-        exact = self.ladder.omega(d, adaptive=self.probabilities != "fixed")
+        adaptive = self.probabilities != "fixed"
+        if self.sampling != "independent" and self.probabilities != "cost":
+            without = self.ladder.omega_of(d, adaptive, self.base, self.draws)
+            if without is not None:
+                return (1 + coding_omega(d, self.ladder.values)) * (1 + without) - 1
+        tighter = self.ladder.omega_of(d, adaptive, self.base, None)
+        exact = self.ladder.omega(d, adaptive) if tighter is None else tighter
         if self.probabilities == "cost":
             # Σ Δ√K · Σ Δ/√K <= (ΣΔ)² (κ+1)² / (4κ), κ² = K_max/K_min (Kantorovich); costs lie between a header and it
             # plus 66 d bits.

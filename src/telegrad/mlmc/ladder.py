@@ -88,6 +88,12 @@ class Ladder(Registered, ABC):
         values.
         """
 
+    def omega_of(self, d: int, adaptive: bool, base: int, draws: float | None) -> float | None:
+        """A tighter bound where the first `base` levels are always sent, of one draw or, with `draws` given, of so many
+        expected ones without replacement: for ladders whose residuals are orthogonal; None where none is known.
+        """
+        return None
+
     def on_gpu(self, v: Tensor) -> bool:
         """Whether `levels` takes this v where it lies on a GPU, see `Compressor.on_gpu`."""
         return False

@@ -71,6 +71,21 @@ class SegmentedTopKLadder(Ladder):
         # Σ Δ_l² / p_l is linear in the Δ_l², so the worst case lies in the block that is drawn least for its energy.
         return inflation / float(fixed_law(sizes).min()) - 1
 
+    def omega_of(self, d: int, adaptive: bool, base: int, draws: float | None) -> float | None:
+        """With n draws: Σ Δ_l² (1/π_l − 1) over the L − b blocks beyond the base, at most ((L − b)/n − 1) times their
+        energy, which is at most (L − b)/L of the whole since blocks do not grow; attained at equal magnitudes.
+        """
+        s = resolve_amount(self, "s", d)
+        if self.growth != 1.0 or self.values == "sign" or not (adaptive or d % s == 0):
+            return None
+        count = -(-d // s)
+        beyond = max(0, count - base)
+        counted = 1.0
+        if adaptive and d >= SMALL:
+            # Without replacement a block that should be certain may have its norm, and so its π, 1/32 too low.
+            counted = 1 + 2.0**-10 if draws is None else 1 + 1 / 15
+        return max(0.0, beyond / (draws or 1.0) * counted - 1) * beyond / count
+
     def on_gpu(self, v: Tensor) -> bool:
         return v.numel() >= SMALL and v.dtype != torch.float64
 

@@ -29,7 +29,8 @@ class TwoLevelLadder(Ladder):
     The price is that now and then the whole remainder is sent.
 
     With adaptive probabilities omega(v) = (‖A(v)‖ + ‖v − A(v)‖)² / ‖v‖² − 1. Where A projects and keeps the share α of
-    the energy (Top-k), that is 2√(α(1−α)) <= 1 (B1.8); `omega` is what alpha(d) alone tells, where A has one.
+    the energy (Top-k), that is 2√(α(1−α)) <= 1 (B1.8), and with fixed ones 1; for others `omega` is what alpha(d) alone
+    tells, where A has one.
     """
 
     first: Compressor
@@ -40,6 +41,9 @@ class TwoLevelLadder(Ladder):
         check_that(not self.first.random, self, "first", "a compressor without randomness is allowed")
 
     def omega(self, d: int, adaptive: bool) -> float:
+        if self.first.projects:
+            alpha = self.first.alpha(d)
+            return 2 * math.sqrt(alpha * (1 - alpha)) if adaptive and alpha > 0.5 else 1.0
         # A's scales, rounded to float32, move its estimate by 2^−24 of the norm.
         alpha = self.first.alpha(d)
         if alpha == 0.0:

@@ -44,6 +44,10 @@ class TaskOracle(Oracle):
         self._batch: Split | None = None
         self.gradients, self.loss = 0.0, math.nan
 
+    @property
+    def count(self) -> int:
+        return len(self.examples)
+
     def save(self) -> dict[str, Any]:
         """What its next gradients depend on but the point: the sample it is at, and its buffers."""
         return {"number": self._number, "used": self._used, "buffers": self.buffers}

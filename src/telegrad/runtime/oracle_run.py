@@ -162,7 +162,7 @@ class OracleRun:
         if failed.any():
             each = [text for texts in self.transport.objects(failures) for text in texts]
             raise NonFiniteError(next(text for text in each if text))
-        return uploads, states, float(losses.sum() / parts.sum())
+        return uploads, states, float(losses.sum() / parts.sum().clamp(min=1))
 
     def _exchange(self, uploads: Mapping[int, Upload], step: OracleStep) -> tuple[dict[int, Broadcast], State]:
         """What comes down to which ranks, and the server's next state."""
