@@ -1,15 +1,21 @@
 """The grammar of specs: canonical text, and refusals that name the culprit and show what to write."""
 
 import dataclasses
+import re
 import warnings
 
 import hypothesis.strategies as st
+import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 
 import telegrad as tg
 from cases import ours, variants
-from telegrad.spec import Registered, build, names, register, registered, resolve_amount
+from telegrad.compressors import QSGD, TopK
+from telegrad.methods import EF21
+from telegrad.mlmc import MLMC
+from telegrad.spec import Registered, _hints, build, names, register, registered, resolve_amount
 
 KINDS = ("compressor", "ladder", "method", "topology", "workload")
 CLASSES = [cls for kind in KINDS for cls in ours(kind)]
@@ -60,10 +66,10 @@ REFUSED = {
     "tpk(k=1)": ["unknown compressor 'tpk'", "did you mean 'topk'?", "`topk(k=0.01)`"],
     "mlmx(stopk(s=1))": ["unknown compressor 'mlmx'", "did you mean 'mlmc'?"],
     "mlmc(rnt)": ["unknown ladder 'rnt'", "did you mean 'rtn'?", "`rtn(grids=12)`"],
-    "mlmc(topk(k=1))": ["unknown ladder 'topk'", "did you mean 'stopk'?"],
+    "mlmc(topk(k=1))": ["'topk' is a compressor, and a ladder is wanted here", "`stopk(s=0.01)`"],
     "zzz": ["unknown compressor 'zzz'", "valid: ", "identity", "topk"],
     # another kind
-    "sgd(identity)": ["unknown compressor 'sgd'", "for example"],
+    "sgd(identity)": ["'sgd' is a method, and a compressor is wanted here", "for example"],
     # arguments
     "topk(q=1)": ["unknown argument 'q' of topk", "valid: k, values", "`topk(k=0.01)`"],
     "topk(k=1, valuse=sign)": ["unknown argument 'valuse'", "did you mean 'values'?"],
@@ -137,7 +143,7 @@ def test_what_is_neither_text_nor_object_is_refused(given_):
 
 
 def test_an_object_of_another_kind_is_refused():
-    for wrong, kind in [(tg.method("sgd(identity)"), "compressor"), (tg.compressor("identity"), "method")]:
+    for wrong, kind in [(tg.method("sgd(identity)"), "compressor"), (tg.compressor("identity"), "ladder")]:
         with pytest.raises(tg.SpecError) as refused:
             build(wrong, kind)
         assert f"`{wrong}` is a {wrong.kind}; a {kind} is wanted here, for example `" in str(refused.value)
@@ -146,8 +152,9 @@ def test_an_object_of_another_kind_is_refused():
 @pytest.mark.parametrize(
     ("spec", "parts"),
     [
-        ("ef21(sgd(identity))", ["unknown compressor 'sgd'"]),
-        ("topk(k=1)", ["unknown method 'topk'", "valid: ", "ef21"]),
+        ("ef21(sgd(identity))", ["'sgd' is a method, and a compressor is wanted here"]),
+        ("server", ["'server' is a topology, and a method is wanted here"]),
+        ("unheard_of", ["unknown method 'unheard_of'", "valid: ", "ef21"]),
         ("ef12(topk(k=1))", ["unknown method 'ef12'", "did you mean 'ef"]),
         ("ef21_sgdm(topk(k=1), momentum=0)", ["ef21_sgdm(momentum=0.0)", "(0, 1]"]),
         ("ef21_sgdm(topk(k=1), momentum=1.1)", ["ef21_sgdm(momentum=1.1)"]),
@@ -221,3 +228,67 @@ def test_the_catalogue_lists_everything_once_with_a_summary():
         (entry,) = [entry for entry in entries if (entry.kind, entry.name) == (cls.kind, cls.spec_name)]
         assert (entry.example, entry.source) == (cls.example, cls.source)
         assert len(entry.summary) > 20
+
+
+@pytest.mark.parametrize(
+    ("make", "reason"),
+    [
+        (lambda: TopK("a"), "topk(k='a'): int or float is wanted; for example `topk(k=0.01)`"),
+        (lambda: TopK(True), "topk(k=True): int or float is wanted"),
+        (lambda: TopK(None), "topk(k=None): int or float is wanted"),
+        (lambda: TopK([3]), "topk(k=[3]): int or float is wanted"),
+        (lambda: TopK(torch.tensor(0.5)), "topk(k=tensor(0.5000)): int or float is wanted"),
+        (lambda: TopK(0.1, values="fp33"), "topk(values='fp33'): fp32 or bf16 or log or sign is wanted"),
+        (lambda: QSGD(levels=2.5), "qsgd(levels=2.5): int is wanted"),
+        (lambda: QSGD(levels="4"), "qsgd(levels='4'): int is wanted"),
+        (
+            lambda: EF21("topk(k=0.1)"),
+            "a compressor is wanted, not its spec; build it with tg.compressor('topk(k=0.1)')",
+        ),
+        (lambda: EF21(EF21(TopK(1))), "a compressor is wanted; for example `ef21(topk(k=0.01))`"),
+        (lambda: MLMC(TopK(1)), "a ladder is wanted; for example"),
+    ],
+)
+def test_constructors_take_what_specs_take(make, reason):
+    with pytest.raises(tg.SpecError, match=re.escape(reason)):
+        make()
+
+
+def test_numpys_numbers_are_pythons():
+    for made, wanted in ((TopK(np.int64(3)), TopK(3)), (QSGD(levels=np.uint8(4)), QSGD(levels=4))):
+        assert made == wanted
+        assert str(made) == str(wanted)
+    assert str(TopK(np.float32(0.5))) == "topk(k=0.5)"
+    assert str(TopK(np.float64(0.5))) == "topk(k=0.5)"
+
+
+@pytest.mark.parametrize("cls", ours("compressor") + ours("ladder") + ours("method") + ours("topology"), ids=str)
+def test_every_field_of_every_class_is_checked(cls):
+    example = build(cls.example, cls.kind)
+    for field in dataclasses.fields(cls):
+        if field.init and field.name in _hints(cls):
+            with pytest.raises(tg.SpecError, match=cls.spec_name):
+                dataclasses.replace(example, **{field.name: object()})
+
+
+def test_where_a_method_is_wanted_a_compressor_stands_for_sgd_of_it():
+    for spec in ("topk(k=0.1)", TopK(0.1), "sgd(topk(k=0.1))"):
+        assert str(tg.method(spec)) == "sgd(topk(k=0.1))"
+    with pytest.raises(tg.SpecError, match="did you mean the compressor 'topk'"):
+        tg.method("tokp(k=0.1)")
+    with pytest.raises(tg.SpecError, match="did you mean 'ef21'"):
+        tg.method("fe21(topk(k=0.1))")
+
+
+@pytest.mark.parametrize(
+    ("spec", "reason"),
+    [
+        ("ef21(topk(k=0.1))", r"'ef21' is a method, and a compressor is wanted here; build it with tg.method\(…\)"),
+        ("digits", "'digits' is a workload, and a compressor is wanted here"),
+        ("mlmc(eden(bits=2))", "'eden' is a compressor, and a ladder is wanted here"),
+        ("two_level(topk(k=1))", r"'two_level' is a ladder.*mlmc\(…\) makes a compressor of it"),
+    ],
+)
+def test_a_name_of_another_kind_is_said_to_be_one(spec, reason):
+    with pytest.raises(tg.SpecError, match=reason):
+        tg.compressor(spec)

@@ -3,9 +3,11 @@
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from telegrad import compressors, methods, mlmc, portfolio, workloads
+# These register every name that a spec may use.
+from telegrad import compressors, methods, mlmc, portfolio, workloads  # noqa: F401
 from telegrad.adapters.attach import attach
 from telegrad.catalogue import catalogue, compressor, method
+from telegrad.compressors.base import Compressor
 from telegrad.errors import (
     CommunicationError,
     ConfigError,
@@ -19,10 +21,14 @@ from telegrad.errors import (
     TelegradWarning,
     WireError,
 )
+from telegrad.methods.base import Method
+from telegrad.mlmc.ladder import Ladder
 from telegrad.random import Key
 from telegrad.runtime import ddp
 from telegrad.runtime.simulate import simulate
+from telegrad.runtime.topologies.base import Topology
 from telegrad.runtime.training import Result
+from telegrad.spec import register
 from telegrad.theory.diagnosis import diagnose
 from telegrad.wire.code import Code
 from telegrad.wire.file import load, save
@@ -37,36 +43,36 @@ __version__ = "0.1.0"
 __all__ = [
     "Code",
     "CommunicationError",
+    "Compressor",
     "ConfigError",
     "DataError",
     "DivergedError",
     "DriftError",
     "InputError",
     "Key",
+    "Ladder",
+    "Method",
     "NonFiniteError",
     "Result",
     "SpecError",
     "TelegradError",
     "TelegradWarning",
+    "Topology",
     "WireError",
     "attach",
     "catalogue",
     "compressor",
-    "compressors",
     "ddp",
     "diagnose",
     "fsdp",
     "load",
     "method",
-    "methods",
-    "mlmc",
     "pack",
-    "portfolio",
+    "register",
     "save",
     "simulate",
     "task",
     "unpack",
-    "workloads",
 ]
 
 

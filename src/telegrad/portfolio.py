@@ -208,8 +208,8 @@ class Portfolio:
 
     Families: a kept head with a rotated tail in a trellis code of so many `states`, or in a dead zone where entries are
     few or bits many (A27, EDEN where no head pays), importance sampling (A5.5), stochastic rounding (A7), from a bit a
-    coordinate entropy-coded subtractive dithering (A26), and below 2048 entries EDEN of fixed bits (A21.4). Where few
-    of the numbers are distinct, these and which one each is (A5, k = d).
+    coordinate entropy-coded subtractive dithering (A26, A28.6), and below 2048 entries EDEN of fixed bits (A21.4).
+    Where few of the numbers are distinct, these and which one each is (A5, k = d).
     """
 
     def __init__(self, v: Tensor, states: Literal[8, 256] = 8) -> None:
@@ -239,9 +239,9 @@ class Portfolio:
         if self.lossless is not None:
             found.append(self.lossless)
         if bits >= _DITHERING:
-            dithering = ECDQ(rate)
-            solved = dithering.solved(self.v)
-            found.append(Choice(dithering, solved.nbits, solved.error, solved.encode))
+            for dithering in self._ditherings(rate):
+                solved = dithering.solved(self.v)
+                found.append(Choice(dithering, solved.nbits, solved.error, solved.encode))
         if d < _FIXED:
             fixed = _fixed_rotation(d, dtype, budget)
             found.append(replace(fixed, error=fixed.error * self.magnitudes.energy))
@@ -253,6 +253,10 @@ class Portfolio:
         if not within:
             return sorted(found, key=lambda choice: choice.bits)
         return sorted(within, key=lambda choice: choice.error)
+
+    def _ditherings(self, rate: float) -> list[ECDQ]:
+        paths = ECDQ(rate, "trellis", self.states)
+        return [paths, ECDQ(rate)] if len(self.v) < _FEW else [paths]
 
     def _head_tails(self, rate: float) -> list[HeadTail]:
         found = [HeadTail(rate, "trellis", self.states)] if rate <= RotatedCoder("trellis").most else []
@@ -289,9 +293,7 @@ def portfolio(v: Tensor, bits: float, states: Literal[8, 256] = 8) -> list[Choic
     return Portfolio(v, states).at(bits)
 
 
-@register(
-    "auto", example="auto(bits=0.5)", source="the portfolio of B14's strongest unbiased rows: A5, A7, A21.5, A26, A27"
-)
+@register("auto", example="auto(bits=0.5)", source="the portfolio of B14's strongest unbiased rows: A5, A7, A26 to A28")
 @dataclass(frozen=True)
 class Auto(Compressor):
     """For each vector, the unbiased compressor with the least predicted error at `bits` a coordinate; or, with `omega`

@@ -12,9 +12,11 @@ import ast
 import dataclasses
 import difflib
 import math
+import numbers
 import types
 import typing
 from collections.abc import Callable
+from functools import cache, wraps
 from keyword import iskeyword
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar
 
@@ -29,6 +31,7 @@ __all__ = [
     "build",
     "check_amount",
     "check_that",
+    "implied",
     "names",
     "register",
     "registered",
@@ -46,6 +49,21 @@ class Registered:
     spec_name: ClassVar[str]
     example: ClassVar[str]
     source: ClassVar[str]
+
+    def __init_subclass__(cls, **given: Any) -> None:
+        super().__init_subclass__(**given)
+        # Before a class looks at its arguments' values, they are of the types that a spec string would give them.
+        if own := cls.__dict__.get("__post_init__"):
+
+            @wraps(own)
+            def checked(self: Any) -> None:
+                _check_types(self)
+                own(self)
+
+            cls.__post_init__ = checked  # type: ignore[method-assign]
+
+    def __post_init__(self) -> None:
+        _check_types(self)
 
     def __str__(self) -> str:
         parts = []
@@ -83,6 +101,79 @@ class Registered:
         return self if same else dataclasses.replace(self, **fitted)  # type: ignore[type-var]
 
 
+@cache
+def _hints(cls: type[Registered]) -> dict[str, tuple[Any, ...]]:
+    """What each field of a class may be; without the fields whose types no spec can write."""
+    try:
+        hints = typing.get_type_hints(cls)
+    except NameError:  # a class within a function
+        return {}
+    options = {field.name: _options(hints[field.name]) for field in dataclasses.fields(cls)}  # type: ignore[arg-type]
+    return {name: option for name, option in options.items() if all(map(_writable, option))}
+
+
+def _options(hint: Any) -> tuple[Any, ...]:
+    return typing.get_args(hint) if typing.get_origin(hint) in (typing.Union, types.UnionType) else (hint,)
+
+
+def _writable(option: Any) -> bool:
+    plain = option in (int, float, bool, str, types.NoneType) or typing.get_origin(option) is Literal
+    return plain or (isinstance(option, type) and issubclass(option, Registered))
+
+
+def _check_types(owner: Registered) -> None:
+    """Hold a new object's arguments to the types of its fields; numpy's numbers become Python's. Raises `SpecError`."""
+    cls: Any = type(owner)
+    for name, options in _hints(cls).items():
+        value = getattr(owner, name)
+        if type(value) in options:
+            continue
+        exact = _exact(value, options)
+        if exact is _WRONG:
+            raise SpecError(_wrong(owner, name, value, options))
+        if exact is not value:
+            object.__setattr__(owner, name, exact)
+
+
+_WRONG = object()
+
+
+def _exact(value: Any, options: tuple[Any, ...]) -> Any:
+    """`value` as one of the options, or `_WRONG`."""
+    for option in options:
+        if option is types.NoneType and value is None:
+            return value
+        if typing.get_origin(option) is Literal and isinstance(value, str | int) and value in typing.get_args(option):
+            return value
+        if isinstance(option, type) and issubclass(option, Registered) and isinstance(value, option):
+            return value
+    if isinstance(value, bool) or not isinstance(value, numbers.Real):
+        return _WRONG
+    if int in options and isinstance(value, numbers.Integral):
+        return int(value)
+    return float(value) if float in options else _WRONG
+
+
+def _wrong(owner: Any, name: str, value: Any, options: tuple[Any, ...]) -> str:
+    cls = type(owner)
+    example = f"; for example `{cls.example}`" if hasattr(cls, "example") else ""
+    shown = f"{getattr(cls, 'spec_name', cls.__name__)}({name}={value!r})"
+    parts = [option.kind for option in options if isinstance(option, type) and issubclass(option, Registered)]
+    if parts and isinstance(value, str):
+        return f"{shown}: a {parts[0]} is wanted, not its spec; build it with tg.{parts[0]}({value!r})"
+    wanted = [
+        " or ".join(map(str, typing.get_args(option))) if typing.get_origin(option) is Literal else _called(option)
+        for option in options
+    ]
+    return f"{shown}: {' or '.join(wanted)} is wanted{example}"
+
+
+def _called(option: Any) -> str:
+    if option is types.NoneType:
+        return "None"
+    return f"a {option.kind}" if issubclass(option, Registered) else str(option.__name__)
+
+
 _registry: dict[str, dict[str, type[Registered]]] = {}
 _T = TypeVar("_T", bound=type[Registered])
 
@@ -101,6 +192,19 @@ def register(name: str, *, example: str, source: str) -> Callable[[_T], _T]:
     return add
 
 
+_implied: dict[str, tuple[str, Callable[..., Registered]]] = {}
+
+
+def implied(kind: str, part: str) -> Callable[[_T], _T]:
+    """Class decorator: where a `kind` is wanted, what is a `part` stands for this class around it."""
+
+    def add(cls: _T) -> _T:
+        _implied[kind] = (part, cls)
+        return cls
+
+    return add
+
+
 def registered(kind: str) -> dict[str, type[Registered]]:
     """All classes of a kind by name, in alphabetical order."""
     return dict(sorted(_registry.get(kind, {}).items()))
@@ -112,11 +216,14 @@ def names(kind: str) -> list[str]:
 
 
 def build(spec: Any, kind: str) -> Any:
-    """The object of `kind` that a spec string describes; an object of that kind is returned as it is.
+    """The object of `kind` that a spec string describes; an object of that kind is returned as it is. Where a method is
+    wanted, a compressor C stands for sgd(C).
 
     Raises `SpecError`, which names the culprit, the nearest valid name and an example.
     """
     if isinstance(spec, Registered):
+        if spec.kind != kind and kind in _implied and spec.kind == _implied[kind][0]:
+            return _implied[kind][1](spec)
         if spec.kind != kind:
             raise SpecError(f"`{spec}` is a {spec.kind}; a {kind} is wanted here, for example `{_any_example(kind)}`")
         return spec
@@ -141,10 +248,11 @@ def _build_node(node: ast.AST, kind: str, spec: str) -> Any:
     if not isinstance(head, ast.Name):
         raise SpecError(f"`{ast.unparse(node)}` in `{spec}` is not a {kind}; write for example `{_any_example(kind)}`")
     cls = registered(kind).get(head.id)
+    if cls is None and kind in _implied and head.id in registered(_implied[kind][0]):
+        part, around = _implied[kind]
+        return around(_build_node(node, part, spec))
     if cls is None:
-        raise SpecError(
-            _unknown(f"{kind} {head.id!r}", head.id, names(kind)) + f"; for example `{_example_like(head.id, kind)}`"
-        )
+        raise SpecError(_no_such(head.id, kind))
     hints = typing.get_type_hints(cls)
     fields = {_word(field): field for field in dataclasses.fields(cls) if field.init}  # type: ignore[arg-type]
     given: dict[str, ast.AST] = {}
@@ -175,6 +283,20 @@ def _build_node(node: ast.AST, kind: str, spec: str) -> Any:
     return cls(**values)
 
 
+def _no_such(name: str, kind: str) -> str:
+    """Why nothing of `kind` is called `name`: it is something else, or it is misspelt."""
+    example = f"for example `{_example_like(name, kind)}`"
+    for other in _registry:
+        if name in _registry[other] and other != kind:
+            built = f"; build it with tg.{other}(…)" if {other, kind} == {"compressor", "method"} else ""
+            also = " (mlmc(…) makes a compressor of it)" if (other, kind) == ("ladder", "compressor") else ""
+            return f"{name!r} is a {other}, and a {kind} is wanted here{built}{also}; {example}"
+    unknown = _unknown(f"{kind} {name!r}", name, names(kind))
+    if kind in _implied and (near := difflib.get_close_matches(name, names(_implied[kind][0]), n=1)):
+        unknown = f"unknown {kind} {name!r}; did you mean the {_implied[kind][0]} {near[0]!r}?"
+    return f"{unknown}; {example}"
+
+
 def _word(field: dataclasses.Field[Any]) -> str:
     """What a spec calls a field: its name, unless the field's metadata give another ("spec")."""
     return str(field.metadata.get("spec", field.name))
@@ -192,7 +314,7 @@ def _unknown(what: str, name: str, valid: list[str]) -> str:
 
 
 def _convert(node: ast.AST, hint: Any, where: str, spec: str, example: str) -> Any:
-    options = typing.get_args(hint) if typing.get_origin(hint) in (typing.Union, types.UnionType) else (hint,)
+    options = _options(hint)
     for option in options:
         if isinstance(option, type) and issubclass(option, Registered):
             return _build_node(node, option.kind, spec)

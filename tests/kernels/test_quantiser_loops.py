@@ -26,7 +26,7 @@ def vector(dtype=torch.float32, n=N):
     [
         *("qsgd(levels=3, bucket=512)", "qsgd(levels=300)", "terngrad", "dithering(norm=inf, levels=200)"),
         *("eden(bits=1)", "eden(bits=2.3)", "eden(bits=1, coder=entropy)", "ecdq(bits=2)", "ecdq(bits=0.5)"),
-        *("eden(bits=0.7, coder=trellis)", "head_tail(bits=1, coder=trellis)"),
+        *("eden(bits=0.7, coder=trellis)", "ecdq(bits=1.5, coder=trellis)"),
         *("mlmc(fixed_point)", "fixed_point(level=3)"),
     ],
 )

@@ -8,7 +8,7 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 from telegrad.cli import app
-from telegrad.errors import ConfigError, DataError
+from telegrad.errors import ConfigError, DataError, TelegradWarning
 from telegrad.lab import config
 from telegrad.lab.config import parse
 from telegrad.lab.merge import merge
@@ -103,6 +103,17 @@ def test_what_is_no_time_is_refused_with_an_example(text):
         seconds_of(text)
 
 
+def test_an_experiment_without_its_data_is_left_out_and_the_last_one_is_an_error(tmp_path, simulate):
+    write(tmp_path / "e", "a", workload="cifar10", priority=0)
+    write(tmp_path / "e", "b", priority=1)
+    with pytest.warns(TelegradWarning, match=r"a is left out: cifar10 looked for"):
+        run_queue(jobs_below(tmp_path / "e", str(tmp_path / "nothing"), tmp_path / "out"), QUIET)
+    assert len(simulate.calls) == 6
+    write(tmp_path / "f", "a", workload="cifar10")
+    with pytest.raises(DataError, match="cifar10 looked for"):
+        run_queue(jobs_below(tmp_path / "f", str(tmp_path / "nothing"), tmp_path / "out2"), QUIET)
+
+
 def test_a_folder_without_experiments_or_with_two_of_a_name_is_refused(tmp_path):
     with pytest.raises(ConfigError, match="no experiment"):
         jobs_below(tmp_path, None, tmp_path / "out")
@@ -141,6 +152,12 @@ def test_methods_and_seeds_may_be_added_but_no_setting_of_a_method_may_change(tm
     other = [{"spec": METHODS[0], "momentum": 0.9}, METHODS[1]]
     with pytest.raises(ConfigError, match=r"the method 'sgd\(identity\)'.*momentum"):
         RunDirectory.open(tmp_path, parse(SMALL | {"methods": other}))
+
+
+def test_a_directory_in_which_nothing_has_finished_takes_any_setting(tmp_path, simulate):
+    RunDirectory.open(tmp_path, parse(SMALL))
+    RunDirectory.open(tmp_path, parse(SMALL | {"steps": 20}))
+    assert config.load(tmp_path / "config.yaml").steps == 20
 
 
 def test_records_of_two_machines_make_the_set_that_one_would_have_made(tmp_path, simulate):

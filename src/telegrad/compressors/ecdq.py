@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
+from typing import Literal
 
 import numpy as np
 import torch
@@ -12,7 +14,8 @@ from torch import Tensor
 
 from telegrad.compressors.base import Compressor, Encoded, not_finite
 from telegrad.kernels.dithered import dithered_symbols
-from telegrad.kernels.dithering import FURTHEST, bucket_of, counted, expected_bits, shortest_bits
+from telegrad.kernels.dithered_paths import DENSITIES, dithered_paths, path_error
+from telegrad.kernels.dithering import FURTHEST, bucket_of, counted, expected_bits, expected_path_bits, shortest_bits
 from telegrad.kernels.magnitudes import largest_magnitude, sums_of_squares
 from telegrad.kernels.octaves import magnitude_histogram
 from telegrad.kernels.rans import state_count
@@ -22,13 +25,13 @@ from telegrad.spec import check_that, register
 from telegrad.wire.code import Term
 from telegrad.wire.integers import Integers
 from telegrad.wire.positions import All
-from telegrad.wire.values import Dithered
+from telegrad.wire.values import Dithered, DitheredPaths
 from telegrad.wire.values.base import round_scalar, scalar_nbytes
 
 __all__ = ["ECDQ"]
 
 
-@register("ecdq", example="ecdq(bits=2)", source="A26; Ziv 1985; Zamir and Feder 1992; Shlezinger et al. 2021")
+@register("ecdq", example="ecdq(bits=2)", source="A26; A28.6; Ziv 1985; Zamir and Feder 1992; Shlezinger et al. 2021")
 @dataclass(frozen=True)
 class ECDQ(Compressor):
     """C(x)_j = Δ (q_j − u_j), q_j = ⌊x_j/Δ + u_j + ½⌋, with the dither u_j uniform on [−½, ½) from a seed (A26.1).
@@ -40,15 +43,28 @@ class ECDQ(Compressor):
     at so many bits; what needs more gets more. Nor so small that the largest entry is more than 2^19 steps from zero:
     then there are fewer bits. Below half a bit other compressors are better (B14), and entries that are zero become
     noise.
+
+    `coder=trellis`: of the multiples of Δ/2 the path of least error through a machine of `states` (A28.6). For every x
+    unbiased, and the law of the error the same; its square is .0649 Δ² with 8 states, .0613 Δ² with 256, for 1/12 Δ²,
+    by simulation and for long vectors: `variance` is that prediction, and `exact` is false. At equal bits it errs 22 to
+    30 % less than without from a bit on.
     """
 
     bits: float
+    coder: Literal["scalar", "trellis"] = "scalar"
+    states: Literal[8, 256] = 8
 
     unbiased = True
     random = True
 
+    @property
+    def exact(self) -> bool:
+        return self.coder == "scalar"
+
     def __post_init__(self) -> None:
         check_that(0 < self.bits <= 12, self, "bits", "bits a coordinate above 0 and up to 12 are allowed")
+        if self.coder != "trellis":
+            check_that(self.states == 8, self, "states", "with coder=trellis another number is allowed")
 
     def omega(self, d: int) -> float:
         rate = 0.97 * self.bits
@@ -70,24 +86,36 @@ class ECDQ(Compressor):
     def solved(self, v: Tensor) -> Solved:
         """A flat, finite, non-zero v with the step that its message has the bits for."""
         law = _Law(v)
-        return Solved(v, law, self._step(v, law))
+        return Solved(v, law, self._step(v, law), self._paths)
+
+    @property
+    def _paths(self) -> int:
+        return self.states if self.coder == "trellis" else 1
 
     def _step(self, v: Tensor, law: _Law) -> float:
         """Δ as the message carries it."""
         d = len(v)
         root = math.sqrt(math.fsum(sums_of_squares(v, 65536).tolist()) / d)
         # A step rounded up must not exceed the bound.
-        largest = root * math.sqrt(12 * self.omega(d)) * (1 - 2.0**-23)
+        largest = root * math.sqrt(self.omega(d) / path_error(self._paths, d)) * (1 - 2.0**-23)
         low, high = math.log(law.top / FURTHEST * 2), math.log(largest)
         target = self.bits * d - _overhead(d, v.dtype)
         if target <= 0:  # the header alone is longer: no step makes the message short enough
             return round_scalar(largest, v.dtype, None) or 2.0**-149
         tolerance = 1e-4 * d
-        middle = _solve(lambda at: law.nbits(math.exp(at)) - target, low, high, tolerance)
+
+        def excess(goal: float, at: float) -> float:
+            return law.nbits(math.exp(at)) - goal
+
+        middle = _solve(partial(excess, target), low, high, tolerance)
         # The law is coarse: what it says of itself is corrected by what it costs the entries, near the solution.
-        goal = target - law.true_nbits(math.exp(middle)) + law.nbits(math.exp(middle))
-        near = max(low, middle - 0.3), min(high, middle + 0.3)
-        middle = _solve(lambda at: law.nbits(math.exp(at)) - goal, *near, tolerance)
+        for _ in range(1 if self._paths == 1 else 3):
+            goal = target - law.true_nbits(math.exp(middle), self._paths) + law.nbits(math.exp(middle))
+            reach = 0.3 if self._paths == 1 else 1.0
+            near = max(low, middle - reach), min(high, middle + reach)
+            before, middle = middle, _solve(partial(excess, goal), *near, tolerance)
+            if abs(middle - before) < 0.01:
+                break
         return round_scalar(math.exp(middle), v.dtype, None) or 2.0**-149
 
 
@@ -98,21 +126,26 @@ class Solved:
     v: Tensor
     law: _Law
     step: float
+    states: int = 1
 
     @property
     def error(self) -> float:
-        """E‖C(v) − v‖² = d Δ² / 12."""
-        return len(self.v) * self.step**2 / 12
+        """E‖C(v) − v‖² = d Δ² / 12, or what paths leave of it."""
+        return len(self.v) * self.step**2 * path_error(self.states, len(self.v))
 
     @property
     def nbits(self) -> float:
         """The expected length of the message in bits."""
-        return self.law.true_nbits(self.step) + _overhead(len(self.v), self.v.dtype)
+        return self.law.true_nbits(self.step, self.states) + _overhead(len(self.v), self.v.dtype)
 
     def encode(self, key: Key) -> Encoded:
         """The message with the dither of this key."""
         ratio, counts = self.law.in_steps(self.step)
         seed = key.fold(role="dither").to_int()
+        if self.states > 1:
+            step = self.step if key.fold(role="side").to_int() & 1 else -self.step
+            paths = dithered_paths(self.v, step, seed, self.states)
+            return Encoded((Term(All(len(self.v)), DitheredPaths(paths, self.states, seed, step, ratio, counts)),))
         symbol = dithered_symbols(self.v, self.step, seed, self.law.top)
         return Encoded((Term(All(len(self.v)), Dithered(symbol, seed, self.step, ratio, counts)),))
 
@@ -175,11 +208,14 @@ class _Law:
             self._known[step] = self._nbits(step, None)
         return self._known[step]
 
-    def true_nbits(self, step: float) -> float:
-        """The same of the entries as they are spread."""
-        return self._nbits(step, self.fine)
+    def true_nbits(self, step: float, states: int = 1) -> float:
+        """The same of the entries as they are spread, through a trellis of so many states."""
+        return self._nbits(step, self.fine, states)
 
-    def _nbits(self, step: float, true: np.ndarray | None) -> float:
-        ratio, counts = self.in_steps(step)
-        each = expected_bits(ratio, counts, shortest_bits(self.d), true)
+    def _nbits(self, step: float, true: np.ndarray | None, states: int = 1) -> float:
+        (ratio, counts), bits = self.in_steps(step), shortest_bits(self.d)
+        if states > 1 and true is not None:
+            each = expected_path_bits(ratio, counts, bits, true, DENSITIES[states])
+        else:
+            each = expected_bits(ratio, counts, bits, true)
         return self.d * each + 8 * Integers(bucket_of(counts)).nbytes

@@ -15,6 +15,7 @@ from telegrad.kernels.uniforms import STRIDE, UNIT, bits_at, state_at, uniform_b
 from telegrad.random import Key
 
 __all__ = [
+    *("BEYOND", "SLOTS", "cell_of"),
     "contexts_at",
     "dithered_symbols",
     "far_magnitudes",
@@ -81,11 +82,11 @@ def undithered(symbols: Tensor, step: float, seed: int, dtype: torch.dtype) -> T
 
 # The least distance from the edge of the dither's range beyond each cell, in units of 2^−53, and the cell of the
 # least distance in each 8192nd of the distances.
-_BEYOND = np.append(np.ceil(DISTANCES[1:-1] * 2.0**53), 2.0**53).astype(np.uint64)
-_SLOTS = np.searchsorted(_BEYOND, np.arange(8193, dtype=np.uint64) << np.uint64(39), side="right").astype(np.uint8)
+BEYOND = np.append(np.ceil(DISTANCES[1:-1] * 2.0**53), 2.0**53).astype(np.uint64)
+SLOTS = np.searchsorted(BEYOND, np.arange(8193, dtype=np.uint64) << np.uint64(39), side="right").astype(np.uint8)
 
 
-def _cell(distance, slots, beyond):  # type: ignore[no-untyped-def]
+def cell_of(distance, slots, beyond):  # type: ignore[no-untyped-def]
     """The cell of that distance from the edge, as `contexts_of` says."""
     cell = np.uint64(slots[distance >> _39])
     while distance >= beyond[cell]:  # one time in 500
@@ -101,7 +102,7 @@ def _contexts_scalar(offset: Any, inner: Any, first: int, slots: Any, beyond: An
             bits[i] = bits_at(state, inner)
             state += STRIDE
         for i in range(len(part)):
-            part[i] = _cell(min(bits[i], _WHOLE - bits[i]), slots, beyond)
+            part[i] = cell_of(min(bits[i], _WHOLE - bits[i]), slots, beyond)
 
 
 def _contexts_reference(
@@ -113,7 +114,7 @@ def _contexts_reference(
 def contexts_at(seed: int, first: int, stop: int) -> np.ndarray:
     """The cells of the dither's elements first … stop − 1, uint8."""
     out = np.empty(stop - first, dtype=np.uint8)
-    _contexts(*words(Key(seed)), first, _SLOTS, _BEYOND, out)
+    _contexts(*words(Key(seed)), first, SLOTS, BEYOND, out)
     return out
 
 
@@ -142,7 +143,7 @@ def _rows_scalar(
                 bucket = 8 + 8 * width + ((magnitude >> width) & 7)
                 column[i] = 2 * bucket - (column[i] & 1) if width else column[i]
         for i in range(len(part)):
-            rows[i] = np.int64(_cell(distance[i], slots, beyond)) * columns + column[i]
+            rows[i] = np.int64(cell_of(distance[i], slots, beyond)) * columns + column[i]
 
 
 def _rows_reference(
@@ -165,7 +166,7 @@ def rows_at(symbols: np.ndarray, columns: int, seed: int, first: int, stop: int)
     symbol as it would be were the dither positive: 0, then +b and −b for the buckets b = 1, 2, …
     """
     out = np.empty(stop - first, dtype=np.uint16)
-    _rows(symbols[first:stop], columns, *words(Key(seed)), first, _SLOTS, _BEYOND, out)
+    _rows(symbols[first:stop], columns, *words(Key(seed)), first, SLOTS, BEYOND, out)
     return out
 
 
@@ -229,7 +230,7 @@ assert len(DISTANCES) - 1 == CONTEXTS
 
 _dithered = Loop(_dithered_scalar, _dithered_reference, uses=[state_at, bits_at])
 _undithered = Loop(_undithered_scalar, _undithered_reference, uses=[state_at, bits_at])
-_contexts = Loop(_contexts_scalar, _contexts_reference, uses=[state_at, bits_at, _cell])
-_rows = Loop(_rows_scalar, _rows_reference, uses=[state_at, bits_at, _cell])
+_contexts = Loop(_contexts_scalar, _contexts_reference, uses=[state_at, bits_at, cell_of])
+_rows = Loop(_rows_scalar, _rows_reference, uses=[state_at, bits_at, cell_of])
 _far = Loop(_far_scalar, _far_reference)
 _signed = Loop(_signed_scalar, _signed_reference, uses=[uniform_bits])

@@ -21,7 +21,9 @@ __all__ = [
     "contexts_of",
     "counted",
     "expected_bits",
+    "expected_path_bits",
     "frequencies",
+    "path_frequencies",
     "shortest_bits",
     "symbol_of",
     "tail_width",
@@ -99,13 +101,18 @@ def _shares(ratio: float, counts: np.ndarray, fall: float = _QUARTER_OCTAVE) -> 
     `ratio`: the largest magnitude; `counts`: entries from the top edge down, the last from zero. Columns: 0, then +b
     and −b for the buckets b = 1, 2, …; a symbol is that of a positive dither.
     """
-    edges = np.append(ratio * np.cumprod(np.append(1.0, np.full(len(counts) - 1, fall))), 0.0)[::-1].copy()
-    reached = np.append(0.0, np.cumsum(counts[::-1].astype(np.float64))) / float(counts.sum())
+    edges, reached = _law_of(ratio, counts, fall)
     top = int(bucket_of(np.array([int(ratio + 1.0) + 1]))[0])
     low = symbol_of(np.arange(1, top + 2)).astype(np.float64) - 0.5
     shares = np.empty((CONTEXTS, 2 * top + 1))
     _average(low, _POINTS, _WEIGHTS, edges, reached, np.diff(reached) / np.diff(edges), shares)
     return shares, np.append(0, np.repeat(tail_width(np.arange(1, top + 1)), 2))
+
+
+def _law_of(ratio: float, counts: np.ndarray, fall: float) -> tuple[np.ndarray, np.ndarray]:
+    """Increasing edges, and the shares of the magnitudes up to each."""
+    edges = np.append(ratio * np.cumprod(np.append(1.0, np.full(len(counts) - 1, fall))), 0.0)[::-1].copy()
+    return edges, np.append(0.0, np.cumsum(counts[::-1].astype(np.float64))) / float(counts.sum())
 
 
 def _average_scalar(low: Any, dithers: Any, weights: Any, edges: Any, reached: Any, slopes: Any, shares: Any) -> None:
@@ -185,3 +192,36 @@ def expected_bits(ratio: float, counts: np.ndarray, bits: int, true: np.ndarray 
         shares, _ = _shares(ratio, true, _QUARTER_OCTAVE**0.25)
     shares = shares / shares.sum(1, keepdims=True)
     return float((shares * (bits - np.log2(frequency) + raw)).sum(1) @ (2 * np.diff(DISTANCES)))
+
+
+def path_frequencies(ratio: float, counts: np.ndarray, bits: int, density: np.ndarray) -> np.ndarray:
+    """`frequencies` where errors are not uniform on [−½, ½] but have this density on [0, .1), [.1, .2), … and its
+    mirror image: those of paths (A28.6).
+    """
+    return _integers(_path_shares(ratio, counts, density), bits)
+
+
+def expected_path_bits(ratio: float, counts: np.ndarray, bits: int, true: np.ndarray, density: np.ndarray) -> float:
+    """`expected_bits` of such errors."""
+    prices = bits - np.log2(path_frequencies(ratio, counts, bits, density)) + _shares(ratio, counts)[1]
+    joint = _path_shares(ratio, true, density, _QUARTER_OCTAVE**0.25) * 2 * np.diff(DISTANCES)[:, None]
+    return float((joint * prices).sum() / joint.sum())
+
+
+def _path_shares(ratio: float, counts: np.ndarray, density: np.ndarray, fall: float = _QUARTER_OCTAVE) -> np.ndarray:
+    """The density of each symbol and the dither in the middle of each cell: r = symbol − dither is entry and error."""
+    shares, _ = _shares(ratio, counts, fall)
+    edges, reached = _law_of(ratio, counts, fall)
+    slopes, fine = np.diff(reached) / np.diff(edges), len(density)
+    # Symbols up to 15 have narrow cells, where the density shows.
+    single = min(_SINGLE - 1, shares.shape[1] // 2)
+    column = np.arange(2 * single + 1)
+    symbol = (column + 1) // 2 * np.where(column % 2 == 1, 1, -1)
+    middle = (0.5 - (DISTANCES[:-1] + np.diff(DISTANCES) / 2))[:, None]
+    at = np.arange(-fine * (single + 1), fine * (single + 1) + 1) / fine - middle
+    mass = np.diff(np.sign(at) * _law(np.abs(at), edges, reached, slopes) / 2)
+    found = np.zeros((CONTEXTS, len(column)))
+    for number, share in enumerate([*density[::-1], *density]):  # in this order at both ends
+        found += share * mass[:, fine * (symbol + single) + number]
+    shares[:, : len(column)] = found
+    return shares

@@ -18,7 +18,10 @@ import numpy as np
 
 from telegrad.kernels.compiled import Loop
 
-__all__ = ["SEGMENT", "Machine", "best_path", "machine", "nearest", "paths_of", "segments"]
+__all__ = [
+    *("FAR", "SEGMENT", "Machine"),
+    *("advanced", "advanced_through", "best_path", "cheapest", "machine", "nearest", "paths_of"),
+]
 
 SEGMENT = 1 << 16
 """Entries whose paths start together, at most."""
@@ -26,7 +29,7 @@ SEGMENT = 1 << 16
 _WIDEST, _SHORTEST = 64, 128
 _CONNECTIONS = {4: (0o5, 0o2), 8: (0o13, 0o04), 16: (0o23, 0o04), 32: (0o45, 0o10), 64: (0o103, 0o024)}
 _CONNECTIONS[256] = (0o515, 0o362)
-_FAR = np.float32(1e30)
+FAR = np.float32(1e30)
 
 
 class Machine:
@@ -61,9 +64,27 @@ def paths_of(n: int) -> int:
     return 1 << (max(1, min(_WIDEST, n // _SHORTEST)).bit_length() - 1)
 
 
-def segments(n: int) -> list[tuple[int, int]]:
-    """(start, stop) of every segment of n entries."""
-    return [(start, min(n, start + SEGMENT)) for start in range(0, n, SEGMENT)]
+def advanced(price: Any, old: Any, before: Any, branch: Any, new: Any, taken: Any) -> None:
+    """One step of all paths: the least cost to each state, and which of the two ways in it came by."""
+    states, paths = old.shape
+    for state in range(states):
+        first, second = old[before[state, 0]], old[before[state, 1]]
+        one, other = price[branch[state, 0]], price[branch[state, 1]]
+        cost, which = new[state], taken[state]
+        for i in range(paths):
+            a, b = first[i] + one[i], second[i] + other[i]
+            which[i] = b < a
+            cost[i] = min(a, b)
+
+
+def cheapest(cost: Any, last: Any) -> None:
+    """The state where each path costs least, the first of equals."""
+    for i in range(cost.shape[1]):
+        best = 0
+        for state in range(1, len(cost)):
+            if cost[state, i] < cost[best, i]:
+                best = state
+        last[i] = best
 
 
 def _forward_scalar(
@@ -72,7 +93,7 @@ def _forward_scalar(
     steps, states, paths = taken.shape
     price, top = np.empty((4, paths), dtype=np.float32), np.float32(len(cells) - 1)
     old, new = np.empty((states, paths), dtype=np.float32), np.empty((states, paths), dtype=np.float32)
-    old[:] = _FAR
+    old[:] = FAR
     old[0] = np.float32(0.0)
     for step in range(steps):
         entries, here = z[step * paths : (step + 1) * paths], cell[step * paths : (step + 1) * paths]
@@ -82,21 +103,20 @@ def _forward_scalar(
             for subset in range(4):
                 off = entries[i] - cells[place, subset]
                 price[subset, i] = off * off + cells[place, 4 + subset]
-        for state in range(states):
-            first, second = old[before[state, 0]], old[before[state, 1]]
-            one, other = price[branch[state, 0]], price[branch[state, 1]]
-            cost, which = new[state], taken[step, state]
-            for i in range(paths):
-                a, b = first[i] + one[i], second[i] + other[i]
-                which[i] = b < a
-                cost[i] = min(a, b)
+        advanced(price, old, before, branch, new, taken[step])
         old, new = new, old
-    for i in range(paths):
-        best = 0
-        for state in range(1, states):
-            if old[state, i] < old[best, i]:
-                best = state
-        last[i] = best
+    cheapest(old, last)
+
+
+def advanced_through(price: np.ndarray, before: np.ndarray, branch: np.ndarray, last: Any, taken: Any) -> None:
+    """`advanced` over all steps from state 0 and `cheapest`, of prices of shape (steps, paths, 4): the numpy form."""
+    cost = np.full((len(before), price.shape[1]), FAR, dtype=np.float32)
+    cost[0] = 0.0
+    for step in range(len(price)):
+        first, second = (cost[before[:, i]] + price[step].T[branch[:, i]] for i in range(2))
+        taken[step] = second < first
+        cost = np.minimum(first, second)
+    last[:] = cost.argmin(0)
 
 
 def _forward_reference(
@@ -110,17 +130,11 @@ def _forward_reference(
     cell: np.ndarray,
     taken: np.ndarray,
 ) -> None:
-    steps, states, paths = taken.shape
+    steps, _, paths = taken.shape
     cell[:] = np.clip((z - low) * inverse, np.float32(0.0), np.float32(len(cells) - 1)).astype(cell.dtype)
     off = z[:, None] - cells[cell, :4]
     price = (off * off + cells[cell, 4:]).reshape(steps, paths, 4)
-    cost = np.full((states, paths), _FAR, dtype=np.float32)
-    cost[0] = 0.0
-    for step in range(steps):
-        first, second = (cost[before[:, i]] + price[step].T[branch[:, i]] for i in range(2))
-        taken[step] = second < first
-        cost = np.minimum(first, second)
-    last[:] = cost.argmin(0)
+    advanced_through(price, before, branch, last, taken)
 
 
 def _back_scalar(last: Any, cell: Any, taken: Any, before: Any, branch: Any, row_of: Any, rows: Any) -> None:
@@ -198,6 +212,6 @@ def nearest(y: np.ndarray, points: np.ndarray, prices: np.ndarray) -> np.ndarray
     return out
 
 
-_forward = Loop(_forward_scalar, _forward_reference)
+_forward = Loop(_forward_scalar, _forward_reference, uses=[advanced, cheapest])
 _back = Loop(_back_scalar, _back_reference)
 _nearest = Loop(_nearest_scalar, _nearest_reference)

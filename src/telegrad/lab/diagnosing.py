@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import cast
 
 import torch
 
 from telegrad.errors import ConfigError
 from telegrad.random import Key
+from telegrad.runtime.setting import OptimizerChoice
 from telegrad.runtime.simulate import simulate
 from telegrad.spec import build
 from telegrad.theory.diagnosis import SPECS, Diagnosis, diagnose
@@ -43,7 +45,8 @@ def diagnose_workload(
     model = task.model(root.fold(role="model"))
     if after:
         run = simulate(
-            task, "sgd(identity)", workers=1, steps=after, lr=lr, optimizer=optimizer, batch_size=batch_size, seed=seed,
+            task, "sgd(identity)", workers=1, steps=after, lr=lr, optimizer=cast(OptimizerChoice, optimizer),
+            batch_size=batch_size, seed=seed,
             evaluate_every=after, gradients="loop",
         )  # fmt: skip
         with torch.no_grad():

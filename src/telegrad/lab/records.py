@@ -85,7 +85,8 @@ class RunDirectory:
         kept = experiment.model_copy(update={"data": None})
         if recorded.exists():
             there = config.load(recorded)
-            check_same(there, experiment, str(path))
+            if _read_finished(path):
+                check_same(there, experiment, str(path))
             if there != kept:
                 write_atomic(recorded, config.to_yaml(kept))
         elif path.exists() and (not path.is_dir() or any(file.suffix != ".tmp" for file in path.iterdir())):

@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 import statistics
 import time
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from telegrad.errors import ConfigError, DivergedError, SpecError
+from telegrad.errors import ConfigError, DataError, DivergedError, SpecError, TelegradWarning
 from telegrad.lab import config
 from telegrad.lab.config import Experiment
 from telegrad.lab.plan import Cell, Left, left, missing
@@ -101,6 +102,7 @@ def run_queue(
     """
     began, too_long = clock(), dict[str, float]()
     watch.begin(sum(len(job.directory.runs) for job in jobs), _left(jobs))
+    every = jobs
     try:
         while True:
             remaining = math.inf if budget is None else budget - (clock() - began)
@@ -116,10 +118,16 @@ def run_queue(
             except _TooLongError as error:
                 too_long[job.name] = error.seconds
                 continue
+            except DataError as error:
+                if len(jobs) == 1:
+                    raise
+                warnings.warn(f"{job.name} is left out: {error}", TelegradWarning, stacklevel=2)
+                jobs = [other for other in jobs if other is not job]
+                continue
             job.directory.add(run)
             watch.finish(run, _left(jobs))
     finally:
-        summaries = [job.directory.rebuild() for job in jobs]
+        summaries = [job.directory.rebuild() for job in every]
     return summaries
 
 

@@ -12,12 +12,13 @@ from telegrad.compressors.base import Compressor
 from telegrad.methods.base import Round, State, Step, mean_of
 from telegrad.methods.gradient_method import GradientMethod
 from telegrad.methods.participation import participating
-from telegrad.spec import Amount, check_amount, register
+from telegrad.spec import Amount, check_amount, implied, register
 from telegrad.wire.code import Code
 
 __all__ = ["SGD"]
 
 
+@implied("method", "compressor")
 @register(
     "sgd",
     example="sgd(mlmc(stopk(s=0.01)))",

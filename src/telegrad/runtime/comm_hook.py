@@ -113,7 +113,13 @@ def reduced_parameters(model: DistributedDataParallel) -> dict[str, nn.Parameter
     """
     if getattr(model, "reducer", None) is None:
         raise InputError("DDP averages none of this model's parameters in its backward pass: all of them are delayed")
-    owned = {parameter for bucket in model.reducer._get_zeros_like_grad_buckets() for parameter in bucket.parameters()}
+    try:
+        buckets = model.reducer._get_zeros_like_grad_buckets()
+    except RuntimeError as error:  # a bucket that waits for a sparse gradient has no tensor
+        if "undefined Tensor" in str(error):
+            raise InputError("sparse gradients cannot be compressed; build the embedding with sparse=False") from None
+        raise
+    owned = {parameter for bucket in buckets for parameter in bucket.parameters()}
     named = {
         name.replace("_orig_mod.", ""): parameter  # torch.compile's wrapper is no part of a name
         for name, parameter in model.module.named_parameters()

@@ -26,7 +26,7 @@ from telegrad.runtime.agreement import check_alike, check_no_drift, leave, own_g
 from telegrad.runtime.bad_steps import BadSteps
 from telegrad.runtime.comm_hook import CommHook, Load, hook_of, reduced_parameters
 from telegrad.runtime.conveyor import Conveyor
-from telegrad.runtime.exchange import Exchange, exchange_of, method_of
+from telegrad.runtime.exchange import Exchange, exchange_of
 from telegrad.runtime.handle import Handle as AnyHandle
 from telegrad.runtime.ledger import Ledger
 from telegrad.runtime.memory import load_memory, memory_of
@@ -36,6 +36,7 @@ from telegrad.runtime.shapes import granularity_for, warn_of_lost_shapes
 from telegrad.runtime.topologies import Topology
 from telegrad.runtime.transport import GroupTransport
 from telegrad.runtime.wasted_passes import WastedPasses
+from telegrad.spec import build
 from telegrad.theory.diagnosis import Diagnosis, Loss, diagnose
 
 __all__ = ["Handle", "register"]
@@ -83,7 +84,7 @@ def register(
     group = own_group(process_group or model.process_group)
     transport = GroupTransport(group)
     try:
-        method = method_of(spec)
+        method = build(spec, "method")
         exchange = exchange_of(method, topology, downlink, transport, Key(seed))
         pieces = pieces_of(parameters, granularity or granularity_for(method), model.bucket_bytes_cap)
         warn_of_lost_shapes(exchange, pieces, parameters)

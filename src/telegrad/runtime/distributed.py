@@ -8,7 +8,8 @@ import torch.distributed as dist
 
 from telegrad.errors import ConfigError
 from telegrad.methods.base import Method
-from telegrad.runtime.training import Result, Setting, train
+from telegrad.runtime.setting import Setting
+from telegrad.runtime.training import Result, train
 from telegrad.runtime.transport import GroupTransport
 from telegrad.workloads.base import Task, Workload
 
@@ -28,4 +29,4 @@ def train_distributed(
         raise ConfigError(
             "no process group: start with `torchrun --nproc-per-node=4 …` and call torch.distributed.init_process_group"
         )
-    return train(workload, method, GroupTransport(group), Setting(**{**setting, "gradients": "loop"}))
+    return train(workload, method, GroupTransport(group), Setting.of({**setting, "gradients": "loop"}))

@@ -14,7 +14,6 @@ from telegrad.kernels.compiled import each
 from telegrad.methods.base import Method
 from telegrad.methods.downlink import Downlink
 from telegrad.methods.gradient_method import GradientMethod
-from telegrad.methods.sgd import SGD
 from telegrad.random import Key
 from telegrad.runtime.expectations import Expected
 from telegrad.runtime.ledger import Ledger
@@ -24,10 +23,10 @@ from telegrad.runtime.snapshots import ledger_from, ledger_state
 from telegrad.runtime.topologies import Topology
 from telegrad.runtime.topologies.base import Phase
 from telegrad.runtime.transport import Transport
-from telegrad.spec import build, registered
+from telegrad.spec import build
 from telegrad.wire.parcel import Parcel
 
-__all__ = ["Exchange", "Running", "exchange_of", "method_of", "require_gradient_method"]
+__all__ = ["Exchange", "Running", "exchange_of", "require_gradient_method"]
 
 
 class Exchange:
@@ -177,17 +176,8 @@ class Running:
             self._send(phases)
 
 
-def method_of(spec: str | Method | Compressor) -> Method:
-    """The method that `spec` describes; a compressor stands for sgd(compressor)."""
-    if isinstance(spec, Method):
-        return spec
-    if isinstance(spec, Compressor):
-        return SGD(spec)
-    return build(spec if spec.partition("(")[0].strip() in registered("method") else f"sgd({spec})", "method")
-
-
 def exchange_of(
-    method: str | Method,
+    method: str | Method | Compressor,
     topology: str | Topology,
     downlink: str | Compressor | None,
     transport: Transport,

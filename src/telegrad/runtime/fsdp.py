@@ -19,7 +19,7 @@ from telegrad.methods.base import Method
 from telegrad.methods.sgd import SGD
 from telegrad.random import Key
 from telegrad.runtime.bad_steps import BadSteps
-from telegrad.runtime.exchange import Exchange, method_of, require_gradient_method
+from telegrad.runtime.exchange import Exchange, require_gradient_method
 from telegrad.runtime.handle import Handle as AnyHandle
 from telegrad.runtime.ledger import Ledger
 from telegrad.runtime.meter import Meter, Reading, reading
@@ -27,6 +27,7 @@ from telegrad.runtime.pieces import Part, Piece
 from telegrad.runtime.shapes import looks_at_shapes
 from telegrad.runtime.topologies.scatter import Scatter
 from telegrad.runtime.transport import GroupTransport
+from telegrad.spec import build
 
 __all__ = ["Handle", "register"]
 
@@ -47,7 +48,7 @@ def register(model: nn.Module, spec: str | Method | Compressor, *, seed: int = 0
     step, also within `step(closure)`. Raises `SpecError` for a biased compressor, which would need memory of what it
     owes, and `InputError` where nothing is sharded.
     """
-    method = require_gradient_method(method_of(spec))
+    method = require_gradient_method(build(spec, "method"))
     if not isinstance(method, SGD):
         raise SpecError(
             f"{method} remembers what it sent, and a sharded model keeps no memory; write an unbiased compressor, for "

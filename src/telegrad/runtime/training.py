@@ -5,11 +5,10 @@ from __future__ import annotations
 import math
 import time
 import warnings
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from functools import partial
 from pathlib import Path
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -18,7 +17,6 @@ from telegrad.compressors.base import Compressor
 from telegrad.errors import ConfigError, DivergedError, NonFiniteError, TelegradWarning
 from telegrad.methods.asynchronous_method import AsynchronousMethod
 from telegrad.methods.base import Method
-from telegrad.methods.clock import Clock
 from telegrad.methods.oracle_method import OracleMethod
 from telegrad.random import Key
 from telegrad.runtime.asynchronous_run import AsynchronousRun
@@ -30,19 +28,15 @@ from telegrad.runtime.ledger import Ledger
 from telegrad.runtime.oracle import TaskOracle
 from telegrad.runtime.oracle_run import OracleRun
 from telegrad.runtime.partition import batch_rows, partition
-from telegrad.runtime.pieces import Granularity, pieces_of
-from telegrad.runtime.schedule import Schedule, learning_rate
-from telegrad.runtime.snapshots import Snapshots
-from telegrad.runtime.topologies import Topology
+from telegrad.runtime.pieces import pieces_of
+from telegrad.runtime.schedule import learning_rate
+from telegrad.runtime.setting import Record, Setting
 from telegrad.runtime.transport import LocalTransport, Transport
 from telegrad.spec import build
 from telegrad.workloads.base import Split, Task, Workload
 from telegrad.workloads.imported import workload_of
 
-__all__ = ["OptimizerChoice", "Record", "Result", "Setting", "train"]
-
-Record = dict[str, float | int]
-OptimizerChoice = Literal["sgd", "adamw"] | Callable[[Iterable[nn.Parameter], float], torch.optim.Optimizer]
+__all__ = ["Result", "train"]
 
 _PATIENCE = 10
 
@@ -67,48 +61,9 @@ class Result:
     encode_seconds_per_step: float
 
 
-@dataclass(frozen=True)
-class Setting:
-    """How a run trains, whoever the workers are.
-
-    Every step, each worker computes the gradient of its own batch of `batch_size` examples (None: all of its examples)
-    and sends what the method makes of it, along `topology`; the estimate is the gradient of the torch optimizer:
-    `optimizer` "sgd" with `momentum`, "adamw", or a function of parameters and lr. What a server sends back goes
-    through the unbiased compressor `downlink` (None: the topology's usual one).
-    `seed` decides first parameters, the split over workers (`dirichlet`: heterogeneous, see `partition`), batches and
-    every draw of the compressors; torch's global generator is neither used nor changed. The split into train,
-    validation and test is the same for all seeds. `gradients`: "vmap" computes all workers at once, in chunks of
-    `chunk`; "loop" each one as a lone process would; they differ in the last bits of gradients, never in a draw.
-    `granularity`: what one compressor call sees. `evaluate_every`: steps between evaluations, a twentieth of all by
-    default. `data`: the folder of the workload's data. `clock`: how long simulated work takes; records then have
-    `simulated_seconds`. `progress` is called after every step with the last evaluation's
-    record, the current `step` and its `train_loss`. `snapshots`: where the state is kept while it trains, and found
-    again after an interruption; only where all workers live in this process, and without a clock.
-    """
-
-    steps: int = 300
-    batch_size: int | None = 16
-    lr: float = 0.1
-    optimizer: OptimizerChoice = "sgd"
-    momentum: float = 0.0
-    weight_decay: float = 0.0
-    schedule: Schedule = "constant"
-    warmup_steps: int = 0
-    seed: int = 0
-    dirichlet: float | None = None
-    topology: str | Topology = "server"
-    granularity: Granularity = "model"
-    downlink: str | Compressor | None = None
-    gradients: Literal["vmap", "loop"] = "vmap"
-    chunk: int | None = None
-    evaluate_every: int | None = None
-    data: str | Path | None = None
-    clock: Clock | None = None
-    progress: Callable[[Record], None] | None = None
-    snapshots: Snapshots | None = None
-
-
-def train(workload: str | Workload | Task, method: str | Method, transport: Transport, setting: Setting) -> Result:
+def train(
+    workload: str | Workload | Task, method: str | Method | Compressor, transport: Transport, setting: Setting
+) -> Result:
     """Train `workload` under `method` with the workers of `transport`, and account for every bit.
 
     All ranks, in whatever process they live, end with the same parameters and the same result.
@@ -118,13 +73,6 @@ def train(workload: str | Workload | Task, method: str | Method, transport: Tran
     """
     steps, workers, batch_size = setting.steps, transport.workers, setting.batch_size
     every = max(1, steps // 20) if setting.evaluate_every is None else setting.evaluate_every
-    _check(
-        steps=(steps, 0),
-        batch_size=(batch_size, 1),
-        warmup_steps=(setting.warmup_steps, 0),
-        workers=(workers, 1),
-        evaluate_every=(every, 1),
-    )
     root, chosen = Key(setting.seed), build(method, "method")
     task = workload if isinstance(workload, Task) else _loaded(workload, setting.data)
     model = task.model(root.fold(role="model"))
@@ -278,12 +226,6 @@ def _name(method: Method, setting: Setting, transport: Transport) -> str:
     for name in ("data", "clock", "progress", "snapshots"):
         del own[name]
     return ", ".join([str(method), f"workers={transport.workers}", *(f"{name}={own[name]}" for name in own)])
-
-
-def _check(**at_least: tuple[int | None, int]) -> None:
-    for name, (value, lowest) in at_least.items():
-        if value is not None and value < lowest:
-            raise ConfigError(f"{name}={value}: a number from {lowest} is allowed")
 
 
 def _loaded(workload: str | Workload, data: str | Path | None) -> Task:

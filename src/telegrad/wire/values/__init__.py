@@ -15,6 +15,7 @@ from telegrad.wire.values.bucketed import Bucketed
 from telegrad.wire.values.cells import DeadZoneCells, LloydMaxCells
 from telegrad.wire.values.cosine import Cosine
 from telegrad.wire.values.dithered import Dithered
+from telegrad.wire.values.dithered_paths import DitheredPaths
 from telegrad.wire.values.exponents import Exponents
 from telegrad.wire.values.floats import Floats
 from telegrad.wire.values.grid import Grid
@@ -29,6 +30,7 @@ __all__ = [
     "Cosine",
     "DeadZoneCells",
     "Dithered",
+    "DitheredPaths",
     "Exponents",
     "Floats",
     "Grid",
@@ -47,7 +49,7 @@ __all__ = [
 _KINDS: dict[int, type[Values]] = {
     cls.tag: cls
     for cls in (
-        *(Floats, Grid, Exponents, Table, Bucketed, Dithered),
+        *(Floats, Grid, Exponents, Table, Bucketed, Dithered, DitheredPaths),
         *(LowRank, Rotated, Cosine),
     )
 }

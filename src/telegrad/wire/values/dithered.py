@@ -21,7 +21,7 @@ from telegrad.kernels.dithering import (
     shortest_bits,
     tail_width,
 )
-from telegrad.kernels.rans import Decoder, Encoder
+from telegrad.kernels.rans import ContextDecoder, Encoder
 from telegrad.random import Key
 from telegrad.wire.bits import Reader, pack_bits, read_seed, seed_parts
 from telegrad.wire.integers import Integers, check_pieces, pack_pieces, unpack_pieces
@@ -85,11 +85,11 @@ class Dithered(Values):
         pieces = Encoder(frequency, bits).pieces(
             lambda start, stop: rows_at(symbol, columns, self.seed, start, stop), self.n
         )
-        return pack_pieces(pieces) + (_pack_tails(symbol, int(self._most)) if self._most >= 16 else b"")
+        return pack_pieces(pieces) + pack_tails(symbol, int(self._most))
 
     @kept
     def _law(self) -> bytes:
-        return struct.pack("<fB", self.ratio, len(self.counts)) + Integers(bucket_of(self.counts)).write()
+        return pack_law(self.ratio, self.counts)
 
     def sizes(self, dtype: torch.dtype) -> Sizes:
         return {"header": 8 + len(self._law), "scale": scalar_nbytes(dtype), "value": len(self._stream)}
@@ -106,20 +106,11 @@ class Dithered(Values):
         step = read_scalar(reader, dtype)
         reader.book("scale")
         seed = read_seed(reader)
-        ratio, size = struct.unpack("<fB", reader.take(5))
-        buckets = Integers.read(reader, size)
-        reader.book("header")
-        counts = counted(np.minimum(buckets, _LARGEST_BUCKET))
-        if (
-            not (0 < ratio <= FURTHEST and 1 <= size <= _MOST_COUNTS)
-            or counts.sum() == 0
-            or max(buckets) > _LARGEST_BUCKET
-        ):
-            raise WireError(f"{size} shares of entries up to {ratio} steps are no law of ours")
+        ratio, counts = read_law(reader)
         check_pieces(reader, n)
         bits = shortest_bits(n)
         frequency = frequencies(ratio, counts, bits)
-        decoder, kinds = Decoder(frequency, bits), frequency.shape[1]
+        decoder, kinds = ContextDecoder(frequency, bits), frequency.shape[1]
         column: Any = np.empty(n, dtype=np.uint8 if kinds <= 256 else np.uint16)
         unpack_pieces(
             reader,
@@ -128,24 +119,42 @@ class Dithered(Values):
         )
         symbol = signed_symbols(column, kinds, seed)
         far = np.flatnonzero(column >= 2 * 16 - 1) if kinds > 2 * 16 - 1 else np.zeros(0, dtype=np.int64)
-        tails = _read_tails(reader, tail_width((column[far].astype(np.int64) + 1) // 2))
+        tails = read_tails(reader, tail_width((column[far].astype(np.int64) + 1) // 2))
         symbol[far] += np.where(symbol[far] < 0, -tails, tails).astype(symbol.dtype)
         return cls(torch.from_numpy(symbol), seed, step, ratio, counts)
 
 
-def _pack_tails(symbol: np.ndarray, most: int) -> bytes:
+def pack_law(ratio: float, counts: np.ndarray) -> bytes:
+    """The law of the entries: the largest in steps, and the counts."""
+    return struct.pack("<fB", ratio, len(counts)) + Integers(bucket_of(counts)).write()
+
+
+def read_law(reader: Reader) -> tuple[float, np.ndarray]:
+    """The inverse of `pack_law`."""
+    ratio, size = struct.unpack("<fB", reader.take(5))
+    buckets = Integers.read(reader, size)
+    reader.book("header")
+    counts = counted(np.minimum(buckets, _LARGEST_BUCKET))
+    if not (0 < ratio <= FURTHEST and 1 <= size <= _MOST_COUNTS) or counts.sum() == 0 or max(buckets) > _LARGEST_BUCKET:
+        raise WireError(f"{size} shares of entries up to {ratio} steps are no law of ours")
+    return ratio, counts
+
+
+def pack_tails(symbol: np.ndarray, most: int, least: int = 0) -> bytes:
     """The bits of each magnitude, `most` the largest, below its bucket, first those of all with the most: from 2^(k+4)
-    on a magnitude has more than k.
+    on a magnitude has more than k. The `least` lowest are left out.
     """
-    magnitude, planes = far_magnitudes(symbol, 16), []
-    for place in reversed(range(most.bit_length() - 4)):
+    magnitude, planes = far_magnitudes(symbol, 16 << least), []
+    for place in reversed(range(least, most.bit_length() - 4)):
         planes.append(((far_magnitudes(magnitude, 16 << place) >> place) & 1).astype(np.uint8))
-    return pack_bits(np.concatenate(planes))
+    return pack_bits(np.concatenate(planes)) if planes else b""
 
 
-def _read_tails(reader: Reader, width: np.ndarray) -> np.ndarray:
-    bits, tail, at = reader.bits(int(width.sum())), np.zeros(len(width), dtype=np.int64), 0
-    for place in range(int(width.max(initial=0)) - 1, -1, -1):
+def read_tails(reader: Reader, width: np.ndarray, least: int = 0) -> np.ndarray:
+    """The inverse of `pack_tails` for magnitudes with so many bits below their buckets."""
+    bits, at = reader.bits(int(np.maximum(width - least, 0).sum())), 0
+    tail = np.zeros(len(width), dtype=np.int64)
+    for place in range(int(width.max(initial=0)) - 1, least - 1, -1):
         which = np.flatnonzero(width > place)
         tail[which] |= bits[at : at + len(which)].astype(np.int64) << place
         at += len(which)

@@ -1,0 +1,151 @@
+"""Dithered symbols of trellis paths: both ends know the dither and follow the path (A28.6)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from telegrad.errors import WireError
+from telegrad.kernels.compiled import in_blocks, kept
+from telegrad.kernels.dithered import far_magnitudes
+from telegrad.kernels.dithered_paths import DENSITIES, decoded_path, path_rows, undithered_path
+from telegrad.kernels.dithering import path_frequencies, shortest_bits, symbol_of, tail_width
+from telegrad.kernels.rans import PIECE, ContextDecoder, Encoder
+from telegrad.kernels.trellis import SEGMENT
+from telegrad.kernels.trellis_codes import STATES
+from telegrad.random import Key
+from telegrad.wire.bits import Reader, Shared, pack_bits, pack_varint, read_seed, seed_parts
+from telegrad.wire.integers import check_pieces, pack_pieces, unpack_pieces
+from telegrad.wire.values.base import (
+    Buffer,
+    Sizes,
+    Values,
+    largest_of,
+    pack_scalar,
+    read_scalar,
+    round_scalar,
+    scalar_nbytes,
+)
+from telegrad.wire.values.dithered import pack_law, pack_tails, read_law, read_tails
+
+__all__ = ["DitheredPaths"]
+
+_SINGLE = 16
+
+
+@dataclass(frozen=True)
+class DitheredPaths(Values):
+    """step · (symbol − dither), the dither that of a path through a trellis of so many states; else as `Dithered`."""
+
+    tag: ClassVar[int] = 9
+    symbol: Tensor = field(repr=False)
+    states: int
+    seed: int
+    step: float
+    ratio: float
+    counts: np.ndarray = field(repr=False)
+
+    @property
+    def n(self) -> int:
+        return len(self.symbol)
+
+    def numbers(self) -> Tensor:
+        return self._in(torch.float64)
+
+    def numbers_as(self, dtype: torch.dtype) -> Tensor:
+        return self._in(torch.float64 if dtype == torch.float64 else torch.float32).to(dtype)
+
+    def _in(self, dtype: torch.dtype) -> Tensor:
+        symbol, made = self.symbol.cpu().numpy(), torch.empty(self.n, dtype=dtype)
+        out = made.numpy()
+        in_blocks(
+            lambda low, high: undithered_path(symbol[low:high], self.step, self.seed, low, self.states, out[low:high]),
+            self.n,
+            SEGMENT,
+        )
+        return made
+
+    def largest(self) -> float:
+        return (self._most + 0.5) * abs(self.step)
+
+    @kept
+    def _most(self) -> float:
+        return largest_of(self.symbol)
+
+    def scaled(self, factor: float) -> DitheredPaths:
+        return replace(self, step=self.step * factor)
+
+    def rounded(self, dtype: torch.dtype, key: Key | None) -> DitheredPaths:
+        return replace(self, step=round_scalar(self.step, dtype, key))
+
+    @kept
+    def _stream(self) -> bytes:
+        symbol, bits = self.symbol.cpu().numpy(), shortest_bits(self.n)
+        frequency = path_frequencies(self.ratio, self.counts, bits, DENSITIES[self.states])
+        columns = frequency.shape[1]
+        pieces = Encoder(frequency, bits).pieces(
+            lambda start, stop: path_rows(symbol[start:stop], columns, self.seed, start, self.states), self.n
+        )
+        packed = pack_pieces(pieces)
+        if _has_far(columns):
+            far = [far_magnitudes(symbol[start : start + PIECE], _SINGLE) for start in range(0, self.n, PIECE)]
+            ones = pack_bits(np.concatenate([np.zeros(0, dtype=np.int64), *far]).astype(np.uint8) & 1)
+            packed = b"".join(pack_varint(len(part)) for part in far) + ones + packed
+        return packed + pack_tails(symbol, int(self._most), 1)
+
+    @kept
+    def _law(self) -> bytes:
+        return pack_law(self.ratio, self.counts)
+
+    def sizes(self, dtype: torch.dtype) -> Sizes:
+        return {"header": 9 + len(self._law), "scale": scalar_nbytes(dtype), "value": len(self._stream)}
+
+    def parts(self, dtype: torch.dtype) -> list[Buffer]:
+        machine = Shared([STATES.index(self.states)])
+        return [pack_scalar(self.step, dtype), *seed_parts(self.seed), machine, self._law, self._stream]
+
+    def shared_bytes(self, dtype: torch.dtype) -> bytes:
+        return seed_parts(self.seed)[1] + bytes([STATES.index(self.states)])
+
+    @classmethod
+    def read(cls, reader: Reader, n: int, dtype: torch.dtype) -> DitheredPaths:
+        """The inverse of `write`."""
+        step = read_scalar(reader, dtype)
+        reader.book("scale")
+        seed, machine = read_seed(reader), reader.shared.byte()
+        if machine >= len(STATES):
+            raise WireError(f"machine {machine} of a trellis is not ours")
+        states, (ratio, counts) = STATES[machine], read_law(reader)
+        check_pieces(reader, n)
+        bits = shortest_bits(n)
+        frequency = path_frequencies(ratio, counts, bits, DENSITIES[states])
+        decoder, columns = ContextDecoder(frequency, bits), frequency.shape[1]
+        ones, starts = np.zeros(0, dtype=np.uint8), [0] * (-(-n // PIECE) + 1)
+        if _has_far(columns):
+            announced = [reader.varint() for _ in range(-(-n // PIECE))]
+            if any(count > PIECE for count in announced):
+                raise WireError(f"a piece of {PIECE} symbols cannot have {max(announced)} far ones")
+            starts = [0, *np.cumsum(announced).tolist()]
+            ones = reader.bits(starts[-1]).astype(np.uint8, copy=False)
+        magnitudes, symbol = symbol_of((np.arange(columns) + 1) // 2), np.empty(n, dtype=np.int32)
+
+        def decode(start: int, stop: int, lanes: np.ndarray, words: np.ndarray) -> bool:
+            own = ones[starts[start // PIECE] : starts[start // PIECE + 1]]
+            coder = decoder.guess, decoder.starts, bits
+            return decoded_path(lanes, words, *coder, seed, start, states, magnitudes, own, symbol[start:stop])
+
+        unpack_pieces(reader, n, decode)
+        far = np.flatnonzero(np.abs(symbol) >= _SINGLE) if _has_far(columns) else np.zeros(0, dtype=np.int64)
+        # Only the last bit below its bucket is known of a far magnitude.
+        buckets = np.searchsorted(magnitudes[1::2], np.abs(symbol[far]), side="right")
+        tails = read_tails(reader, tail_width(buckets), 1)
+        symbol[far] += np.where(symbol[far] < 0, -tails, tails).astype(symbol.dtype)
+        return cls(torch.from_numpy(symbol), states, seed, step, ratio, counts)
+
+
+def _has_far(columns: int) -> bool:
+    return columns > 2 * _SINGLE - 1
