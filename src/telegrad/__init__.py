@@ -30,6 +30,7 @@ from telegrad.runtime.topologies.base import Topology
 from telegrad.runtime.training import Result
 from telegrad.spec import register
 from telegrad.theory.diagnosis import diagnose
+from telegrad.version import __version__  # noqa: F401
 from telegrad.wire.code import Code
 from telegrad.wire.file import load, save
 from telegrad.wire.message import pack, unpack
@@ -37,8 +38,6 @@ from telegrad.workloads import task
 
 if TYPE_CHECKING:
     from telegrad.runtime import fsdp
-
-__version__ = "0.1.0"
 
 __all__ = [
     "Code",
