@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 # These register every name that a spec may use.
 from telegrad import compressors, methods, mlmc, portfolio, workloads  # noqa: F401
 from telegrad.catalogue import catalogue, compressor, method
+from telegrad.citation import citation
 from telegrad.compressors.base import Compressor
 from telegrad.errors import (
     CommunicationError,
@@ -59,6 +60,7 @@ __all__ = [
     "Topology",
     "WireError",
     "catalogue",
+    "citation",
     "compressor",
     "ddp",
     "diagnose",
