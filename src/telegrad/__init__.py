@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from telegrad import compressors, methods, mlmc, portfolio, workloads  # noqa: F401
 from telegrad.adapters.attach import attach
 from telegrad.catalogue import catalogue, compressor, method
+from telegrad.citation import citation
 from telegrad.compressors.base import Compressor
 from telegrad.errors import (
     CommunicationError,
@@ -60,6 +61,7 @@ __all__ = [
     "WireError",
     "attach",
     "catalogue",
+    "citation",
     "compressor",
     "ddp",
     "diagnose",
