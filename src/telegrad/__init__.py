@@ -5,7 +5,9 @@ from typing import TYPE_CHECKING, Any
 
 # These register every name that a spec may use.
 from telegrad import compressors, methods, mlmc, portfolio, workloads  # noqa: F401
+from telegrad.adapters.attach import attach
 from telegrad.catalogue import catalogue, compressor, method
+from telegrad.citation import citation
 from telegrad.compressors.base import Compressor
 from telegrad.errors import (
     CommunicationError,
@@ -29,6 +31,7 @@ from telegrad.runtime.topologies.base import Topology
 from telegrad.runtime.training import Result
 from telegrad.spec import register
 from telegrad.theory.diagnosis import diagnose
+from telegrad.version import __version__  # noqa: F401
 from telegrad.wire.code import Code
 from telegrad.wire.file import load, save
 from telegrad.wire.message import pack, unpack
@@ -36,8 +39,6 @@ from telegrad.workloads import task
 
 if TYPE_CHECKING:
     from telegrad.runtime import fsdp
-
-__version__ = "0.1.0"
 
 __all__ = [
     "Code",
@@ -58,7 +59,9 @@ __all__ = [
     "TelegradWarning",
     "Topology",
     "WireError",
+    "attach",
     "catalogue",
+    "citation",
     "compressor",
     "ddp",
     "diagnose",

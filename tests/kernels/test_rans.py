@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from telegrad.kernels.rans import Decoder, Encoder
+from telegrad.kernels.rans import ContextDecoder, Encoder
 
 
 def sample(n, seed=0):
@@ -20,7 +20,7 @@ def coded(symbols, contexts, frequency):
 
 def decoded(states, words, n, contexts, frequency):
     out = np.empty(n, dtype=np.uint8)
-    return out if Decoder(frequency, 12).piece(states, words, out, contexts) else None
+    return out if ContextDecoder(frequency, 12).piece(states, words, out, contexts) else None
 
 
 @pytest.mark.parametrize("n", [1, 5, 1000, 70_001])

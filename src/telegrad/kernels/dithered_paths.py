@@ -19,7 +19,7 @@ from torch import Tensor
 from telegrad.kernels.compiled import Loop, in_blocks
 from telegrad.kernels.dithered import BEYOND, SLOTS, cell_of
 from telegrad.kernels.magnitudes import plain
-from telegrad.kernels.rans import LOWEST
+from telegrad.kernels.rans import LOWEST, found_symbol
 from telegrad.kernels.trellis import FAR, SEGMENT, advanced, advanced_through, cheapest, machine, paths_of
 from telegrad.kernels.uniforms import STRIDE, UNIT, bits_at, state_at, uniform_bits, words
 from telegrad.random import Key
@@ -28,7 +28,7 @@ __all__ = ["DENSITIES", "decoded_path", "dithered_paths", "path_error", "path_ro
 
 _1, _16, _52, _53 = np.uint64(1), np.uint64(16), np.uint64(52), np.uint64(53)
 _HALF, _WHOLE = np.uint64(1 << 52), np.uint64(1 << 53)
-_LOW, _LOWEST = np.uint64(0xFFFF), np.uint64(LOWEST)
+_LOWEST = np.uint64(LOWEST)
 DENSITIES = {
     8: np.array([1.4418, 1.2646, 0.999, 0.6887, 0.3954, 0.1619, 0.0424, 0.0058, 0.0004, 0.0]),
     256: np.array([1.5147, 1.3229, 0.9956, 0.6269, 0.3367, 0.1435, 0.0472, 0.0108, 0.0015, 0.0002]),
@@ -326,8 +326,8 @@ def undithered_path(symbols: np.ndarray, step: float, seed: int, first: int, sta
 def _decode_scalar(
     stream_words: Any,
     lanes: Any,
-    symbol_of: Any,
-    table: Any,
+    guess: Any,
+    starts: Any,
     bits: int,
     offset: Any,
     inner: Any,
@@ -343,7 +343,9 @@ def _decode_scalar(
 ) -> int:
     at, last = np.uint64(0), np.uint64(len(stream_words) - widest)
     wide, slot_mask, lane_mask = np.uint64(bits), np.uint64((1 << bits) - 1), len(lanes) - 1
-    columns, far, state = np.uint64(len(magnitudes)), 0, np.empty(widest, dtype=np.int64)
+    low_bits, few, columns = np.uint64(bits - 8), np.uint64(8), np.uint64(starts.shape[1])
+    first_guess, flat = guess.reshape(-1), starts.reshape(-1)
+    far, state = 0, np.empty(widest, dtype=np.int64)
     for low in range(0, len(out), SEGMENT):
         count = min(SEGMENT, len(out) - low)
         paths, stream = widest if count == SEGMENT else narrow, state_at(offset, first + low)
@@ -359,9 +361,9 @@ def _decode_scalar(
                 cell = np.uint64(cell_of(min(dither, _WHOLE - dither), slots, beyond))
                 x = lanes[i & lane_mask]
                 slot = x & slot_mask
-                column = np.uint64(symbol_of[(cell << wide) + slot])
-                entry = table[cell * columns + column]
-                x = (entry >> _16) * (x >> wide) + slot - (entry & _LOW)
+                begin = cell * columns
+                column = found_symbol(slot, np.uint64(first_guess[(cell << few) + (slot >> low_bits)]), begin, flat)
+                x = (flat[begin + column + _1] - flat[begin + column]) * (x >> wide) + slot - flat[begin + column]
                 short = x < _LOWEST
                 refilled = x << _16 | np.uint64(stream_words[at])
                 lanes[i & lane_mask] = refilled if short else x
@@ -382,8 +384,8 @@ def _decode_scalar(
 def _decode_reference(
     stream_words: np.ndarray,
     lanes: np.ndarray,
-    symbol_of: np.ndarray,
-    table: np.ndarray,
+    guess: np.ndarray,
+    starts: np.ndarray,
     bits: int,
     offset: np.uint64,
     inner: np.uint64,
@@ -398,7 +400,7 @@ def _decode_reference(
     out: np.ndarray,
 ) -> int:
     at, last, far, wide = 0, len(stream_words) - widest, 0, np.uint64(bits)
-    uniform = _uniforms(offset, inner, first, len(out))
+    uniform, width = _uniforms(offset, inner, first, len(out)), np.diff(starts)
     for low in range(0, len(out), SEGMENT):
         count = min(SEGMENT, len(out) - low)
         paths = widest if count == SEGMENT else narrow
@@ -415,9 +417,8 @@ def _decode_reference(
             cell = _cells(dither, slots, beyond)
             x = lanes[lane]
             slot = x & np.uint64((1 << bits) - 1)
-            column = symbol_of[(cell << bits) + slot.astype(np.int64)].astype(np.int64)
-            entry = table[cell * len(magnitudes) + column]
-            x = (entry >> _16) * (x >> wide) + slot - (entry & _LOW)
+            column = (starts[cell, 1:] <= slot[:, None]).sum(1)
+            x = width[cell, column] * (x >> wide) + slot - starts[cell, column]
             short = x < _LOWEST
             x[short] = x[short] << _16 | stream_words[at : at + int(short.sum())]
             at += int(short.sum())
@@ -437,8 +438,8 @@ def _decode_reference(
 def decoded_path(
     lanes: np.ndarray,
     stream_words: np.ndarray,
-    symbol_of: np.ndarray,
-    table: np.ndarray,
+    guess: np.ndarray,
+    starts: np.ndarray,
     bits: int,
     seed: int,
     first: int,
@@ -455,7 +456,7 @@ def decoded_path(
     x, (widest, narrow) = lanes.astype(np.uint64), _paths(len(out))
     padded = np.append(stream_words, np.zeros(widest, dtype=np.uint16))
     at = _decode(
-        *(padded, x, symbol_of, table, bits, *words(Key(seed)), first, machine(states).after, widest, narrow),
+        *(padded, x, guess, starts, bits, *words(Key(seed)), first, machine(states).after, widest, narrow),
         *(SLOTS, BEYOND, magnitudes, ones, out),
     )
     return at == len(stream_words) and bool((x == _LOWEST).all())
@@ -465,4 +466,4 @@ _forward = Loop(_forward_scalar, _forward_reference, uses=[advanced, cheapest, b
 _back = Loop(_back_scalar, _back_reference, uses=[turned, bits_at, state_at])
 _rows = Loop(_rows_scalar, _rows_reference, uses=[turned, column_of, cell_of, bits_at, state_at])
 _undithered = Loop(_undithered_scalar, _undithered_reference, uses=[turned, bits_at, state_at])
-_decode = Loop(_decode_scalar, _decode_reference, uses=[turned, cell_of, bits_at, state_at])
+_decode = Loop(_decode_scalar, _decode_reference, uses=[turned, cell_of, found_symbol, bits_at, state_at])

@@ -8,7 +8,7 @@ own: symbol s of context c is row c, column s of one table, and counts as symbol
 
 Long streams are cut into pieces of 2^18 symbols, each coded by itself, so that threads can share them. The encoder
 divides by multiplying: with r = ⌈2^(32+bits) / f⌉ and x < 2^(32−bits) f, ⌊x / f⌋ is exactly x r >> 32 + bits, and x r
-stays below 2^64. The decoder looks a slot's symbol up in a table of all slots.
+stays below 2^64. The decoder looks a slot's symbol up in a table of all slots, or goes on from a first guess.
 
 The loops are numba's where it is installed; else the numpy form below them, vectorised over lanes, gives the same
 words.
@@ -23,7 +23,7 @@ import numpy as np
 
 from telegrad.kernels.compiled import Loop, in_chunks
 
-__all__ = ["LOWEST", "PIECE", "Decoder", "Encoder", "lanes_of", "state_count"]
+__all__ = ["LOWEST", "PIECE", "ContextDecoder", "Decoder", "Encoder", "found_symbol", "lanes_of", "state_count"]
 
 LOWEST = 1 << 16
 """The state every lane starts from when encoding, and so ends at when decoding."""
@@ -75,21 +75,19 @@ def _encode_rows(symbols: Any, table: Any, bits: int, states: Any, words: Any) -
     return at
 
 
-def _decode_scalar(words: Any, states: Any, symbol_of: Any, table: Any, contexts: Any, bits: int, symbols: Any) -> int:
+def _decode_scalar(words: Any, states: Any, symbol_of: Any, table: Any, bits: int, symbols: Any) -> int:
     # Unsigned throughout: an index that may be negative costs compiled code a comparison.
     at = np.uint64(0)
-    lanes, last, contextual = len(states), np.uint64(len(words) - len(states)), len(contexts) > 0
+    lanes, last = len(states), np.uint64(len(words) - len(states))
     wide, mask = np.uint64(bits), np.uint64((1 << bits) - 1)
-    columns = np.uint64(len(table) * (1 << bits) // len(symbol_of))
     for first in range(0, len(symbols), lanes):
         if at > last:
             return -1
         for lane in range(min(lanes, len(symbols) - first)):
             i, x = np.uint64(first + lane), states[np.uint64(lane)]
-            row = np.uint64(contexts[i]) if contextual else np.uint64(0)
             slot = x & mask
-            symbol = symbol_of[(row << wide) + slot]
-            entry = table[row * columns + np.uint64(symbol)]
+            symbol = symbol_of[slot]
+            entry = table[np.uint64(symbol)]
             x = (entry >> _16) * (x >> wide) + slot - (entry & _LOW)
             short = x < _LOWEST
             # Read in any case, and used where the state is short: no branch to mispredict.
@@ -100,24 +98,83 @@ def _decode_scalar(words: Any, states: Any, symbol_of: Any, table: Any, contexts
     return np.int64(at)  # type: ignore[return-value]
 
 
+def found_symbol(slot: Any, symbol: Any, at: Any, starts: Any) -> Any:
+    """The symbol of a slot, from a guess on: the last that starts at or before it; its row begins at `at`."""
+    while slot >= starts[at + symbol + _1]:
+        symbol += _1
+    return symbol
+
+
+def _decode_given_scalar(
+    words: Any, states: Any, guess: Any, starts: Any, contexts: Any, bits: int, symbols: Any
+) -> int:
+    at = np.uint64(0)
+    lanes, last, columns = len(states), np.uint64(len(words) - len(states)), np.uint64(starts.shape[1])
+    wide, mask = np.uint64(bits), np.uint64((1 << bits) - 1)
+    low, few, first_guess, flat = np.uint64(bits - 8), np.uint64(8), guess.reshape(-1), starts.reshape(-1)
+    for first in range(0, len(symbols), lanes):
+        if at > last:
+            return -1
+        for lane in range(min(lanes, len(symbols) - first)):
+            i, x = np.uint64(first + lane), states[np.uint64(lane)]
+            row, slot = np.uint64(contexts[i]), x & mask
+            begin = row * columns
+            symbol = found_symbol(slot, np.uint64(first_guess[(row << few) + (slot >> low)]), begin, flat)
+            start = flat[begin + symbol]
+            x = (flat[begin + symbol + _1] - start) * (x >> wide) + slot - start
+            short = x < _LOWEST
+            refilled = x << _16 | np.uint64(words[at])
+            states[np.uint64(lane)] = refilled if short else x
+            at += np.uint64(short)
+            symbols[i] = symbol
+    return np.int64(at)  # type: ignore[return-value]
+
+
 def _decode_rows(
+    words: np.ndarray, states: np.ndarray, symbol_of: np.ndarray, table: np.ndarray, bits: int, symbols: np.ndarray
+) -> int:
+    of_slot = table[symbol_of]
+
+    def known(_: int, slot: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        return symbol_of[slot], of_slot[slot] >> _16, slot - (of_slot[slot] & _LOW)
+
+    return _decode_by(words, states, known, bits, symbols)
+
+
+def _decode_given_rows(
     words: np.ndarray,
     states: np.ndarray,
-    symbol_of: np.ndarray,
-    table: np.ndarray,
+    guess: np.ndarray,
+    starts: np.ndarray,
     contexts: np.ndarray,
     bits: int,
     symbols: np.ndarray,
 ) -> int:
+    width = np.diff(starts)
+
+    def known(first: int, slot: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        row = contexts[first : first + len(slot)].astype(np.int64)
+        symbol = (starts[row, 1:] <= slot[:, None]).sum(1)
+        return symbol, width[row, symbol], slot - starts[row, symbol]
+
+    return _decode_by(words, states, known, bits, symbols)
+
+
+def _decode_by(
+    words: np.ndarray,
+    states: np.ndarray,
+    known: Callable[[int, np.ndarray], tuple[np.ndarray, np.ndarray, np.ndarray]],
+    bits: int,
+    symbols: np.ndarray,
+) -> int:
+    """By what is known of the slots of neighbours: their symbols, the frequencies of these, and the slots' places in
+    them.
+    """
     lanes, at, wide = len(states), 0, np.uint64(bits)
-    columns = len(table) * (1 << bits) // len(symbol_of)
     for first in range(0, len(symbols), lanes):
         x = states[: min(lanes, len(symbols) - first)]
-        row = contexts[first : first + lanes].astype(np.int64) if len(contexts) else np.zeros(len(x), dtype=np.int64)
-        slot = x & np.uint64((1 << bits) - 1)
-        symbol = symbol_of[(row << bits) + slot.astype(np.int64)]
-        entry = table[row * columns + symbol]
-        x = (entry >> _16) * (x >> wide) + slot - (entry & _LOW)
+        symbol, frequency, place = known(first, x & np.uint64((1 << bits) - 1))
+        x = frequency * (x >> wide) + place
         short = x < _LOWEST
         taken = words[at : at + int(short.sum())]
         if len(taken) < short.sum():
@@ -131,6 +188,7 @@ def _decode_rows(
 
 _encode = Loop(_encode_scalar, _encode_rows)
 _decode = Loop(_decode_scalar, _decode_rows)
+_decode_given = Loop(_decode_given_scalar, _decode_given_rows, uses=[found_symbol])
 
 
 class Encoder:
@@ -169,7 +227,7 @@ class Encoder:
 
 
 class Decoder:
-    """The inverse of `Encoder`, for the same frequencies."""
+    """The inverse of `Encoder`, for the same frequencies; of several rows only the tables of all slots."""
 
     def __init__(self, frequency: np.ndarray, bits: int) -> None:
         self.bits = bits
@@ -179,11 +237,30 @@ class Decoder:
         starts = np.cumsum(rows, axis=1) - rows
         self.table = (rows << 16 | starts).astype(np.uint64).reshape(-1)
 
-    def piece(
-        self, states: np.ndarray, words: np.ndarray, symbols: np.ndarray, contexts: np.ndarray | None = None
-    ) -> bool:
+    def piece(self, states: np.ndarray, words: np.ndarray, symbols: np.ndarray) -> bool:
+        """Fill `symbols`, integers. False where these are not an encoder's work."""
+        x, padded = states.astype(np.uint64), np.append(words, np.zeros(len(states), dtype=np.uint16))
+        at = _decode(padded, x, self.symbol_of, self.table, self.bits, symbols)
+        return at == len(words) and bool((x == _LOWEST).all())
+
+
+class ContextDecoder:
+    """The inverse of an `Encoder` of several rows. A table of all slots of all rows would be larger than caches are:
+    here each row has 256 first guesses, from which the symbol is a few steps upward.
+    """
+
+    def __init__(self, frequency: np.ndarray, bits: int) -> None:
+        self.bits, rows = bits, np.arange(len(frequency))[:, None]
+        self.starts = np.zeros((len(frequency), frequency.shape[1] + 1), dtype=np.uint64)
+        self.starts[:, 1:] = np.cumsum(frequency, axis=1)
+        # The last symbol that starts at or before the first slot of each guess: of one row after the other.
+        slots = np.arange(256, dtype=np.int64) << (bits - 8)
+        ends = (self.starts[:, 1:].astype(np.int64) + (rows << bits)).reshape(-1)
+        found = np.searchsorted(ends, (slots + (rows << bits)).reshape(-1), side="right").reshape(-1, 256)
+        self.guess = (found - rows * frequency.shape[1]).astype(np.uint16)
+
+    def piece(self, states: np.ndarray, words: np.ndarray, symbols: np.ndarray, contexts: np.ndarray) -> bool:
         """Fill `symbols`, integers; `contexts`: the row of each. False where these are not an encoder's work."""
         x, padded = states.astype(np.uint64), np.append(words, np.zeros(len(states), dtype=np.uint16))
-        rows = np.zeros(0, dtype=np.uint8) if contexts is None else contexts
-        at = _decode(padded, x, self.symbol_of, self.table, rows, self.bits, symbols)
+        at = _decode_given(padded, x, self.guess, self.starts, contexts, self.bits, symbols)
         return at == len(words) and bool((x == _LOWEST).all())

@@ -11,6 +11,7 @@ from typing import Any, final
 __all__ = ["Conveyor"]
 
 Job = Callable[[], None]
+_PATIENCE = 5.0  # seconds
 
 
 @final
@@ -24,25 +25,28 @@ class Conveyor:
 
     def __init__(self, owner: Any) -> None:
         self._queue: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
-        self._thread: threading.Thread | None = None
-        self._end = weakref.finalize(owner, self._queue.put, None)
-        self._end.atexit = False
+        self._threads: list[threading.Thread] = []
+        # Also when Python ends: a thread that is then still busy with torch's objects would abort the process.
+        self.close = weakref.finalize(owner, _end, self._queue, self._threads)
 
     def put(self, job: Job) -> None:
         """Queue a job, which must not raise."""
-        if self._thread is None:
-            self._thread = threading.Thread(target=_work, args=(self._queue,), name="telegrad-exchange", daemon=True)
-            self._thread.start()
+        if not self._threads:
+            thread = threading.Thread(target=_work, args=(self._queue,), name="telegrad-exchange", daemon=True)
+            self._threads.append(thread)
+            thread.start()
         self._queue.put(job)
-
-    def close(self) -> None:
-        """Do what is queued, and end the thread."""
-        self._end()
-        if self._thread is not None:
-            self._thread.join()
 
 
 def _work(jobs: queue.SimpleQueue[Job | None]) -> None:
     while (job := jobs.get()) is not None:
         job()
         del job  # while it waits, the thread holds on to nobody
+
+
+def _end(jobs: queue.SimpleQueue[Job | None], threads: list[threading.Thread]) -> None:
+    """Let the thread do what is queued, and end; one that hangs in an exchange is left to itself."""
+    jobs.put(None)
+    for thread in threads:
+        if thread is not threading.current_thread():
+            thread.join(timeout=_PATIENCE)

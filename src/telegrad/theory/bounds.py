@@ -199,7 +199,7 @@ def sgd_paper_nonconvex_at(
     return 4 * gap / (lr * T) + 4 * lr * (2 * omega + 1) * sigma2 * L / workers
 
 
-@_gradient("sgd", "the MLMC paper, as printed: nonconvex, alike workers, best step", source="B7.2 (93); B8.18")
+@_gradient("sgd", "the MLMC paper, as printed: nonconvex, alike workers, best step", source="B7.2 (93); B8")
 def sgd_paper_nonconvex_as_printed(*, L: float, workers: int, sigma2: float, gap: float, T: int, omega: float) -> float:
     """4ΔL/T + 32ωΔL/(MT) + 8σ√((2ω + 1)L)/√(MT): the last term lacks √Δ"""
     first = 4 * gap * L / T + 32 * omega * gap * L / (workers * T)
@@ -238,7 +238,7 @@ def sgd_paper_convex_unlike(
     return _paper_convex_unlike(24, 2, L, workers, stays, distance, T, omega)
 
 
-@_gradient("sgd", "the MLMC paper, as printed: nonconvex, unlike workers, best step", source="B7.3 (123); B8.18")
+@_gradient("sgd", "the MLMC paper, as printed: nonconvex, unlike workers, best step", source="B7.3 (123); B8")
 def sgd_paper_nonconvex_unlike_as_printed(
     *, L: float, workers: int, sigma2: float, xi2: float, gap: float, T: int, omega: float
 ) -> float:

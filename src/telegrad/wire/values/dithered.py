@@ -21,7 +21,7 @@ from telegrad.kernels.dithering import (
     shortest_bits,
     tail_width,
 )
-from telegrad.kernels.rans import Decoder, Encoder
+from telegrad.kernels.rans import ContextDecoder, Encoder
 from telegrad.random import Key
 from telegrad.wire.bits import Reader, pack_bits, read_seed, seed_parts
 from telegrad.wire.integers import Integers, check_pieces, pack_pieces, unpack_pieces
@@ -110,7 +110,7 @@ class Dithered(Values):
         check_pieces(reader, n)
         bits = shortest_bits(n)
         frequency = frequencies(ratio, counts, bits)
-        decoder, kinds = Decoder(frequency, bits), frequency.shape[1]
+        decoder, kinds = ContextDecoder(frequency, bits), frequency.shape[1]
         column: Any = np.empty(n, dtype=np.uint8 if kinds <= 256 else np.uint16)
         unpack_pieces(
             reader,

@@ -14,7 +14,7 @@ from telegrad.kernels.compiled import in_blocks, kept
 from telegrad.kernels.dithered import far_magnitudes
 from telegrad.kernels.dithered_paths import DENSITIES, decoded_path, path_rows, undithered_path
 from telegrad.kernels.dithering import path_frequencies, shortest_bits, symbol_of, tail_width
-from telegrad.kernels.rans import PIECE, Decoder, Encoder
+from telegrad.kernels.rans import PIECE, ContextDecoder, Encoder
 from telegrad.kernels.trellis import SEGMENT
 from telegrad.kernels.trellis_codes import STATES
 from telegrad.random import Key
@@ -123,7 +123,7 @@ class DitheredPaths(Values):
         check_pieces(reader, n)
         bits = shortest_bits(n)
         frequency = path_frequencies(ratio, counts, bits, DENSITIES[states])
-        decoder, columns = Decoder(frequency, bits), frequency.shape[1]
+        decoder, columns = ContextDecoder(frequency, bits), frequency.shape[1]
         ones, starts = np.zeros(0, dtype=np.uint8), [0] * (-(-n // PIECE) + 1)
         if _has_far(columns):
             announced = [reader.varint() for _ in range(-(-n // PIECE))]
@@ -135,7 +135,7 @@ class DitheredPaths(Values):
 
         def decode(start: int, stop: int, lanes: np.ndarray, words: np.ndarray) -> bool:
             own = ones[starts[start // PIECE] : starts[start // PIECE + 1]]
-            coder = decoder.symbol_of, decoder.table, bits
+            coder = decoder.guess, decoder.starts, bits
             return decoded_path(lanes, words, *coder, seed, start, states, magnitudes, own, symbol[start:stop])
 
         unpack_pieces(reader, n, decode)
