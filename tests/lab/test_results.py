@@ -7,10 +7,11 @@ from typer.testing import CliRunner
 from telegrad.cli import app
 from telegrad.errors import DataError
 from telegrad.lab.config import parse
+from telegrad.lab.links import LINKS, Link, transfer_seconds
 from telegrad.lab.merge import merge
 from telegrad.lab.progress import Lines
 from telegrad.lab.records import RunDirectory
-from telegrad.lab.results import LINKS, Link, transfer_seconds, write_pages
+from telegrad.lab.results import write_pages
 from telegrad.lab.runner import run_experiment
 
 METHODS = ["sgd(identity)", {"spec": "sgd(mlmc(stopk(s=0.01)))", "label": "MLMC | 1 %"}]
@@ -56,7 +57,9 @@ def test_marked_parts_are_rebuilt_and_the_rest_stays(records, tmp_path):
     assert "MLMC \\| 1 %<br>`sgd(mlmc(stopk(s=0.01)))`" in text
     assert "telegrad run experiments/small.yaml" in text
     assert "### In small" in text
-    assert sorted(file.name for file in pages.iterdir()) == ["figure.md", "small-bits.png", "small-steps.png"]
+    assert sorted(file.name for file in pages.iterdir()) == [
+        *("figure.md", "small-bits.png", "small-steps.png", "small-transfer.png")
+    ]
     before = {file.name: file.read_bytes() for file in pages.iterdir()}
     write_pages(records, pages)
     assert {file.name: file.read_bytes() for file in pages.iterdir()} == before
@@ -87,14 +90,13 @@ def test_what_a_page_asks_for_and_is_not_there_is_named(records, tmp_path):
 
 def test_transfer_is_all_gather_for_messages_and_all_reduce_for_plain_gradients():
     link = Link("one", 1e6, 0.1)
-    summary = {"workers": 4, "parameters": 1000}
-    row = {"method": "m", "steps_to_target": 10.0, "bits_to_target": 9200.0, "uncompressed": False}
     # 92 per cent of the bandwidth carry payload; three others' messages of 920 bits in two phases.
-    assert transfer_seconds(row, summary, link) == pytest.approx(10 * (2 * 0.1 + 3 * 920 / 0.92e6))
+    taken = transfer_seconds(link, workers=4, parameters=1000, steps=10, bits=9200, uncompressed=False)
+    assert taken == pytest.approx(10 * (2 * 0.1 + 3 * 920 / 0.92e6))
     # Recursive doubling: two rounds of the whole tensor take less than the ring's six latencies.
-    plain = row | {"uncompressed": True}
-    assert transfer_seconds(plain, summary, link) == pytest.approx(10 * (2 * 0.1 + 2 * 32000 / 0.92e6))
-    assert transfer_seconds(row | {"steps_to_target": None}, summary, link) is None
+    plain = transfer_seconds(link, workers=4, parameters=1000, steps=10, bits=320_000, uncompressed=True)
+    assert plain == pytest.approx(10 * (2 * 0.1 + 2 * 32000 / 0.92e6))
+    assert transfer_seconds(link, 4, 1000, 0, 0, False) == 0
     assert [one.bandwidth for one in LINKS] == sorted(one.bandwidth for one in LINKS)
 
 

@@ -9,8 +9,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from telegrad.lab.config import Experiment
+from telegrad.lab.links import LINKS, transfer_seconds
 from telegrad.lab.records import FinishedRun
 from telegrad.lab.summary import alive, runs_at_best
+from telegrad.lab.target import is_uncompressed
 
 __all__ = ["AXES", "DARK", "LIGHT", "Curve", "Spread", "curves"]
 
@@ -24,6 +26,7 @@ AXES = {
     "bits_total": "uplink + downlink bits per worker",
     "step": "steps",
     "epoch": "epochs",
+    **{link.name: f"seconds of transfer at {link.name}" for link in LINKS},
 }
 
 
@@ -56,8 +59,14 @@ def curves(experiment: Experiment, runs: Sequence[FinishedRun]) -> list[Curve]:
             moments = list(zip(*(run.records for run in good), strict=False))
             x = {
                 axis: [statistics.fmean(_position(record, axis) for record in moment) for moment in moments]
-                for axis in AXES
+                for axis in ("bits_up", "bits_total", "step", "epoch")
             }
+            d, plain = next((run.parameters for run in good if run.parameters), 0) or 0, is_uncompressed(entry)
+            for link in LINKS:
+                x[link.name] = [
+                    transfer_seconds(link, experiment.workers, d, step, sent, plain)
+                    for step, sent in zip(x["step"], x["bits_up"], strict=True)
+                ]
             y = {name: _spread(moments, name) for name in ("test", "validation", "train_loss")}
             found.append(Curve(entry.label, style, x, y))
     return found

@@ -17,7 +17,13 @@ from telegrad.lab.curves import AXES, LIGHT, Curve
 
 __all__ = ["plots"]
 
-_FILES = {"metric-vs-bits.png": "bits_up", "metric-vs-steps.png": "step", "metric-vs-epochs.png": "epoch"}
+_FILES = {
+    "metric-vs-bits.png": "bits_up",
+    "metric-vs-steps.png": "step",
+    "metric-vs-epochs.png": "epoch",
+    "metric-vs-transfer.png": "100 Mbit/s",
+}
+_LOGARITHMIC = ("bits_up", "100 Mbit/s")
 _MARKERS, _DASHES = "osD^vP", ("-", "--", ":", "-.")
 _TITLE_WIDTH = 80  # characters of the title's size across the plot
 _GREY = "#5a6472"
@@ -34,9 +40,9 @@ def _png(summary: dict[str, Any], found: Sequence[Curve], axis: str) -> bytes:
     for curve in found:
         _draw(axes, curve, axis)
     name = summary["metric"] or "metric"
-    if axis == "bits_up":
+    if axis in _LOGARITHMIC:
         axes.set_xscale("log")
-        axes.xaxis.set_major_formatter(EngFormatter(unit="bit"))
+        axes.xaxis.set_major_formatter(EngFormatter(unit="bit" if axis == "bits_up" else "s"))
     if summary["higher_is_better"] is False and _all_positive(found):
         axes.set_yscale("log")
     if name == "accuracy":
@@ -70,7 +76,9 @@ def _draw(axes: Axes, curve: Curve, axis: str) -> None:
     spread = curve.y["test"]
     # A logarithmic axis has no place for the start, where no bit was sent.
     kept = [
-        i for i, mean in enumerate(spread.mean) if math.isfinite(mean) and (axis != "bits_up" or curve.x[axis][i] > 0)
+        i
+        for i, mean in enumerate(spread.mean)
+        if math.isfinite(mean) and (axis not in _LOGARITHMIC or curve.x[axis][i] > 0)
     ]
     x, mean, low, high = ([values[i] for i in kept] for values in (curve.x[axis], spread.mean, spread.low, spread.high))
     colour = LIGHT[curve.style % len(LIGHT)]

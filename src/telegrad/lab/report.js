@@ -8,7 +8,7 @@
   const hidden = new Set();
   const state = { x: "bits_up", y: "test", logX: true, logY: data.higherIsBetter === false, bands: true };
   // Each axis keeps the scale that suits it until the reader chooses otherwise.
-  const logByNature = { bits_up: true, bits_total: true, step: false, epoch: false };
+  const logByNature = { bits_up: true, bits_total: true, step: false, epoch: false, "10 Mbit/s": true, "100 Mbit/s": true, "10 Gbit/s": true };
 
   const quantities = { test: "test " + data.metric };
   if (isAccuracy) quantities.error = "test error";
@@ -144,7 +144,7 @@
   const setScale = (id, key, value) => { state[key] = value; document.getElementById(id).setAttribute("aria-pressed", String(value)); };
 
   choice("choose-y", quantities, "y", () => { setScale("log-y", "logY", state.y !== "test" || data.higherIsBetter === false); drawCurves(); });
-  choice("choose-x", { bits_up: "uplink bits", bits_total: "total bits", step: "steps", epoch: "epochs" }, "x", () => { setScale("log-x", "logX", logByNature[state.x]); drawCurves(); });
+  choice("choose-x", { bits_up: "uplink bits", bits_total: "total bits", step: "steps", epoch: "epochs", "10 Mbit/s": "at 10 Mbit/s", "100 Mbit/s": "at 100 Mbit/s", "10 Gbit/s": "at 10 Gbit/s" }, "x", () => { setScale("log-x", "logX", logByNature[state.x]); drawCurves(); });
   toggle("log-x", "logX");
   toggle("log-y", "logY");
   toggle("bands", "bands");

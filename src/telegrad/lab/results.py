@@ -16,32 +16,20 @@ from typing import Any
 
 from telegrad.errors import DataError
 from telegrad.lab.curves import curves
+from telegrad.lab.links import LINKS, Link, transfer_seconds
 from telegrad.lab.merge import run_directories
 from telegrad.lab.plots import plots
 from telegrad.lab.records import RunDirectory, write_atomic
 from telegrad.lab.summary import summarise
 from telegrad.lab.tables import NOTHING, bits, metric, metric_with_spread, notes, number, seconds
-from telegrad.theory.cost_model import Cluster, Profile, all_reduce, step_cost
 
-__all__ = ["LINKS", "Link", "rebuilt_pages", "transfer_seconds", "write_pages"]
+__all__ = ["rebuilt_pages", "write_pages"]
 
 _BLOCK = re.compile(r"(<!-- (results: *(?P<name>[\w-]+)|leaderboard) -->\n).*?(<!-- end -->)", re.DOTALL)
 _FIGURE = re.compile(
     r"(<!-- row: *(?P<name>[^;]+); *(?P<label>[^;]+); *(?P<field>\w+) -->).*?(<!-- end -->)", re.DOTALL
 )
-_PLOTS = {"metric-vs-bits.png": "bits", "metric-vs-steps.png": "steps"}
-
-
-@dataclass(frozen=True)
-class Link:
-    """What joins each worker to the others: bits per second in each direction, and seconds one way."""
-
-    name: str
-    bandwidth: float
-    latency: float
-
-
-LINKS = (Link("10 Mbit/s", 1e7, 0.02), Link("100 Mbit/s", 1e8, 0.005), Link("10 Gbit/s", 1e10, 5e-5))
+_PLOTS = {"metric-vs-bits.png": "bits", "metric-vs-steps.png": "steps", "metric-vs-transfer.png": "transfer"}
 
 
 @dataclass(frozen=True)
@@ -49,23 +37,6 @@ class _Results:
     name: str
     directory: RunDirectory
     summary: dict[str, Any]
-
-
-def transfer_seconds(row: dict[str, Any], summary: dict[str, Any], link: Link) -> float | None:
-    """Seconds that messages travel until the target is reached, or None where it is not.
-
-    Compressed messages go to all workers (all-gather); uncompressed ones by the better all-reduce; by the cost model of
-    `telegrad.theory`. Computing and encoding are left out: here all workers shared a processor.
-    """
-    if row["steps_to_target"] is None or not summary["parameters"]:
-        return None
-    cluster = Cluster(workers=summary["workers"], bandwidth=link.bandwidth, latency=link.latency)
-    steps, d = row["steps_to_target"], summary["parameters"]
-    if row["uncompressed"]:
-        return float(steps * all_reduce(cluster, d).seconds)
-    message = row["bits_to_target"] / steps if steps else 0.0
-    profile = Profile(row["method"], d, message, omega=0.0, encode=0.0, decode=0.0)
-    return float(steps * step_cost(cluster, profile, "allgather").seconds)
 
 
 def write_pages(records: Path, pages: Path) -> list[Path]:
@@ -163,7 +134,8 @@ def _section(results: _Results) -> str:
         ("time a step", lambda row: seconds(row["seconds_per_step"])),
     ]
     lines = [f"![Test {name} against uplink bits]({results.name}-bits.png)"]
-    lines += [f"![Test {name} against steps]({results.name}-steps.png)", "", _table(columns, rows), ""]
+    lines += [f"![Test {name} against steps]({results.name}-steps.png)"]
+    lines += [f"![Test {name} against transfer time]({results.name}-transfer.png)", "", _table(columns, rows), ""]
     lines += [f"{row['label']}: {note}.  " for row in rows for note in notes(row) if not note.startswith("the chosen")]
     goal = metric(summary["target"], name)
     lines += [
@@ -210,7 +182,17 @@ def _metric(summary: dict[str, Any]) -> Callable[[dict[str, Any]], str]:
 
 
 def _transfer(summary: dict[str, Any], link: Link) -> Callable[[dict[str, Any]], str]:
-    return lambda row: seconds(transfer_seconds(row, summary, link))
+    """The time that messages travel until the target is reached."""
+
+    def show(row: dict[str, Any]) -> str:
+        steps, sent = row["steps_to_target"], row["bits_to_target"]
+        if steps is None or sent is None:
+            return NOTHING
+        return seconds(
+            transfer_seconds(link, summary["workers"], summary["parameters"], steps, sent, row["uncompressed"])
+        )
+
+    return show
 
 
 def _method(row: dict[str, Any]) -> str:
