@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from telegrad import compressors, methods, mlmc, portfolio, workloads  # noqa: F401
 from telegrad.adapters.attach import attach
 from telegrad.catalogue import catalogue, compressor, method
+from telegrad.citation import citation
 from telegrad.compressors.base import Compressor
 from telegrad.errors import (
     CommunicationError,
@@ -24,7 +25,7 @@ from telegrad.errors import (
 from telegrad.methods.base import Method
 from telegrad.mlmc.ladder import Ladder
 from telegrad.random import Key
-from telegrad.runtime import ddp
+from telegrad.runtime import ddp, outer
 from telegrad.runtime.simulate import simulate
 from telegrad.runtime.topologies.base import Topology
 from telegrad.runtime.training import Result
@@ -60,12 +61,14 @@ __all__ = [
     "WireError",
     "attach",
     "catalogue",
+    "citation",
     "compressor",
     "ddp",
     "diagnose",
     "fsdp",
     "load",
     "method",
+    "outer",
     "pack",
     "register",
     "save",
