@@ -25,7 +25,7 @@ from telegrad.errors import (
 from telegrad.methods.base import Method
 from telegrad.mlmc.ladder import Ladder
 from telegrad.random import Key
-from telegrad.runtime import ddp
+from telegrad.runtime import ddp, outer
 from telegrad.runtime.simulate import simulate
 from telegrad.runtime.topologies.base import Topology
 from telegrad.runtime.training import Result
@@ -68,6 +68,7 @@ __all__ = [
     "fsdp",
     "load",
     "method",
+    "outer",
     "pack",
     "register",
     "save",
