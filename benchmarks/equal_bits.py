@@ -30,9 +30,14 @@ FAMILIES: dict[str, tuple[Callable[[int], str], int] | str] = {
     "qsgd": (lambda levels: f"qsgd(levels={levels})", 1 << 22),
     "eden, fixed": "eden(bits={bits})",
     "eden, entropy": "eden(bits={bits}, coder=entropy)",
+    "eden, trellis": "eden(bits={bits}, coder=trellis)",
+    "eden, trellis of 256": "eden(bits={bits}, coder=trellis, states=256)",
     "ecdq": "ecdq(bits={bits})",
+    "ecdq, trellis": "ecdq(bits={bits}, coder=trellis)",
     "head_tail": "head_tail(bits={bits})",
+    "head_tail, trellis": "head_tail(bits={bits}, coder=trellis)",
     "auto": "auto(bits={bits})",
+    "auto, effort=best": "auto(bits={bits}, effort=best)",
 }
 
 
@@ -81,13 +86,14 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=100_000)
     parser.add_argument("--bits", type=float, nargs="+", default=[0.09, 0.49, 2.0007], help="bits a coordinate")
     parser.add_argument("--repeats", type=int, default=8)
+    parser.add_argument("--families", nargs="+", default=list(FAMILIES), choices=list(FAMILIES))
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
     rows = []
     for bits in arguments.bits:
         print(f"\n{bits} bits a coordinate, d = {arguments.size}: omega")
         print(f"{'':26}" + "".join(f"{name:>12}" for name in DISTRIBUTIONS))
-        for family, form in FAMILIES.items():
+        for family, form in ((family, FAMILIES[family]) for family in arguments.families):
             cells = []
             for name in DISTRIBUTIONS:
                 x = quantile_vector(name, arguments.size, tg.Key(0))

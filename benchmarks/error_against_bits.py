@@ -33,8 +33,10 @@ LEVELS = (2, 8, 32, 128, 512, 2048, 8192, 32768, 131072, 524288)
 FAMILIES: dict[str, tuple[str, tuple[float, ...]]] = {
     "auto": ("auto(bits={})", BITS),
     "head_tail": ("head_tail(bits={})", BITS),
+    "eden, trellis": ("eden(bits={}, coder=trellis)", BITS),
     "eden, entropy coded": ("eden(bits={}, coder=entropy)", BITS),
     "eden, fixed": ("eden(bits={})", BITS),
+    "ecdq, trellis": ("ecdq(bits={}, coder=trellis)", BITS),
     "ecdq": ("ecdq(bits={})", BITS),
     "qsgd, entropy coded": ("qsgd(levels={})", LEVELS),
     "importance": ("importance(k={})", SHARES),
@@ -99,6 +101,8 @@ def at_equal_bits(x: Tensor, repeats: int) -> list[dict]:
     for bits in A27_BITS:
         entropy = f"eden(bits={bits}, coder=entropy)"
         candidates = {"EDEN, entropy coded": entropy, "auto": f"auto(bits={bits})"}
+        candidates["auto, effort=best"] = f"auto(bits={bits}, effort=best)"
+        candidates["head + tail, dead zone"] = f"head_tail(bits={bits})"
         for choice in portfolio(x, bits):
             kind = type(choice.compressor).__name__
             candidates[names.get(kind, kind)] = str(choice.compressor)

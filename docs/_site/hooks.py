@@ -15,6 +15,7 @@ from mkdocs.exceptions import PluginError
 from mkdocs.structure.files import File, Files
 
 import telegrad as tg
+from telegrad.citation import references
 from telegrad.spec import registered
 
 ROOT = Path(__file__).parents[2]
@@ -111,7 +112,7 @@ def _catalogue(title: str, text: str, kinds: tuple[str, ...]) -> str:
             lines.append(f"| [`{name}`](#{kind}-{name}) | `{example}` | {summary} |")
         for name, cls in known.items():
             lines += ["", f"### `{name}` {{ #{kind}-{name} }}", "", f"`{cls.example}`", "", _prose(cls), ""]
-            lines += [*_constants(cls), f"*Source:* {_escaped(cls.source)}"]
+            lines += [*_constants(cls), f"*Source:* {_escaped(cls.source)}", *_papers(cls)]
         lines.append("")
     return "\n".join(lines)
 
@@ -136,6 +137,15 @@ def _constants(cls: Any, d: int = 10_000) -> list[str]:
     example = tg.compressor(cls.example)
     kind = "unbiased" if example.unbiased else "biased"
     return [f"*At 10,000 entries:* {kind}, ω = {example.omega(d):.4g}, α = {example.alpha(d):.4g}.", ""]
+
+
+def _papers(cls: Any) -> list[str]:
+    """The titles of the papers that a class's source names, with their links."""
+    lines = []
+    for paper in references(cls):
+        link = paper.fields.get("url")
+        lines.append(f"* [{_escaped(paper.title)}]({link})" if link else f"* {_escaped(paper.title)}")
+    return ["", *lines] if lines else []
 
 
 def _escaped(text: str) -> str:

@@ -5,7 +5,9 @@ from typing import TYPE_CHECKING, Any
 
 # These register every name that a spec may use.
 from telegrad import compressors, methods, mlmc, portfolio, workloads  # noqa: F401
+from telegrad.adapters.attach import attach
 from telegrad.catalogue import catalogue, compressor, method
+from telegrad.citation import citation
 from telegrad.compressors.base import Compressor
 from telegrad.errors import (
     CommunicationError,
@@ -23,12 +25,13 @@ from telegrad.errors import (
 from telegrad.methods.base import Method
 from telegrad.mlmc.ladder import Ladder
 from telegrad.random import Key
-from telegrad.runtime import ddp
+from telegrad.runtime import ddp, outer
 from telegrad.runtime.simulate import simulate
 from telegrad.runtime.topologies.base import Topology
 from telegrad.runtime.training import Result
 from telegrad.spec import register
 from telegrad.theory.diagnosis import diagnose
+from telegrad.version import __version__  # noqa: F401
 from telegrad.wire.code import Code
 from telegrad.wire.file import load, save
 from telegrad.wire.message import pack, unpack
@@ -36,8 +39,6 @@ from telegrad.workloads import task
 
 if TYPE_CHECKING:
     from telegrad.runtime import fsdp
-
-__version__ = "0.1.0"
 
 __all__ = [
     "Code",
@@ -58,13 +59,16 @@ __all__ = [
     "TelegradWarning",
     "Topology",
     "WireError",
+    "attach",
     "catalogue",
+    "citation",
     "compressor",
     "ddp",
     "diagnose",
     "fsdp",
     "load",
     "method",
+    "outer",
     "pack",
     "register",
     "save",

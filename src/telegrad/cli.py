@@ -1,4 +1,4 @@
-"""The command line: `telegrad compare`, `run`, `report`, `variance`, `bench` and `list`; what predicts is in
+"""The command line: `telegrad compare`, `run`, `report`, `variance`, `bench`, `list` and `cite`; what predicts is in
 `telegrad.cli_theory`.
 
 What a command needs is imported inside it, so that `telegrad --help` waits for nothing but torch.
@@ -363,6 +363,16 @@ def list_() -> None:
     console = _console()
     for part in readable_catalogue():
         console.print(part, highlight=False)
+
+
+@app.command()
+def cite(
+    spec: Annotated[str, typer.Argument(metavar="SPEC", help="Of a compressor, method, ladder, topology or workload")],
+) -> None:
+    """Print the references of what a spec uses, as BibTeX."""
+    from telegrad.citation import citation
+
+    typer.echo(citation(spec), nl=False)
 
 
 def _perform(experiment: Experiment, out: Path | None, threads: int | None, distributed: bool) -> None:

@@ -25,6 +25,7 @@ from telegrad.kernels.compiled import kept
 from telegrad.kernels.hadamard import block_sizes
 from telegrad.kernels.magnitude_sums import MagnitudeSums, magnitude_sums
 from telegrad.kernels.magnitudes import plain
+from telegrad.mlmc.mean_budget import planes_within
 from telegrad.random import Key
 from telegrad.spec import check_that, register
 from telegrad.wire.bits import varint_nbytes
@@ -209,11 +210,12 @@ class Portfolio:
     Families: a kept head with a rotated tail in a trellis code of so many `states`, or in a dead zone where entries are
     few or bits many (A27, EDEN where no head pays), importance sampling (A5.5), stochastic rounding (A7), from a bit a
     coordinate entropy-coded subtractive dithering (A26, A28.6), and below 2048 entries EDEN of fixed bits (A21.4).
-    Where few of the numbers are distinct, these and which one each is (A5, k = d).
+    Where few of the numbers are distinct, these and which one each is (A5, k = d). Where only the `mean` of the bits
+    counts, MLMC over bit planes, too (B9.1).
     """
 
-    def __init__(self, v: Tensor, states: Literal[8, 256] = 8) -> None:
-        histogram, self.states, self.v = magnitude_sums(v), states, v
+    def __init__(self, v: Tensor, states: Literal[8, 256] = 8, mean: bool = False) -> None:
+        histogram, self.states, self.mean, self.v = magnitude_sums(v), states, mean, v
         self.magnitudes = Magnitudes.in_order(histogram, 8 * v.element_size())
         self.heads = Heads(histogram, v.dtype)
 
@@ -249,6 +251,8 @@ class Portfolio:
             head = self.heads.best(rate * d, form.tail)
             tailed = partial(encode_with, head, self.v, rate)
             found.append(Choice(form, max(budget, shortest_rotated(d, dtype)), head.error, tailed))
+        if self.mean:
+            found += [Choice(*planes) for planes in planes_within(self.v, budget)]
         within = [choice for choice in found if choice.bits <= budget * _ABOUT]
         if not within:
             return sorted(found, key=lambda choice: choice.bits)
@@ -307,12 +311,15 @@ class Auto(Compressor):
     where rotations are taken (see eden).
 
     `effort`: trellises of 8 states, or of 256 (best), which save another 6 to 10 % of the rotated tail's error and take
-    some ten times as long to encode; decoding is the same.
+    some ten times as long to encode; decoding is the same. `budget`: what `bits` are of: every message, or the mean
+    over messages. Then MLMC over bit planes by cost is a choice, too, whose messages are mostly a few bytes, and now
+    and then long; it errs less at very few bits of vectors with large entries.
     """
 
     bits: float | None = None
     target: float | None = field(default=None, metadata={"spec": "omega"})
     effort: Literal["fast", "best"] = "fast"
+    budget: Literal["message", "mean"] = "message"
 
     unbiased = True
     random = True
@@ -329,11 +336,14 @@ class Auto(Compressor):
     def _states(self) -> Literal[8, 256]:
         return 8 if self.effort == "fast" else 256
 
+    def _portfolio(self, v: Tensor) -> Portfolio:
+        return Portfolio(v, self._states, self.budget == "mean")
+
     def choose(self, v: Tensor) -> Choice:
         """The choice for a flat, finite, non-zero vector."""
         if self.bits is not None:
-            return portfolio(v, self.bits, self._states)[0]
-        choices, goal = Portfolio(v, self._states), float(self.target or 0.0) * float(v.double().square().sum())
+            return self._portfolio(v).at(self.bits)[0]
+        choices, goal = self._portfolio(v), float(self.target or 0.0) * float(v.double().square().sum())
         low, high = math.log2(_LEAST_BITS), math.log2(_MOST_BITS)
         for _ in range(12):
             middle = (low + high) / 2

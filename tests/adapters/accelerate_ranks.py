@@ -50,7 +50,7 @@ def train(spec, epochs=3, folder=None, stop=None, resume=None, late=False, accum
     attached = None if spec is None or late else telegrad.accelerate.attach(accelerator, spec)
     model, optimizer, loader = accelerator.prepare(model, optimizer, loader)
     if late:
-        attached = telegrad.accelerate.attach(accelerator, spec)
+        attached = telegrad.accelerate.attach(accelerator, spec, model)
     first, losses, logged = 0, [], {}
     if resume:
         accelerator.load_state(resume)
@@ -72,7 +72,8 @@ def train(spec, epochs=3, folder=None, stop=None, resume=None, late=False, accum
     handle = attached.handle if attached is not None else None
     steps = handle.steps if handle is not None else 0
     if folder:
-        accelerator.end_training()
+        for tracker in accelerator.trackers:  # end_training would end the process group, too
+            tracker.finish()
     return (
         [p.detach().double().sum().item() for p in accelerator.unwrap_model(model).parameters()],
         losses,

@@ -5,10 +5,7 @@ from __future__ import annotations
 from dataclasses import fields
 from typing import Any
 
-from torch.nn.parallel import DistributedDataParallel
-
-from telegrad.adapters.attach import attach as attach_model
-from telegrad.adapters.attach import load_rank, save_rank
+from telegrad.adapters.attach import attach_with, load_rank, save_rank
 from telegrad.errors import InputError
 
 try:
@@ -20,16 +17,17 @@ except ImportError as error:
 __all__ = ["Attached", "attach"]
 
 
-def attach(accelerator: Accelerator, spec: Any, **options: Any) -> Attached:
+def attach(accelerator: Accelerator, spec: Any, model: Any = None, **options: Any) -> Attached:
     """Let the models that `accelerator` prepares exchange their gradients compressed.
 
-    Call it before or after `accelerator.prepare(…)`; before is better, since a model is then taken as it is wrapped.
+    Call it before `accelerator.prepare(…)`; or after it, with the `model` that it returned.
     `accelerator.save_state` and `load_state` keep every rank's part of the exchange's state in a file of its own, so
     a resumed run goes on bit for bit. Gradient accumulation and mixed precision need nothing more.
 
     Args:
         accelerator: yours. In a job of one process nothing is compressed, and a warning says so.
         spec: a method or a compressor.
+        model: a model that is prepared already, where there is one.
         options: those of `telegrad.ddp.register`. The learning rate that methods like ef14 put inside their memory is
             that of the first prepared optimizer, and the gradient scaler the accelerator's own, unless given.
 
@@ -42,40 +40,37 @@ def attach(accelerator: Accelerator, spec: Any, **options: Any) -> Attached:
     """
     if not isinstance(accelerator, Accelerator):
         raise InputError(f"an accelerate.Accelerator is wanted, not a {type(accelerator).__name__}")
-    return Attached(accelerator, spec, options)
+    return Attached(accelerator, spec, options, model)
 
 
 class Attached:
     """What `attach` returns: the handles of the models that one accelerator prepared."""
 
-    def __init__(self, accelerator: Accelerator, spec: Any, options: dict[str, Any]) -> None:
+    def __init__(self, accelerator: Accelerator, spec: Any, options: dict[str, Any], model: Any = None) -> None:
         self.accelerator, self.spec, self.options = accelerator, spec, options
         self.handles: list[Any] = []
         self._seen: set[int] = set()
         accelerator.ddp_handler = _handler(self, accelerator.ddp_handler)
         accelerator.register_save_state_pre_hook(self._save)
         accelerator.register_load_state_pre_hook(self._load)
-        for model in accelerator._models:
-            self.take(model)
+        if model is not None or accelerator.num_processes == 1:
+            self.take(model)  # with one process, this says that nothing is compressed
 
     @property
     def handle(self) -> Any:
         """The handle of the only prepared model; None in a job of one process."""
-        self._take_all()
+        self._take_sharded()
         if len(self.handles) > 1:
             raise InputError(f"{len(self.handles)} models were prepared; their handles are in .handles")
         return self.handles[0] if self.handles else None
 
     def take(self, model: Any) -> None:
         """Attach to a model that is wrapped already; one that was taken before is left as it is."""
-        if id(model) in self._seen:
+        if id(model) in self._seen or (self.accelerator.num_processes == 1 and self._seen):
             return
         self._seen.add(id(model))
-        own: dict[str, Any] = dict(self.options)
-        if isinstance(model, DistributedDataParallel):
-            own.setdefault("optimizer", _FirstOptimizer(self.accelerator))
-            own.setdefault("grad_scaler", self.accelerator.scaler)
-        handle = attach_model(model, self.spec, **own)
+        known = {"optimizer": _FirstOptimizer(self.accelerator), "grad_scaler": self.accelerator.scaler}
+        handle = attach_with(model, self.spec, self.options, known)
         if handle is not None:
             self.handles.append(handle)
 
@@ -87,9 +82,11 @@ class Attached:
         """Hand `metrics()` to the accelerator's trackers."""
         self.accelerator.log(self.metrics(), step=step)
 
-    def _take_all(self) -> None:
-        for model in self.accelerator._models:
-            self.take(model)
+    def _take_sharded(self) -> None:
+        """What Accelerate sharded by FSDP2, for which it has no hook."""
+        if self.accelerator.is_fsdp2:
+            for model in self.accelerator._models:
+                self.take(model)
 
     def _save(self, models: Any, weights: Any, folder: str) -> None:
         if self.handle is not None:

@@ -14,7 +14,7 @@ from torch.nn.parallel import DistributedDataParallel
 from telegrad.errors import InputError, TelegradWarning
 from telegrad.runtime import ddp
 
-__all__ = ["attach", "load_rank", "save_rank"]
+__all__ = ["attach", "attach_with", "load_rank", "save_rank"]
 
 
 def attach(model: nn.Module, spec: Any, **options: Any) -> Any:
@@ -33,16 +33,21 @@ def attach(model: nn.Module, spec: Any, **options: Any) -> Any:
     Raises:
         InputError: where several processes run and the model is wrapped in neither.
     """
+    return attach_with(model, spec, options, {})
+
+
+def attach_with(model: nn.Module, spec: Any, options: dict[str, Any], for_ddp: dict[str, Any]) -> Any:
+    """`attach`, with options that only DDP's `register` knows, where it is DDP and they were not given."""
     if not dist.is_available() or not dist.is_initialized() or dist.get_world_size() == 1:
         warnings.warn(
             f"{spec}: this job has one process, which exchanges no gradients; nothing is compressed. "
             "Start several, for example: torchrun --nproc-per-node=2 script.py",
             TelegradWarning,
-            stacklevel=2,
+            stacklevel=3,
         )
         return None
     if isinstance(model, DistributedDataParallel):
-        return ddp.register(model, spec, **options)
+        return ddp.register(model, spec, **{**for_ddp, **options})
     from torch.distributed.fsdp import FSDPModule
 
     from telegrad.runtime import fsdp

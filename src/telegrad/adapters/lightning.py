@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from telegrad.adapters.attach import attach
+from telegrad.adapters.attach import attach_with
 
 try:
     from lightning.pytorch import Callback, LightningModule, Trainer
@@ -32,13 +32,11 @@ class Telegrad(Callback):
         self.spec, self.options = spec, options
         self.handle: Any = None
         self._saved: Any = None
+        self._ended: Any = None
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        wrapped = trainer.strategy.model
-        options = dict(self.options)
-        if wrapped is not pl_module and trainer.optimizers:
-            options.setdefault("optimizer", trainer.optimizers[0])
-        self.handle = attach(wrapped, self.spec, **options)
+        known = {"optimizer": trainer.optimizers[0]} if trainer.optimizers else {}
+        self.handle = attach_with(trainer.strategy.model, self.spec, self.options, known)
         if self.handle is not None and self._saved is not None:
             self.handle.load_state_dict(self._saved)
         self._saved = None
@@ -49,12 +47,19 @@ class Telegrad(Callback):
                 logger.log_metrics(self.handle.metrics(), step=trainer.global_step)
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        if self.handle is not None:
-            checkpoint["telegrad"] = self.handle.gathered_state_dict()
+        state = self._gathered() if self.handle is not None else self._ended
+        if state is not None:
+            checkpoint["telegrad"] = state
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         self._saved = checkpoint.get("telegrad")
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if self.handle is not None:
+            self._ended = self._gathered()  # for what is saved after training
             self.handle.remove()
+            self.handle = None
+
+    def _gathered(self) -> Any:
+        """The state of all ranks; FSDP2's is alike on all."""
+        return getattr(self.handle, "gathered_state_dict", self.handle.state_dict)()

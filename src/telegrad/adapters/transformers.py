@@ -6,7 +6,7 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-from telegrad.adapters.attach import attach, load_rank, save_rank
+from telegrad.adapters.attach import attach_with, load_rank, save_rank
 from telegrad.errors import TelegradWarning
 
 try:
@@ -63,14 +63,8 @@ class Telegrad(TrainerCallback):
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        options = dict(self.options)
-        wrapped = self._trainer.model_wrapped
-        if kwargs.get("optimizer") is not None:
-            options.setdefault("optimizer", kwargs["optimizer"])
-        scaler = self._trainer.accelerator.scaler
-        if scaler is not None:
-            options.setdefault("grad_scaler", scaler)
-        self.handle = attach(wrapped, self.spec, **options)
+        known = {"optimizer": kwargs.get("optimizer"), "grad_scaler": self._trainer.accelerator.scaler}
+        self.handle = attach_with(self._trainer.model_wrapped, self.spec, self.options, known)
         if self.handle is None:
             return
         if args.max_grad_norm and args.process_index == 0:

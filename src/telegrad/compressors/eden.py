@@ -23,7 +23,9 @@ __all__ = ["Eden"]
 
 
 @register(
-    "eden", example="eden(bits=0.5, coder=entropy)", source="A21; A28; Vargaftik et al. 2021 (DRIVE) and 2022 (EDEN)"
+    "eden",
+    example="eden(bits=0.5, coder=entropy)",
+    source="A21; A28; Vargaftik et al. 2021 (DRIVE) and 2022 (EDEN); Marcellin and Fischer 1990",
 )
 @dataclass(frozen=True)
 class Eden(Compressor):

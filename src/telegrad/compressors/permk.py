@@ -22,7 +22,7 @@ __all__ = ["PermK"]
 _PIECE = 1 << 14  # entries that are float64 at a time
 
 
-@register("permk", example="permk(workers=4)", source="A20; Szlendak, Tyurin, Richtárik 2021")
+@register("permk", example="permk(workers=4)", source="A20; Szlendak, Tyurin, Richtárik, ICLR 2022")
 @dataclass(frozen=True)
 class PermK(Compressor):
     """Worker i of n = `workers` sends m x on its share of the d entries, m = min(n, d), zero elsewhere.

@@ -22,7 +22,7 @@ __all__ = ["SGD"]
 @register(
     "sgd",
     example="sgd(mlmc(stopk(s=0.01)))",
-    source="C1, C2; with mlmc(…) Algorithms 2 and 3 of Zukerman, Hamoud, Levy, ICML 2025",
+    source="C1, C2; Robbins and Monro 1951; with mlmc(…) Algorithms 2 and 3 of Zukerman, Hamoud, Levy, ICML 2025",
 )
 @dataclass(frozen=True)
 class SGD(GradientMethod):

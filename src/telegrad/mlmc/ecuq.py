@@ -15,7 +15,11 @@ from telegrad.spec import check_that, register
 __all__ = ["ECUQLadder"]
 
 
-@register("ecuq", example="ecuq(budgets=6)", source="A17, B1; the quantiser is DoCoFL's")
+@register(
+    "ecuq",
+    example="ecuq(budgets=6)",
+    source="A17, B1; the quantiser: Dorfman, Vargaftik, Ben-Itzhak, Levy, ICML 2023 (DoCoFL)",
+)
 @dataclass(frozen=True)
 class ECUQLadder(Ladder):
     """g^l = ECUQ with l bits an entry, l = 1 … `budgets`; one more level is v itself, so that nothing is biased.

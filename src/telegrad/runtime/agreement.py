@@ -14,6 +14,7 @@ from torch import Tensor
 
 from telegrad.errors import ConfigError, DriftError
 from telegrad.runtime.transport import Transport
+from telegrad.version import __version__
 from telegrad.wire.message import VERSION
 
 __all__ = ["check_alike", "check_no_drift", "leave", "own_group"]
@@ -44,9 +45,7 @@ def _timeout(group: dist.ProcessGroup) -> timedelta | None:
 
 def check_alike(transport: Transport, mine: Mapping[str, Any]) -> None:
     """Raise `ConfigError`, on every rank, where a rank's wire version or configuration is another than rank 0's."""
-    import telegrad
-
-    mine = {"telegrad version": telegrad.__version__, "wire version": VERSION, **mine}
+    mine = {"telegrad version": __version__, "wire version": VERSION, **mine}
     configurations = transport.objects(mine)
     first = configurations[0]
     for rank, other in enumerate(configurations):

@@ -20,6 +20,7 @@ from torch.nn.parallel import DistributedDataParallel
 from telegrad.compressors.base import Compressor
 from telegrad.errors import CommunicationError, ConfigError, InputError, NonFiniteError, TelegradWarning
 from telegrad.methods.base import Method
+from telegrad.methods.sgd import SGD
 from telegrad.random import Key
 from telegrad.runtime.agreement import check_alike, check_no_drift, leave, own_group
 from telegrad.runtime.bad_steps import BadSteps
@@ -30,6 +31,7 @@ from telegrad.runtime.exchange import Exchange, exchange_of
 from telegrad.runtime.handle import Handle as AnyHandle
 from telegrad.runtime.ledger import Ledger
 from telegrad.runtime.memory import load_memory, memory_of
+from telegrad.runtime.meter import Meter, reading
 from telegrad.runtime.pieces import Granularity, Piece, pieces_of
 from telegrad.runtime.shapes import granularity_for, warn_of_lost_shapes
 from telegrad.runtime.topologies import Topology
@@ -150,6 +152,7 @@ class Handle(AnyHandle):
         self._bad_steps = BadSteps(lambda: piece_of, self._wasted.used)
         if dist.get_backend(group) == "gloo":  # NCCL's groups can only be left by all ranks at once
             weakref.finalize(self, leave, group).atexit = False
+        self._meter = Meter(sum(8 * p.numel() * p.element_size() for p in parameters.values()))
         self._model = weakref.ref(model)  # whose reducer keeps this handle alive
         self._skips = getattr(model, "skip_all_reduce_unused_params", False)
         self._step, self._first, self._left_out = 0, True, False
@@ -304,6 +307,10 @@ class Handle(AnyHandle):
         self._missing = [len(piece.parts) for piece in self.pieces]
         if self.check_every and self._step % self.check_every == 0:
             check_no_drift(self.exchange.transport, self.parameters, self._step)
+        every = self.error_every if isinstance(self.exchange.method, SGD) else 0
+        self.exchange.measures = bool(every) and self._step % every == 0
+        if self.exchange.measures:
+            self.exchange.error = (0.0, 0.0)
         self.exchange.begin(self._step, float(self.optimizer.param_groups[0]["lr"]) if self.optimizer else 1.0)
 
     def _start(self, pieces: list[Piece]) -> Callable[[], None]:
@@ -360,6 +367,7 @@ class Handle(AnyHandle):
             self.exchange.commit()
         self.ledger.steps += 1
         self._step += 1
+        self._meter.end_step(reading([self.exchange], self._step, self._bad_steps.count))
 
     def state_dict(self) -> dict[str, Any]:
         """What this rank needs to go on: the step, and this rank's memory as worker and server, by parameter.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Hashable, Sequence
 from typing import Any, final
 
@@ -23,6 +24,7 @@ from telegrad.runtime.topologies import Topology
 from telegrad.runtime.topologies.base import Phase
 from telegrad.runtime.transport import Transport
 from telegrad.spec import build
+from telegrad.wire.parcel import Parcel
 
 __all__ = ["Exchange", "Running", "exchange_of", "require_gradient_method"]
 
@@ -32,6 +34,9 @@ class Exchange:
 
     A step is `begin`, any number of `run`s (or `start`s) over different pieces, and `commit`; what is not committed
     leaves no trace in any state. Bits are booked as they are sent, in steps that fail as well.
+
+    `seconds`: how long this process took to `encode` first messages, and to `wait` for those of others. `measures`:
+    whether `error` adds up the squared errors of the first worker's messages and the squared norms of its gradients.
     """
 
     def __init__(
@@ -54,6 +59,8 @@ class Exchange:
             for rank in transport.ranks
         ]
         self.ledger = Ledger(transport.workers, ranks=list(transport.ranks))
+        self.seconds = {"encode": 0.0, "wait": 0.0}
+        self.measures, self.error = False, (0.0, 0.0)
 
     def begin(self, index: int, lr: float) -> None:
         """Enter step `index`, in which the optimizer's learning rate is `lr`."""
@@ -113,8 +120,13 @@ class Running:
         self._dtype = gradients[0][0].dtype
         members = zip(exchange.members, gradients, strict=True)
         self._rounds = [exchange.topology.round(member, pieces, own) for member, own in members]
+        began = time.perf_counter()
         # Up to its first messages a round is its worker's alone: they may run side by side.
-        self._send(each(next, self._rounds, sum(gradient.numel() for own in gradients for gradient in own)))
+        phases = each(next, self._rounds, sum(gradient.numel() for own in gradients for gradient in own))
+        exchange.seconds["encode"] += time.perf_counter() - began
+        if exchange.measures:
+            self._measure(phases[0], gradients[0])
+        self._send(phases)
 
     def _send(self, phases: list[Phase]) -> None:
         self._phases = phases
@@ -123,6 +135,18 @@ class Running:
             self._delivery = transport.send(outgoing, list(map(self._expected, phases)))
         else:
             self._delivery = transport.send(outgoing)
+
+    def _measure(self, phase: Phase, gradients: Sequence[Tensor]) -> None:
+        """Add this worker's squared error, and the squared norm of its gradients, to the exchange's `error`."""
+        codes = next(iter(phase.outgoing.values()), Parcel()).codes
+        if [code.numel for code in codes] != [len(gradient) for gradient in gradients]:
+            return  # a share of each, or nothing
+        error, square = self._exchange.error
+        for code, gradient in zip(codes, gradients, strict=True):
+            own = gradient.double()
+            error += float((code.decode().double() - own).square().sum())
+            square += float(own.square().sum())
+        self._exchange.error = error, square
 
     def _expected(self, phase: Phase) -> Expected:
         exchange, numels = self._exchange, {}
@@ -134,7 +158,9 @@ class Running:
     def finish(self) -> list[Tensor]:
         """The estimates, by piece. Raises what `Exchange.run` raises."""
         while True:
+            began = time.perf_counter()
             inboxes = self._delivery()
+            self._exchange.seconds["wait"] += time.perf_counter() - began
             for member, phase, inbox in zip(self._exchange.members, self._phases, inboxes, strict=True):
                 self._exchange.ledger.book(member.rank, phase.outgoing, inbox, phase.account, self._names)
             phases, estimates = [], []

@@ -22,6 +22,7 @@ from telegrad.runtime.bad_steps import BadSteps
 from telegrad.runtime.exchange import Exchange, require_gradient_method
 from telegrad.runtime.handle import Handle as AnyHandle
 from telegrad.runtime.ledger import Ledger
+from telegrad.runtime.meter import Meter, Reading, reading
 from telegrad.runtime.pieces import Part, Piece
 from telegrad.runtime.shapes import looks_at_shapes
 from telegrad.runtime.topologies.scatter import Scatter
@@ -92,6 +93,7 @@ class Handle(AnyHandle):
         self._now: Counter[str] = Counter()
         self._gathered = self._scattered = 0
         self._bad_steps = BadSteps(lambda: set(model.parameters()))
+        self._meter = Meter(sum(8 * p.numel() * p.element_size() for p in model.parameters()))
         self._comms = {name: (_ReduceScatter(self, name), _AllGather(self)) for name in sharded}
         for name, module in sharded.items():
             # FSDP2 asks for no more than two methods; its own base classes have no public place.
@@ -114,6 +116,18 @@ class Handle(AnyHandle):
         whole.received[rank] += self._scattered
         whole.steps, whole.skipped_steps = self._step, self._bad_steps.count
         return whole
+
+    @property
+    def last_step(self) -> dict[str, float]:
+        self._meter.end_step(self._reading())
+        return super().last_step
+
+    def metrics(self) -> dict[str, float]:
+        self._meter.end_step(self._reading())  # what ended since the last step began
+        return super().metrics()
+
+    def _reading(self) -> Reading:
+        return reading(self.exchanges.values(), self._step, self._bad_steps.count)
 
     def gathered_ledger(self) -> Ledger:
         found: list[Any] = [None] * dist.get_world_size()
@@ -172,6 +186,8 @@ class Handle(AnyHandle):
         """A step begins with the first exchange of a backward pass."""
         backward = torch._C._current_graph_task_id()
         if backward != self._backward or backward == -1:
+            if self._step:
+                self._meter.end_step(self._reading())
             self._backward, self._step = backward, self._step + 1
             self._now.clear()
             self._bad_steps.begin()

@@ -1,4 +1,4 @@
-"""What the handles of DDP and FSDP2 have in common: the account, and a life that ends."""
+"""What the handles of DDP, FSDP2 and outer loops have in common: the account, and a life that ends."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Any
 
 from telegrad.runtime.ledger import Ledger
+from telegrad.runtime.meter import Meter
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -19,8 +20,12 @@ class Handle(ABC):
     """The account, the state and the end of a model's compressed exchange.
 
     It lasts as long as its model, whether or not the script keeps the handle. `remove()`, or the end of a `with` block,
-    gives the model back: gradients are averaged as they are from then on.
+    gives the model back: gradients are averaged as they are from then on, and an outer loop makes no more rounds.
     """
+
+    error_every: int = 50
+    """In every so many steps the error of this rank's own messages is measured, for `comm/omega`; 0: never."""
+    _meter: Meter
 
     @property
     @abstractmethod
@@ -31,6 +36,22 @@ class Handle(ABC):
     @abstractmethod
     def steps(self) -> int:
         """Steps so far, skipped ones included."""
+
+    @property
+    def last_step(self) -> dict[str, float]:
+        """The figures of the last step, by the names of `metrics`; empty before there was one."""
+        return self._meter.last_step()
+
+    def metrics(self) -> dict[str, float]:
+        """The mean figures of this rank's steps since the last call, for any logger.
+
+        `comm/bits_up`, `comm/bits_down`: bits of the messages that this rank sent and decoded. `comm/ratio`: bits of
+        its uncompressed gradients over `comm/bits_up`. `comm/encode_ms`, `comm/wait_ms`: milliseconds that encoding
+        took, and waiting for messages of others. `comm/skipped`: steps skipped so far. `comm/omega`: the squared error
+        of this rank's own messages over the squared norm of its gradients, in the last step that was looked at
+        (`error_every`); missing for methods that do not send gradients.
+        """
+        return self._meter.since_asked()
 
     @abstractmethod
     def gathered_ledger(self) -> Ledger:

@@ -18,6 +18,7 @@ from telegrad.errors import ConfigError, DivergedError, NonFiniteError, Telegrad
 from telegrad.methods.asynchronous_method import AsynchronousMethod
 from telegrad.methods.base import Method
 from telegrad.methods.oracle_method import OracleMethod
+from telegrad.methods.outer_method import OuterMethod
 from telegrad.random import Key
 from telegrad.runtime.asynchronous_run import AsynchronousRun
 from telegrad.runtime.exchange import exchange_of
@@ -27,6 +28,7 @@ from telegrad.runtime.gradients import LoopGradients, VectorisedGradients, load_
 from telegrad.runtime.ledger import Ledger
 from telegrad.runtime.oracle import TaskOracle
 from telegrad.runtime.oracle_run import OracleRun
+from telegrad.runtime.outer_run import OuterRun
 from telegrad.runtime.partition import batch_rows, partition
 from telegrad.runtime.pieces import pieces_of
 from telegrad.runtime.schedule import learning_rate
@@ -179,7 +181,7 @@ def _run(
     model: nn.Module,
     shares: Sequence[Tensor],
     batch: Callable[[int, int], Split],
-) -> GradientRun | OracleRun | AsynchronousRun:
+) -> GradientRun | OracleRun | OuterRun | AsynchronousRun:
     """The steps of the method, whatever its kind."""
     root, topology = Key(setting.seed), build(setting.topology, "topology")
     parameters = dict(model.named_parameters())
@@ -201,6 +203,17 @@ def _run(
         if isinstance(method, AsynchronousMethod):
             return AsynchronousRun(method, topology, *parts)
         return OracleRun(method, topology, *parts)
+    if isinstance(method, OuterMethod):
+        return OuterRun(
+            method,
+            exchange_of(method.exchanged, topology, setting.downlink, transport, root),
+            model,
+            setting.granularity,
+            LoopGradients(task, model),  # every worker is at a point of its own
+            lambda own: _optimizer(setting, own),
+            batch,
+            setting.clock,
+        )
     compute = (
         LoopGradients(task, model) if setting.gradients == "loop" else VectorisedGradients(task, model, setting.chunk)
     )
@@ -210,8 +223,8 @@ def _run(
 
 
 def _kept(
-    run: GradientRun | OracleRun | AsynchronousRun, setting: Setting, transport: Transport
-) -> GradientRun | OracleRun:
+    run: GradientRun | OracleRun | OuterRun | AsynchronousRun, setting: Setting, transport: Transport
+) -> GradientRun | OracleRun | OuterRun:
     """The run, where its state can be kept. Raises `ConfigError` where it cannot."""
     if isinstance(run, AsynchronousRun) or not isinstance(transport, LocalTransport) or setting.clock is not None:
         raise ConfigError(
