@@ -1,6 +1,8 @@
 """Outer loops: over gloo, the situations of outer_scenarios.py; in the simulator; and how a model is cut."""
 
 import json
+import re
+from pathlib import Path
 
 import outer_scenarios
 import pytest
@@ -133,7 +135,7 @@ def test_sparseloco_is_the_loop_written_out():
 @pytest.mark.parametrize(
     ("spec", "said"),
     [
-        ("outer(topk(k=0.1))", "is biased, and what it leaves out would be lost: write feedback=ef(decay=0.95)"),
+        ("outer(topk(k=0.1))", "is biased, and what it leaves out would be lost: write feedback=ef"),
         ("outer(randk(k=0.1), feedback=ef)", "outer needs a contractive compressor"),
         ("outer(identity, every=4, fragments=2, delay=2)", "0 to 1 steps are allowed: a fragment leaves every 2"),
         ("outer(identity, every=4, fragments=5)", "1 to every=4 are allowed"),
@@ -166,3 +168,11 @@ def test_presets_have_the_published_defaults():
     assert {
         step: streaming.leaves_after(step) for step in range(1, 38) if streaming.leaves_after(step) is not None
     } == {7: 0, 15: 1, 22: 2, 30: 3, 37: 0}
+
+
+@pytest.mark.xdist_group("ddp")
+def test_the_example_trains_on_two_ranks():
+    ended = launch(Path(__file__).parents[2] / "examples/outer_train.py", 2, "--spec", "sparseloco", "--steps", "120")
+    assert [one.code for one in ended] == [0, 0], outputs(ended)
+    accuracy = float(re.search(r"sparseloco: accuracy ([\d.]+), [\d.]+ kB", ended[0].output)[1])
+    assert accuracy > 0.6, outputs(ended)
