@@ -45,8 +45,9 @@ class Setting:
     multiple of it, "theory*8"; the rate taken is printed. `granularity`: what one compressor call sees.
     `evaluate_every`: steps between evaluations, a twentieth of all by default. `data`: the folder of the workload's
     data. `clock`: how long simulated work takes; records then have `simulated_seconds`. `progress` is called after
-    every step with the last evaluation's record, the current `step` and its `train_loss`. `snapshots`: where the state is kept while it trains, and found
-    again after an interruption; only where all workers live in this process, and without a clock.
+    every step with the last evaluation's record, the current `step` and its `train_loss`. `snapshots`: where the state
+    is kept while it trains, and found again after an interruption; only where all workers live in this process, and
+    without a clock.
     """
 
     steps: int = 300
