@@ -56,7 +56,7 @@ def test_simulate_has_every_field_of_the_setting_with_its_default():
         ({"workers": True}, "workers=True"),
         ({"steps": 2.5}, "steps=2.5: an integer is wanted, for example steps=2"),
         ({"steps": "10"}, "steps='10': a finite number is wanted"),
-        ({"lr": "0.1"}, "lr='0.1': a finite number is wanted"),
+        ({"lr": "0.1"}, 'lr=\'0.1\': a number, "theory"'),
         ({"lr": float("nan")}, "lr=nan: a finite number"),
         ({"lr": -0.1}, "lr=-0.1: a number from 0"),
         ({"batch_size": 0}, "batch_size=0: a number from 1 is allowed, or None for all examples"),

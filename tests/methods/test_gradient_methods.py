@@ -41,7 +41,7 @@ def test_ef_bvs_rates_on_t2():  # C7: λ = .5, ν = 2/3 for Rand-1; for Top-1 η
     assert tg.method("ef_bv(randk(k=1))").rates(2, 2) == pytest.approx((0.5, 2 / 3))
     assert tg.method("ef_bv(topk(k=1))").rates(2, 2) == pytest.approx((1.0, 1.0))
     with pytest.raises(tg.SpecError, match="give both rates"):
-        tg.method("ef_bv(sign(scale=one))").rates(4, 2)
+        tg.method("ef_bv(rtn(level=1))").rates(4, 2)
 
 
 def alike(drive, gradients, one, other, d=40, steps=12):
@@ -59,7 +59,6 @@ def alike(drive, gradients, one, other, d=40, steps=12):
         ("ef21_sgd2m(topk(k=4), momentum=1.0)", "ef21_sgdm(topk(k=4), momentum=1.0)"),
         ("ef21(topk(k=4), participation=1.0)", "ef21(topk(k=4))"),
         ("sgd(randk(k=4), participation=5)", "sgd(randk(k=4))"),
-        ("signsgd", "sgd(sign(scale=one))"),
     ],
 )
 def test_methods_that_are_one_at_their_parameters(drive, noisy_gradients, one, other):

@@ -272,8 +272,8 @@ def test_any_bytes_like_object_is_read(kind):
         (bytes([0x04, 0, 64]), "entry 0 of a table of 0"),
         (bytes([0x0F]), "unknown kind of values 15"),
         (bytes([0xF1]), "unknown kind of positions 15"),
-        # Cells have no scale: 9 and 10 are kinds of what RotatedCells holds, and of nothing else.
-        (bytes([0x09, 1, 0, 0, 0]), "unknown kind of values 9"),
+        # Cells have no scale: 10 is a kind of what RotatedCells holds, and of nothing else.
+        (bytes([0x0D, 1, 0, 0, 0]), "unknown kind of values 13"),
         (bytes([0x07, *bytes(8), 0, 0x0A]), "unknown kind of values 10"),
         (bytes([0x07, *bytes(8), 1, *bytes(4), 0x00]), "unknown kind of cells 0"),
         (bytes([0x07, *bytes(8), 2]), "a rotation of format 2 is not ours"),

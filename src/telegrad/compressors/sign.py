@@ -17,7 +17,7 @@ from telegrad.wire.code import Term
 from telegrad.wire.positions import All
 from telegrad.wire.values import Grid, Table, Values
 
-__all__ = ["Sign"]
+__all__ = ["Sign", "signs_of"]
 
 
 @register("sign", example="sign", source="A13; Seide et al. 2014; Bernstein et al. 2018; Karimireddy et al. 2019")
@@ -26,12 +26,11 @@ class Sign(Compressor):
     """C(x) = (‖x‖₁ / d) sign(x) with sign(0) = +1: contractive, error ‖x‖² − ‖x‖₁²/d, alpha = 1/d (A13.1).
 
     `scale=two_means`: entries of at least 0 become their mean, those below 0 theirs; the error is the sum of squares
-    within both groups, never above the former (A13.2). One non-zero entry attains alpha either way. `scale=one`: C(x) =
-    sign(x), which is not contractive (A13), as `signsgd` sends it. Scales are rounded to float32 (float64 for float64
-    input).
+    within both groups, never above the former (A13.2). One non-zero entry attains alpha either way. Scales are rounded
+    to float32 (float64 for float64 input).
     """
 
-    scale: Literal["mean", "two_means", "one"] = "mean"
+    scale: Literal["mean", "two_means"] = "mean"
 
     unbiased = False
     random = False
@@ -40,13 +39,12 @@ class Sign(Compressor):
         return math.inf
 
     def alpha(self, d: int) -> float:
-        return 0.0 if self.scale == "one" else 1 / d
+        return 1 / d
 
     def _encode(self, v: Tensor, key: Key) -> Encoded:
         values: Values
-        if self.scale != "two_means":
-            scale = sum_of_magnitudes(v) / len(v) if self.scale == "mean" else 1.0
-            values = Grid((v < 0).to(torch.int8).mul_(-2).add_(1), scale)
+        if self.scale == "mean":
+            values = Grid(signs_of(v), sum_of_magnitudes(v) / len(v))
         else:
             values = Table((v >= 0).to(torch.uint8), _two_means(v))
         return Encoded((Term(All(len(v)), values.rounded(v.dtype, None)),))
@@ -55,9 +53,12 @@ class Sign(Compressor):
         x = v.double()
         if self.scale == "mean":
             return float(x.square().sum() - x.abs().sum() ** 2 / len(x))
-        if self.scale == "one":
-            return float((x.abs() - 1).square().sum())
         return float((x - _two_means(v)[(x >= 0).to(torch.int64)]).square().sum())
+
+
+def signs_of(v: Tensor) -> Tensor:
+    """sign(v) with sign(0) = +1, int8."""
+    return (v < 0).to(torch.int8).mul_(-2).add_(1)
 
 
 def _two_means(v: Tensor) -> Tensor:

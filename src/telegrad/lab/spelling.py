@@ -12,7 +12,8 @@ _PAIRS = (
     "± +-;× x;· *;− -;– -;— -;… ...;‖ ||;√ sqrt ;∞ inf;≤ <=;≥ >=;≠ !=;≈ ~;→ ->;← <-;∈  in ;⌊ floor(;⌋ );"
     "α alpha;β beta;γ gamma;Δ Delta;δ delta;ε eps;η eta;λ lambda;μ mu;π pi;σ sigma;Σ sum ;τ tau;φ phi;"
     "ω omega;“ \";” \";’ ';‘ ';⌈ ceil(;⌉ );ℓ l;⁻ -;⁺ +;² ^2;³ ^3;⁰ ^0;¹ ^1;⁷ ^7;ᵀ ^T;₁ _1;₂ _2;½ 1/2;¼ 1/4;"
-    "′ ';⟨ <;⟩ >;∇ grad ;ξ xi;κ kappa;∝ ~;↦ ->;µ mu"
+    "′ ';⟨ <;⟩ >;∇ grad ;ξ xi;κ kappa;∝ ~;↦ ->;µ mu;"
+    "ν nu;χ chi;θ theta;⊙ *;⁴ ^4;ᵢ _i;\u0302 _hat;\u0304 _mean"
 )
 _SPELT = dict(pair.split(" ", 1) for pair in _PAIRS.split(";"))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -9,17 +10,19 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from telegrad.compressors.sign import Sign
+from telegrad.compressors.sign import signs_of
 from telegrad.compressors.terngrad import TernGrad
+from telegrad.errors import NonFiniteError
+from telegrad.kernels.magnitudes import largest_magnitude
 from telegrad.methods.base import State, Step, mean_of
 from telegrad.methods.downlink import Downlink
 from telegrad.methods.gradient_method import GradientMethod
 from telegrad.spec import check_that, register
-from telegrad.wire.code import Code
+from telegrad.wire.code import Code, Term
+from telegrad.wire.positions import All
+from telegrad.wire.values import Grid
 
 __all__ = ["SignSGD"]
-
-_SIGNS = Sign(scale="one")
 
 
 @register("signsgd", example="signsgd(vote=majority)", source="C3; Bernstein et al. 2018; Bernstein et al. 2019")
@@ -53,7 +56,7 @@ class SignSGD(GradientMethod):
         if self.momentum:
             gradient = self.momentum * state["average"] + (1 - self.momentum) * gradient
             state = {"average": gradient}
-        return _SIGNS.encode(gradient, step.uplink(rank)), state
+        return _signs(gradient), state
 
     def server_init(self, d: int, dtype: torch.dtype) -> State:
         return {}
@@ -65,3 +68,13 @@ class SignSGD(GradientMethod):
         if self.ties == "plus":
             mean = torch.where(mean == 0, 1.0, mean)
         return mean.sign(), state
+
+
+def _signs(v: Tensor) -> Code:
+    """One bit an entry; nothing for a vector of zeros."""
+    largest = largest_magnitude(v)
+    if not math.isfinite(largest):
+        raise NonFiniteError("the gradient holds NaN or infinity")
+    if largest == 0:
+        return Code(tuple(v.shape), v.dtype)
+    return Code(tuple(v.shape), v.dtype, (Term(All(len(v)), Grid(signs_of(v), 1.0).rounded(v.dtype, None)),))
