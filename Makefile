@@ -21,7 +21,7 @@ $(STAMP): pyproject.toml Makefile
 	$(BIN)/python -c "import torch" 2>/dev/null || { \
 	  if command -v nvidia-smi >/dev/null 2>&1; then $(BIN)/pip install -q $(TORCH); \
 	  else $(BIN)/pip install -q "$(TORCH)+cpu" --extra-index-url $(TORCH_CPU_INDEX) 2>/dev/null || $(BIN)/pip install -q $(TORCH); fi; }
-	$(BIN)/pip install -q -e ".[lab,dev,docs]"
+	$(BIN)/pip install -q -e ".[lab,dev,docs,accelerate,lightning,flower]"
 	@touch $(STAMP)
 
 demo: setup  ## compare six methods on real data: a table, plots and a report in runs/demo

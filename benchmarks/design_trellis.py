@@ -19,17 +19,20 @@ import numpy as np
 
 import telegrad as tg
 from telegrad.kernels.compiled import in_blocks
-from telegrad.kernels.trellis_codes import _UNIT, BITS, Design, design_code
+from telegrad.kernels.trellis_codes import _UNIT, BETWEEN, BITS, EVERY, Design, design_code, designs
 
 HEAD = '''"""The designs of trellis codes: written by benchmarks/design_trellis.py, not by hand.
 
 A paragraph a design: price of a bit, rate, omega; the frequencies of k = 0, 1, … of 2^15 for each class; the centroids
-of k = 1, 2, … in units of 2^−13. Messages refer to designs by their numbers: what is here must not change.
+of k = 1, 2, … in units of 2^−13. Messages refer to designs by their numbers: these must not change. Curves: rate and
+omega at every 64th position, which only encoders look at.
 """
 
 DESIGNS: dict[int, str] = {
 '''
 SEGMENT = 1 << 16
+MEASURED = {8: 1 << 24, 256: 1 << 21}
+"""Numbers on which rates are measured: at low rates symbols come in bursts, and scatter by per cents over a million."""
 START = 0.3
 STEPS = np.append(np.geomspace(1.612, 0.0375, 30), 0.0328)
 """Of fine codes. Their prices: what suits the step, 1.386 D by the rate-distortion function with D = step² / 12; less
@@ -83,11 +86,15 @@ def iterated(states: int, design: Design, z: np.ndarray, price: float, rounds: i
 
 
 def measured(states: int, design: Design, z: np.ndarray) -> Design:
-    code = design_code(states, design, design, 0)
+    rate, omega = rate_and_omega(design_code(states, design, design, 0), z)
+    return Design(design.price, rate, omega, design.frequency, design.point)
+
+
+def rate_and_omega(code, z: np.ndarray) -> tuple[float, float]:
     rows = rows_of(code, z)
-    rate = float((BITS - np.log2(code.frequency.reshape(-1)[rows])).mean())
     q = code.point[rows]
-    return Design(design.price, rate, float(q @ q * (z @ z) / (q @ z) ** 2 - 1), design.frequency, design.point)
+    rate = float((BITS - np.log2(code.frequency.reshape(-1)[rows])).mean())
+    return rate, float(q @ q * (z @ z) / (q @ z) ** 2 - 1)
 
 
 def started(step: float) -> Design:
@@ -128,18 +135,31 @@ def paragraph(design: Design) -> str:
     return "\n".join(textwrap.wrap(text, 118))
 
 
+def curve(states: int, known: list[Design], n: int) -> str:
+    """Rate and omega at every `EVERY`th position, on numbers of their own, in lines."""
+    z, found = tg.Key(3).normal(n).numpy(), []
+    for position in range(0, BETWEEN * (len(known) - 1) + 1, EVERY):
+        number, share = divmod(position, BETWEEN)
+        code = design_code(states, known[number], known[min(number + 1, len(known) - 1)], share)
+        one = rate_and_omega(code, z)
+        found.append(f"{one[0]:.5g} {one[1]:.5g}")
+    return "\n".join(textwrap.wrap("; ".join(found), 118))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--states", type=int, nargs="+", default=[8, 256])
     parser.add_argument("--size", type=int, default=1 << 20)
     parser.add_argument("--rounds", type=int, default=6)
+    parser.add_argument("--curves", action="store_true", help="only measure the designs that there are anew")
     parser.add_argument("--out", type=Path, default=Path("src/telegrad/kernels/trellis_designs.py"))
     arguments = parser.parse_args()
-    text = HEAD
+    text, curves = HEAD, "}\n\nCURVES: dict[int, str] = {\n"
     for states in arguments.states:
-        lines = "\n\n".join(map(paragraph, designed(states, arguments.size, arguments.rounds)))
-        text += f'    {states}: """\n{lines}\n""",\n'
-    arguments.out.write_text(text + "}\n", encoding="utf-8")
+        found = designs(states) if arguments.curves else designed(states, arguments.size, arguments.rounds)
+        text += f'    {states}: """\n' + "\n\n".join(map(paragraph, found)) + '\n""",\n'
+        curves += f'    {states}: """\n{curve(states, found, MEASURED[states])}\n""",\n'
+    arguments.out.write_text(text + curves + "}\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -2,8 +2,8 @@
 
     nice python benchmarks/parallelism.py --out benchmarks/results/parallelism.json --figures docs
 
-M from 1 to 4096 for uncompressed SGD, Rand-k, MLMC and EF21-SGDM, each at the best of its learning rates (and EF21-SGDM of
-its momenta). About ten minutes on one core.
+M from 1 to 4096 for uncompressed SGD, Rand-k, MLMC and EF21-SGDM, each at the best of its rates (and EF21-SGDM of
+its momenta). Three minutes of processor time.
 """
 
 from __future__ import annotations

@@ -126,7 +126,7 @@ def test_what_is_imported_late_is_what_type_checkers_are_told():
     tree = ast.parse(Path(tg.__file__).read_text(encoding="utf-8"))
     block = next(node for node in tree.body if isinstance(node, ast.If))
     told = {f"{node.module}.{name.name}" for node in block.body for name in node.names}
-    late = {f"{module}.{name}" for name, module in tg._HOMES.items()} | {tg._MODULES[name] for name in ("ddp", "fsdp")}
+    late = {f"{module}.{name}" for name, module in tg._HOMES.items()} | {tg._MODULES[name] for name in ("ddp", "fsdp", "outer")}
     assert told == late
     assert all(getattr(tg, name) is not None for name in [*tg._HOMES, *tg._ROOMS, *tg.__all__])
     with pytest.raises(AttributeError, match="no attribute 'compresor'"):

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from telegrad.methods.base import Method
     from telegrad.mlmc.ladder import Ladder
     from telegrad.random import Key
-    from telegrad.runtime import ddp, fsdp
+    from telegrad.runtime import ddp, fsdp, outer
     from telegrad.runtime.simulate import simulate
     from telegrad.runtime.topologies.base import Topology
     from telegrad.runtime.training import Result
@@ -68,6 +68,7 @@ __all__ = [
     "fsdp",
     "load",
     "method",
+    "outer",
     "pack",
     "register",
     "save",
@@ -96,6 +97,7 @@ _HOMES = {name: module for module, names in _LATE.items() for name in names}
 _MODULES = {
     "ddp": "telegrad.runtime.ddp",
     "fsdp": "telegrad.runtime.fsdp",
+    "outer": "telegrad.runtime.outer",
     "accelerate": "telegrad.adapters.accelerate",
     "flower": "telegrad.adapters.flower",
     "lightning": "telegrad.adapters.lightning",

@@ -344,6 +344,8 @@ def _unknown(what: str, name: str, valid: list[str]) -> str:
 
 def _convert(node: ast.AST, hint: Any, where: str, spec: str, example: str) -> Any:
     options = _options(hint)
+    if type(None) in options and _is_none(node):
+        return None
     for option in options:
         if isinstance(option, type) and issubclass(option, Registered):
             return _build_node(node, option.kind, spec)
@@ -362,6 +364,11 @@ def _convert(node: ast.AST, hint: Any, where: str, spec: str, example: str) -> A
             return value
     wanted = " or ".join(getattr(option, "__name__", str(option)) for option in options)
     raise SpecError(f"{where}: {wanted} is wanted; for example `{example}`")
+
+
+def _is_none(node: ast.AST) -> bool:
+    word = node.id if isinstance(node, ast.Name) else node.value if isinstance(node, ast.Constant) else ""
+    return word in ("none", None)
 
 
 _WORDS = {"true": True, "false": False, "none": None}

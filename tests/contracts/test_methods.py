@@ -9,6 +9,7 @@ import telegrad as tg
 from cases import ours
 from telegrad.methods.base import Step
 from telegrad.methods.gradient_method import GradientMethod
+from telegrad.methods.outer_method import OuterMethod
 from telegrad.runtime.exchange import exchange_of
 from telegrad.runtime.transport import LocalTransport
 from telegrad.spec import build
@@ -143,7 +144,9 @@ def test_an_exchange_of_gradients_refuses_other_kinds_and_names_one_that_fits(me
     assert "telegrad.simulate" in text
 
 
-@pytest.mark.parametrize("method", [m for m in EVERY_METHOD if not isinstance(m, GradientMethod)], ids=str)
+@pytest.mark.parametrize(
+    "method", [m for m in EVERY_METHOD if not isinstance(m, (GradientMethod, OuterMethod))], ids=str
+)
 @pytest.mark.parametrize("topology", ["two_phase", "hierarchical(node=2)"])
 def test_topologies_that_serve_shares_refuse_messages_over_the_whole_model(method, topology):
     with pytest.raises(tg.SpecError, match="runs over topology=server"):

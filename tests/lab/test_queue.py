@@ -208,7 +208,11 @@ def test_a_merge_of_unlike_settings_is_refused_and_writes_nothing(tmp_path, simu
         merge([tmp_path / "one"], tmp_path / "joined")
 
 
-@pytest.mark.parametrize("content", [b"", b"no gzip", gzip.compress(b"{\n"), gzip.compress(b'{"label": 1}\n')[:-4]])
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"no gzip", gzip.compress(b"{\n"), gzip.compress(b'{"label": 1}\n')[:-4]],
+    ids=["empty", "no gzip", "no JSON", "cut short"],  # gzip writes the time: workers would list different tests
+)
 def test_a_damaged_pack_is_named(tmp_path, simulate, content):
     run_queue([*jobs_below_one(tmp_path, parse(SMALL))], QUIET)
     (tmp_path / PACK).write_bytes(content)

@@ -177,3 +177,20 @@ def test_numbers_are_readable():
     assert metric(0.98765, "loss") == "0.9877"
     assert metric_with_spread(0.5, None, "accuracy") == "50.00 %"
     assert metric_with_spread(1.5, 0.25, "loss") == "1.500 ± 0.25"
+
+
+def test_what_comes_down_stands_beside_what_goes_up(reported):
+    """The saving of the uplink alone would flatter: with an uncompressed downlink the total saves far less."""
+    _, summary, text = reported
+    tiles = dict(re.findall(r'<div class="tile"><dt>([^<]*)</dt><dd>([\d.,]+) ×', text))
+    rows = {row["label"]: row for row in summary["results"] if row["bits_to_target"] is not None}
+    least = min(rows.values(), key=lambda row: row["bits_to_target"])
+    plain = rows[summary["baseline"]]
+
+    def total(row):
+        return row["bits_to_target"] + row["bits_down_per_worker"] * row["steps_to_target"] / row["steps"]
+
+    (uplink,) = [float(value.replace(",", "")) for name, value in tiles.items() if "uplink" in name]
+    together = float(tiles["Fewer bits up and down together by"].replace(",", ""))
+    assert uplink == pytest.approx(plain["bits_to_target"] / least["bits_to_target"], rel=0.01)
+    assert together == pytest.approx(total(plain) / total(least), rel=0.01)

@@ -16,6 +16,8 @@ RUNS = [
     *((topology, method) for topology in TOPOLOGIES for method in METHODS),
     ("two_phase", "ef14(powersgd(rank=1, start=last))"),
     ("server", "diana(randk(k=0.1))"),
+    ("two_phase", "outer(mlmc(stopk(s=0.05)), every=8, fragments=2, delay=2, alpha=0.5)"),
+    ("server", "outer(topk(k=0.01), feedback=ef(decay=0.95), optimizer=sgd, every=10)"),
     *ORACLE_RUNS,
 ]
 

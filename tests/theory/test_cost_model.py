@@ -102,6 +102,7 @@ def test_advice_compresses_over_slow_links_only():
     assert fast.choice.step.spec == "identity"
     biased = recommend(Cluster(8, 1e7), [replace(SPARSE, unbiased=False)])
     assert [one.step.spec for one in biased.predictions] == ["identity"]
+    assert biased.reasons[-1] == "sparse is biased and left out"
     with pytest.raises(ConfigError, match="at least one profile"):
         recommend(Cluster(8, 1e7), [])
 

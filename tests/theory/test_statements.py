@@ -201,7 +201,7 @@ def test_the_bounds_of_b74_cover_simulated_mlmc_sgd():
     )
     assert limits == pytest.approx((0.549, 1.554, 2.265), abs=5e-4)
     measured = torch.zeros(3, dtype=torch.float64)
-    seeds = 2
+    seeds = 1
     for seed in range(seeds):
         for number, lr in enumerate(rates):
             x, mean, energy = start.clone(), torch.zeros(d, dtype=torch.float64), 0.0

@@ -22,7 +22,9 @@ _DRAWS = 32
 @register("compose", example="compose(natural, randk(k=0.1))", source="0.8; Horváth et al. 2019, section 3")
 @dataclass(frozen=True)
 class Compose(Compressor):
-    """A composition: an unbiased compressor applied to the result of another.
+    """A composition: an unbiased compressor applied to what another one leaves.
+
+    A composition: an unbiased compressor applied to the result of another.
 
     C(x) = A(B(x)), A = `outer` unbiased, B = `inner`, with independent randomness. Sent is A's message only.
 

@@ -16,11 +16,11 @@ import numpy as np
 from telegrad.kernels.compiled import kept
 from telegrad.kernels.rans import Decoder, Encoder
 from telegrad.kernels.trellis import best_path, machine, nearest
-from telegrad.kernels.trellis_designs import DESIGNS
+from telegrad.kernels.trellis_designs import CURVES, DESIGNS
 from telegrad.kernels.trellis_streams import decoded_rows
 
 __all__ = [
-    *("BETWEEN", "BITS", "STATES"),
+    *("BETWEEN", "BITS", "EVERY", "STATES"),
     *("Design", "TrellisCode"),
     *("design_code", "designs", "most_positions", "position_at", "trellis_code", "trellis_omega"),
 ]
@@ -33,6 +33,9 @@ BITS = 15
 
 BETWEEN = 256
 """Positions from one design to the next."""
+
+EVERY = 64
+"""Positions from one measured code to the next."""
 
 _UNIT = 2.0**-13  # of centroids
 _PRECISION = 2.0**10  # of a symbol's bits, so that last digits of a logarithm do not show
@@ -191,14 +194,20 @@ def most_positions(states: int) -> int:
     return BETWEEN * (len(designs(states)) - 1)
 
 
+@cache
+def _curve(states: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Positions, their rates (increasing) and their omegas, as measured."""
+    pairs = np.array([pair.split() for pair in CURVES[states].replace("\n", " ").split(";")], dtype=np.float64)
+    return EVERY * np.arange(len(pairs)), np.maximum.accumulate(pairs[:, 0]), pairs[:, 1]
+
+
 def position_at(states: int, rate: float) -> int:
     """The position whose code has about `rate` bits an entry on N(0, 1); the ends for what lies beyond them."""
-    rates = [design.rate for design in designs(states)]
-    return round(BETWEEN * float(np.interp(rate, rates, np.arange(len(rates)))))
+    positions, rates, _ = _curve(states)
+    return round(float(np.interp(rate, rates, positions)))
 
 
 def trellis_omega(states: int, rate: float | np.ndarray) -> np.ndarray:
-    """D / (1 − D) on N(0, 1) at `rate` bits an entry, interpolated between the designs and clamped to their rates."""
-    known = designs(states)
-    rates, omegas = np.array([design.rate for design in known]), np.array([design.omega for design in known])
+    """D / (1 − D) on N(0, 1) at `rate` bits an entry, between measured codes, and clamped to their rates."""
+    _, rates, omegas = _curve(states)
     return np.exp(np.interp(np.log(np.clip(rate, rates[0], rates[-1])), np.log(rates), np.log(omegas)))

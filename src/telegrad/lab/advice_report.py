@@ -121,4 +121,5 @@ def advice_plot(advices: Callable[[float], Advice], here: Advice, path: Path, mo
     axes.xaxis.set_major_formatter(EngFormatter(unit="bit/s"))
     axes.grid(alpha=0.3)
     axes.legend(fontsize=7, frameon=False)
+    path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, metadata={"Software": None})

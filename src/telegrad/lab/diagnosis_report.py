@@ -25,7 +25,9 @@ _MOST_LAYERS = 100
 
 def write_diagnosis(diagnosis: Diagnosis, path: Path | str, title: str = "A model's gradients") -> None:
     """Write the page. Example: `write_diagnosis(telegrad.diagnose(model, loader), "diagnosis.html")`."""
-    Path(path).write_text(diagnosis_page(diagnosis, title), encoding="utf-8")
+    file = Path(path)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(diagnosis_page(diagnosis, title), encoding="utf-8")
 
 
 def diagnosis_page(diagnosis: Diagnosis, title: str) -> str:

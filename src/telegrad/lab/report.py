@@ -97,10 +97,19 @@ def _highlights(summary: dict[str, Any]) -> str:
         if plain and least["bits_to_target"]:
             saving = f"{number(plain['bits_to_target'] / least['bits_to_target'])} ×"
             tiles.append((f"Fewer uplink bits than {plain['label']} by", saving, least["label"]))
+            both = _total_to_target(plain) / _total_to_target(least)
+            tiles.append(("Fewer bits up and down together by", f"{number(both)} ×", least["label"]))
     return "".join(
         f'<div class="tile"><dt>{what}</dt><dd>{value}<small>{who}</small></dd></div>'
         for what, value, who in (map(html.escape, tile) for tile in tiles)
     )
+
+
+def _total_to_target(row: dict[str, Any]) -> float:
+    """Bits up and down until the target is reached: what comes down is as much in every step."""
+    down: float = row["bits_down_per_worker"] * row["steps_to_target"] / row["steps"]
+    total: float = row["bits_to_target"] + down
+    return total
 
 
 def _table(summary: dict[str, Any]) -> str:

@@ -13,7 +13,7 @@ from telegrad.errors import NonFiniteError
 from telegrad.methods.base import State, Step, mean_of
 from telegrad.methods.contractive import require_contractive
 from telegrad.methods.gradient_method import GradientMethod
-from telegrad.spec import register
+from telegrad.spec import check_that, register
 from telegrad.wire.code import Code
 
 __all__ = ["EF14"]
@@ -30,13 +30,16 @@ class EF14(GradientMethod):
 
     The step size is inside the memory, so a schedule may change it. The estimate handed to the optimizer is (1/M) Σ
     c_i / γ: plain SGD then makes just the move above, and x_t − (1/M) Σ e_i is SGD's own iterate (C4.2). In a step
-    with γ = 0 nothing is sent. Needs a contractive compressor.
+    with γ = 0 nothing is sent. Needs a contractive compressor. `decay`: p_i = decay · e_i + γ g_i, so that the memory
+    fades.
     """
 
     compressor: Compressor
+    decay: float = 1.0
 
     def __post_init__(self) -> None:
         require_contractive(self, self.compressor)
+        check_that(0 < self.decay <= 1, self, "decay", "a number in (0, 1] is allowed")
 
     def worker_init(self, d: int, dtype: torch.dtype) -> State:
         return {"error": torch.zeros(d, dtype=dtype)}
@@ -46,7 +49,8 @@ class EF14(GradientMethod):
             if not bool(gradient.isfinite().all()):
                 raise NonFiniteError("the gradient holds NaN or infinity")
             return Code(tuple(gradient.shape), gradient.dtype), state
-        pending = state["error"] + step.lr * gradient
+        error = state["error"] if self.decay == 1.0 else self.decay * state["error"]
+        pending = error + step.lr * gradient
         code = self.compressor.encode(pending, step.uplink(rank))
         return code, {"error": pending - code.decode()}
 

@@ -1,4 +1,4 @@
-"""What the handles of DDP and FSDP2 have in common: the account, and a life that ends."""
+"""What the handles of DDP, FSDP2 and outer loops have in common: the account, and a life that ends."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Handle(ABC):
     """The account, the state and the end of a model's compressed exchange.
 
     It lasts as long as its model, whether or not the script keeps the handle. `remove()`, or the end of a `with` block,
-    gives the model back: gradients are averaged as they are from then on.
+    gives the model back: gradients are averaged as they are from then on, and an outer loop makes no more rounds.
     """
 
     error_every: int = 50

@@ -116,7 +116,8 @@ def recommend(
     best = found[0]
     compress = best.seconds < _MARGIN * dense.seconds
     choice = best if compress else dense
-    reasons = _reasons(choice, best, dense, compress)
+    biased = [profile.spec for profile in profiles if not profile.unbiased]
+    reasons = (*_reasons(choice, best, dense, compress), *(f"{spec} is biased and left out" for spec in biased))
     return Advice(cluster, choice, compress, dense, tuple(found), reasons, _assumptions(cluster, noise, steps))
 
 
