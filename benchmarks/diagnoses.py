@@ -87,7 +87,7 @@ def figure(folder: Path, path: Path) -> None:
     for omega, name in ((62.7, "Gaussian"), (99, "Rand-k")):
         right.axvline(omega, color="k", linewidth=0.8)
         right.annotate(name, (omega, -0.55), fontsize=7, ha="right")
-    right.set(xlabel="ω", title="s-Top-k MLMC, s = 1 %: true, and by the fitted rate r (grey)")
+    right.set(xlabel="ω", title="s-Top-k MLMC: true, by rate r (grey)")
     drawn.savefig(path, metadata={"Software": None})
 
 

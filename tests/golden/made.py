@@ -48,6 +48,10 @@ ORACLE_METHODS = [
     *("onebit_adam(warmup=5)", "local_sgd(mlmc(stopk(s=0.1)), local_lr=0.05)", "tamuna(probability=0.5, cohort=3)"),
     "compressed_scaffnew(probability=0.3, owners=2)",
 ]
+OUTER_METHODS = [
+    "outer(mlmc(stopk(s=0.1)), every=4, fragments=2, delay=1, alpha=0.5)",
+    "sparseloco(chunk_topk(chunk=8, k=2), every=5)",
+]
 
 
 def key(name):
@@ -144,6 +148,7 @@ def entries():
     """What is recorded, by file: a function without arguments for every entry, by its name."""
     runs = [(method, topology) for method in METHODS for topology in TOPOLOGIES]
     runs += [(method, topology) for method in ORACLE_METHODS for topology in TOPOLOGIES[:2]]
+    runs += [(method, topology) for method in OUTER_METHODS for topology in TOPOLOGIES[:2]]
     return {
         MESSAGES: {str(one): functools.partial(messages, one) for one in [*EXAMPLES, *COMPRESSORS]},
         TRAJECTORIES: {f"{m} over {t}": functools.partial(trajectory, m, t) for m, t in runs},

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import automatic_scenarios
 import ddp_scenarios
 import fsdp_scenarios
 import pytest
@@ -37,7 +38,8 @@ def told():
 @pytest.mark.parametrize(
     ("script", "scenario"),
     [("ddp_scenarios.py", name) for name in ddp_scenarios.SCENARIOS]
-    + [("fsdp_scenarios.py", name) for name in fsdp_scenarios.SCENARIOS],
+    + [("fsdp_scenarios.py", name) for name in fsdp_scenarios.SCENARIOS]
+    + [("automatic_scenarios.py", name) for name in automatic_scenarios.SCENARIOS],
 )
 def test_scenario(script, scenario, told):
     found, everything = told(script)

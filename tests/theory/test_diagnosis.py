@@ -11,6 +11,7 @@ from telegrad.errors import DataError, InputError
 from telegrad.lab.diagnosis_report import diagnosis_json, diagnosis_page
 from telegrad.lab.vectors import quantile_vector
 from telegrad.theory.diagnosis import diagnose_gradients, level_law
+from telegrad.theory.measuring import expected_bits
 from telegrad.theory.noise_scale import noise_scale
 from telegrad.theory.tails import fit_decay, hill, tail, top_share
 
@@ -90,6 +91,17 @@ def test_the_noise_scale_equals_its_formula():
     assert found.variance == pytest.approx((1 + 1 + 1 + 1 + 4) / 2)  # around the mean (2, 1)
     assert found.signal == pytest.approx(5 - 4 / 3)
     assert found.examples == pytest.approx(5 * 4 / (5 - 4 / 3))
+
+
+@pytest.mark.parametrize("spec", ["mlmc(fixed_point, probabilities=cost)", "mlmc(stopk(s=0.01))", "randk(k=0.1)"])
+def test_expected_bits_hold_the_rare_long_messages(spec):
+    """Three messages of bit planes of a heavy-tailed vector have half the mean length of 150 (within three errors)."""
+    v = tg.Key(0).normal(20_000).pow(5).float()
+    compressor = tg.compressor(spec)
+    bits = torch.tensor([8.0 * len(tg.pack(compressor.encode(v, tg.Key(0).fold(step=i, rank=0)))) for i in range(150)])
+    found = expected_bits(compressor, v, float(bits[:3].mean()))
+    assert found >= float(bits[:3].mean())
+    assert found == pytest.approx(float(bits.mean()), abs=3 * float(bits.std()) / math.sqrt(150) + 0.02 * found)
 
 
 def test_level_laws_are_those_of_b15():

@@ -1,10 +1,10 @@
 """The client. Against a plain Flower app one argument differs: mods."""
 
-from digits.task import accuracy, data, net, train
 from flwr.app import ArrayRecord, Context, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
 
 import telegrad
+from digits.task import accuracy, data, net, train
 
 app = ClientApp(mods=[telegrad.flower.mod("auto(bits=1)")])
 

@@ -1,11 +1,11 @@
 """The server. Against a plain Flower app one line differs: compressed(FedAvg)."""
 
-from digits.task import accuracy, data, net
 from flwr.app import ArrayRecord, Context, MetricRecord
 from flwr.serverapp import Grid, ServerApp
 from flwr.serverapp.strategy import FedAvg
 
 import telegrad
+from digits.task import accuracy, data, net
 
 app = ServerApp()
 

@@ -3,6 +3,7 @@
 from telegrad.compressors.base import Compressor
 from telegrad.compressors.bucketed_importance import BucketedImportance
 from telegrad.compressors.choice import Policy, Warmup
+from telegrad.compressors.chunk_topk import ChunkTopK
 from telegrad.compressors.comp import Comp
 from telegrad.compressors.compose import Compose
 from telegrad.compressors.dct import DCT
@@ -40,6 +41,7 @@ __all__ = [
     "RTN",
     "SRHT",
     "BucketedImportance",
+    "ChunkTopK",
     "Comp",
     "Compose",
     "Compressor",

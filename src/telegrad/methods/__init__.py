@@ -30,6 +30,7 @@ from telegrad.methods.scaffnew import Scaffnew
 from telegrad.methods.sgd import SGD
 from telegrad.methods.shadowheart import Shadowheart
 from telegrad.methods.signsgd import SignSGD
+from telegrad.methods.sparseloco import SparseLoCo
 from telegrad.methods.tamuna import TAMUNA
 
 __all__ = [
@@ -64,4 +65,5 @@ __all__ = [
     "Scaffnew",
     "Shadowheart",
     "SignSGD",
+    "SparseLoCo",
 ]

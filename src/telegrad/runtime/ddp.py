@@ -24,6 +24,7 @@ from telegrad.methods.sgd import SGD
 from telegrad.random import Key
 from telegrad.runtime.agreement import check_alike, check_no_drift, leave, own_group
 from telegrad.runtime.bad_steps import BadSteps
+from telegrad.runtime.choosing import Automatic, automatic
 from telegrad.runtime.comm_hook import CommHook, Load, hook_of, reduced_parameters
 from telegrad.runtime.conveyor import Conveyor
 from telegrad.runtime.exchange import Exchange, exchange_of
@@ -39,12 +40,12 @@ from telegrad.runtime.wasted_passes import WastedPasses
 from telegrad.spec import build
 from telegrad.theory.diagnosis import Diagnosis, Loss, diagnose
 
-__all__ = ["Handle", "register"]
+__all__ = ["Automatic", "Handle", "register"]
 
 
 def register(
     model: DistributedDataParallel,
-    spec: str | Method | Compressor,
+    spec: str | Method | Compressor | Automatic,
     *,
     topology: str | Topology = "allgather",
     downlink: str | Compressor | None = None,
@@ -57,10 +58,13 @@ def register(
 ) -> "Handle":
     """Let `model` exchange its gradients compressed, from now on; every rank must make the same call.
 
-    `spec`: a method, or a compressor, which stands for sgd(compressor). `topology`, `downlink`: how messages travel
-    ("allgather", "two_phase", "server", "hierarchical(node=8)"). `granularity`: what one compressor call sees: a
-    "bucket" of up to DDP's `bucket_cap_mb`, each parameter ("tensor"), or the whole "model" (then nothing overlaps with
-    the backward pass). By default buckets, and tensors for compressors that look at their shapes, as powersgd does.
+    `spec`: a method, or a compressor, which stands for sgd(compressor); or "auto", which measures the link and the
+    processors in the first steps, and takes compressor and topology, or plain DDP, of the least time to a target
+    ("auto(patience=1.5)": see `Automatic`; the handle's `choice` says which and why). `topology`, `downlink`: how
+    messages travel ("allgather", "two_phase", "server", "hierarchical(node=8)"). `granularity`: what one compressor
+    call sees: a "bucket" of up to DDP's `bucket_cap_mb`, each parameter ("tensor"), or the whole "model" (then nothing
+    overlaps with the backward pass). By default buckets, and tensors for compressors that look at their shapes, as
+    powersgd does.
     `process_group`: whose ranks take part (the model's own by default); a new group of the same ranks is made, since
     exchanges run beside whatever else is communicated. `optimizer`: whose learning rate methods like ef14 put inside
     their memory (its first parameter group's; 1 without one). `grad_scaler`: given one, what is compressed and
@@ -80,21 +84,40 @@ def register(
             f"a {type(model).__name__} has no gradient exchange to replace: write "
             "telegrad.ddp.register(DistributedDataParallel(model), …); for fully_shard see telegrad.fsdp.register"
         )
+    rule = automatic(spec)
+    if rule is not None:
+        _check_free_to_choose(model, rule, topology, downlink)
     hook, parameters = hook_of(model), reduced_parameters(model)
     group = own_group(process_group or model.process_group)
     transport = GroupTransport(group)
     try:
-        method = build(spec, "method")
+        method = build(spec if rule is None else "identity", "method")
         exchange = exchange_of(method, topology, downlink, transport, Key(seed))
         pieces = pieces_of(parameters, granularity or granularity_for(method), model.bucket_bytes_cap)
         warn_of_lost_shapes(exchange, pieces, parameters)
-        handle = Handle(model, hook, group, exchange, parameters, pieces, optimizer, grad_scaler, check_every)
+        parts = (model, hook, group, exchange, parameters, pieces, optimizer, grad_scaler, check_every)
+        handle = Handle(*parts) if rule is None else _automatic_handle(*parts, rule=rule, seed=seed)
         check_alike(transport, {**handle.configuration(), "seed": seed, "check_every": check_every})
     except BaseException:
         leave(group)
         raise
     hook.receiver = handle._receive
     return handle
+
+
+def _check_free_to_choose(
+    model: DistributedDataParallel, rule: Automatic, topology: str | Topology, downlink: str | Compressor | None
+) -> None:
+    if str(topology) != "allgather" or downlink is not None:
+        raise ConfigError(f"{rule} chooses how messages travel: leave out topology and downlink")
+    if getattr(model, "skip_all_reduce_unused_params", False):
+        raise ConfigError(f"{rule} needs all buckets in every step: leave out skip_all_reduce_unused_params, or {rule}")
+
+
+def _automatic_handle(*parts: Any, rule: Automatic, seed: int) -> "Handle":
+    from telegrad.runtime.automatic import AutomaticHandle  # which is a Handle
+
+    return AutomaticHandle(*parts, rule=rule, seed=seed)
 
 
 class Handle(AnyHandle):

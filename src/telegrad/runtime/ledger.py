@@ -13,7 +13,7 @@ from telegrad.wire.parcel import Parcel
 
 __all__ = ["Ledger"]
 
-_ROWS = ("paper_up", "sent", "received", "inside", "parameters", "gradients")
+_ROWS = ("paper_up", "sent", "received", "inside", "parameters", "probes", "gradients")
 
 
 @dataclass
@@ -31,7 +31,8 @@ class Ledger:
     non-finite gradient; of the others, `dense_steps` counts those in which a method's plan sends uncompressed vectors,
     and `silent_steps` those in which nothing is sent. `gradients[i]` counts what worker i computed, in gradients of one
     batch. `parameters[i]`: the bits of uncompressed parameters that worker i hands to others where they are sharded
-    (FSDP2's all-gathers); part of `sent`. On torch.distributed each rank fills its own row: `ranks` says which rows are
+    (FSDP2's all-gathers), `probes[i]` those it sends to measure its link (`register(model, "auto")`); both are part of
+    `sent`. On torch.distributed each rank fills its own row: `ranks` says which rows are
     filled, and means over workers are means over these; `merged` adds the rows of several ranks up.
     """
 
@@ -43,6 +44,7 @@ class Ledger:
     received: list[int] = field(default_factory=list)
     inside: list[int] = field(default_factory=list)
     parameters: list[int] = field(default_factory=list)
+    probes: list[int] = field(default_factory=list)
     by_piece: dict[str, Counter[str]] = field(default_factory=dict)
     levels: Counter[int] = field(default_factory=Counter)
     messages_up: int = 0
@@ -155,6 +157,7 @@ class Ledger:
             "received": list(self.received),
             "inside": list(self.inside),
             "parameters": list(self.parameters),
+            "probes": list(self.probes),
             "ranks": list(self.ranks),
             "by_piece": {piece: dict(fields) for piece, fields in self.by_piece.items()},
             "levels": {str(level): count for level, count in sorted(self.levels.items())},

@@ -6,6 +6,7 @@ import dataclasses
 import difflib
 import math
 import numbers
+import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,16 +41,18 @@ class Setting:
     every draw of the compressors; torch's global generator is neither used nor changed. The split into train,
     validation and test is the same for all seeds. `gradients`: "vmap" computes all workers at once, in chunks of
     `chunk`; "loop" each one as a lone process would; they differ in the last bits of gradients, never in a draw.
-    `granularity`: what one compressor call sees. `evaluate_every`: steps between evaluations, a twentieth of all by
-    default. `data`: the folder of the workload's data. `clock`: how long simulated work takes; records then have
-    `simulated_seconds`. `progress` is called after every step with the last evaluation's
-    record, the current `step` and its `train_loss`. `snapshots`: where the state is kept while it trains, and found
-    again after an interruption; only where all workers live in this process, and without a clock.
+    `lr`: a number, or "theory", the step size that theory gives the method on a workload with known constants, or a
+    multiple of it, "theory*8"; the rate taken is printed. `granularity`: what one compressor call sees.
+    `evaluate_every`: steps between evaluations, a twentieth of all by default. `data`: the folder of the workload's
+    data. `clock`: how long simulated work takes; records then have `simulated_seconds`. `progress` is called after
+    every step with the last evaluation's record, the current `step` and its `train_loss`. `snapshots`: where the state
+    is kept while it trains, and found again after an interruption; only where all workers live in this process, and
+    without a clock.
     """
 
     steps: int = 300
     batch_size: int | None = 16
-    lr: float = 0.1
+    lr: float | str = 0.1
     optimizer: OptimizerChoice = "sgd"
     momentum: float = 0.0
     weight_decay: float = 0.0
@@ -69,8 +72,12 @@ class Setting:
     snapshots: Snapshots | None = None
 
     def __post_init__(self) -> None:
+        if isinstance(self.lr, str) and not _THEORY.fullmatch(self.lr):
+            raise ConfigError(f'lr={self.lr!r}: a number, "theory", or a multiple such as "theory*8" is allowed')
         for name, (lowest, more) in _NUMBERS.items():
             value = getattr(self, name)
+            if name == "lr" and isinstance(value, str):
+                continue
             if value is None and more:
                 continue
             if isinstance(value, bool) or not isinstance(value, numbers.Real) or not math.isfinite(value):
@@ -86,6 +93,11 @@ class Setting:
                 words = ", ".join(map(repr, allowed)) + (", or a function of (parameters, lr)" * (name == "optimizer"))
                 raise ConfigError(f"{name}={getattr(self, name)!r}: {words} is allowed")
 
+    @property
+    def rate(self) -> float:
+        """The learning rate as a number: known once "theory" has met the workload."""
+        return float(self.lr)
+
     @classmethod
     def of(cls, given: Mapping[str, Any]) -> Setting:
         """The setting of arguments by name. Raises `ConfigError` for a name that there is not, with the nearest."""
@@ -98,6 +110,7 @@ class Setting:
         return cls(**given)
 
 
+_THEORY = re.compile(r"theory(\*[0-9.]+(e[+-]?[0-9]+)?)?")
 _NUMBERS: dict[str, tuple[float, str]] = {
     **dict.fromkeys(("steps", "warmup_steps", "weight_decay", "momentum", "lr"), (0, "")),
     "seed": (-math.inf, ""),

@@ -32,7 +32,7 @@ def simulate(
     workers: int = 8,
     steps: int = 300,
     batch_size: int | None = 16,
-    lr: float = 0.1,
+    lr: float | str = 0.1,
     optimizer: OptimizerChoice = "sgd",
     momentum: float = 0.0,
     weight_decay: float = 0.0,
@@ -60,7 +60,8 @@ def simulate(
         workers: the number M of workers.
         steps: steps of the run.
         batch_size: examples a worker and step; None: all of its examples.
-        lr: the (peak) learning rate.
+        lr: the (peak) learning rate; or "theory", what theory gives the method on a quadratic or logistic workload, or
+            a multiple of it such as "theory*8": the rate taken is printed.
         optimizer: "sgd", "adamw", or a function of (parameters, lr) that makes a torch optimizer.
         momentum: of optimizer "sgd".
         weight_decay: of the optimizer.

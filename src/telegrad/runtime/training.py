@@ -6,7 +6,7 @@ import math
 import time
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import partial
 from pathlib import Path
 
@@ -35,6 +35,7 @@ from telegrad.runtime.schedule import learning_rate
 from telegrad.runtime.setting import Record, Setting
 from telegrad.runtime.transport import LocalTransport, Transport
 from telegrad.spec import build
+from telegrad.theory.known_problems import problem_of, theory_rate
 from telegrad.workloads.base import Split, Task, Workload
 from telegrad.workloads.imported import workload_of
 
@@ -81,6 +82,9 @@ def train(
     shares = partition(
         task.train.targets, task.classes, workers, setting.dirichlet, batch_size or 1, root.fold(role="partition")
     )
+
+    if isinstance(setting.lr, str):
+        setting = replace(setting, lr=_theory_lr(setting.lr, chosen, task, shares, model, transport))
 
     def batch(rank: int, number: int) -> Split:
         return _batch(task, shares[rank], number, batch_size, root.fold(role="data", rank=rank))
@@ -132,7 +136,7 @@ def train(
         losses, records = found["losses"], found["records"]
     for index in range(first, steps):
         began = time.perf_counter()
-        rate = learning_rate(setting.schedule, setting.lr, index, steps, setting.warmup_steps)
+        rate = learning_rate(setting.schedule, setting.rate, index, steps, setting.warmup_steps)
         loss = math.nan
         try:
             loss = run.step(index, rate)
@@ -241,6 +245,17 @@ def _name(method: Method, setting: Setting, transport: Transport) -> str:
     return ", ".join([str(method), f"workers={transport.workers}", *(f"{name}={own[name]}" for name in own)])
 
 
+def _theory_lr(
+    given: str, method: Method, task: Task, shares: Sequence[Tensor], model: nn.Module, transport: Transport
+) -> float:
+    """The rate of "theory" or "theory*8", which is printed by the process of rank 0."""
+    base = theory_rate(method, problem_of(task, shares), sum(p.numel() for p in model.parameters()))
+    factor = float(given.partition("*")[2] or 1)
+    if 0 in transport.ranks:
+        print(f"lr={base * factor:.6g}: theory's {base:.6g} for {method}, times {factor:g}")
+    return base * factor
+
+
 def _loaded(workload: str | Workload, data: str | Path | None) -> Task:
     return workload_of(workload).load(None if data is None else Path(data), Key())
 
@@ -251,7 +266,7 @@ def _batch(task: Task, rows: Tensor, step: int, batch_size: int | None, key: Key
 
 
 def _optimizer(setting: Setting, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
-    choice, lr = setting.optimizer, setting.lr
+    choice, lr = setting.optimizer, setting.rate
     if callable(choice):
         return choice(parameters, lr)
     if choice == "sgd":

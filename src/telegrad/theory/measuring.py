@@ -10,11 +10,13 @@ from torch import Tensor
 
 from telegrad.compressors.base import Compressor
 from telegrad.errors import DataError, SpecError
+from telegrad.mlmc.estimator import MLMC
+from telegrad.mlmc.probabilities import level_probabilities
 from telegrad.random import Key
 from telegrad.spec import build
 from telegrad.wire.message import pack
 
-__all__ = ["Measurement", "measure", "measure_all"]
+__all__ = ["Measurement", "expected_bits", "measure", "measure_all"]
 
 
 @dataclass(frozen=True)
@@ -77,3 +79,13 @@ def measure_all(specs: Sequence[str], x: Tensor, key: Key, repeats: int) -> list
         except SpecError as error:
             raise SpecError(f"{spec}: {error}") from None
     return sorted(found, key=lambda one: one.bits)
+
+
+def expected_bits(compressor: Compressor, x: Tensor, mean: float) -> float:
+    """The expected bits of a message for the flat, non-zero `x`, from the `mean` of a few: for MLMC over one level at
+    least Σ p_l K_l, since a few messages seldom hold the rare long ones (K_l are estimates, within a tenth or so).
+    """
+    if not isinstance(compressor, MLMC) or compressor.base or compressor.draws != 1 or compressor.weight is not None:
+        return mean
+    levels = compressor.ladder.levels(x)
+    return max(mean, float((level_probabilities(levels, compressor.probabilities) * levels.costs()).sum()))

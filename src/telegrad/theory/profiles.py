@@ -17,6 +17,7 @@ from telegrad.errors import DataError, InputError
 from telegrad.random import Key
 from telegrad.spec import build
 from telegrad.theory.cost_model import Profile
+from telegrad.theory.measuring import expected_bits
 from telegrad.wire.message import pack, unpack
 
 __all__ = ["CANDIDATES", "Speeds", "conversion_seconds", "profile", "read_speeds"]
@@ -44,9 +45,9 @@ def profile(
     """The profile of a compressor on the gradient `x` (any shape, not zero), for `d` entries like these (default: as
     many as x has): bits, seconds and ω of x, bits and seconds in proportion to d.
 
-    Bits are the mean length of `repeats` packed messages; ω is `variance(x)`/‖x‖². Speeds are the least of `repeats`
-    timings after one that loads the loops (a busy machine makes them only longer), unless `speeds` holds them. Raises
-    `InputError` for a zero x, `SpecError` for a spec that does not fit.
+    Bits are the mean length of `repeats` packed messages (see `expected_bits`); ω is `variance(x)`/‖x‖². Speeds are the
+    least of `repeats` timings after one that loads the loops (a busy machine makes them only longer), unless `speeds`
+    holds them. Raises `InputError` for a zero x, `SpecError` for a spec that does not fit.
     """
     compressor: Compressor = build(spec, "compressor")
     energy = float(x.double().square().sum())
@@ -69,7 +70,7 @@ def profile(
     return Profile(
         name,
         round(scale * x.numel()),
-        scale * math.fsum(lengths) / len(lengths),
+        scale * expected_bits(compressor, x.reshape(-1), math.fsum(lengths) / len(lengths)),
         compressor.variance(x) / energy,
         scale * encode,
         scale * decode,

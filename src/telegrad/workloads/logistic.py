@@ -94,6 +94,10 @@ class LogisticTask(Task):
         """mu = l2: a lower bound on the Hessian's least eigenvalue, everywhere."""
         return self.l2
 
+    def curvature(self, rows: Tensor | None = None) -> tuple[float, float]:
+        """L and mu of the training split, or of its `rows`: a worker's."""
+        return self.smoothness(rows), self.strong_convexity()
+
 
 @register("logistic", example="logistic(dataset=a9a, l2=0.001)", source="C.-C. Chang, C.-J. Lin, LIBSVM Data, 2011")
 @dataclass(frozen=True)

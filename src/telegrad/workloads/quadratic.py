@@ -92,6 +92,11 @@ class QuadraticTask(Task):
         """mu = min_k ā_k, the Hessian's least eigenvalue."""
         return float(split.inputs.double().chunk(2, dim=1)[0].mean(dim=0).min())
 
+    def curvature(self, rows: Tensor | None = None) -> tuple[float, float]:
+        """L and mu of the training split, or of its `rows`: a worker's."""
+        split = self.train if rows is None else self.train.rows(rows)
+        return self.smoothness(split), self.strong_convexity(split)
+
 
 @register("quadratic", example="quadratic(d=32, condition=100)", source="telegrad's own")
 @dataclass(frozen=True)

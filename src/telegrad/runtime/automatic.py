@@ -1,0 +1,289 @@
+"""The exchange that knows its link: measures, chooses, and measures again now and then."""
+
+# Annotations must be real types here: DDP looks at those of its hook.
+
+import contextlib
+import logging
+import math
+import statistics
+import time
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+from torch.autograd import Variable
+
+from telegrad.errors import CommunicationError, SpecError
+from telegrad.random import Key
+from telegrad.runtime.agreement import check_no_drift
+from telegrad.runtime.choosing import CANDIDATES, PLAIN, TRIAL, WARM, Automatic, Choice, Way, decide
+from telegrad.runtime.comm_hook import Load
+from telegrad.runtime.ddp import Handle
+from telegrad.runtime.exchange import exchange_of
+from telegrad.runtime.ledger import Ledger
+from telegrad.runtime.link import gathered_numbers, measured_link
+from telegrad.runtime.transport import GroupTransport, lost
+from telegrad.theory.cost_model import Cluster, Profile, all_reduce
+from telegrad.theory.profiles import profile
+
+__all__ = ["AutomaticHandle"]
+
+_log = logging.getLogger("telegrad.ddp")
+_SAMPLE = 1 << 17  # entries of the gradient that compressors are tried on
+_NOTHING_TO_GAIN = 0.05  # of a step: where communication takes less, compressors are not even timed
+
+
+class ForwardClock:
+    """When the newest forward pass began."""
+
+    began = math.nan
+
+    def __call__(self, module: Any, inputs: Any) -> None:
+        self.began = time.perf_counter()
+
+
+class AutomaticHandle(Handle):
+    """The handle of `register(model, "auto")`.
+
+    `choice`: what is used and why; None before the first step. In a step with a look, buckets are held until the last
+    is there: all gradients are at hand then, and all ranks do the same. All that is decided follows from numbers
+    gathered from all ranks. A step of plain DDP is one of `ledger.dense_steps`, booked as a ring all-reduce; what is
+    not finite is handed on as DDP does it.
+    """
+
+    def __init__(self, *parts: Any, rule: Automatic, seed: int) -> None:
+        super().__init__(*parts)
+        self.rule, self._key = rule, Key(seed)
+        self.choice: Choice | None = None
+        self._way, self._next_look = PLAIN, 0
+        self._said: Way | None = None
+        self._held: list[Load] = []
+        self._fresh = True
+        self._measured: dict[Way, float] = {}
+        self._timed, self._began, self._computed_at = False, math.nan, math.nan
+        self._periods: list[float] = []
+        self._waits: list[float] = []
+        self._clock = ForwardClock()
+        self._clock_hook = parts[0].register_forward_pre_hook(self._clock)
+
+    @property
+    def _transport(self) -> GroupTransport:
+        transport = self.exchange.transport
+        assert isinstance(transport, GroupTransport)
+        return transport
+
+    def configuration(self) -> dict[str, Any]:
+        """What all ranks must agree on: the rule, not what it chooses."""
+        chosen = dict.fromkeys(("topology", "downlink"), "chosen by measurement")
+        return {**super().configuration(), "method": str(self.rule), **chosen}
+
+    def _receive(self, load: Load) -> None:
+        if self._left_out or self._error is not None:
+            super()._receive(load)
+            return
+        begins, self._fresh = self._fresh, load.last
+        if begins:
+            self._begin_step()
+        self._held.append(load)
+        looks = self._step >= self._next_look
+        if looks and not load.last:
+            return
+        if looks:
+            try:
+                self._look()
+            except BaseException as error:
+                self._error = error
+        held, self._held = self._held, []
+        for one in held:
+            self._pass_on(one, at_once=looks)
+
+    def _begin_step(self) -> None:
+        """Time the steps before a look, from first bucket to first bucket: so all that a step does counts."""
+        before, self._timed = self._timed, 0 < self._next_look - self._step <= TRIAL
+        if before or self._timed:
+            now = self._now()
+            if before:
+                self._periods.append(now - self._began)
+            self._began = now
+
+    def _now(self) -> float:
+        device = next(iter(self.parameters.values())).device
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        return time.perf_counter()
+
+    def _pass_on(self, load: Load, at_once: bool) -> None:
+        if self._error is None and self._way == PLAIN:
+            try:
+                self._average(load, at_once)
+                return
+            except BaseException as error:
+                self._error = error
+        super()._receive(load)
+
+    def _average(self, load: Load, at_once: bool) -> None:
+        """DDP's own exchange. `at_once`: DDP has the load's future already."""
+        if self._first:
+            self._bad_steps.begin()
+            if self.check_every and self._step % self.check_every == 0:
+                check_no_drift(self._transport, self.parameters, self._step)
+        self._first = load.last
+        if load.last and self._timed:
+            with contextlib.suppress(RuntimeError):  # outside of a backward pass
+                Variable._execution_engine.queue_callback(self._computed)
+        work = dist.all_reduce(load.buffer.div_(self._transport.workers), group=self._group, async_op=True)
+        if at_once:
+            try:
+                work.wait()
+            except RuntimeError as error:
+                raise lost(error) from error
+            load.future.set_result(load.buffer)
+        else:
+            load.future = work.get_future().then(_first_of)
+        _book(self.ledger, self._transport, load.buffer)
+        if load.last:
+            self.ledger.dense_steps += 1
+            self.ledger.steps += 1
+            self._step += 1
+
+    def _computed(self) -> None:
+        self._computed_at = self._now()
+        Variable._execution_engine.queue_callback(self._averaged)
+
+    def _averaged(self) -> None:
+        self._waits.append(self._now() - self._computed_at)
+
+    def _after_backward(self) -> None:
+        began = self._now() if self._timed else 0.0
+        super()._after_backward()
+        if self._timed:
+            self._waits.append(self._now() - began)
+
+    def _look(self) -> None:
+        """Measure, decide on all ranks alike, and go on with what is chosen."""
+        transport, ledger = self._transport, self.ledger
+        period, waits = (statistics.median(own) if own else math.nan for own in (self._periods, self._waits))
+        compute = max(period - waits, 1e-6) if self._periods and self._waits else self._now() - self._clock.began
+        sample, copying = self._sample()
+        poor = not bool(sample.isfinite().all()) or not bool(sample.any())
+        own = [0.0 if math.isnan(number) else number for number in (period, compute, waits)]
+        period, compute, waits, any_poor = gathered_numbers(transport, ledger, [*own, float(poor)]).amax(0).tolist()
+        if any_poor:  # as while a GradScaler finds its scale
+            self.choice = Choice(self._way, False, "kept for now: a gradient is zero or not finite")
+            self._next_look = self._step + 1
+            return
+        self._clock_hook.remove()
+        if self._periods:
+            lasting = self.choice is not None and self.choice.settled
+            self._measured = {**({} if lasting else self._measured), self._way: period}
+        self._periods, self._waits = [], []
+        self.choice = choice = self._choose(compute, waits, sample, copying)
+        self._go(choice.way)
+        self._next_look = self._step + (self.rule.every if choice.settled else WARM + TRIAL)
+        if choice.settled and choice.way != self._said:
+            self._said = choice.way
+            if transport.ranks[0] == 0:
+                _log.info("step %d: %s", self._step, choice.reason)
+
+    def _choose(self, compute: float, waits: float, sample: Tensor, copying: float) -> Choice:
+        transport, step = self._transport, compute + waits
+        if PLAIN in self._measured and self._way == PLAIN and waits <= _NOTHING_TO_GAIN * step:
+            share = f"communication takes {100 * waits / step:.2g} % of a step of {1e3 * step:.3g} ms"
+            return Choice(PLAIN, True, f"no compression: {share}")
+        link = measured_link(transport, self.ledger)
+        entries, nbytes = (sum(sizes) for sizes in zip(*map(_sizes, self.parameters.values()), strict=True))
+        # As measured: what a full link carries is payload, and all ranks use their processors at once.
+        cluster = Cluster(transport.workers, link.bandwidth, link.latency, compute, efficiency=1.0)
+        dense = all_reduce(cluster, entries, 8 * nbytes / entries)
+        if not self._measured and dense.transfer <= _NOTHING_TO_GAIN * compute:
+            return Choice(PLAIN, False, "plain DDP is tried first: little of a step is communication")
+        profiles = self._profiles(sample, copying, entries)
+        return decide(cluster, profiles, entries, nbytes, self.rule.patience, self._measured)
+
+    def _sample(self) -> tuple[Tensor, float]:
+        """Some of each bucket that is held, and seconds to copy all of them to where they are encoded."""
+        total = sum(load.buffer.numel() for load in self._held)
+        share, began = min(1.0, _SAMPLE / total), self._now()
+        sample = torch.cat([one.buffer[: math.ceil(share * one.buffer.numel())].detach().cpu() for one in self._held])
+        copying = (self._now() - began) / share if self._held[0].buffer.is_cuda else 0.0
+        return sample, copying
+
+    def _profiles(self, sample: Tensor, copying: float, entries: int) -> list[Profile]:
+        """The candidates' bits, ω and seconds on these gradients, the worst of all ranks."""
+        mine = [figure for spec in CANDIDATES for figure in _figures(spec, sample, entries)]
+        rows = gathered_numbers(self._transport, self.ledger, mine).amax(0).view(-1, 4).tolist()
+        return [
+            Profile(spec, entries, bits, omega, encode + copying, decode)
+            for spec, (bits, omega, encode, decode) in zip(CANDIDATES, rows, strict=True)
+        ]
+
+    def _go(self, way: Way) -> None:
+        """Exchange `way` from now on."""
+        if way == self._way:
+            return
+        self._way = way
+        if way != PLAIN:
+            ledger = self.exchange.ledger
+            self.exchange = exchange_of(way.spec, way.topology, None, self._transport, self._key)
+            self.exchange.ledger = ledger
+
+    def state_dict(self) -> dict[str, Any]:
+        known = self.choice
+        choice = {
+            "spec": self._way.spec,
+            "topology": self._way.topology,
+            "next_look": self._next_look,
+            "settled": known is not None and known.settled,
+            "reason": known.reason if known else "",
+        }
+        return {**super().state_dict(), "choice": choice}
+
+    def load_state_dict(self, state: dict[str, Any], *, strict: bool = True) -> None:
+        super().load_state_dict(state, strict=strict)
+        saved = state["choice"]
+        way = Way(saved["spec"], saved["topology"])
+        self._go(way)
+        looked = bool(saved["reason"])
+        self._next_look = max(int(saved["next_look"]), self._step + WARM + TRIAL) if looked else self._step
+        self.choice = Choice(way, bool(saved["settled"]), saved["reason"]) if looked else None
+        self._measured, self._periods, self._waits, self._timed = {}, [], [], False
+        self._said = way if saved["settled"] else None
+
+    def remove(self) -> None:
+        self._clock_hook.remove()
+        super().remove()
+
+
+def _first_of(future: torch.futures.Future[Any]) -> Tensor:
+    try:
+        found: Tensor = future.value()[0]
+    except RuntimeError as error:
+        raise CommunicationError(str(lost(error))) from error
+    return found
+
+
+def _sizes(parameter: Tensor) -> tuple[int, int]:
+    return parameter.numel(), parameter.numel() * parameter.element_size()
+
+
+def _figures(spec: str, sample: Tensor, entries: int) -> list[float]:
+    """A candidate's bits, ω, and seconds to encode and to decode; infinity where it does not fit."""
+    try:
+        found = profile(spec, sample, entries, repeats=1)
+    except SpecError:
+        return [math.inf] * 4
+    return [found.bits, found.omega, found.encode, found.decode]
+
+
+def _book(ledger: Ledger, transport: GroupTransport, buffer: Tensor) -> None:
+    """Book the all-reduce of a bucket as that of a ring."""
+    (me,), workers, bits = transport.ranks, transport.workers, 8 * buffer.numel() * buffer.element_size()
+    ledger.up[me]["value"] += bits
+    ledger.down[me]["value"] += bits
+    ledger.by_piece.setdefault("all-reduce", type(ledger.up[me])())["value"] += bits
+    ledger.paper_up[me] += 64 * buffer.numel()
+    ledger.messages_up += 1
+    around = 2 * bits * (workers - 1) // workers
+    ledger.sent[me] += around
+    ledger.received[me] += around

@@ -1,0 +1,178 @@
+"""Run as 2 ranks: what `register(model, "auto")` does; prints one line of JSON a situation."""
+
+import io
+import logging
+import sys
+from contextlib import contextmanager
+from unittest import mock
+
+import pytest
+import torch
+import torch.distributed as dist
+from ddp_scenarios import Net, assert_alike, loss_of, run_all, train, values, wrapped
+from torch.nn.parallel import DistributedDataParallel
+
+import telegrad as tg
+from telegrad.runtime import automatic
+from telegrad.runtime.choosing import PLAIN
+from telegrad.runtime.link import Link
+
+SCENARIOS = {}
+SLOW, FAST = Link(1e3, 1e-4), Link(1e15, 0.0)
+
+
+def scenario(function):
+    SCENARIOS[function.__name__] = function
+    return function
+
+
+@contextmanager
+def over(link):
+    """What is measured of the link is `link`; everything else is as it is."""
+    with mock.patch.object(automatic, "measured_link", return_value=link):
+        yield
+
+
+def told(what):
+    found = [None] * dist.get_world_size()
+    dist.all_gather_object(found, what)
+    return found
+
+
+@scenario
+def ranks_measure_agree_and_say_so_once():
+    records = []
+    handler = logging.Handler()
+    handler.emit = records.append
+    log = logging.getLogger("telegrad.ddp")
+    log.addHandler(handler)
+    log.setLevel(logging.INFO)
+    model, handle = wrapped("auto(every=5)", Net(width=256))
+    assert handle.choice is None
+    train(model, 30)
+    log.removeHandler(handler)
+    assert_alike(model)
+    assert len(set(told((str(handle.choice.way), handle.choice.settled, handle.choice.reason)))) == 1
+    assert handle.ledger.steps == handle.steps == 30
+    rank = dist.get_rank()
+    assert handle.ledger.probes[rank] > 8 * (1 << 16)  # the smallest probe is 64 KiB
+    assert handle.ledger.sent[rank] > handle.ledger.probes[rank]
+    assert len({record.getMessage() for record in records}) == len(records)
+    assert bool(records) == (rank == 0)
+    handle.remove()
+    assert not model._forward_pre_hooks
+    train(model, 2, start=30)
+    assert_alike(model)
+
+
+@scenario
+def without_compression_it_is_ddp_bit_for_bit_and_booked():
+    plain = DistributedDataParallel(Net())
+    with over(FAST):
+        model, handle = wrapped(tg.ddp.Automatic(every=7), check_every=3)
+        train(model, 12)
+    train(plain, 12)
+    assert torch.equal(values(model), values(plain))
+    assert handle.choice.way == PLAIN
+    assert handle.choice.settled
+    rank, bits = dist.get_rank(), 32 * sum(p.numel() for p in model.parameters())
+    ledger = handle.ledger
+    assert ledger.dense_steps == ledger.steps == 12
+    assert ledger.up[rank].total() == 12 * bits
+    assert ledger.sent[rank] - ledger.probes[rank] == 12 * bits  # a ring of two: 2 (M - 1)/M of the tensor
+    assert handle.gathered_ledger().sent[1 - rank] == ledger.sent[rank]
+
+
+@scenario
+def a_slow_link_is_compressed_for_and_a_fast_one_switches_back():
+    with over(SLOW):
+        model, handle = wrapped("auto(every=5)", Net(width=64), {"bucket_cap_mb": 512 / 2**20})
+        optimizer = train(model, 7)
+        first = handle.choice
+        assert first.way != PLAIN
+        assert first.settled
+        assert handle.ledger.dense_steps == 0
+        assert_alike(model)
+    with over(FAST):
+        train(model, 20, start=7, optimizer=optimizer)
+    assert handle.choice.way == PLAIN
+    dense = handle.ledger.dense_steps
+    assert 0 < dense < 27
+    assert handle.ledger.steps == handle.steps == 27
+    assert_alike(model)
+    with over(SLOW):
+        train(model, 12, start=27, optimizer=optimizer)
+    assert_alike(model)
+    assert len(set(told(str(handle.choice.way)))) == 1
+
+
+@scenario
+def a_checkpoint_goes_on_with_the_choice():
+    with over(SLOW):
+        whole, handle = wrapped("auto", Net(width=64))
+        optimizer = train(whole, 8)
+        file = io.BytesIO()
+        torch.save([whole.state_dict(), optimizer.state_dict(), handle.gathered_state_dict()], file)
+        train(whole, 4, start=8, optimizer=optimizer)
+    saved = told(file.getvalue())[0]
+    parameters, momentum, state = torch.load(io.BytesIO(saved), weights_only=True)
+    with mock.patch.object(automatic, "measured_link", side_effect=AssertionError("measured again")):
+        model, again = wrapped("auto", Net(width=64))
+        model.load_state_dict(parameters)
+        again.load_state_dict(state)
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9, weight_decay=0.01)
+        optimizer.load_state_dict(momentum)
+        assert again.choice.way == handle.choice.way != PLAIN
+        assert again.choice.settled
+        train(model, 4, start=8, optimizer=optimizer)
+    assert torch.equal(values(model), values(whole))
+    _, fixed = wrapped("auto(bits=1)")
+    with pytest.raises(tg.ConfigError, match="method="):
+        fixed.load_state_dict(state)
+
+
+@scenario
+def a_gradient_that_cannot_be_measured_leaves_things_as_they_are():
+    for factor in (0.0, float("nan")):
+        with over(SLOW):
+            model, handle = wrapped("auto", Net(width=64))
+            one = loss_of(model, dist.get_rank(), 0)
+            (one * factor if dist.get_rank() == 1 else one).backward()
+            assert handle.choice.way == PLAIN
+            assert not handle.choice.settled
+            model.zero_grad()
+            train(model, 2)
+            assert handle.choice.way != PLAIN
+            assert handle.ledger.dense_steps == 1
+            assert_alike(model)
+
+
+@scenario
+def passes_left_out_and_accumulation():
+    with over(SLOW):
+        model, handle = wrapped("auto", Net(width=64))
+        with handle.left_out():
+            loss_of(model, dist.get_rank(), 0).backward()
+        assert handle.steps == 0
+        model.zero_grad()
+        with model.no_sync():
+            loss_of(model, dist.get_rank(), 0).backward()
+        loss_of(model, dist.get_rank(), 1).backward()
+        assert handle.steps == 1
+        torch.optim.SGD(model.parameters(), lr=0.05).step()
+        assert_alike(model)
+
+
+@scenario
+def what_does_not_fit_the_rule_is_refused():
+    for options in ({"topology": "two_phase"}, {"downlink": "identity"}):
+        with pytest.raises(tg.ConfigError, match="leave out topology and downlink"):
+            wrapped("auto", **options)
+    with pytest.raises(tg.SpecError, match="patience"):
+        wrapped("auto(patience=0)")
+    with pytest.raises(tg.ConfigError, match="ranks do not agree on method"):
+        wrapped(f"auto(patience={2 + dist.get_rank()})")
+
+
+if __name__ == "__main__":
+    run_all(SCENARIOS, sys.argv[1:])
