@@ -30,7 +30,10 @@ _GREY = "#5a6472"
 
 
 def plots(summary: dict[str, Any], found: Sequence[Curve]) -> dict[str, bytes]:
-    """PNG files by name: 1200 x 750 pixels, taller for more than six methods, drawn without a display, the same bytes for the same records."""
+    """PNG files by name, drawn without a display, the same bytes for the same records.
+
+    1200 x 750 pixels, taller for more than six methods.
+    """
     return {name: _png(summary, found, axis) for name, axis in _FILES.items()}
 
 
