@@ -31,6 +31,7 @@ EXCHANGES = [
     "mlmc(stopk(s=0.01, values=sign))",
     "mlmc(stopk(s=0.01, values=sign))@two_phase",
     "importance(k=0.01)",
+    "auto",
 ]
 ROUND = 30  # inner steps
 OUTER = [
@@ -68,7 +69,8 @@ def wide(options: argparse.Namespace) -> list[dict[str, Any]]:
     for mbit in options.mbit or [1000, 0, 100, 10]:
         for exchange in options.exchange or EXCHANGES:
             # PowerSGD's hook sends its first two steps uncompressed. At 10 Mbit/s plain DDP takes a minute a step.
-            warm = 3 if mbit != 10 else 2 if exchange.startswith("powersgd") else 1
+            # `auto` has made its choice by then, or says that it has not.
+            warm = 26 if exchange == "auto" else 3 if mbit != 10 else 2 if exchange.startswith("powersgd") else 1
             steps = str(options.steps or (1 if mbit == 10 and exchange in ("ddp", "fp16") else 10))
             task = ("wide", exchange, "--steps", steps, "--warm", str(warm), "--bucket-mb", str(options.bucket_mb))
             found = measure(options.workers, mbit or None, options.limit, *task)

@@ -11,6 +11,7 @@ import json
 import statistics
 import time
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -77,7 +78,7 @@ def sent(what: str = "bytes") -> int:
 
 def time_steps(
     model: nn.Module, optimizer: torch.optim.Optimizer, handle: AnyHandle, steps: int, warm: int
-) -> dict[str, float]:
+) -> dict[str, Any]:
     generator = torch.Generator().manual_seed(dist.get_rank())
     inputs = torch.randn(16, 1024, generator=generator)
     targets = torch.randn(16, 512, generator=generator)
@@ -92,7 +93,7 @@ def time_steps(
         nn.functional.mse_loss(model(inputs), targets).backward()
         optimizer.step()
         seconds.append(time.perf_counter() - began)
-    measured = {
+    measured: dict[str, Any] = {
         "seconds_a_step": typical(seconds[warm:], handle),
         "slowest_step": max(seconds[warm:]),
         "interface_bytes_a_step": (sent() - bytes_before) / steps,
@@ -103,6 +104,11 @@ def time_steps(
         expected = ledger + HEADER_NBYTES * measured["interface_packets_a_step"]
         measured["ledger_bytes_a_step"] = ledger
         measured["interface_over_ledger_and_headers"] = measured["interface_bytes_a_step"] / expected
+    choice = getattr(handle, "choice", None)
+    if choice is not None:
+        options = [[str(one.way), one.seconds, one.factor, one.measured] for one in choice.options]
+        measured |= {"choice": str(choice.way), "settled": choice.settled, "reason": choice.reason, "options": options}
+        measured |= {"first_step": seconds[0], "seconds_before": sum(seconds[:warm])}
     return measured
 
 
@@ -166,7 +172,7 @@ def main() -> None:
     optimizer = torch.optim.SGD(model.parameters(), lr=lr)
     handle = exchange(model, optimizer, options.exchange)
     if options.task == "wide":
-        found: dict[str, float | None] = dict(time_steps(model, optimizer, handle, options.steps, options.warm))
+        found: dict[str, Any] = dict(time_steps(model, optimizer, handle, options.steps, options.warm))
     else:
         found = time_to_accuracy(model, optimizer, handle, options.target, options.steps)
     if dist.get_rank() == 0:
