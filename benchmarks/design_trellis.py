@@ -31,6 +31,8 @@ omega at every 64th position, which only encoders look at.
 DESIGNS: dict[int, str] = {
 '''
 SEGMENT = 1 << 16
+MEASURED = {8: 1 << 24, 256: 1 << 21}
+"""Numbers on which rates are measured: at low rates symbols come in bursts, and scatter by per cents over a million."""
 START = 0.3
 STEPS = np.append(np.geomspace(1.612, 0.0375, 30), 0.0328)
 """Of fine codes. Their prices: what suits the step, 1.386 D by the rate-distortion function with D = step² / 12; less
@@ -156,7 +158,7 @@ def main() -> None:
     for states in arguments.states:
         found = designs(states) if arguments.curves else designed(states, arguments.size, arguments.rounds)
         text += f'    {states}: """\n' + "\n\n".join(map(paragraph, found)) + '\n""",\n'
-        curves += f'    {states}: """\n{curve(states, found, 2 * arguments.size)}\n""",\n'
+        curves += f'    {states}: """\n{curve(states, found, MEASURED[states])}\n""",\n'
     arguments.out.write_text(text + curves + "}\n", encoding="utf-8")
 
 

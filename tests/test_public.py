@@ -1,9 +1,13 @@
 """The public names, and the arguments of `simulate`."""
 
+import ast
 import dataclasses
 import inspect
 import re
+import subprocess
+import sys
 from itertools import combinations
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -56,7 +60,7 @@ def test_simulate_has_every_field_of_the_setting_with_its_default():
         ({"workers": True}, "workers=True"),
         ({"steps": 2.5}, "steps=2.5: an integer is wanted, for example steps=2"),
         ({"steps": "10"}, "steps='10': a finite number is wanted"),
-        ({"lr": "0.1"}, "lr='0.1': a finite number is wanted"),
+        ({"lr": "0.1"}, "lr='0.1': a number, \"theory\""),
         ({"lr": float("nan")}, "lr=nan: a finite number"),
         ({"lr": -0.1}, "lr=-0.1: a number from 0"),
         ({"batch_size": 0}, "batch_size=0: a number from 1 is allowed, or None for all examples"),
@@ -84,3 +88,47 @@ def test_a_compressor_stands_for_sgd_of_it_and_numpys_numbers_are_taken():
     )
     assert one.ledger.bits_up_per_worker == other.ledger.bits_up_per_worker
     assert one.parameters["x"].tolist() == other.parameters["x"].tolist()
+
+
+def fresh(code):
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_neither_the_package_nor_the_command_line_imports_torch_before_it_is_needed():
+    assert fresh("import sys, telegrad, telegrad.cli; print('torch' in sys.modules)") == "False\n"
+
+
+def test_threads_that_ask_for_the_first_spec_at_the_same_time_all_get_it():
+    code = """
+from concurrent.futures import ThreadPoolExecutor
+import telegrad as tg
+specs = ["auto(bits=1.0)", "mlmc(stopk(s=0.1))", "topk(k=2)", "randk(k=1)"] * 2
+with ThreadPoolExecutor(8) as pool:
+    print([str(c) for c in pool.map(tg.compressor, specs)] == specs)
+"""
+    assert fresh(code) == "True\n"
+
+
+def test_an_own_class_cannot_take_a_name_of_telegrads():
+    code = """
+import telegrad as tg
+try:
+    tg.register("auto", example="auto", source="mine")(type("Mine", (tg.Compressor,), {}))
+except tg.SpecError as error:
+    print("registered twice" in str(error))
+"""
+    assert fresh(code) == "True\n"
+
+
+def test_what_is_imported_late_is_what_type_checkers_are_told():
+    tree = ast.parse(Path(tg.__file__).read_text(encoding="utf-8"))
+    block = next(node for node in tree.body if isinstance(node, ast.If))
+    told = {f"{node.module}.{name.name}" for node in block.body for name in node.names}
+    modules = {tg._MODULES[name] for name in ("ddp", "fsdp", "outer")}
+    late = modules | {f"{module}.{name}" for name, module in tg._HOMES.items()}
+    assert told == late
+    assert all(getattr(tg, name) is not None for name in [*tg._HOMES, *tg._ROOMS, *tg.__all__])
+    with pytest.raises(AttributeError, match="no attribute 'compresor'"):
+        _ = tg.compresor

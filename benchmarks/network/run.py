@@ -1,6 +1,7 @@
 """DDP over slow links, measured: time a step and bytes sent, and time to an accuracy.
 
     python benchmarks/network/run.py --out benchmarks/results/network.json
+    python benchmarks/network/run.py --task digits --outer --mbit 10 --mbit 100 --out benchmarks/results/outer.json
 
 Four workers in network namespaces of this machine, each link shaped by `tc tbf` (root needed; everything is removed
 afterwards). Workers share the machine's cores, so compute is slower here than on machines of their own: compare rows of
@@ -30,7 +31,19 @@ EXCHANGES = [
     "mlmc(stopk(s=0.01, values=sign))",
     "mlmc(stopk(s=0.01, values=sign))@two_phase",
     "importance(k=0.01)",
+    "auto",
 ]
+ROUND = 30  # inner steps
+OUTER = [
+    "ddp",
+    "mlmc(stopk(s=0.01, values=sign))",
+    "ef21_sgdm(topk(k=0.01))",
+    f"outer:diloco(every={ROUND})",
+    f"outer:sparseloco(every={ROUND})",
+    f"outer:outer(mlmc(stopk(s=0.01)), every={ROUND})",
+    f"outer:outer(head_tail(bits=0.5), every={ROUND})",
+]
+"""The rows of --outer: outer loops beside what exchanges in every step."""
 RATES = (0.1, 0.3)
 
 
@@ -56,7 +69,8 @@ def wide(options: argparse.Namespace) -> list[dict[str, Any]]:
     for mbit in options.mbit or [1000, 0, 100, 10]:
         for exchange in options.exchange or EXCHANGES:
             # PowerSGD's hook sends its first two steps uncompressed. At 10 Mbit/s plain DDP takes a minute a step.
-            warm = 3 if mbit != 10 else 2 if exchange.startswith("powersgd") else 1
+            # `auto` has made its choice by then, or says that it has not.
+            warm = 26 if exchange == "auto" else 3 if mbit != 10 else 2 if exchange.startswith("powersgd") else 1
             steps = str(options.steps or (1 if mbit == 10 and exchange in ("ddp", "fp16") else 10))
             task = ("wide", exchange, "--steps", steps, "--warm", str(warm), "--bucket-mb", str(options.bucket_mb))
             found = measure(options.workers, mbit or None, options.limit, *task)
@@ -72,7 +86,7 @@ def digits(options: argparse.Namespace) -> list[dict[str, Any]]:
     unshaped links; the fewest count. Then the time of a step over each kind of link is measured.
     """
     rows = []
-    for exchange in options.exchange or [name for name in EXCHANGES if name != "none"]:
+    for exchange in options.exchange or (OUTER if options.outer else [name for name in EXCHANGES if name != "none"]):
         tried = {}
         for rate in RATES:
             task = ("digits", exchange, "--steps", "400", "--lr", str(rate))
@@ -82,7 +96,8 @@ def digits(options: argparse.Namespace) -> list[dict[str, Any]]:
         for mbit in options.mbit or [10, 100, 1000, 0]:
             row = {"mbit": mbit or None, "exchange": exchange, "lr": rate, "steps_to_target": reached.get(rate)}
             if rate is not None:
-                steps = str(options.steps or (12 if mbit == 10 else 30))
+                # After the first three steps, of outer loops just one round: their mean is a step's share of it.
+                steps = str(options.steps or (3 + ROUND if exchange.startswith("outer:") else 12 if mbit == 10 else 30))
                 task = ("digits", exchange, "--steps", steps, "--lr", str(rate), "--target", "2")
                 found = measure(options.workers, mbit or None, options.limit, *task)
                 row |= found | {"steps_to_target": reached[rate]}
@@ -100,6 +115,7 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=4)
     parser.add_argument("--mbit", type=float, action="append", help="0 for unshaped; may be repeated")
     parser.add_argument("--exchange", action="append")
+    parser.add_argument("--outer", action="store_true", help="compare outer loops; with --task digits")
     parser.add_argument("--steps", type=int, default=None)
     parser.add_argument("--bucket-mb", type=float, default=100)
     parser.add_argument("--limit", type=float, default=240)

@@ -1,13 +1,17 @@
-"""One worker of the network benchmark: trains by DDP with the exchange it is told, and times its steps."""
+"""One worker of the network benchmark: trains by DDP with the exchange it is told, or by itself with an outer loop, and
+times its steps.
+"""
 
 # Annotations must be real types here: DDP looks at those of its hooks.
 
 import argparse
+import contextlib
 import itertools
 import json
 import statistics
 import time
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -37,8 +41,14 @@ def network(name: str) -> nn.Module:
     )  # fmt: skip
 
 
-def exchange(model: DistributedDataParallel, name: str) -> telegrad.ddp.Handle | None:
-    """Register what the benchmark calls `name`: ddp, fp16, powersgd(1), none, or a telegrad spec."""
+OUTER = "outer:"
+AnyHandle = telegrad.ddp.Handle | telegrad.outer.Handle | None
+
+
+def exchange(model: nn.Module, optimizer: torch.optim.Optimizer, name: str) -> AnyHandle:
+    """Register what the benchmark calls `name`: ddp, fp16, powersgd(1), none, a telegrad spec, or outer:SPEC."""
+    if name.startswith(OUTER):
+        return telegrad.outer.register(model, optimizer, name.removeprefix(OUTER))
     if name == "ddp":
         return None
     if name == "none":
@@ -67,9 +77,8 @@ def sent(what: str = "bytes") -> int:
 
 
 def time_steps(
-    model: DistributedDataParallel, handle: telegrad.ddp.Handle | None, steps: int, warm: int
-) -> dict[str, float]:
-    optimizer = torch.optim.SGD(model.parameters(), lr=1e-3)
+    model: nn.Module, optimizer: torch.optim.Optimizer, handle: AnyHandle, steps: int, warm: int
+) -> dict[str, Any]:
     generator = torch.Generator().manual_seed(dist.get_rank())
     inputs = torch.randn(16, 1024, generator=generator)
     targets = torch.randn(16, 512, generator=generator)
@@ -84,8 +93,8 @@ def time_steps(
         nn.functional.mse_loss(model(inputs), targets).backward()
         optimizer.step()
         seconds.append(time.perf_counter() - began)
-    measured = {
-        "seconds_a_step": statistics.median(seconds[warm:]),
+    measured: dict[str, Any] = {
+        "seconds_a_step": typical(seconds[warm:], handle),
         "slowest_step": max(seconds[warm:]),
         "interface_bytes_a_step": (sent() - bytes_before) / steps,
         "interface_packets_a_step": (sent("packets") - packets) / steps,
@@ -95,16 +104,28 @@ def time_steps(
         expected = ledger + HEADER_NBYTES * measured["interface_packets_a_step"]
         measured["ledger_bytes_a_step"] = ledger
         measured["interface_over_ledger_and_headers"] = measured["interface_bytes_a_step"] / expected
+    choice = getattr(handle, "choice", None)
+    if choice is not None:
+        options = [[str(one.way), one.seconds, one.factor, one.measured] for one in choice.options]
+        measured |= {"choice": str(choice.way), "settled": choice.settled, "reason": choice.reason, "options": options}
+        measured |= {"first_step": seconds[0], "seconds_before": sum(seconds[:warm])}
     return measured
 
 
-def time_to_accuracy(model: DistributedDataParallel, target: float, lr: float, limit: int) -> dict[str, float | None]:
+def typical(seconds: list[float], handle: AnyHandle) -> float:
+    """The median; the mean for outer loops, whose rounds are rare and long."""
+    return (statistics.mean if isinstance(handle, telegrad.outer.Handle) else statistics.median)(seconds)
+
+
+def time_to_accuracy(
+    model: nn.Module, optimizer: torch.optim.Optimizer, handle: AnyHandle, target: float, limit: int
+) -> dict[str, float | None]:
     from telegrad.random import Key
     from telegrad.spec import build
 
     task = build("digits", "workload").load(None, Key())
     rank, world = dist.get_rank(), dist.get_world_size()
-    optimizer = torch.optim.SGD(model.parameters(), lr=lr)
+    outer = isinstance(handle, telegrad.outer.Handle)
     rows = torch.arange(len(task.train))[rank::world]
     generator = torch.Generator().manual_seed(rank)
     seconds: list[float] = []
@@ -117,8 +138,8 @@ def time_to_accuracy(model: DistributedDataParallel, target: float, lr: float, l
         optimizer.step()
         seconds.append(time.perf_counter() - began)
         if step % 10 == 0:
-            with torch.no_grad():
-                right = model.module(task.validation.inputs).argmax(1) == task.validation.targets
+            with torch.no_grad(), handle.at_global_parameters() if outer else contextlib.nullcontext():
+                right = (model if outer else model.module)(task.validation.inputs).argmax(1) == task.validation.targets
             if right.float().mean() >= target:
                 reached = step
                 break
@@ -126,7 +147,7 @@ def time_to_accuracy(model: DistributedDataParallel, target: float, lr: float, l
     return {
         "steps_to_target": reached,
         "seconds_of_first_three": sum(seconds[:3]),
-        "seconds_a_step": statistics.median(seconds[3:]),
+        "seconds_a_step": typical(seconds[3:], handle),
     }
 
 
@@ -143,14 +164,17 @@ def main() -> None:
     torch.set_num_threads(1)
     dist.init_process_group("gloo")
     model = network(options.task)
-    # One bucket, unless told otherwise: PyTorch's PowerSGD hook stood still with several on gloo.
-    # All ranks start alike from one seed; sending the parameters would take minutes over the slowest links.
-    model = DistributedDataParallel(model, bucket_cap_mb=options.bucket_mb, init_sync=False)
-    handle = exchange(model, options.exchange)
+    if not options.exchange.startswith(OUTER):
+        # One bucket, unless told otherwise: PyTorch's PowerSGD hook stood still with several on gloo.
+        # All ranks start alike from one seed; sending the parameters would take minutes over the slowest links.
+        model = DistributedDataParallel(model, bucket_cap_mb=options.bucket_mb, init_sync=False)
+    lr = 1e-3 if options.task == "wide" else options.lr
+    optimizer = torch.optim.SGD(model.parameters(), lr=lr)
+    handle = exchange(model, optimizer, options.exchange)
     if options.task == "wide":
-        found: dict[str, float | None] = dict(time_steps(model, handle, options.steps, options.warm))
+        found: dict[str, Any] = dict(time_steps(model, optimizer, handle, options.steps, options.warm))
     else:
-        found = time_to_accuracy(model, options.target, options.lr, options.steps)
+        found = time_to_accuracy(model, optimizer, handle, options.target, options.steps)
     if dist.get_rank() == 0:
         print(json.dumps({"parameters": sum(p.numel() for p in model.parameters()), **found}), flush=True)
     dist.barrier()

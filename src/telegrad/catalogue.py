@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from telegrad.compressors.base import Compressor
-from telegrad.methods.base import Method
 from telegrad.spec import build, registered
+
+if TYPE_CHECKING:
+    from telegrad.compressors.base import Compressor
+    from telegrad.methods.base import Method
 
 __all__ = ["Entry", "catalogue", "compressor", "method"]
 

@@ -366,6 +366,15 @@ def list_() -> None:
 
 
 @app.command()
+def warmup() -> None:
+    """Compile the loops that compressors and methods use, ahead of a job's first step, and say how long it took."""
+    from telegrad.lab.warming import warm_up
+
+    done = warm_up(lambda text: typer.echo(text, err=True))
+    typer.echo(f"{len(done.compiled)} loops compiled, {done.seconds:.1f} seconds in all")
+
+
+@app.command()
 def cite(
     spec: Annotated[str, typer.Argument(metavar="SPEC", help="Of a compressor, method, ladder, topology or workload")],
 ) -> None:

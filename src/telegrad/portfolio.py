@@ -300,7 +300,9 @@ def portfolio(v: Tensor, bits: float, states: Literal[8, 256] = 8) -> list[Choic
 @register("auto", example="auto(bits=0.5)", source="the portfolio of B14's strongest unbiased rows: A5, A7, A26 to A28")
 @dataclass(frozen=True)
 class Auto(Compressor):
-    """For each vector, the unbiased compressor with the least predicted error at `bits` a coordinate; or, with `omega`
+    """A portfolio: for each vector the unbiased compressor with the least predicted error at a given number of bits.
+
+    For each vector, the unbiased compressor with the least predicted error at `bits` a coordinate; or, with `omega`
     instead, the fewest bits at which a predicted E‖C(x) − x‖² <= omega ‖x‖².
 
     It chooses among a kept head with a rotated tail, importance sampling, stochastic rounding, subtractive dithering

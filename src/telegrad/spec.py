@@ -11,8 +11,10 @@ from __future__ import annotations
 import ast
 import dataclasses
 import difflib
+import importlib
 import math
 import numbers
+import threading
 import types
 import typing
 from collections.abc import Callable
@@ -177,11 +179,36 @@ def _called(option: Any) -> str:
 _registry: dict[str, dict[str, type[Registered]]] = {}
 _T = TypeVar("_T", bound=type[Registered])
 
+_ROOMS = ("compressors", "mlmc", "portfolio", "methods", "runtime.topologies", "workloads")
+"""The modules whose classes register themselves when they are imported."""
+
+_loading = threading.RLock()
+_state = "empty"
+
+
+def _load() -> None:
+    """Import what registers telegrad's own classes, when one is first asked for: `import telegrad` waits for none."""
+    global _state
+    if _state == "full":
+        return
+    with _loading:  # other threads wait; what this one imports may come back here, and goes on
+        if _state == "empty":
+            _state = "loading"
+            try:
+                for room in _ROOMS:
+                    importlib.import_module(f"telegrad.{room}")
+            except BaseException:
+                _state = "empty"
+                raise
+            _state = "full"
+
 
 def register(name: str, *, example: str, source: str) -> Callable[[_T], _T]:
     """Class decorator: the class answers to `name` among its kind. `source` cites where it comes from."""
 
     def add(cls: _T) -> _T:
+        if not cls.__module__.startswith("telegrad."):
+            _load()  # or a name of telegrad's own would seem free
         known = _registry.setdefault(cls.kind, {})
         if name in known:
             raise SpecError(f"the {cls.kind} {name!r} is registered twice: {known[name]} and {cls}")
@@ -207,6 +234,7 @@ def implied(kind: str, part: str) -> Callable[[_T], _T]:
 
 def registered(kind: str) -> dict[str, type[Registered]]:
     """All classes of a kind by name, in alphabetical order."""
+    _load()
     return dict(sorted(_registry.get(kind, {}).items()))
 
 
@@ -221,6 +249,7 @@ def build(spec: Any, kind: str) -> Any:
 
     Raises `SpecError`, which names the culprit, the nearest valid name and an example.
     """
+    _load()
     if isinstance(spec, Registered):
         if spec.kind != kind and kind in _implied and spec.kind == _implied[kind][0]:
             return _implied[kind][1](spec)

@@ -123,3 +123,17 @@ def test_a_good_disk_is_silent(loop):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert loop()(2) == 3
+
+
+@pytest.mark.parametrize(("rank", "said"), [("0", 1), ("1", 0)])
+def test_the_first_compilation_is_announced_once_on_one_rank(loop, monkeypatch, caplog, rank, said):
+    monkeypatch.setattr(caching, "compiled_here", [])
+    monkeypatch.setenv("RANK", rank)
+    loop()(1)
+    loop()(1.5)
+    assert sum("telegrad warmup" in record.message for record in caplog.records) == said
+    assert [name.partition("-")[0] for name in caching.compiled_here] == ["source_of_a_loop.scalar"] * 2
+    caplog.clear()
+    loop()(1)  # from the disk
+    assert not caplog.records
+    assert len(caching.compiled_here) == 2

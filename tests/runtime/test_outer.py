@@ -176,3 +176,10 @@ def test_the_example_trains_on_two_ranks():
     assert [one.code for one in ended] == [0, 0], outputs(ended)
     accuracy = float(re.search(r"sparseloco: accuracy ([\d.]+), [\d.]+ kB", ended[0].output)[1])
     assert accuracy > 0.6, outputs(ended)
+
+
+@pytest.mark.xdist_group("ddp")
+def test_a_lost_worker_ends_training_with_an_error_out_of_the_step():
+    ended = launch("outer_lost_worker.py", 2)
+    assert ended[0].code == 7, outputs(ended)
+    assert ended[0].output.count("a worker is lost or the network is down") == 2

@@ -23,7 +23,9 @@ __all__ = ["BucketedImportance"]
 @register("bucketed_importance", example="bucketed_importance(k=0.01)", source="A6; after Wangni et al. 2018")
 @dataclass(frozen=True)
 class BucketedImportance(Compressor):
-    """Keep entry j with probability π_b, b its binary exponent, and send x_j / π_b; Σ π_j = k expected entries (A6).
+    """Importance sampling by binary exponents: entries of like magnitude share a probability, and nothing is sorted.
+
+    Keep entry j with probability π_b, b its binary exponent, and send x_j / π_b; Σ π_j = k expected entries (A6).
 
     π_b = min(1, λ √(e_b / n_b)) for the n_b entries of energy e_b in a bucket: the best that depend on the bucket only.
     Unbiased; variance Σ e_b (1/π_b − 1) (A6.1), at most (d/k − 1) ‖x‖², attained by equal magnitudes; its second moment

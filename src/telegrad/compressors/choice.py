@@ -55,7 +55,9 @@ class _Choice(Compressor):
 )
 @dataclass(frozen=True)
 class Policy(_Choice):
-    """Tensors of fewer than `below` entries, and those whose name fits the shell pattern `named`, go through `special`,
+    """A policy: small or named tensors go through one compressor, all others through another.
+
+    Tensors of fewer than `below` entries, and those whose name fits the shell pattern `named`, go through `special`,
     all others through `default`.
 
     A tensor's name is what its key was folded with as "piece" (the runtimes do so when every tensor is a piece).
@@ -97,7 +99,9 @@ class Policy(_Choice):
 @register("warmup", example="warmup(identity, randk(k=0.1), steps=100)", source="Lin et al., ICLR 2018 (DGC)")
 @dataclass(frozen=True)
 class Warmup(_Choice):
-    """`first` in the steps 0 … `steps` − 1, `then` from there on and under keys that know no step.
+    """A schedule: one compressor for the first steps, another one from there on.
+
+    `first` in the steps 0 … `steps` − 1, `then` from there on and under keys that know no step.
 
     The step is what the key was folded with as "step", as the runtimes do. Constants are the worse of the two;
     `variance` is that after the warm-up. A longer schedule is a warm-up of warm-ups.

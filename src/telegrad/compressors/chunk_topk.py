@@ -28,7 +28,9 @@ _REACH = 3.0  # standard deviations of the kept entries that the bins cover on e
 )
 @dataclass(frozen=True)
 class ChunkTopK(Compressor):
-    """C(x) keeps the `k` largest magnitudes of each `chunk` of adjacent entries, ties going to the first, and sends for
+    """Chunked Top-k: the k entries of largest magnitude of each chunk, sent by bins, as in SparseLoCo.
+
+    C(x) keeps the `k` largest magnitudes of each `chunk` of adjacent entries, ties going to the first, and sends for
     each in which of `bins` it lies; an entry stands for the mean of its bin.
 
     The bins are of one width and reach from −3σ to 3σ, σ² the mean square of the kept entries; the outermost take what

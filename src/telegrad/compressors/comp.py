@@ -24,7 +24,9 @@ __all__ = ["Comp"]
 @register("comp", example="comp(k=0.01, k2=0.5)", source="A19; Condat, Yi, Richtárik, NeurIPS 2022 (EF-BV)")
 @dataclass(frozen=True)
 class Comp(Compressor):
-    """C(x) = (k′/k) x_S, S a uniformly random k-subset of the k′ = `k2` entries of largest magnitude.
+    """comp-(k, k′): a uniformly random k-subset of the k′ entries of largest magnitude.
+
+    C(x) = (k′/k) x_S, S a uniformly random k-subset of the k′ = `k2` entries of largest magnitude.
 
     Biased: its mean is Top-k′. Relative bias eta = √((d−k′)/d), attained at equal magnitudes; variance about the mean
     spread = (k′−k)/k, attained where k′ entries at most are non-zero (A19.2). Contractive only for k′ < 2k, with

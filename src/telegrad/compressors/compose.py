@@ -22,7 +22,11 @@ _DRAWS = 32
 @register("compose", example="compose(natural, randk(k=0.1))", source="0.8; Horváth et al. 2019, section 3")
 @dataclass(frozen=True)
 class Compose(Compressor):
-    """C(x) = A(B(x)), A = `outer` unbiased, B = `inner`, with independent randomness. Sent is A's message only.
+    """A composition: an unbiased compressor applied to what another one leaves.
+
+    A composition: an unbiased compressor applied to the result of another.
+
+    C(x) = A(B(x)), A = `outer` unbiased, B = `inner`, with independent randomness. Sent is A's message only.
 
     Unbiased where B is, with omega = (1 + omega_A)(1 + omega_B) − 1 (0.8); else alpha = alpha_B − omega_A (1 +
     √(1 − alpha_B))² where that is positive. Where B drew its places from a seed, A's places are told within these.

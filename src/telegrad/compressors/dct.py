@@ -24,7 +24,9 @@ __all__ = ["DCT"]
 @register("dct", example="dct(chunk=64, k=32)", source="A22; Peng, Quesnelle and Kingma 2024 (DeMo)")
 @dataclass(frozen=True)
 class DCT(Compressor):
-    """C(x): in the orthonormal DCT-II of each `chunk` of adjacent entries, the `k` largest coefficients; ties go to the
+    """Chunked DCT with Top-k: the largest cosine coefficients of each chunk, as in DeMo.
+
+    C(x): in the orthonormal DCT-II of each `chunk` of adjacent entries, the `k` largest coefficients; ties go to the
     lowest.
 
     Contractive with alpha = k/chunk (A22). The chunks are those of the flat tensor, whatever its shape, and the last

@@ -67,7 +67,9 @@ def dithering_omega(d: int, levels: int, p: float) -> float:
 )
 @dataclass(frozen=True)
 class Dithering(Compressor):
-    """With y_j = s |x_j| / ‖x‖_p for s = `levels`: C(x)_j = ‖x‖_p sign(x_j) (⌊y_j⌋ + Bernoulli(y_j − ⌊y_j⌋)) / s
+    """Standard dithering: stochastic rounding of every entry to s even levels of a p-norm.
+
+    With y_j = s |x_j| / ‖x‖_p for s = `levels`: C(x)_j = ‖x‖_p sign(x_j) (⌊y_j⌋ + Bernoulli(y_j − ⌊y_j⌋)) / s
     (A9.1).
 
     Unbiased; exact variance (‖x‖_p²/s²) Σ f_j (1 − f_j), f_j the fraction of y_j; `dithering_omega` derives omega and

@@ -34,7 +34,9 @@ __all__ = ["ECDQ"]
 @register("ecdq", example="ecdq(bits=2)", source="A26; A28.6; Ziv 1985; Zamir and Feder 1992; Shlezinger et al. 2021")
 @dataclass(frozen=True)
 class ECDQ(Compressor):
-    """C(x)_j = Δ (q_j − u_j), q_j = ⌊x_j/Δ + u_j + ½⌋, with the dither u_j uniform on [−½, ½) from a seed (A26.1).
+    """ECDQ: entropy-coded quantisation with a subtractive dither that both ends draw from a seed.
+
+    C(x)_j = Δ (q_j − u_j), q_j = ⌊x_j/Δ + u_j + ½⌋, with the dither u_j uniform on [−½, ½) from a seed (A26.1).
 
     The error is uniform on [−Δ/2, Δ/2] and independent of x: unbiased, variance d Δ²/12 exactly, for every x (A26.2). q
     is coded with its probability given u under a coarse law of the entries that the message carries. Δ is chosen from x

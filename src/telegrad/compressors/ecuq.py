@@ -87,7 +87,9 @@ class UniformBins:
 @register("ecuq", example="ecuq(bits=2)", source="A17; Dorfman, Vargaftik, Ben-Itzhak, Levy, ICML 2023 (DoCoFL)")
 @dataclass(frozen=True)
 class ECUQ(Compressor):
-    """C(x)_j = the centre of the bin of x_j among K equal ones between the smallest and the largest entry (A17).
+    """ECUQ: entropy-coded uniform quantisation between the smallest and the largest entry.
+
+    C(x)_j = the centre of the bin of x_j among K equal ones between the smallest and the largest entry (A17).
 
     K is as large as an empirical entropy of at most `bits` an entry allows (`UniformBins.levels_within`), so that an
     entropy coder sends about `bits` each; the centres that occur are sent once. Deterministic, |C(x)_j − x_j| <= Δ/2;

@@ -29,7 +29,9 @@ __all__ = ["Eden"]
 )
 @dataclass(frozen=True)
 class Eden(Compressor):
-    """C(x) = Rᵀ (S_b q_b): y = R x, rotated block by block; q_b cells of y_b √n_b / ‖x_b‖; S_b = ‖x_b‖² / ⟨q_b, y_b⟩.
+    """EDEN: a random rotation and a quantiser of its nearly normal entries, scaled to be unbiased; DRIVE at one bit.
+
+    C(x) = Rᵀ (S_b q_b): y = R x, rotated block by block; q_b cells of y_b √n_b / ‖x_b‖; S_b = ‖x_b‖² / ⟨q_b, y_b⟩.
 
     The scale S makes ⟨C(x), x⟩ = ‖x‖² for every draw (A21.3). `coder=fixed`: Lloyd-Max centroids of N(0, 1); bits=1 is
     DRIVE; between whole bits a share of the entries gets one bit more; below 1 a random subset of the entries is sent,

@@ -17,7 +17,9 @@ __all__ = ["FixedPoint"]
 @register("fixed_point", example="fixed_point(level=4)", source="A14; Zukerman, Hamoud, Levy, ICML 2025, section 3.1")
 @dataclass(frozen=True)
 class FixedPoint(Gridded):
-    """C(x)_j = m · sign(x_j) · (the first `level` bits of |x_j| / m), m = ‖x‖_∞, truncated toward zero (A14.1).
+    """Fixed-point truncation: the leading bits of every entry relative to the largest magnitude.
+
+    C(x)_j = m · sign(x_j) · (the first `level` bits of |x_j| / m), m = ‖x‖_∞, truncated toward zero (A14.1).
 
     |C(x)_j − x_j| <= m 2^−level; contractive with alpha = (1 − t²) / (1 + (d−1) t²), t = 2^−level, approached by one
     entry m and d − 1 just below m t.

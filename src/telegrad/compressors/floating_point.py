@@ -64,7 +64,9 @@ def split_floats(v: Tensor) -> SplitFloats:
 )
 @dataclass(frozen=True)
 class FloatingPoint(Compressor):
-    """C(x) keeps sign, exponent and the first `level` mantissa bits of every entry, truncating toward zero (A15.1).
+    """Floating-point truncation: sign, exponent and the leading mantissa bits of every entry.
+
+    C(x) keeps sign, exponent and the first `level` mantissa bits of every entry, truncating toward zero (A15.1).
 
     Contractive with alpha = 1 − (1 + 2^level)^−2, the exact supremum (A15.2). A level beyond the dtype's mantissa (23
     bits for float32) sends all of it.

@@ -35,7 +35,9 @@ _LARGEST_SYMBOL = 2.0**24
 @register("head_tail", example="head_tail(bits=2)", source="A27; E; Horváth and Richtárik 2021 (induced compressors)")
 @dataclass(frozen=True)
 class HeadTail(Compressor):
-    """C(x) = H + Q(x − H): H holds the k0 largest entries, coarsely, and Q is entropy-coded EDEN (A27.1, A21.5).
+    """Head and tail: the largest entries kept coarsely, and entropy-coded EDEN for what they leave.
+
+    C(x) = H + Q(x − H): H holds the k0 largest entries, coarsely, and Q is entropy-coded EDEN (A27.1, A21.5).
 
     H rounds |x_j| >= t to multiples of t, t/2, … or t/32; Q repairs that. The whole message has `bits` a coordinate;
     t and the step minimise the prediction ‖x − H‖² ω_Q(bits − bits(H) / d) over a histogram of magnitudes, sixteen

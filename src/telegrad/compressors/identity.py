@@ -19,7 +19,9 @@ __all__ = ["Identity"]
 @register("identity", example="identity", source="A1; the uncompressed exchange")
 @dataclass(frozen=True)
 class Identity(Compressor):
-    """C(x) = x, in x's own precision: omega = 0, alpha = 1."""
+    """No compression: the vector itself in its own precision.
+
+    C(x) = x, in x's own precision: omega = 0, alpha = 1."""
 
     unbiased = True
     random = False

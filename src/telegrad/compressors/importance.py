@@ -70,7 +70,9 @@ def _counted(v: Tensor) -> bool:
 @register("importance", example="importance(k=0.01)", source="A5; Wangni et al. 2018")
 @dataclass(frozen=True)
 class Importance(Compressor):
-    """Keep entry j independently with probability π_j = min(1, |x_j| / t), send x_j / π_j; Σ π_j = k (A5.2).
+    """Importance sampling: every entry is kept with a probability that grows with its magnitude, and scaled by it.
+
+    Keep entry j independently with probability π_j = min(1, |x_j| / t), send x_j / π_j; Σ π_j = k (A5.2).
 
     Unbiased, with the least variance at k expected entries: Σ x_j² (1 − π_j) / π_j, at most (d/k − 1) ‖x‖². An entry
     up to t decodes to ±t, so `values=sign` (the default) sends its place and sign only, and t once (A5.5); larger ones

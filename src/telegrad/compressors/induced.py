@@ -18,7 +18,9 @@ __all__ = ["Induced"]
 @register("induced", example="induced(topk(k=0.1), randk(k=0.1))", source="E; Horváth, Richtárik, ICLR 2021")
 @dataclass(frozen=True)
 class Induced(Compressor):
-    """C(x) = A(x) + B(x − A(x)): unbiased with omega = omega_B (1 − alpha_A) (E1, E2); variance: B's at the remainder.
+    """The induced compressor: a biased compressor made unbiased by an unbiased one on its error.
+
+    C(x) = A(x) + B(x − A(x)): unbiased with omega = omega_B (1 − alpha_A) (E1, E2); variance: B's at the remainder.
 
     `first` (A) is deterministic, `second` (B) unbiased. A is decoded as it is sent, so that B makes up for the rounding
     of A's scales, too; the remainder is rounded stochastically to x's dtype where that cannot hold it.

@@ -23,7 +23,9 @@ __all__ = ["Mix"]
 @register("mix", example="mix(k=0.01, k2=0.01)", source="A19; Condat, Yi, Richtárik, NeurIPS 2022 (EF-BV)")
 @dataclass(frozen=True)
 class Mix(Compressor):
-    """C(x) keeps the k entries of largest magnitude and k′ = `k2` uniformly random others, none of them scaled.
+    """mix-(k, k′): the k entries of largest magnitude and k′ uniformly random others.
+
+    C(x) keeps the k entries of largest magnitude and k′ = `k2` uniformly random others, none of them scaled.
 
     Biased; contractive with alpha = (k + k′)/d in expectation. Relative bias eta = (d−k−k′)/√((d−k) d) and variance
     about the mean spread = k′ (d−k−k′)/((d−k) d) (A19.1); all three are attained at equal magnitudes. `k2=none` is

@@ -23,7 +23,9 @@ __all__ = ["Natural"]
 @register("natural", example="natural", source="A11; Horváth et al. 2019")
 @dataclass(frozen=True)
 class Natural(Compressor):
-    """|x_j| = 2^E (1 + f) goes to 2^(E+1) with probability f, else to 2^E; signs and zeros stay (A11.1).
+    """Natural compression: stochastic rounding of every entry to a neighbouring power of two.
+
+    |x_j| = 2^E (1 + f) goes to 2^(E+1) with probability f, else to 2^E; signs and zeros stay (A11.1).
 
     Unbiased; variance Σ 4^E f (1 − f); omega = 1/8, attained at f = 1/3 (A11.2). Exact next to powers of two and for
     subnormal numbers, for E and f are read off the float. Entries of the dtype's top binade, which could only go up to

@@ -27,7 +27,9 @@ __all__ = ["NaturalDithering"]
 @register("natural_dithering", example="natural_dithering(levels=8, norm=2)", source="A12; Horváth et al. 2019")
 @dataclass(frozen=True)
 class NaturalDithering(Compressor):
-    """y_j = |x_j| / ‖x‖_p is rounded, without a bias, to a neighbour among 0, 2^(1−s), …, 1/2, 1, s = `levels` (A12.1).
+    """Natural dithering: stochastic rounding of every entry to powers of two of a p-norm.
+
+    y_j = |x_j| / ‖x‖_p is rounded, without a bias, to a neighbour among 0, 2^(1−s), …, 1/2, 1, s = `levels` (A12.1).
 
     With b = 2^(1−s) and R = d^(2/min(p,2)) b²: omega = √R − 1 where √R >= 9/4, attained by equal entries for p <= 2,
     else 1/8 + 2R/9; within (A12.2). For p = ∞ it is the larger of 1/8 and (√(1 + (d−1) b²) − 1)/2. One level is

@@ -25,7 +25,9 @@ _PIECE = 1 << 14  # entries that are float64 at a time
 @register("permk", example="permk(workers=4)", source="A20; Szlendak, Tyurin, Richtárik, ICLR 2022")
 @dataclass(frozen=True)
 class PermK(Compressor):
-    """Worker i of n = `workers` sends m x on its share of the d entries, m = min(n, d), zero elsewhere.
+    """PermK: the workers share out the entries among themselves by a common random permutation.
+
+    Worker i of n = `workers` sends m x on its share of the d entries, m = min(n, d), zero elsewhere.
 
     Each worker's C is unbiased with omega = m − 1, for every x. Together they do better: for d >= n the shares divide
     the entries up, and E‖mean of C_i(a_i) − mean a_i‖² = mean ‖a_i‖² − ‖mean a_i‖² (A20.1, A = B = 1 with equality);

@@ -92,7 +92,9 @@ class _Projection(ReadsMatrix, Compressor):
 @register("powersgd", example="powersgd(rank=2)", source="A18; Vogels, Karimireddy, Jaggi, NeurIPS 2019")
 @dataclass(frozen=True)
 class PowerSGD(_Projection):
-    """C(G) = P Pᵀ G, the columns of P an orthonormal basis of those of G Q, Q normal from the key; P and Pᵀ G are sent.
+    """PowerSGD: a low-rank approximation of the tensor as a matrix by one step of subspace iteration.
+
+    C(G) = P Pᵀ G, the columns of P an orthonormal basis of those of G Q, Q normal from the key; P and Pᵀ G are sent.
 
     G is the tensor as a matrix: the first dimension against all others; a flat tensor has ⌊√d⌋ rows, filled up with
     zeros at the end; `rows` sets another number. Where the two factors would be no shorter, G goes as it is. The side

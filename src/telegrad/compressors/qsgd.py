@@ -25,7 +25,9 @@ __all__ = ["QSGD"]
 @register("qsgd", example="qsgd(levels=4)", source="A7; Alistarh et al. 2017")
 @dataclass(frozen=True)
 class QSGD(Compressor):
-    """With y_j = s |x_j| / ‖x‖ for s = `levels`: C(x)_j = ‖x‖ sign(x_j) (⌊y_j⌋ + Bernoulli(y_j − ⌊y_j⌋)) / s (A7.1).
+    """QSGD: stochastic rounding of every entry to s levels of the Euclidean norm.
+
+    With y_j = s |x_j| / ‖x‖ for s = `levels`: C(x)_j = ‖x‖ sign(x_j) (⌊y_j⌋ + Bernoulli(y_j − ⌊y_j⌋)) / s (A7.1).
 
     Unbiased; exact variance (‖x‖²/s²) Σ f_j (1 − f_j), f_j the fraction of y_j. For `norm=l2` omega = √d/s − 1,
     attained by equal magnitudes, where √d >= 2s, else d/(4s²): within (A7.2); for `norm=inf` see `dithering_omega`.

@@ -22,7 +22,9 @@ __all__ = ["RandK"]
 @register("randk", example="randk(k=0.01)", source="A4; Konečný et al. 2016; Wangni et al. 2018")
 @dataclass(frozen=True)
 class RandK(Compressor):
-    """C(x) = (d/k) x_S on a uniformly random k-subset S, zero elsewhere: unbiased, omega = d/k − 1, for every x (A4.1).
+    """Rand-k: a uniformly random k-subset of the entries, scaled to be unbiased.
+
+    C(x) = (d/k) x_S on a uniformly random k-subset S, zero elsewhere: unbiased, omega = d/k − 1, for every x (A4.1).
 
     The subset's 64-bit seed is sent instead of indices. `scaled=false` leaves the factor out: then C is biased and
     contractive with alpha = k/d in expectation (A4.2), as error feedback wants it. `values`: the coding of entries

@@ -37,7 +37,9 @@ def rtn_grid(largest: float, level: int, grid: GridKind = "mid_tread") -> Unifor
 )
 @dataclass(frozen=True)
 class RTN(Gridded):
-    """C(x) = the nearest of 2^level − 1 points δ q around 0, δ = 2‖x‖_∞ / (2^level − 1): the mid-tread grid (A16.1).
+    """Round to nearest: every entry goes to the nearest point of a uniform grid.
+
+    C(x) = the nearest of 2^level − 1 points δ q around 0, δ = 2‖x‖_∞ / (2^level − 1): the mid-tread grid (A16.1).
 
     |C(x)_j − x_j| <= min(|x_j|, δ/2); contractive with alpha = (1 − t²) / (1 + (d−1) t²), t = 1 / (2^level − 1),
     attained by one entry c and d − 1 of magnitude c t. `grid=mid_rise`: the 2^level points −c, −c + δ, …, c, without 0

@@ -18,7 +18,9 @@ __all__ = ["Scaled"]
 @register("scaled", example="scaled(randk(k=0.1))", source="0.7; Condat, Yi, Richtárik, NeurIPS 2022 (EF-BV)")
 @dataclass(frozen=True)
 class Scaled(Compressor):
-    """λ A(x), with `by` = λ in (0, 1], or the best one, λ* = min(1, (1−η) / ((1−η)² + spread)), where by=none (0.7).
+    """A scaled compressor: another one times a factor up to one, as error feedback wants it.
+
+    λ A(x), with `by` = λ in (0, 1], or the best one, λ* = min(1, (1−η) / ((1−η)² + spread)), where by=none (0.7).
 
     Relative bias 1 − λ + λη, spread λ² times A's; alpha is 1 less the sum of the bias squared and the spread. For an
     unbiased A: λ* = alpha = 1/(1 + omega), attained where A attains omega. What λ makes of A's values is rounded to

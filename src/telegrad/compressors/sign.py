@@ -23,7 +23,9 @@ __all__ = ["Sign"]
 @register("sign", example="sign", source="A13; Seide et al. 2014; Bernstein et al. 2018; Karimireddy et al. 2019")
 @dataclass(frozen=True)
 class Sign(Compressor):
-    """C(x) = (‖x‖₁ / d) sign(x) with sign(0) = +1: contractive, error ‖x‖² − ‖x‖₁²/d, alpha = 1/d (A13.1).
+    """Scaled sign: the sign of every entry, times the mean magnitude.
+
+    C(x) = (‖x‖₁ / d) sign(x) with sign(0) = +1: contractive, error ‖x‖² − ‖x‖₁²/d, alpha = 1/d (A13.1).
 
     `scale=two_means`: entries of at least 0 become their mean, those below 0 theirs; the error is the sum of squares
     within both groups, never above the former (A13.2). One non-zero entry attains alpha either way. `scale=one`: C(x) =

@@ -20,7 +20,9 @@ __all__ = ["SRHT"]
 @register("srht", example="srht(k=0.01)", source="A21; Ailon and Chazelle 2009; Tropp 2011")
 @dataclass(frozen=True)
 class SRHT(Compressor):
-    """C(x) = (d/k) Rᵀ P_S R x: k random coordinates S of the rotated vector, times d/k, rotated back.
+    """SRHT: a random subset of the coordinates of a randomly rotated vector, rotated back.
+
+    C(x) = (d/k) Rᵀ P_S R x: k random coordinates S of the rotated vector, times d/k, rotated back.
 
     Unbiased, omega = d/k − 1, and the variance is (d/k − 1) ‖x‖² for every x: a rotation does not change Rand-k's
     (A21). It spreads the error evenly. Two seeds are sent instead of indices, values in the tensor's precision, rounded

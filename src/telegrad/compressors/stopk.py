@@ -18,7 +18,9 @@ __all__ = ["SegmentedTopK"]
 @register("stopk", example="stopk(s=0.01, keep=1)", source="A3; Zukerman, Hamoud, Levy, ICML 2025, section 3.2")
 @dataclass(frozen=True)
 class SegmentedTopK(Compressor):
-    """C(x) keeps the first `keep` blocks of `s` coordinates in the order of decreasing magnitude: Top-(s · keep).
+    """Segmented Top-k: the leading blocks of s entries in the order of decreasing magnitude.
+
+    C(x) keeps the first `keep` blocks of `s` coordinates in the order of decreasing magnitude: Top-(s · keep).
 
     Contractive with alpha = min(1, s · keep / d), attained where all |x_j| are equal (A3). As a compressor it is Top-k;
     what the blocks are for is `mlmc(stopk(s=…))`.

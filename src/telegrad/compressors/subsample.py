@@ -24,7 +24,9 @@ _DRAWS = 32
 @register("subsample", example="subsample(qsgd(levels=4), fraction=0.3)", source="0.8; A21; Konečný et al. 2016")
 @dataclass(frozen=True)
 class Subsample(Compressor):
-    """C(x) = A((d/k) x_S) on a uniformly random k-subset S, k = `fraction` · d, and zero elsewhere, A = `inner`
+    """Subsampling: an unbiased compressor applied to a uniformly random subset of the entries.
+
+    C(x) = A((d/k) x_S) on a uniformly random k-subset S, k = `fraction` · d, and zero elsewhere, A = `inner`
     unbiased.
 
     Unbiased, with omega = (1 + omega_A(k)) d/k − 1 (0.8). It takes a compressor below the fewest bits that it can spend

@@ -20,7 +20,9 @@ __all__ = ["TernGrad"]
 @register("terngrad", example="terngrad", source="A10; Wen et al. 2017")
 @dataclass(frozen=True)
 class TernGrad(Compressor):
-    """C(x)_j = m sign(x_j) Bernoulli(|x_j| / m), m = ‖x‖_∞: unbiased, variance m ‖x‖₁ − ‖x‖² (A10.1).
+    """TernGrad: stochastic rounding of every entry to minus the largest magnitude, zero, or plus it.
+
+    C(x)_j = m sign(x_j) Bernoulli(|x_j| / m), m = ‖x‖_∞: unbiased, variance m ‖x‖₁ − ‖x‖² (A10.1).
 
     omega = (√d − 1)/2, attained by (1, a, …, a) with a = 1/(1 + √d) (A10.2). The original paper clips the entries
     first, at 2.5 standard deviations: `clip=2.5` clips at so many times the root mean square of x. That is a bias no

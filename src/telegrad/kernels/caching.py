@@ -7,6 +7,7 @@ written again where that is possible, and one warning a process says what is wro
 
 from __future__ import annotations
 
+import logging
 import os
 import stat
 import tempfile
@@ -18,7 +19,10 @@ from typing import Any
 
 from telegrad.errors import TelegradWarning
 
-__all__ = ["cached"]
+__all__ = ["cached", "compiled_here"]
+
+compiled_here: list[str] = []
+"""The names of the loops that this process has compiled, because no code of theirs was on the disk."""
 
 
 def cached(numba: Any, scalar: Callable[..., Any]) -> Callable[..., Any]:
@@ -63,7 +67,10 @@ def _tolerant_cache() -> Any:
 
         def load_overload(self, sig: Any, target_context: Any) -> Any:
             try:
-                return super().load_overload(sig, target_context)
+                found = super().load_overload(sig, target_context)
+                if found is None:
+                    _announce(self._impl.filename_base, self.cache_path)
+                return found
             except Exception as error:  # what a damaged pickle raises is not limited
                 _warn(f"the compiled code in {self.cache_path} is damaged ({type(error).__name__})")
             try:
@@ -94,6 +101,17 @@ def _own_folder() -> str:
     if not stat.S_ISDIR(found.st_mode) or (user is not None and (found.st_uid != user or found.st_mode & 0o022)):
         raise PermissionError(f"{path} is not a folder that only this user can write")
     return str(path)
+
+
+def _announce(name: str, folder: str) -> None:
+    """Say once, on one rank of a job, that what follows takes long because loops are compiled."""
+    if not compiled_here and os.environ.get("RANK", "0") == "0":
+        logging.getLogger("telegrad").warning(
+            "telegrad compiles its loops on first use, which may take a minute in all; the code is kept in %s. "
+            "`telegrad warmup` does it ahead of a job.",
+            folder,
+        )
+    compiled_here.append(name)
 
 
 _said: list[str] = []

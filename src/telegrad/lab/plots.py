@@ -25,17 +25,22 @@ _FILES = {
 }
 _LOGARITHMIC = ("bits_up", "100 Mbit/s")
 _MARKERS, _DASHES = "osD^vP", ("-", "--", ":", "-.")
-_TITLE_WIDTH = 80  # characters of the title's size across the plot
+_TITLE_WIDTH = 70  # characters of the title's size across the plot
 _GREY = "#5a6472"
 
 
 def plots(summary: dict[str, Any], found: Sequence[Curve]) -> dict[str, bytes]:
-    """PNG files by name: 1200 x 750 pixels, drawn without a display, the same bytes for the same records."""
+    """PNG files by name, drawn without a display, the same bytes for the same records.
+
+    1200 x 750 pixels, taller for more than six methods.
+    """
     return {name: _png(summary, found, axis) for name, axis in _FILES.items()}
 
 
 def _png(summary: dict[str, Any], found: Sequence[Curve], axis: str) -> bytes:
-    figure = Figure(figsize=(8, 5), dpi=150, layout="constrained")
+    # Three rows of the legend fit; more make the picture taller, not the plot smaller.
+    legend_rows = (len(found) + 1) // 2
+    figure = Figure(figsize=(8, 5 + 0.2 * max(0, legend_rows - 3)), dpi=150, layout="constrained")
     axes = figure.add_subplot()
     for curve in found:
         _draw(axes, curve, axis)

@@ -23,7 +23,9 @@ __all__ = ["ADIANA"]
 @register("adiana", example="adiana(randk(k=0.1), mu=0.01)", source="C9; Li, Kovalev, Qian, Richtárik, ICML 2020")
 @dataclass(frozen=True)
 class ADIANA(OracleMethod):
-    """Workers send C(∇f_i(x) − h_i) and C'(∇f_i(w) − h_i), and learn h_i from the second. The server, with g = h + the
+    """ADIANA: accelerated gradient descent with compressed gradient differences.
+
+    Workers send C(∇f_i(x) − h_i) and C'(∇f_i(w) − h_i), and learn h_i from the second. The server, with g = h + the
     mean of the first ones: y⁺ = x − η g, z⁺ = β z + (1−β) x + (γ/η)(y⁺ − x), w⁺ = y with probability p, else w; the
     next x is θ₁ z⁺ + θ₂ w⁺ + (1−θ₁−θ₂) y⁺ (C9.1). η is the learning rate; y is evaluated.
 

@@ -23,7 +23,9 @@ __all__ = ["AsyncSGD"]
 )
 @dataclass(frozen=True)
 class AsyncSGD(AsynchronousMethod):
-    """x ← x − γ C(∇f_i(x', ξ)) for every message that arrives, x' the point that its worker got last.
+    """Asynchronous SGD: every message moves the model when it arrives, too old ones are left out.
+
+    x ← x − γ C(∇f_i(x', ξ)) for every message that arrives, x' the point that its worker got last.
 
     A message whose point is more than `longest_delay` changes of x old is left out (none is, by default), and its
     worker starts anew from the present x. Meant for data that are alike on all workers. Needs an unbiased compressor.

@@ -80,11 +80,12 @@ class Step:
 
 
 class Method(Registered, ABC):
-    """A distributed optimisation method. One of three kinds, in a file each:
+    """A distributed optimisation method. One of four kinds, in a file each:
 
     - `GradientMethod`: turns every worker's finished gradient into a message, and the messages into an estimate that
       a torch optimizer takes as the gradient. The only kind that fits the hooks of DDP and FSDP2.
     - `OracleMethod`: asks for gradients where it wants them, and may move iterates of its own.
+    - `OuterMethod`: workers' own optimizers move models of their own, and what that comes to is sent now and then.
     - `AsynchronousMethod`: workers that wait for nobody, on a simulated clock.
     """
 

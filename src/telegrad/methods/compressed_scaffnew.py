@@ -25,7 +25,9 @@ __all__ = ["CompressedScaffnew"]
 )
 @dataclass(frozen=True)
 class CompressedScaffnew(OracleMethod):
-    """As `scaffnew`, but where x̂_i are sent, every entry is sent by s random workers only, by a mask that all draw
+    """CompressedScaffnew: Scaffnew in which every entry is sent by a few random workers only.
+
+    As `scaffnew`, but where x̂_i are sent, every entry is sent by s random workers only, by a mask that all draw
     alike: x̄ is the mean over them, x_i ← x̄, h_i ← h_i + (p χ/γ) q_i ⊙ (x̄ − x̂_i) (C15.1). γ is the learning rate.
 
     `owners` is s, from 2 to the number of workers, where it is `scaffnew`. `chi` is χ, by default the largest that the

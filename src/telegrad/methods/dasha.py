@@ -24,7 +24,11 @@ __all__ = ["DASHA"]
 @register("dasha", example="dasha(randk(k=0.01))", source="C12; Tyurin, Richtárik, ICLR 2023")
 @dataclass(frozen=True)
 class DASHA(GradientMethod):
-    """m_i = C_i(h_i⁺ − h_i − a (g_i − h_i)), g_i ← g_i + m_i, where h_i⁺ is the new gradient and h_i the last one; the
+    """DASHA: compressed gradient differences with momentum, no synchronisation of the workers.
+
+    DASHA: compressed gradient differences with momentum, without synchronising the workers.
+
+    m_i = C_i(h_i⁺ − h_i − a (g_i − h_i)), g_i ← g_i + m_i, where h_i⁺ is the new gradient and h_i the last one; the
     estimate is g ← g + mean m_i = mean g_i (C12.1).
 
     `rate` is a, by default 1/(2 omega(d) + 1). `start`: dense, the first gradients are sent uncompressed and g_i = h_i,

@@ -22,7 +22,9 @@ __all__ = ["DASHAMVR"]
 @register("dasha_mvr", example="dasha_mvr(randk(k=0.01), momentum=0.1)", source="C12; Tyurin, Richtárik, ICLR 2023")
 @dataclass(frozen=True)
 class DASHAMVR(OracleMethod):
-    """As `dasha`, with h_i⁺ = ∇f_i(x⁺, ξ) + (1 − b)(h_i − ∇f_i(x, ξ)), both gradients on one batch (C12.2).
+    """DASHA-MVR: DASHA with momentum variance reduction for stochastic gradients.
+
+    As `dasha`, with h_i⁺ = ∇f_i(x⁺, ξ) + (1 − b)(h_i − ∇f_i(x, ξ)), both gradients on one batch (C12.2).
 
     `momentum` is b: 1 takes the batch's gradient as it is, smaller values remember more. `first_batches`: over so many
     batches h_i is averaged at the start, in a dense round; after it only compressed vectors are sent. `rate` is a, by

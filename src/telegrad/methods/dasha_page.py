@@ -23,7 +23,9 @@ __all__ = ["DASHAPage"]
 )
 @dataclass(frozen=True)
 class DASHAPage(OracleMethod):
-    """As `dasha`, with h_i⁺ = ∇f_i(x⁺) in full with probability p, by a coin that all share, else h_i + ∇f_i(x⁺, ξ) −
+    """DASHA-PAGE: DASHA with full gradients at random steps and differences on one batch otherwise.
+
+    As `dasha`, with h_i⁺ = ∇f_i(x⁺) in full with probability p, by a coin that all share, else h_i + ∇f_i(x⁺, ξ) −
     ∇f_i(x, ξ) on one batch (C12.2).
 
     A good p is B/(m + B) for batches of B among m examples. After the first round, which is dense, only compressed

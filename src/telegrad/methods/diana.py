@@ -21,7 +21,9 @@ __all__ = ["DIANA"]
 @register("diana", example="diana(randk(k=0.01))", source="C8; Mishchenko, Gorbunov, Takáč, Richtárik 2019")
 @dataclass(frozen=True)
 class DIANA(GradientMethod):
-    """Δ_i = C_i(g_i − h_i), h_i ← h_i + a Δ_i; the estimate is h + mean Δ_i, then h ← h + a mean Δ_i (C8.1).
+    """DIANA: compressed differences between gradients and shifts that learn them.
+
+    Δ_i = C_i(g_i − h_i), h_i ← h_i + a Δ_i; the estimate is h + mean Δ_i, then h ← h + a mean Δ_i (C8.1).
 
     All h_i and h = mean h_i start at zero. As the h_i learn the gradients at the optimum, what is compressed vanishes
     there, so that heterogeneous data leave no error. `shift_rate` is a; by default 1/(1 + omega(d)). The momentum form

@@ -17,7 +17,9 @@ _IDENTITY = Identity()
 @register("diloco", example="diloco(every=30)", source="Douillard et al. 2023 (DiLoCo, arXiv 2311.08105)")
 @dataclass(frozen=True)
 class DiLoCo(OuterMethod):
-    """An outer method as published: H = 500 inner steps (AdamW there), uncompressed, Nesterov lr = .7, momentum = .9.
+    """DiLoCo: 500 local steps, sent uncompressed, and an outer Nesterov momentum.
+
+    An outer method as published: H = 500 inner steps (AdamW there), uncompressed, Nesterov lr = .7, momentum = .9.
 
     Its successors use every=30 as well.
     """

@@ -24,7 +24,9 @@ __all__ = ["EF14"]
 )
 @dataclass(frozen=True)
 class EF14(GradientMethod):
-    """p_i = e_i + γ g_i; send c_i = C(p_i); e_i ← p_i − c_i; x ← x − (1/M) Σ c_i (C4.1), γ the current learning rate.
+    """EF14: classical error feedback, which adds what compression left out to the next step.
+
+    p_i = e_i + γ g_i; send c_i = C(p_i); e_i ← p_i − c_i; x ← x − (1/M) Σ c_i (C4.1), γ the current learning rate.
 
     The step size is inside the memory, so a schedule may change it. The estimate handed to the optimizer is (1/M) Σ
     c_i / γ: plain SGD then makes just the move above, and x_t − (1/M) Σ e_i is SGD's own iterate (C4.2). In a step

@@ -28,7 +28,9 @@ __all__ = ["EF21"]
 )
 @dataclass(frozen=True)
 class EF21(GradientMethod):
-    """c_i = C(∇f_i(x) − g_i); g_i ← g_i + c_i; the estimate is g ← g + (1/M) Σ c_i = (1/M) Σ g_i (C5.1).
+    """EF21: error feedback by compressed differences between gradients and their estimates.
+
+    c_i = C(∇f_i(x) − g_i); g_i ← g_i + c_i; the estimate is g ← g + (1/M) Σ c_i = (1/M) Σ g_i (C5.1).
 
     All g_i start at zero, so the first message is C(∇f_i(x_0)) and no round is idle. Needs a contractive compressor.
     `down`: a contractive compressor of what a server sends, of which all ends keep a memory (EF21-BC). `participation`:

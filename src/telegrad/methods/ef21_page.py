@@ -24,7 +24,9 @@ __all__ = ["EF21Page"]
 )
 @dataclass(frozen=True)
 class EF21Page(OracleMethod):
-    """As `ef21`, with v_i = ∇f_i(x⁺) in full with probability p, by a coin that all share, else v_i + ∇f_i(x⁺, ξ) −
+    """EF21-PAGE: EF21 with full gradients at random steps and differences on one batch otherwise.
+
+    As `ef21`, with v_i = ∇f_i(x⁺) in full with probability p, by a coin that all share, else v_i + ∇f_i(x⁺, ξ) −
     ∇f_i(x, ξ) on one batch, in place of the gradient (C5).
 
     The first v_i is in full and g_i starts at zero: nothing dense is sent. Needs a contractive compressor.

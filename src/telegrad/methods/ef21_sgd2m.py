@@ -24,7 +24,9 @@ __all__ = ["EF21SGD2M"]
 )
 @dataclass(frozen=True)
 class EF21SGD2M(GradientMethod):
-    """v_i ← (1 − η) v_i + η ∇f_i(x, ξ_i); u_i ← (1 − η) u_i + η v_i; c_i = C(u_i − g_i); g_i ← g_i + c_i; the estimate
+    """EF21-SGD2M: EF21 with a momentum of the momentum on each worker.
+
+    v_i ← (1 − η) v_i + η ∇f_i(x, ξ_i); u_i ← (1 − η) u_i + η v_i; c_i = C(u_i − g_i); g_i ← g_i + c_i; the estimate
     is g ← g + (1/M) Σ c_i (C6).
 
     η is `momentum`. The second momentum takes the term of order T^(−2/3) out of the rate of `ef21_sgdm`. v_i and u_i

@@ -22,7 +22,9 @@ __all__ = ["EF21SGDM"]
 @register("ef21_sgdm", example="ef21_sgdm(topk(k=0.01), momentum=0.1)", source="C6; Fatkhullin, Tyurin, Richtárik 2023")
 @dataclass(frozen=True)
 class EF21SGDM(GradientMethod):
-    """v_i ← (1 − η) v_i + η ∇f_i(x, ξ_i); c_i = C(v_i − g_i); g_i ← g_i + c_i; the estimate is g ← g + (1/M) Σ c_i
+    """EF21-SGDM: EF21 with momentum on each worker, for stochastic gradients.
+
+    v_i ← (1 − η) v_i + η ∇f_i(x, ξ_i); c_i = C(v_i − g_i); g_i ← g_i + c_i; the estimate is g ← g + (1/M) Σ c_i
     (C6.1).
 
     η is `momentum`: 1 gives EF21 with stochastic gradients. v_i starts as the first gradient and g_i at zero: the first

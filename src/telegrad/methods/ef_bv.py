@@ -22,7 +22,9 @@ __all__ = ["EFBV"]
 @register("ef_bv", example="ef_bv(mix(k=0.01, k2=0.01))", source="C7; Condat, Yi, Richtárik, NeurIPS 2022")
 @dataclass(frozen=True)
 class EFBV(GradientMethod):
-    """Δ_i = C_i(g_i − h_i), h_i ← h_i + λ Δ_i; the estimate is h + ν mean Δ_i, then h ← h + λ mean Δ_i (C7.1).
+    """EF-BV: one method between EF21 and DIANA for biased and unbiased compressors.
+
+    Δ_i = C_i(g_i − h_i), h_i ← h_i + λ Δ_i; the estimate is h + ν mean Δ_i, then h ← h + λ mean Δ_i (C7.1).
 
     All h_i start at zero. `shift_rate` is λ and `estimate_rate` is ν; by default λ = min(1, (1 − η)/((1 − η)² + ω))
     from the compressor's relative bias η and variance ω at d, and ν the same with ω/M, as workers draw independently

@@ -24,7 +24,9 @@ __all__ = ["LocalSGD"]
 )
 @dataclass(frozen=True)
 class LocalSGD(OracleMethod):
-    """From x worker i takes H steps y ← y − η ∇f_i(y, ξ) and sends C_i(x − y) (C20.1); the mean of what arrives is the
+    """Local SGD: several steps on each worker, whose differences are sent compressed.
+
+    From x worker i takes H steps y ← y − η ∇f_i(y, ξ) and sends C_i(x − y) (C20.1); the mean of what arrives is the
     gradient of the run's optimizer: with plain SGD at learning rate 1 this is FedAvg (C13).
 
     `local_lr` is η, `local_steps` is H; with `fewest_steps` every worker draws its own H from there to H in each round.

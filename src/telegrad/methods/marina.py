@@ -23,7 +23,9 @@ __all__ = ["MARINA"]
 )
 @dataclass(frozen=True)
 class MARINA(OracleMethod):
-    """g ← mean ∇f_i(x), sent dense, with probability p, by a coin that all share; else g ← g + mean Q_i(∇f_i(x) −
+    """MARINA: compressed gradient differences, and dense gradients at random steps.
+
+    g ← mean ∇f_i(x), sent dense, with probability p, by a coin that all share; else g ← g + mean Q_i(∇f_i(x) −
     ∇f_i(x')), x' the point before (C10.1). x ← x − γ g by the run's optimizer.
 
     The first round is dense. With batches (VR-MARINA, C10.4) a difference is between gradients on one batch, and a

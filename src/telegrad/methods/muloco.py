@@ -18,7 +18,9 @@ _IDENTITY, _NESTEROV = Identity(), OuterNesterov(lr=0.9, momentum=0.8)
 @register("muloco", example="muloco(fragments=2)", source="Thérien et al. 2025 (MuLoCo, arXiv 2505.23725)")
 @dataclass(frozen=True)
 class MuLoCo(OuterMethod):
-    """DiLoCo with H = 30, an outer Nesterov of lr = .9 and momentum = .8, meant for Muon as the inner optimizer.
+    """MuLoCo: DiLoCo with fewer local steps, of Muon.
+
+    DiLoCo with H = 30, an outer Nesterov of lr = .9 and momentum = .8, meant for Muon as the inner optimizer.
 
     The inner optimizer is the user's: torch.optim.Muon (from torch 2.9 on) for the matrices within the model, AdamW for
     the rest.

@@ -24,7 +24,9 @@ _SIGNS = Sign()
 @register("onebit_adam", example="onebit_adam(warmup=100)", source="Tang et al., ICML 2021")
 @dataclass(frozen=True)
 class OneBitAdam(OracleMethod):
-    """For `warmup` steps m ← β₁ m + (1 − β₁) g and v ← β₂ v + (1 − β₂) g², g the dense mean gradient. Then v stays, and
+    """1-bit Adam: Adam whose second moment is frozen after a warm-up, then momentum sent with error feedback.
+
+    For `warmup` steps m ← β₁ m + (1 − β₁) g and v ← β₂ v + (1 − β₂) g², g the dense mean gradient. Then v stays, and
     worker i sends C(m_i + e_i) of m_i = β₁ m + (1 − β₁) g_i, e_i what was left out; the server sends C of their mean
     plus its own e, and all take that for m. Always x ← x − γ m / (√v + ε), γ the learning rate.
 

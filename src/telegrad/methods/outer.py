@@ -18,4 +18,6 @@ __all__ = ["Outer"]
 )
 @dataclass(frozen=True)
 class Outer(OuterMethod):
-    """An outer method with any unbiased compressor and no error memory, by default with DiLoCo's outer optimizer."""
+    """An outer loop: local steps of any optimizer, whose total is sent compressed and moved on by an outer optimizer.
+
+    An outer method with any unbiased compressor and no error memory, by default with DiLoCo's outer optimizer."""

@@ -21,7 +21,9 @@ __all__ = ["Scaffnew"]
 )
 @dataclass(frozen=True)
 class Scaffnew(OracleMethod):
-    """x̂_i = x_i − γ (∇f_i(x_i) − h_i); with probability p, by a coin that all share, the x̂_i are sent, and x_i ← x̄ =
+    """Scaffnew (ProxSkip): local steps with control variates, and communication at random steps.
+
+    x̂_i = x_i − γ (∇f_i(x_i) − h_i); with probability p, by a coin that all share, the x̂_i are sent, and x_i ← x̄ =
     mean x̂_i, h_i ← h_i + (p/γ)(x̄ − x̂_i); else x_i ← x̂_i and nothing is sent (C14.2). γ is the learning rate.
 
     Every worker has an x_i of its own; Σ h_i = 0. The best p is 1/√κ, κ the condition number of the f_i.

@@ -26,7 +26,9 @@ __all__ = ["SGD"]
 )
 @dataclass(frozen=True)
 class SGD(GradientMethod):
-    """Worker i sends C_i(g_i); the estimate is (1/M) Σ C_i(g_i) (C2.1). No state.
+    """Compressed SGD: the mean of the workers' compressed gradients.
+
+    Worker i sends C_i(g_i); the estimate is (1/M) Σ C_i(g_i) (C2.1). No state.
 
     `participation`: a count m or a fraction of the workers, drawn anew in every step; the estimate is then the mean
     over them, unbiased, with (E7)'s error: that of compression divided by m, and of their being a sample.

@@ -36,7 +36,9 @@ class Budget:
 )
 @dataclass(frozen=True)
 class Shadowheart(OracleMethod):
-    """Worker i adds b_i gradients at x up to G_i and sends m_i independent messages C_ij(G_i); the estimate is
+    """Shadowheart SGD: each worker adds gradients and sends messages as many as its speed allows.
+
+    Worker i adds b_i gradients at x up to G_i and sends m_i independent messages C_ij(G_i); the estimate is
     Σ_i w_i Σ_j C_ij(G_i) / Σ_i w_i m_i b_i (C17.2), the gradient of the run's optimizer.
 
     b_i = ⌊t*/h_i⌋ and m_i = ⌊t*/τ_i⌋, where h_i and τ_i are worker i's seconds for a gradient and a message on the

@@ -25,7 +25,9 @@ _SIGNS = Sign(scale="one")
 @register("signsgd", example="signsgd(vote=majority)", source="C3; Bernstein et al. 2018; Bernstein et al. 2019")
 @dataclass(frozen=True)
 class SignSGD(GradientMethod):
-    """Worker i sends sign(g_i), one bit an entry; the estimate is their mean, or the sign of their sum (C3).
+    """signSGD: the sign of every entry, by the mean or a majority vote of the workers.
+
+    Worker i sends sign(g_i), one bit an entry; the estimate is their mean, or the sign of their sum (C3).
 
     `vote`: mean, as in distributed sign SGD, or majority, whose estimate of −1, 0 or 1 comes down in less than two bits
     an entry from a server. `ties` of a majority: zero leaves the entry where it is, plus counts as +1. `momentum` β of

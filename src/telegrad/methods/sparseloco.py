@@ -19,7 +19,9 @@ _COMPRESSOR, _OPTIMIZER, _FEEDBACK = ChunkTopK(), OuterSGD(), Feedback(decay=0.9
 @register("sparseloco", example="sparseloco(every=30)", source="Sarfi et al. 2025 (SparseLoCo, arXiv 2508.15706)")
 @dataclass(frozen=True)
 class SparseLoCo(OuterMethod):
-    """An outer method as published: e ← .95 e + Δ; the 64 largest of each 4096 entries of e in 4 bins are sent, and
+    """SparseLoCo: an outer loop with error memory and a chunked Top-k of few bins.
+
+    An outer method as published: e ← .95 e + Δ; the 64 largest of each 4096 entries of e in 4 bins are sent, and
     leave e; the mean over all workers moves θ by SGD with lr = 1; H = 30.
 
     The mean counts who did not send an entry as 0 there. Chunks are of adjacent entries, not squares of matrices.

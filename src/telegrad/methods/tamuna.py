@@ -25,7 +25,9 @@ __all__ = ["TAMUNA"]
 )
 @dataclass(frozen=True)
 class TAMUNA(OracleMethod):
-    """In each round a cohort of c workers, drawn uniformly, starts at x̄ and makes L steps x_i ← x_i − γ (∇f_i(x_i) −
+    """TAMUNA: local steps, partial participation, and every entry sent by a few random workers only.
+
+    In each round a cohort of c workers, drawn uniformly, starts at x̄ and makes L steps x_i ← x_i − γ (∇f_i(x_i) −
     h_i), L geometric with mean 1/p and the same for all; every entry is sent by s of them, x̄ is the mean over these,
     and h_i ← h_i + (p χ/γ) q_i ⊙ (x̄ − x_i) in the cohort (C16.1). The others do nothing.
 

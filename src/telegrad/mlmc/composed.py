@@ -20,7 +20,9 @@ __all__ = ["ComposedLadder"]
 @register("composed", example="composed(stopk(s=0.5), fixed_point)", source="B1.1 twice; B2 and B3 in one")
 @dataclass(frozen=True)
 class ComposedLadder(Ladder):
-    """r_(i,j) = the j-th residual of `inner` on the i-th residual of `outer`.
+    """A ladder of ladders: the residuals of one ladder, refined by another.
+
+    r_(i,j) = the j-th residual of `inner` on the i-th residual of `outer`.
 
     For `composed(stopk(s=0.5), fixed_point)` that is bit plane j of block i, relative to the block's largest entry.
 

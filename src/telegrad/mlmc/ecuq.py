@@ -22,7 +22,9 @@ __all__ = ["ECUQLadder"]
 )
 @dataclass(frozen=True)
 class ECUQLadder(Ladder):
-    """g^l = ECUQ with l bits an entry, l = 1 … `budgets`; one more level is v itself, so that nothing is biased.
+    """The ECUQ ladder: entropy-coded uniform quantisation with one bit an entry more on each level.
+
+    g^l = ECUQ with l bits an entry, l = 1 … `budgets`; one more level is v itself, so that nothing is biased.
 
     E‖C(v) − v‖² = (ΣΔ_l)² − ‖v‖² with adaptive probabilities.
     """

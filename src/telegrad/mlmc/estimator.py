@@ -27,7 +27,9 @@ __all__ = ["MLMC"]
 @register("mlmc", example="mlmc(stopk(s=0.01))", source="B1; Zukerman, Hamoud, Levy, ICML 2025, Algorithms 2 and 3")
 @dataclass(frozen=True)
 class MLMC(Compressor):
-    """C(v) = g⁰ + (g^l − g^(l−1)) / p_l with level l drawn with probability p_l (B1.2): unbiased for every v.
+    """Multilevel Monte Carlo compression: a random level of a ladder, weighted so that the mean over levels is exact.
+
+    C(v) = g⁰ + (g^l − g^(l−1)) / p_l with level l drawn with probability p_l (B1.2): unbiased for every v.
 
     E‖C(v) − v‖² = Σ_l Δ_l² / p_l − ‖v − g⁰‖² (B1.4), least at p_l = Δ_l / ΣΔ, where it is (ΣΔ_l)² − ‖v − g⁰‖².
     `ladder`: what comes in levels; `probabilities`: adaptive (the paper's Algorithm 3), fixed (Algorithm 2), or cost.

@@ -27,7 +27,9 @@ _STEPS = 2.0 ** -torch.arange(1, _LEVELS, dtype=torch.float64)
 @register("fixed_point", example="fixed_point", source="A14, B3; Zukerman, Hamoud, Levy, ICML 2025, section 3.1")
 @dataclass(frozen=True)
 class FixedPointLadder(Ladder):
-    """r_l has the entries m · sign(v_j) · b_jl · 2^−l, b_jl the l-th bit of |v_j| / m, m = ‖v‖_∞, l = 1 … 62; the 63rd
+    """The fixed-point ladder: one bit plane of the entries on each level.
+
+    r_l has the entries m · sign(v_j) · b_jl · 2^−l, b_jl the l-th bit of |v_j| / m, m = ‖v‖_∞, l = 1 … 62; the 63rd
     level is all the rest.
 
     Fixed probabilities p_l = 2^−l / (1 − 2^−63) give E‖C(v) − v‖² = (1 − 2^−63) m ‖v‖₁ − ‖v‖² (B3.4), entry by entry

@@ -22,7 +22,9 @@ __all__ = ["FloatingPointLadder"]
 @register("floating_point", example="floating_point", source="A15, B4; Zukerman, Hamoud, Levy, ICML 2025, appendix B")
 @dataclass(frozen=True)
 class FloatingPointLadder(Ladder):
-    """g⁰_j = sign(v_j) 2^E_j, always sent; r_l has the entries sign(v_j) 2^E_j b_jl 2^−l, b_jl the l-th mantissa bit
+    """The floating-point ladder: sign and exponent first, then one mantissa bit on each level.
+
+    g⁰_j = sign(v_j) 2^E_j, always sent; r_l has the entries sign(v_j) 2^E_j b_jl 2^−l, b_jl the l-th mantissa bit
     (B4.1).
 
     L is the number of mantissa bits of v's dtype (23 for float32). Fixed probabilities 2^−l / (1 − 2^−L) give every

@@ -23,7 +23,9 @@ __all__ = ["LowRankLadder"]
 @register("low_rank", example="low_rank(rank=1)", source="B1; Wang et al., NeurIPS 2018 (ATOMO, spectral)")
 @dataclass(frozen=True)
 class LowRankLadder(ReadsMatrix, Ladder):
-    """r_l = Σ σ_i u_i w_iᵀ over the l-th `rank` singular directions of the tensor as a matrix, largest first.
+    """The low-rank ladder: the next singular directions of the tensor as a matrix on each level.
+
+    r_l = Σ σ_i u_i w_iᵀ over the l-th `rank` singular directions of the tensor as a matrix, largest first.
 
     Residuals are orthogonal; one direction a level and adaptive probabilities give p ∝ σ and omega(v) = (Σσ)² / Σσ² −
     1, at most min(rows, columns) − 1. `sampling=poisson` over them is ATOMO. A level is sent as its factors. Rows and

@@ -21,7 +21,9 @@ __all__ = ["RTNLadder"]
 )
 @dataclass(frozen=True)
 class RTNLadder(Ladder):
-    """g^l = rounding to nearest with l bits, l = 1 … `grids`, on the `grid` named as in `rtn`; one more level is v
+    """The round-to-nearest ladder: uniform grids with one bit an entry more on each level.
+
+    g^l = rounding to nearest with l bits, l = 1 … `grids`, on the `grid` named as in `rtn`; one more level is v
     itself, so that nothing is biased (B5.1).
 
     Residuals take few distinct values, sent once in a table; the exact level costs the tensor's full precision.

@@ -26,7 +26,9 @@ __all__ = ["SharedOrderLadder"]
 @register("shared_order", example="shared_order(s=0.01)", source="B12.3")
 @dataclass(frozen=True)
 class SharedOrderLadder(Ladder):
-    """r_l = v on the l-th run of s entries in an order that does not depend on v, L = ⌈d/s⌉; orthogonal residuals.
+    """A ladder in a shared order: runs of s entries in an order that all workers draw alike.
+
+    r_l = v on the l-th run of s entries in an order that does not depend on v, L = ⌈d/s⌉; orthogonal residuals.
 
     The order is the one of decreasing magnitude of the last estimate, which all ranks have (before the first one, and
     for a compressor by itself, that of the indices). Any order is unbiased; this one makes blocks nearly

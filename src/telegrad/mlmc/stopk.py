@@ -38,7 +38,9 @@ VALUE_BITS = {"fp32": 32, "bf16": 16, "log": 2, "sign": 1}
 @register("stopk", example="stopk(s=0.01)", source="A3, B2, B10; Zukerman, Hamoud, Levy, ICML 2025, section 3.2")
 @dataclass(frozen=True)
 class SegmentedTopKLadder(Ladder):
-    """r_l = v on block S_l = the ((l−1)s+1)-th to the (ls)-th largest entries, L = ⌈d/s⌉; residuals are orthogonal.
+    """The segmented Top-k ladder: the next s entries in the order of decreasing magnitude on each level.
+
+    r_l = v on block S_l = the ((l−1)s+1)-th to the (ls)-th largest entries, L = ⌈d/s⌉; residuals are orthogonal.
 
     omega(v) = (Σ_l ‖v_S_l‖)² / ‖v‖² − 1 <= ⌈d/s⌉ − 1 (B2.1, B2.5). With `values=sign` entry j of the block is kept with
     probability |v_j| / m_l and sent as a sign, m_l = max over the block: ‖v_S_l‖² becomes m_l ‖v_S_l‖₁ (B2.7).

@@ -24,7 +24,9 @@ __all__ = ["TwoLevelLadder"]
 )
 @dataclass(frozen=True)
 class TwoLevelLadder(Ladder):
-    """g¹ = A(v), g² = v, for a compressor A = `first` without randomness: it becomes unbiased.
+    """A ladder of two levels: a compressor without randomness, then the vector itself.
+
+    g¹ = A(v), g² = v, for a compressor A = `first` without randomness: it becomes unbiased.
 
     The price is that now and then the whole remainder is sent.
 

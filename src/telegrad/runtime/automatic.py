@@ -270,7 +270,7 @@ def _sizes(parameter: Tensor) -> tuple[int, int]:
 def _figures(spec: str, sample: Tensor, entries: int) -> list[float]:
     """A candidate's bits, ω, and seconds to encode and to decode; infinity where it does not fit."""
     try:
-        found = profile(spec, sample, entries, repeats=1)
+        found = profile(spec, sample, entries)
     except SpecError:
         return [math.inf] * 4
     return [found.bits, found.omega, found.encode, found.decode]

@@ -261,6 +261,8 @@ def _method_of(spec: str | OuterMethod | Compressor) -> OuterMethod:
 
 def _parameters_of(model: nn.Module) -> dict[str, nn.Parameter]:
     """What is trained, by the model's own names, whatever wraps it."""
+    if not isinstance(model, nn.Module):
+        raise InputError(f"a {type(model).__name__} is no model: write telegrad.outer.register(model, optimizer, …)")
     found = {}
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:

@@ -19,7 +19,7 @@ __all__ = ["AllGather"]
 @register("allgather", example="allgather", source="the exchange of PyTorch's own all-gather based hooks")
 @dataclass(frozen=True)
 class AllGather(Topology):
-    """Every worker's message goes to all others, and each decodes all of them into one buffer.
+    """All-gather: every worker's message goes to all others, and each decodes all of them into one buffer.
 
     One phase, and nothing is compressed twice; but a worker sends and receives M − 1 messages: for few workers.
     """

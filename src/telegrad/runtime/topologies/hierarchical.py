@@ -22,7 +22,9 @@ __all__ = ["Hierarchical"]
 )
 @dataclass(frozen=True)
 class Hierarchical(Topology):
-    """Ranks 0 … node−1 are a node, the next `node` ranks another. The first rank of each adds its node's gradients up
+    """A hierarchy of two levels: gradients are added up within a node, and messages travel between nodes.
+
+    Ranks 0 … node−1 are a node, the next `node` ranks another. The first rank of each adds its node's gradients up
     in the order of ranks, is the method's worker for them, and exchanges messages with the other first ranks as in
     `allgather`; then it hands the estimate to its node. The last node may be smaller: its gradients weigh as much.
     """

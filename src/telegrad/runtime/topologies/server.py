@@ -20,7 +20,9 @@ __all__ = ["Server"]
 @register("server", example="server(rank=0)", source="the papers' setting: M workers, one server, uplink and downlink")
 @dataclass(frozen=True)
 class Server(Topology):
-    """Rank `rank` takes all workers' messages, and sends its estimate to all through the downlink's compressor.
+    """A parameter server: one rank takes all workers' messages, and sends its estimate to all.
+
+    Rank `rank` takes all workers' messages, and sends its estimate to all through the downlink's compressor.
 
     A worker sends one message a round, whatever their number; the serving rank receives M − 1 and sends M − 1.
     """

@@ -22,7 +22,9 @@ __all__ = ["TwoPhase"]
 )
 @dataclass(frozen=True)
 class TwoPhase(Topology):
-    """Rank i serves the i-th of M shards: all-to-all of the shards' messages, the server's step, all-gather of its
+    """Compressed all-reduce in two phases: every rank serves a shard of the vector.
+
+    Rank i serves the i-th of M shards: all-to-all of the shards' messages, the server's step, all-gather of its
     estimates, compressed once more by the unbiased downlink.
 
     A worker sends about one message up (in M shards) and M − 1 shards' worth of estimate down: the same number of
