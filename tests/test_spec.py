@@ -13,7 +13,9 @@ from hypothesis import given, settings
 import telegrad as tg
 from cases import ours, variants
 from telegrad.compressors import QSGD, TopK
+from telegrad.compressors.identity import Identity
 from telegrad.methods import EF21
+from telegrad.methods.local_sgd import LocalSGD
 from telegrad.mlmc import MLMC
 from telegrad.spec import Registered, _hints, build, names, register, registered, resolve_amount
 
@@ -292,3 +294,14 @@ def test_where_a_method_is_wanted_a_compressor_stands_for_sgd_of_it():
 def test_a_name_of_another_kind_is_said_to_be_one(spec, reason):
     with pytest.raises(tg.SpecError, match=reason):
         tg.compressor(spec)
+
+
+def test_a_field_that_takes_a_count_a_share_or_a_tuple_is_checked_too():
+    def local(given, sampling="uniform"):
+        return LocalSGD(Identity(), local_lr=0.1, participation=given, sampling=sampling).participation
+
+    assert [local(given) for given in (None, 2, np.int64(2), np.float32(0.5))] == [None, 2, 2, 0.5]
+    assert local([0.5, 1.0], "independent") == local((0.5, 1.0), "independent") == (0.5, 1.0)
+    for wrong in ("a", True, {1: 2}):
+        with pytest.raises(tg.SpecError, match=r"participation=.*int or float or tuple or None is wanted"):
+            local(wrong)

@@ -119,7 +119,7 @@ def _options(hint: Any) -> tuple[Any, ...]:
 
 
 def _writable(option: Any) -> bool:
-    plain = option in (int, float, bool, str, types.NoneType) or typing.get_origin(option) is Literal
+    plain = option in (int, float, bool, str, tuple, types.NoneType) or typing.get_origin(option) is Literal
     return plain or (isinstance(option, type) and issubclass(option, Registered))
 
 
@@ -143,8 +143,8 @@ _WRONG = object()
 def _exact(value: Any, options: tuple[Any, ...]) -> Any:
     """`value` as one of the options, or `_WRONG`."""
     for option in options:
-        if option is types.NoneType and value is None:
-            return value
+        if (option is types.NoneType and value is None) or (option is tuple and isinstance(value, list)):
+            return value if value is None else tuple(value)
         if typing.get_origin(option) is Literal and isinstance(value, str | int) and value in typing.get_args(option):
             return value
         if isinstance(option, type) and issubclass(option, Registered) and isinstance(value, option):
