@@ -205,8 +205,8 @@ def test_when_every_method_diverges_the_command_says_so(call, monkeypatch):
 
 
 def test_list_names_everything(call):
-    code, out, _ = call("list")
-    assert code == 0
+    code, out, err = call("list")
+    assert code == 0, err
     for kind in ("compressor", "ladder", "method", "topology", "workload"):
         for name in names(kind):
             assert re.search(rf"^{name}  ", out, re.MULTILINE), name

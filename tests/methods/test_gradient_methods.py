@@ -85,7 +85,7 @@ def test_dashas_rate_is_the_theorys(drive):
         close(one.step(), other.step().tolist(), atol=1e-15)
 
 
-@register("half_dropout", example="half_dropout(first=0)", source="C8.4")
+@register("half_dropout", example="half_dropout(outcome=0)", source="C8.4")
 @dataclasses.dataclass(frozen=True)
 class HalfDropout(Compressor):
     """Twice the vector or nothing: bit `rank` of `outcome` says which."""
