@@ -392,13 +392,14 @@ def _perform(experiment: Experiment, out: Path | None, threads: int | None, dist
     if not distributed:
         _keep(experiment, out, None)
         return
-    from telegrad.lab.distributed import group_of_processes, leading
+    from telegrad.lab.distributed import end_process, group_of_processes, leading
 
     with group_of_processes() as (_, workers):
         experiment = experiment.model_copy(update={"workers": workers, "gradients": "loop"})
         with leading(experiment.workload, experiment.data) as train:
             if train is not None:
                 _keep(experiment, out, train)
+    end_process()
 
 
 def _keep(experiment: Experiment, out: Path | None, train: Callable[..., Any] | None) -> None:

@@ -7,12 +7,36 @@ from pathlib import Path
 
 import torch
 from accelerate import Accelerator
+from accelerate.tracking import GeneralTracker
 from accelerate.utils import DistributedDataParallelKwargs, ProjectConfiguration
 from torch import nn
 
 import telegrad
 
 MEMORY = "ef21_sgdm(topk(k=0.1), momentum=0.3)"
+
+
+TRACKED = []
+
+
+class Kept(GeneralTracker):
+    """A tracker that keeps what the main process logs."""
+
+    name, requires_logging_directory = "kept", False
+
+    def __init__(self):
+        super().__init__()
+        self.values = []
+
+    @property
+    def tracker(self):
+        return self.values
+
+    def store_init_configuration(self, values):
+        pass
+
+    def log(self, values, step=None, **kwargs):
+        self.values.append(values)
 
 
 def data():
@@ -34,11 +58,11 @@ def sums(model):
 
 def train(spec, epochs=3, folder=None, stop=None, resume=None, late=False, accumulate=1):
     """The parameters, the losses and what was logged."""
-    settings = DistributedDataParallelKwargs(bucket_cap_mb=1)
+    settings, kept = DistributedDataParallelKwargs(bucket_cap_mb=1), Kept()
     accelerator = Accelerator(
         cpu=True,
         kwargs_handlers=[settings],
-        log_with="tensorboard" if folder else None,
+        log_with=[kept] if folder else None,
         project_config=ProjectConfiguration(project_dir=folder) if folder else None,
         gradient_accumulation_steps=accumulate,
     )
@@ -66,6 +90,7 @@ def train(spec, epochs=3, folder=None, stop=None, resume=None, late=False, accum
         if attached is not None and folder:
             attached.log(step=epoch)
             logged = attached.metrics()
+            TRACKED.extend(kept.values)
     if stop is not None and not resume:
         accelerator.save_state(str(Path(folder, "state")))
     accelerator.wait_for_everyone()
@@ -96,7 +121,7 @@ def main(folder):
         "logged": logged,
         "files": sorted(p.name for p in Path(folder, "state").glob("telegrad*")),
         "accumulated steps": [train("identity", epochs=1, accumulate=4)[3], train("identity", epochs=1)[3]],
-        "tensorboard": any(Path(folder).rglob("events*")),
+        "tracked": sorted({name for values in TRACKED for name in values}),
     }
     print(json.dumps(told))
 
