@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from telegrad.errors import InputError, WireError
-from telegrad.kernels.compiled import each, kept
+from telegrad.kernels.coding.scatter import add_at, zeros
 from telegrad.kernels.device import away_from_default_device
-from telegrad.kernels.scatter import add_at, zeros
+from telegrad.kernels.threads import each, kept
 from telegrad.wire.bits import varint_nbytes
 from telegrad.wire.last_estimate import LastEstimate
 from telegrad.wire.positions import All, Positions
