@@ -152,7 +152,7 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=1 << 20)
     parser.add_argument("--rounds", type=int, default=6)
     parser.add_argument("--curves", action="store_true", help="only measure the designs that there are anew")
-    parser.add_argument("--out", type=Path, default=Path("src/telegrad/kernels/trellis_designs.py"))
+    parser.add_argument("--out", type=Path, default=Path("src/telegrad/kernels/trellis/designs.py"))
     arguments = parser.parse_args()
     text, curves = HEAD, "}\n\nCURVES: dict[int, str] = {\n"
     for states in arguments.states:

@@ -7,7 +7,6 @@ import torch
 import telegrad as tg
 from telegrad.kernels.coding import symbols
 from telegrad.kernels.histograms.by_sixteenth_octave import magnitude_histogram
-from telegrad.kernels.quantising.dithered_rounding import contexts_at, far_magnitudes, rows_at, signed_symbols
 from telegrad.kernels.quantising.dither_frequencies import (
     bucket_of,
     contexts_of,
@@ -16,6 +15,7 @@ from telegrad.kernels.quantising.dither_frequencies import (
     frequencies,
     symbol_of,
 )
+from telegrad.kernels.quantising.dithered_rounding import contexts_at, far_magnitudes, rows_at, signed_symbols
 from telegrad.kernels.quantising.rounding import rounded_to_steps, times_steps
 from telegrad.kernels.statistics.magnitudes import largest_magnitude, sums_of_squares
 
