@@ -15,10 +15,10 @@ from torch.nn import Parameter
 
 from telegrad.compressors.unfit import unfit
 from telegrad.errors import InputError, NonFiniteError
-from telegrad.kernels.compiled import each, in_blocks
 from telegrad.kernels.device import away_from_default_device, on_gpu
-from telegrad.kernels.magnitudes import largest_magnitude, plain
-from telegrad.kernels.narrowing import narrowed
+from telegrad.kernels.quantising.narrowing import narrowed
+from telegrad.kernels.statistics.magnitudes import largest_magnitude, plain
+from telegrad.kernels.threads import each, in_blocks
 from telegrad.random import Key
 from telegrad.spec import Registered
 from telegrad.wire.code import Code, Term

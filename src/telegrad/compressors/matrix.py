@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from torch import Tensor
 
-from telegrad.kernels.compiled import in_blocks
+from telegrad.kernels.threads import in_blocks
 from telegrad.spec import Registered, check_that
 
 if TYPE_CHECKING:

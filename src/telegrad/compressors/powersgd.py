@@ -13,7 +13,7 @@ from torch import Tensor
 
 from telegrad.compressors.base import Compressor, Encoded
 from telegrad.compressors.matrix import Matrix, ReadsMatrix
-from telegrad.kernels.compiled import kept
+from telegrad.kernels.threads import kept
 from telegrad.random import Key
 from telegrad.spec import register
 from telegrad.wire.code import Term

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from telegrad.errors import NonFiniteError
-from telegrad.kernels.magnitudes import largest_magnitude
-from telegrad.kernels.scatter import zeros
+from telegrad.kernels.coding.scatter import zeros
+from telegrad.kernels.statistics.magnitudes import largest_magnitude
 from telegrad.random import Key
 from telegrad.spec import Registered
 from telegrad.wire.code import Code, add_codes

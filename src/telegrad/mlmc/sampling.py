@@ -16,7 +16,7 @@ from torch import Tensor
 
 from telegrad.compressors.importance import optimal_threshold
 from telegrad.errors import InputError
-from telegrad.kernels.laws import draw
+from telegrad.kernels.random_numbers.weighted_draws import draw
 from telegrad.random import Key
 
 __all__ = ["Sampling", "drawn_levels", "inclusions", "joint_moment", "level_uniforms", "second_moments"]
