@@ -49,7 +49,7 @@ class Exchange:
     ) -> None:
         topology.check(transport.workers)
         down = downlink if isinstance(downlink, Downlink) else Downlink(downlink)
-        if down.compressor.wants_last:
+        if "last" in down.compressor.asks:
             raise SpecError(f"downlink={down}: what wants the last estimate cannot send it")
         self.method, self.topology, self.downlink, self.transport = method, topology, down, transport
         self._shared: dict[Hashable, Any] = {}
@@ -153,7 +153,7 @@ class Running:
         for sender, pieces in (phase.expected or {}).items():
             silent = phase.account in ("up", "both") and not exchange.takes_part(sender)
             numels[sender] = [] if silent else [piece.numel for piece in pieces]
-        return Expected(numels, self._dtype, exchange.method.wants_last and phase.account != "down", phase.alike)
+        return Expected(numels, self._dtype, "last" in exchange.method.asks and phase.account != "down", phase.alike)
 
     def finish(self) -> list[Tensor]:
         """The estimates, by piece. Raises what `Exchange.run` raises."""

@@ -10,12 +10,12 @@ from itertools import groupby
 import torch
 from torch import Tensor
 
+from telegrad.context import Context
 from telegrad.errors import InputError, WireError
 from telegrad.kernels.compiled import each, kept
 from telegrad.kernels.device import away_from_default_device
 from telegrad.kernels.scatter import add_at, zeros
 from telegrad.wire.bits import varint_nbytes
-from telegrad.wire.last_estimate import LastEstimate
 from telegrad.wire.positions import All, Positions
 from telegrad.wire.values import Floats, Values
 
@@ -116,12 +116,12 @@ class Code:
         """
         return sum(term.paper_bits(self.dtype) for term in self.terms)
 
-    def after(self, last: LastEstimate) -> Code:
-        """This code with the estimate of the step before, where its decoding counts on one.
+    def within(self, context: Context) -> Code:
+        """This code with the last estimate of the context, where its decoding counts on one.
 
         Raises `WireError` where that has another length.
         """
-        return replace(self, terms=tuple(replace(t, positions=t.positions.after(last)) for t in self.terms))
+        return replace(self, terms=tuple(replace(t, positions=t.positions.within(context)) for t in self.terms))
 
     @away_from_default_device
     def add_to(self, out: Tensor, weight: float = 1.0) -> None:
