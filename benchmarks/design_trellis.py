@@ -1,4 +1,4 @@
-"""Designs the trellis codes of `telegrad.kernels.trellis_designs`, and writes that file.
+"""Designs the trellis codes of `telegrad.kernels.trellis.designs`, and writes that file.
 
     python benchmarks/design_trellis.py
 
@@ -16,10 +16,10 @@ import textwrap
 from pathlib import Path
 
 import numpy as np
+from telegrad.kernels.threads import in_blocks
 
 import telegrad as tg
-from telegrad.kernels.compiled import in_blocks
-from telegrad.kernels.trellis_codes import _UNIT, BETWEEN, BITS, EVERY, Design, design_code, designs
+from telegrad.kernels.trellis.codes import _UNIT, BETWEEN, BITS, EVERY, Design, design_code, designs
 
 HEAD = '''"""The designs of trellis codes: written by benchmarks/design_trellis.py, not by hand.
 

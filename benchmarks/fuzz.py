@@ -32,7 +32,7 @@ import torch
 
 import telegrad as tg
 from telegrad.kernels import compiled
-from telegrad.kernels.rans import Encoder
+from telegrad.kernels.coding.rans import Encoder
 from telegrad.spec import registered
 from telegrad.wire import message
 from telegrad.wire.bits import Reader, pack_fixed, pack_varied, pack_varint

@@ -21,10 +21,10 @@ from telegrad.compressors.importance import Importance
 from telegrad.compressors.message_lengths import head_bits, places_bits, stream_bits
 from telegrad.compressors.qsgd import QSGD
 from telegrad.compressors.rotated_coder import RotatedCoder
-from telegrad.kernels.compiled import kept
-from telegrad.kernels.hadamard import block_sizes
-from telegrad.kernels.magnitude_sums import MagnitudeSums, magnitude_sums
-from telegrad.kernels.magnitudes import plain
+from telegrad.kernels.histograms.by_ratio import MagnitudeSums, magnitude_sums
+from telegrad.kernels.rotation.hadamard import block_sizes
+from telegrad.kernels.statistics.magnitudes import plain
+from telegrad.kernels.threads import kept
 from telegrad.mlmc.mean_budget import planes_within
 from telegrad.random import Key
 from telegrad.spec import check_that, register

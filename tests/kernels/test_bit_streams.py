@@ -9,7 +9,7 @@ from hypothesis import given
 
 from telegrad.kernels import bit_streams, compiled
 from telegrad.kernels import gaps as gap_kernels
-from telegrad.kernels.bit_streams import (
+from telegrad.kernels.coding.bit_streams import (
     best_rice,
     get_rice,
     get_varied,
@@ -18,7 +18,7 @@ from telegrad.kernels.bit_streams import (
     rice_lengths,
     rice_nbits,
 )
-from telegrad.kernels.gaps import bucketed, places, raw_bits, widths_of
+from telegrad.kernels.coding.bucketed_integers import bucketed, places, raw_bits, widths_of
 
 
 @contextmanager

@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from telegrad.kernels import blocks, thresholds
-from telegrad.kernels.blocks import block_norms, counted_blocks, sorted_blocks
-from telegrad.kernels.selection import MagnitudeHistogram
-from telegrad.kernels.thresholds import threshold_bin
+from telegrad.kernels.selection.by_rank import MagnitudeHistogram
+from telegrad.kernels.selection.rank_blocks import block_norms, counted_blocks, sorted_blocks
+from telegrad.kernels.selection.thresholds import threshold_bin
 from telegrad.random import Key
 
 KINDS = {

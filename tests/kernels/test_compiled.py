@@ -6,11 +6,12 @@ import sys
 import threading
 
 import pytest
+from telegrad.kernels.threads import chunks, each, in_chunks, kept
 
 from patience import PATIENCE
 from telegrad.errors import TelegradWarning
 from telegrad.kernels import compiled
-from telegrad.kernels.compiled import Loop, chunks, each, in_chunks, kept
+from telegrad.kernels.compilation import Loop
 
 
 @pytest.mark.parametrize("n", [0, 1, 65535, 131072, 1_000_003])

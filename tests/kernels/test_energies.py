@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import telegrad as tg
-from telegrad.kernels.energies import drawn_by_exponent, energies, exponent_of
+from telegrad.kernels.histograms.by_exponent import drawn_by_exponent, energies, exponent_of
 
 VECTORS = {
     "gauss": tg.Key(1).normal(300_000).float(),

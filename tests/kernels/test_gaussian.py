@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from telegrad.kernels.gaussian import (
+from telegrad.kernels.quantising.gaussian_cells import (
     dead_zone,
     dead_zone_centroids,
     dead_zone_rate,

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import telegrad as tg
-from telegrad.kernels.magnitude_sums import entries_from, magnitude_sums, smallest_in
+from telegrad.kernels.histograms.by_ratio import entries_from, magnitude_sums, smallest_in
 
 VECTORS = {
     "gauss": tg.Key(1).normal(70_000).float(),

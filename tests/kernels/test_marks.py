@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from telegrad.kernels.marks import gaps_between, largest_in_rows, moved_together
+from telegrad.kernels.coding.bitmaps import gaps_between, largest_in_rows, moved_together
 
 RANDOM = np.random.default_rng(8)
 

@@ -5,7 +5,7 @@ from fractions import Fraction
 import pytest
 import torch
 
-from telegrad.kernels.planes import PLANES, leading_bits, plane_counts, quotients
+from telegrad.kernels.quantising.bit_planes import PLANES, leading_bits, plane_counts, quotients
 
 SIZES = [1, 127, 128, 2000, 65_536 + 300]
 

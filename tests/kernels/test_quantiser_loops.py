@@ -6,10 +6,17 @@ import torch
 
 import telegrad as tg
 from telegrad.kernels import dithered, symbols
-from telegrad.kernels.dithering import bucket_of, contexts_of, counted, expected_bits, frequencies, symbol_of
-from telegrad.kernels.magnitudes import largest_magnitude, sums_of_squares
-from telegrad.kernels.octaves import magnitude_histogram
-from telegrad.kernels.rounding import rounded_to_steps, times_steps
+from telegrad.kernels.histograms.by_sixteenth_octave import magnitude_histogram
+from telegrad.kernels.quantising.dither_frequencies import (
+    bucket_of,
+    contexts_of,
+    counted,
+    expected_bits,
+    frequencies,
+    symbol_of,
+)
+from telegrad.kernels.quantising.rounding import rounded_to_steps, times_steps
+from telegrad.kernels.statistics.magnitudes import largest_magnitude, sums_of_squares
 
 N = 70_003
 KEY = tg.Key(seed=5)

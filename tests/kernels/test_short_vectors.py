@@ -3,15 +3,15 @@
 import numpy as np
 import pytest
 import torch
+from telegrad.kernels.threads import ONE_CHUNK
 
 import telegrad as tg
 from cases import FixedKey
 from telegrad.compressors.importance import counted_threshold, optimal_threshold
 from telegrad.kernels import drawn_block, gaps, laws, selection, short_streams, signs, thresholds
-from telegrad.kernels.bins import bins_of
-from telegrad.kernels.compiled import ONE_CHUNK
-from telegrad.kernels.signs import LEAST, signs_in_proportion
-from telegrad.kernels.thresholds import UNKNOWN, short_threshold
+from telegrad.kernels.quantising.signs import LEAST, signs_in_proportion
+from telegrad.kernels.selection.bins import bins_of
+from telegrad.kernels.selection.thresholds import UNKNOWN, short_threshold
 from telegrad.mlmc.stopk import SegmentedTopKLadder
 
 LENGTHS = [selection.SMALL, 10_001, ONE_CHUNK - 1]

@@ -7,8 +7,7 @@ import pytest
 
 import telegrad as tg
 from telegrad.kernels import trellis
-from telegrad.kernels.trellis import machine, nearest, paths_of
-from telegrad.kernels.trellis_codes import (
+from telegrad.kernels.trellis.codes import (
     BITS,
     STATES,
     designs,
@@ -17,6 +16,7 @@ from telegrad.kernels.trellis_codes import (
     trellis_code,
     trellis_omega,
 )
+from telegrad.kernels.trellis.paths import machine, nearest, paths_of
 
 KEY = tg.Key(seed=28)
 

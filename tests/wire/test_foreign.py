@@ -12,7 +12,7 @@ import pytest
 import torch
 
 import telegrad as tg
-from telegrad.kernels.rans import Encoder
+from telegrad.kernels.coding.rans import Encoder
 from telegrad.wire.bits import pack_fixed, pack_varied, pack_varint
 from telegrad.wire.integers import pack_pieces
 

@@ -15,8 +15,8 @@ from telegrad.compressors.inputs import checked, flattened, scaled_down, scaled_
 from telegrad.compressors.shortcuts import Shortcuts
 from telegrad.context import Context, Contextual
 from telegrad.errors import InputError, NonFiniteError
-from telegrad.kernels.compiled import each
 from telegrad.kernels.device import away_from_default_device, on_gpu
+from telegrad.kernels.threads import each
 from telegrad.random import Key
 from telegrad.wire.code import Code, Term
 from telegrad.wire.values import DTYPES

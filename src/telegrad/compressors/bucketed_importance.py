@@ -11,8 +11,8 @@ from torch import Tensor
 
 from telegrad.compressors.base import Encoded, Unbiased
 from telegrad.compressors.coding import coding_omega, coding_variance, nonzero_term
-from telegrad.kernels.energies import drawn_by_exponent, energies, exponent_of
-from telegrad.kernels.scatter import taken
+from telegrad.kernels.coding.scatter import taken
+from telegrad.kernels.histograms.by_exponent import drawn_by_exponent, energies, exponent_of
 from telegrad.random import Key
 from telegrad.spec import Amount, check_amount, register, resolve_amount
 from telegrad.wire.positions import IndexSet

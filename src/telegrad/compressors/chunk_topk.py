@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from telegrad.compressors.base import Contractive, Encoded, decoded
-from telegrad.kernels.magnitudes import plain
-from telegrad.kernels.marks import largest_in_rows
+from telegrad.kernels.coding.bitmaps import largest_in_rows
+from telegrad.kernels.statistics.magnitudes import plain
 from telegrad.random import Key
 from telegrad.spec import check_that, register
 from telegrad.wire.code import Term

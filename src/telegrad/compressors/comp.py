@@ -9,9 +9,9 @@ from torch import Tensor
 
 from telegrad.compressors.base import Contractive, Encoded
 from telegrad.compressors.topk import TopK
+from telegrad.kernels.random_numbers.subsets import subset
 from telegrad.kernels.reference import rounding_variance
-from telegrad.kernels.selection import among_largest
-from telegrad.kernels.subsets import subset
+from telegrad.kernels.selection.by_rank import among_largest
 from telegrad.random import Key
 from telegrad.spec import Amount, check_amount, register, resolve_amount
 from telegrad.wire.code import Term

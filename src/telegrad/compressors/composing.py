@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from telegrad.compressors.base import Compressor, Encoded, decoded, overflows
-from telegrad.kernels.compiled import in_blocks
-from telegrad.kernels.magnitudes import largest_magnitude, plain
-from telegrad.kernels.narrowing import narrowed
+from telegrad.kernels.quantising.narrowing import narrowed
+from telegrad.kernels.statistics.magnitudes import largest_magnitude, plain
+from telegrad.kernels.threads import in_blocks
 from telegrad.random import Key
 
 __all__ = ["decoded_parts", "representable"]

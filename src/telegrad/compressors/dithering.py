@@ -13,8 +13,8 @@ from torch import Tensor
 
 from telegrad.compressors.base import Encoded, Unbiased
 from telegrad.compressors.coding import symbols_term
-from telegrad.kernels.magnitudes import largest_magnitude, sums_of_squares
-from telegrad.kernels.rounding import rounded_to_steps
+from telegrad.kernels.quantising.rounding import rounded_to_steps
+from telegrad.kernels.statistics.magnitudes import largest_magnitude, sums_of_squares
 from telegrad.random import Key
 from telegrad.spec import check_that, register
 from telegrad.wire.code import Term

@@ -14,13 +14,20 @@ from torch import Tensor
 
 from telegrad.compressors.base import Encoded, Unbiased
 from telegrad.compressors.inputs import not_finite
-from telegrad.kernels.dithered import dithered_symbols
-from telegrad.kernels.dithered_paths import DENSITIES, dithered_paths, path_error
-from telegrad.kernels.dithering import FURTHEST, bucket_of, counted, expected_bits, expected_path_bits, shortest_bits
-from telegrad.kernels.magnitudes import largest_magnitude, sums_of_squares
-from telegrad.kernels.octaves import magnitude_histogram
-from telegrad.kernels.rans import state_count
-from telegrad.kernels.selection import SMALL
+from telegrad.kernels.coding.rans import state_count
+from telegrad.kernels.histograms.by_sixteenth_octave import magnitude_histogram
+from telegrad.kernels.quantising.dither_frequencies import (
+    FURTHEST,
+    bucket_of,
+    counted,
+    expected_bits,
+    expected_path_bits,
+    shortest_bits,
+)
+from telegrad.kernels.quantising.dithered_rounding import dithered_symbols
+from telegrad.kernels.selection.by_rank import SMALL
+from telegrad.kernels.statistics.magnitudes import largest_magnitude, sums_of_squares
+from telegrad.kernels.trellis.dithered_paths import DENSITIES, dithered_paths, path_error
 from telegrad.random import Key
 from telegrad.spec import check_that, register
 from telegrad.wire.code import Term

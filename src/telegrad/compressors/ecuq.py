@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from telegrad.compressors.base import Contractive, Encoded
+from telegrad.kernels.quantising.uniform_grids import BELOW, ZERO, Refinement, UniformGrid
 from telegrad.kernels.reference import steady_sum
-from telegrad.kernels.uniform_grids import BELOW, ZERO, Refinement, UniformGrid
 from telegrad.random import Key
 from telegrad.spec import check_that, register
 from telegrad.wire.code import Term

@@ -11,8 +11,8 @@ from torch import Tensor
 from telegrad.compressors.base import Encoded, Unbiased
 from telegrad.compressors.normalised import Normalised
 from telegrad.compressors.rotated_coder import RotatedCoder
-from telegrad.kernels.gaussian import lloyd_max_omega
-from telegrad.kernels.selection import SMALL
+from telegrad.kernels.quantising.gaussian_cells import lloyd_max_omega
+from telegrad.kernels.selection.by_rank import SMALL
 from telegrad.random import Key
 from telegrad.spec import check_that, register
 from telegrad.wire.code import Term

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from telegrad.compressors.base import Contractive, Encoded
-from telegrad.kernels.exponents import exponent_range, has_exponent, split
-from telegrad.kernels.scatter import taken
+from telegrad.kernels.coding.scatter import taken
+from telegrad.kernels.quantising.exponents import exponent_range, has_exponent, split
 from telegrad.random import Key
 from telegrad.spec import check_that, register
 from telegrad.wire.code import Term

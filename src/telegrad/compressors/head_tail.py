@@ -13,8 +13,8 @@ from torch import Tensor
 from telegrad.compressors.base import Encoded, Unbiased
 from telegrad.compressors.eden_rate import shortest_rotated
 from telegrad.compressors.rotated_coder import RotatedCoder
-from telegrad.kernels.magnitude_sums import MagnitudeSums, entries_from, magnitude_sums, smallest_in
-from telegrad.kernels.scatter import taken
+from telegrad.kernels.coding.scatter import taken
+from telegrad.kernels.histograms.by_ratio import MagnitudeSums, entries_from, magnitude_sums, smallest_in
 from telegrad.random import Key
 from telegrad.spec import check_that, register
 from telegrad.wire.code import Code, Term

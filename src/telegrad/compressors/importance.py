@@ -11,13 +11,13 @@ import torch
 from torch import Tensor
 
 from telegrad.compressors.base import Encoded, Unbiased
-from telegrad.kernels.magnitudes import plain
+from telegrad.kernels.coding.scatter import taken
+from telegrad.kernels.random_numbers.subsets import permutation
+from telegrad.kernels.random_numbers.uniforms import drawn_in_proportion
 from telegrad.kernels.reference import rounding_variance, sorted_descending
-from telegrad.kernels.scatter import taken
-from telegrad.kernels.selection import SMALL, MagnitudeHistogram
-from telegrad.kernels.subsets import permutation
-from telegrad.kernels.thresholds import UNKNOWN, short_threshold, threshold_from
-from telegrad.kernels.uniforms import drawn_in_proportion
+from telegrad.kernels.selection.by_rank import SMALL, MagnitudeHistogram
+from telegrad.kernels.selection.thresholds import UNKNOWN, short_threshold, threshold_from
+from telegrad.kernels.statistics.magnitudes import plain
 from telegrad.random import Key
 from telegrad.spec import Amount, check_amount, register, resolve_amount
 from telegrad.wire.code import Term

@@ -11,7 +11,7 @@ from torch.nn import Parameter
 
 from telegrad.compressors.unfit import unfit
 from telegrad.errors import NonFiniteError
-from telegrad.kernels.magnitudes import largest_magnitude
+from telegrad.kernels.statistics.magnitudes import largest_magnitude
 from telegrad.wire.code import Term
 from telegrad.wire.values import DTYPES
 

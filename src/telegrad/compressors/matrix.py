@@ -9,7 +9,7 @@ import numpy as np
 from torch import Tensor
 
 from telegrad.context import Contextual
-from telegrad.kernels.compiled import in_blocks
+from telegrad.kernels.threads import in_blocks
 from telegrad.spec import check_that
 
 __all__ = ["Matrix", "ReadsMatrix"]

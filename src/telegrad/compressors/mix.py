@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from telegrad.compressors.base import Contractive, Encoded
-from telegrad.kernels.selection import largest_entries
-from telegrad.kernels.subsets import subset
+from telegrad.kernels.random_numbers.subsets import subset
+from telegrad.kernels.selection.by_rank import largest_entries
 from telegrad.random import Key
 from telegrad.spec import Amount, check_amount, register, resolve_amount
 from telegrad.wire.code import Term

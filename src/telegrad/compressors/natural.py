@@ -9,8 +9,8 @@ from torch import Tensor
 
 from telegrad.compressors.base import Encoded, Unbiased
 from telegrad.compressors.coding import code_values, coding_variance
-from telegrad.kernels.exponents import has_exponent
-from telegrad.kernels.magnitudes import largest_magnitude, plain
+from telegrad.kernels.quantising.exponents import has_exponent
+from telegrad.kernels.statistics.magnitudes import largest_magnitude, plain
 from telegrad.random import Key
 from telegrad.spec import register
 from telegrad.wire.code import Term

@@ -12,9 +12,9 @@ from torch import Tensor
 
 from telegrad.compressors.base import Encoded, Unbiased
 from telegrad.compressors.dithering import dithering_omega, p_norm
-from telegrad.kernels.exponents import level_below, rounded_to_levels
-from telegrad.kernels.magnitudes import plain
+from telegrad.kernels.quantising.exponents import level_below, rounded_to_levels
 from telegrad.kernels.reference import power_of_two
+from telegrad.kernels.statistics.magnitudes import plain
 from telegrad.random import Key
 from telegrad.spec import check_that, register
 from telegrad.wire.code import Term

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from telegrad.compressors.base import Encoded, Unbiased
-from telegrad.kernels.narrowing import narrowed
+from telegrad.kernels.coding.scatter import taken_times
+from telegrad.kernels.quantising.narrowing import narrowed
 from telegrad.kernels.reference import rounding_variance
-from telegrad.kernels.scatter import taken_times
 from telegrad.random import Key
 from telegrad.spec import check_that, register
 from telegrad.wire.code import Term

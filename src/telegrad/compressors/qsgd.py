@@ -11,8 +11,8 @@ from torch import Tensor
 
 from telegrad.compressors.base import Encoded, Unbiased
 from telegrad.compressors.dithering import dithered, dithering_omega, dithering_variance, p_norm
-from telegrad.kernels.magnitudes import sums_of_squares
-from telegrad.kernels.rounding import rounded_to_steps
+from telegrad.kernels.quantising.rounding import rounded_to_steps
+from telegrad.kernels.statistics.magnitudes import sums_of_squares
 from telegrad.random import Key
 from telegrad.spec import check_that, register
 from telegrad.wire.code import Term

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from telegrad.compressors.base import Compressor, Encoded
 from telegrad.compressors.coding import Coding, coding_omega, coding_variance, nonzero_term
+from telegrad.kernels.coding.scatter import taken_times
 from telegrad.kernels.reference import sorted_descending
-from telegrad.kernels.scatter import taken_times
 from telegrad.random import Key
 from telegrad.spec import Amount, check_amount, register, resolve_amount
 from telegrad.wire.positions import Subset

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from telegrad.compressors.base import Contractive, Encoded
-from telegrad.kernels.magnitudes import sum_of_magnitudes
+from telegrad.kernels.statistics.magnitudes import sum_of_magnitudes
 from telegrad.random import Key
 from telegrad.spec import register
 from telegrad.wire.code import Term

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from telegrad.compressors.base import Encoded, Unbiased
-from telegrad.kernels.hadamard import rotated_at
+from telegrad.kernels.rotation.hadamard import rotated_at
 from telegrad.random import Key
 from telegrad.spec import Amount, check_amount, register, resolve_amount
 from telegrad.wire.code import Term

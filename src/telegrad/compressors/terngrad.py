@@ -9,7 +9,7 @@ from torch import Tensor
 
 from telegrad.compressors.base import Compressor, Encoded
 from telegrad.compressors.dithering import dithered, dithering_omega, dithering_variance
-from telegrad.kernels.magnitudes import largest_magnitude
+from telegrad.kernels.statistics.magnitudes import largest_magnitude
 from telegrad.random import Key
 from telegrad.spec import check_that, register
 from telegrad.wire.code import Term

@@ -9,8 +9,8 @@ from torch import Tensor
 
 from telegrad.compressors.base import Contractive, Encoded
 from telegrad.compressors.coding import Coding, coding_omega, coding_variance, nonzero_term
-from telegrad.kernels.scatter import taken
-from telegrad.kernels.selection import SMALL, largest_entries
+from telegrad.kernels.coding.scatter import taken
+from telegrad.kernels.selection.by_rank import SMALL, largest_entries
 from telegrad.random import Key
 from telegrad.spec import Amount, check_amount, register, resolve_amount
 from telegrad.wire.positions import IndexSet

@@ -14,7 +14,7 @@ from torch import Tensor
 from telegrad.compressors.base import Compressor
 from telegrad.compressors.identity import Identity
 from telegrad.context import Context
-from telegrad.kernels.compiled import kept
+from telegrad.kernels.threads import kept
 from telegrad.methods.base import Method, Round, State, Step, mean_of
 from telegrad.methods.clock import Clock
 from telegrad.wire.code import Code, add_codes

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from telegrad.compressors.importance import optimal_threshold
-from telegrad.kernels.laws import draw
+from telegrad.kernels.random_numbers.weighted_draws import draw
 from telegrad.random import Key
 
 __all__ = [

@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from telegrad.kernels.magnitudes import plain
-from telegrad.kernels.scatter import taken
+from telegrad.kernels.coding.scatter import taken
+from telegrad.kernels.statistics.magnitudes import plain
 from telegrad.mlmc.ladder import MESSAGE_OVERHEAD, Ladder, Levels
 from telegrad.mlmc.stopk import VALUE_BITS, block_edges, fixed_law
 from telegrad.spec import Amount, check_amount, register, resolve_amount

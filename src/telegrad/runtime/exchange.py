@@ -10,7 +10,7 @@ from torch import Tensor
 
 from telegrad.compressors.base import Compressor
 from telegrad.errors import SpecError
-from telegrad.kernels.compiled import each
+from telegrad.kernels.threads import each
 from telegrad.methods.base import Method
 from telegrad.methods.downlink import Downlink
 from telegrad.methods.gradient_method import GradientMethod

@@ -12,7 +12,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from telegrad.errors import CommunicationError, TelegradError, WireError
-from telegrad.kernels.compiled import each
+from telegrad.kernels.threads import each
 from telegrad.runtime.expectations import Expected
 from telegrad.runtime.words import Words
 from telegrad.wire.parcel import ELEMENTS_A_BYTE, Parcel, pack_parcel, unpack_parcel

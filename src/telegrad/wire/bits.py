@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from telegrad.errors import WireError
-from telegrad.kernels.bit_streams import get_rice, get_varied, packed_rice, packed_varied
-from telegrad.kernels.symbols import fixed_width, from_fixed_width
+from telegrad.kernels.coding.bit_streams import get_rice, get_varied, packed_rice, packed_varied
+from telegrad.kernels.coding.symbols import fixed_width, from_fixed_width
 
 __all__ = [
     "Reader",

@@ -10,9 +10,9 @@ from torch import Tensor
 
 from telegrad.context import Context, LastEstimate
 from telegrad.errors import WireError
-from telegrad.kernels.compiled import kept
+from telegrad.kernels.coding.scatter import taken
 from telegrad.kernels.reference import descending_order
-from telegrad.kernels.scatter import taken
+from telegrad.kernels.threads import kept
 from telegrad.wire.bits import Reader, pack_varint, varint_nbytes
 from telegrad.wire.positions.base import Positions
 from telegrad.wire.positions.listed import IndexSet

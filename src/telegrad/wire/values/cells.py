@@ -13,11 +13,11 @@ import torch
 from torch import Tensor
 
 from telegrad.errors import WireError
-from telegrad.kernels.cells import cells_between, dead_zone_cells, looked_up, product
-from telegrad.kernels.compiled import in_chunks, kept
-from telegrad.kernels.gaussian import dead_zone_centroids, lloyd_max
-from telegrad.kernels.magnitudes import sum_of_magnitudes_in
-from telegrad.kernels.symbols import UNSIGNED, folded, unfolded
+from telegrad.kernels.coding.symbols import UNSIGNED, folded, unfolded
+from telegrad.kernels.quantising.gaussian_cells import dead_zone_centroids, lloyd_max
+from telegrad.kernels.quantising.normalised_blocks import cells_between, dead_zone_cells, looked_up, product
+from telegrad.kernels.statistics.magnitudes import sum_of_magnitudes_in
+from telegrad.kernels.threads import in_chunks, kept
 from telegrad.wire.bits import Reader, Shared, pack_fixed, unpack_fixed
 from telegrad.wire.integers import Integers
 from telegrad.wire.values.base import Sizes, largest_of

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from telegrad.errors import WireError
-from telegrad.kernels.compiled import in_blocks
+from telegrad.kernels.threads import in_blocks
 from telegrad.wire.bits import Reader, pack_varint, varint_nbytes
 from telegrad.wire.values.base import Buffer, Sizes
 from telegrad.wire.values.rotated import Inner, read_inner
