@@ -31,7 +31,7 @@ import numpy as np
 import torch
 
 import telegrad as tg
-from telegrad.kernels import compiled
+from telegrad.kernels import compilation
 from telegrad.kernels.coding.rans import Encoder
 from telegrad.spec import registered
 from telegrad.wire import message
@@ -340,12 +340,12 @@ def _bytes(numbers: torch.Tensor) -> bytes:
 
 def by_reference(call: Callable[[], Any]) -> Any:
     """`call` with the forms that define the loops in their place."""
-    found, compiled._numba = compiled._numba, lambda: None  # type: ignore[assignment]
+    found, compilation._numba = compilation._numba, lambda: None  # type: ignore[assignment]
     try:
         with np.errstate(all="ignore"):
             return call()
     finally:
-        compiled._numba = found
+        compilation._numba = found
 
 
 def outcome(data: bytes, numel: int | None) -> str:

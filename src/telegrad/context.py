@@ -38,7 +38,9 @@ class Context:
         last: the estimate of the step before, which all ranks have; None before there is one.
 
     Example:
-        >>> tg.compressor("permk").encode(x, tg.Key(seed=0), tg.Context(rank=1, workers=4))
+        >>> code = tg.compressor("permk").encode(torch.ones(8), tg.Key(seed=0), tg.Context(rank=1, workers=4))
+        >>> int(code.decode().count_nonzero()), float(code.decode().sum())  # its two of the entries, times 4
+        (2, 8.0)
     """
 
     rank: int | None = None

@@ -178,7 +178,23 @@ def _load() -> None:
 
 
 def register(name: str, *, example: str, source: str) -> Callable[[_T], _T]:
-    """Class decorator: the class answers to `name` among its kind. `source` cites where it comes from."""
+    """A class decorator: specs find the class by its name.
+
+    Args:
+        name: what specs call it; each name is free once among compressors, ladders, methods, topologies, workloads.
+        example: a spec that works, for messages and the catalogue.
+        source: where it comes from: authors, venue, year.
+
+    Returns:
+        The decorator. The class is a frozen dataclass below `tg.Compressor`, `tg.Ladder`, `tg.Method` or
+        `tg.Topology`.
+
+    Raises:
+        SpecError: the name is taken.
+
+    Example:
+        >>> decorator = tg.register("my_rounding", example="my_rounding(step=0.1)", source="our lab, 2026")
+    """
 
     def add(cls: _T) -> _T:
         if not cls.__module__.startswith("telegrad."):

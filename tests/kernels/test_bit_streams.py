@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 from hypothesis import given
 
-from telegrad.kernels import bit_streams, compiled
-from telegrad.kernels import gaps as gap_kernels
+from telegrad.kernels import compilation
+from telegrad.kernels.coding import bit_streams
+from telegrad.kernels.coding import bucketed_integers as gap_kernels
 from telegrad.kernels.coding.bit_streams import (
     best_rice,
     get_rice,
@@ -24,7 +25,7 @@ from telegrad.kernels.coding.bucketed_integers import bucketed, places, raw_bits
 @contextmanager
 def in_numpy():
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(compiled, "_numba", lambda: None)
+        patch.setattr(compilation, "_numba", lambda: None)
         yield
 
 

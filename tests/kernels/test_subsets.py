@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from telegrad.kernels import subsets
+from telegrad.kernels.random_numbers import subsets
 from telegrad.kernels.random_numbers.permutation_shares import dealt
 from telegrad.kernels.random_numbers.subsets import permutation, subset
 from telegrad.random import Key

@@ -205,7 +205,7 @@ def test_kernels_compile_for_a_gpu_without_contracted_or_approximate_arithmetic(
     """No GPU needed: what the forms launch is compiled for compute capability 9.0 in a process of its own."""
     from triton.runtime.jit import mangle_type
 
-    from telegrad.kernels.gpu import hadamard, keys, magnitudes, planes, rounding, scatter
+    from telegrad.kernels.gpu import bit_planes, hadamard, keys, magnitudes, rounding, scatter
     from telegrad.kernels.gpu import uniforms as draws
 
     launched = {}
@@ -215,7 +215,7 @@ def test_kernels_compile_for_a_gpu_without_contracted_or_approximate_arithmetic(
         launched[json.dumps(launch)] = kernel.fn.__name__
         launching.launch(kernel, programs, *arguments, **constants)
 
-    for module in (draws, hadamard, magnitudes, planes, rounding, scatter, keys):
+    for module in (draws, hadamard, magnitudes, bit_planes, rounding, scatter, keys):
         monkeypatch.setattr(module, "launch", noted)
     v = vector("normal", LENGTH, torch.float32)
 

@@ -85,9 +85,7 @@ class Upload:
 
 @dataclass(frozen=True, eq=False)
 class Broadcast(Upload):
-    """What the server sends, to all workers or to those of the ranks `to`."""
-
-    to: tuple[int, ...] | None = None
+    """What the server sends, to all workers or to the plan's `receivers`."""
 
 
 class Piece(Protocol):
@@ -174,7 +172,8 @@ class OracleMethod(Method):
 
     def plan(self, step: OracleStep) -> Round:
         """How this step goes: a pure function of `step`, whose coins and cohorts (`step.coin`, `step.drawn_cohort`)
-        are the same on all ranks. By default all workers take part and send.
+        are the same on all ranks. By default all workers take part and send one message, and get one back: whoever
+        sends something else says so (`Round.upload`, `Round.broadcast`), or what arrives is refused.
         """
         return Round()
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from telegrad.compressors.identity import Identity
 from telegrad.context import Context, LastEstimate
 from telegrad.errors import NonFiniteError
-from telegrad.methods.base import Round, State, Step
+from telegrad.methods.base import Round, State, Step, require_finite_codes
 from telegrad.methods.downlink import Downlink
 from telegrad.methods.gradient_method import GradientMethod
 from telegrad.random import Key
@@ -198,7 +198,12 @@ class Member:
         """
         if parcel.failure:
             raise NonFiniteError(parcel.failure)
-        return self.once(("received", what), lambda: [code.decode() for code in parcel.codes])
+
+        def compute() -> list[Tensor]:
+            require_finite_codes(parcel.codes)
+            return [code.decode() for code in parcel.codes]
+
+        return self.once(("received", what), compute)
 
     def came_down(self, pieces: Sequence[Piece], parcel: Parcel, dtype: torch.dtype) -> list[Tensor]:
         """The estimates that a parcel from `serve_down` stands for. Raises `NonFiniteError` for a failure."""
@@ -208,6 +213,7 @@ class Member:
             raise NonFiniteError(parcel.failure)
 
         def compute() -> list[tuple[Tensor, State]]:
+            require_finite_codes(parcel.codes)
             known = [self.down_states.of(piece, dtype) for piece in pieces]
             return [self.downlink.receive(code, own) for code, own in zip(parcel.codes, known, strict=True)]
 

@@ -18,7 +18,7 @@ _UNIT = tl.constexpr(2.0**-53)
 
 @triton.jit
 def uniform_bits(offset, inner, i):  # type: ignore[no-untyped-def]
-    """Element i of the stream as an integer below 2^53, uint64, as `telegrad.kernels.random_numbers.uniforms.uniform_bits`."""
+    """Element i of the stream as an integer below 2^53, uint64, as `uniform_bits` of random_numbers/uniforms.py."""
     z = (i.to(tl.uint64) + 1) * _GOLDEN + offset.to(tl.uint64)
     z = ((z ^ (z >> 30)) * _MIX_1) ^ inner.to(tl.uint64)
     z = (z ^ (z >> 27)) * _MIX_2

@@ -124,7 +124,7 @@ def _count_reference(x: np.ndarray, m: float, counts: np.ndarray, squares: np.nd
         squares[block] = np.cumsum(np.cumsum(lanes.reshape(-1, 8 * _LANES), axis=0)[-1])[-1]
 
 
-@with_gpu_form("planes")
+@with_gpu_form("bit_planes")
 def plane_counts(v: Tensor, m: float) -> tuple[Tensor, Tensor]:
     """(the set bits of planes 1 … 62, int64; Σ rest² of each 65536 neighbours, float64)."""
     x = plain(v)
@@ -157,7 +157,7 @@ def bits_dtype(count: int) -> torch.dtype:
     return torch.int8 if count <= 7 else torch.int16 if count <= 15 else torch.int64
 
 
-@with_gpu_form("planes")
+@with_gpu_form("bit_planes")
 def leading_bits(v: Tensor, m: float, level: int, count: int) -> Tensor:
     """sign(v_j) times the integer of the `count` bits of |v_j| / m that end with bit number `level`, on the
     CPU, in the dtype `bits_dtype(count)`.

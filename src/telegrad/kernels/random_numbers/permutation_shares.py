@@ -1,7 +1,7 @@
-"""One hand of the cards that a random permutation deals out, without the permutation.
+"""One rank's share of a random permutation, without the permutation.
 
-A permutation puts the elements of a stream in order (see `telegrad.kernels.random_numbers.subsets`). Here the buckets of a quarter of
-them, by their first bits, are there at a time, and each place is marked by one bit.
+A permutation puts the elements of a stream in order (see `telegrad.kernels.random_numbers.subsets`). Here the buckets
+of a quarter of them, by their first bits, are there at a time, and each place is marked by one bit.
 """
 
 from __future__ import annotations

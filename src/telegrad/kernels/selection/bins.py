@@ -1,4 +1,4 @@
-"""The bins of a histogram of magnitudes: all floats whose keys share their first bits (`telegrad.kernels.selection.keys`)."""
+"""The bins of a histogram of magnitudes: all floats whose keys (see keys.py) share their first bits."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """Selection by magnitude without a sort: a histogram in one pass, and in a second the entries that are wanted.
 
-A histogram counts the keys (`telegrad.kernels.selection.keys`) by their first bits; from it the bins in which given ranks lie
-are known, the entries of these and of the bins between are collected, and only within the two outer bins keys are
-compared one by one. Ranks go by decreasing magnitude, equal magnitudes in the order of their indices.
+A histogram counts the keys (`telegrad.kernels.selection.keys`) by their first bits; from it the bins in which given
+ranks lie are known, the entries of these and of the bins between are collected, and only within the two outer bins keys
+are compared one by one. Ranks go by decreasing magnitude, equal magnitudes in the order of their indices.
 """
 
 from __future__ import annotations

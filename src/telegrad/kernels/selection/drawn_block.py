@@ -1,7 +1,8 @@
 """One block of a short vector, drawn by its norm and found, in one call.
 
 A histogram, the blocks' norms, their law, the draw and the window of ranks are loops of their own
-(`telegrad.kernels.selection.by_rank`, `blocks`, `laws`); here they are one compiled function, made of the very same parts.
+(keys.py, rank_blocks.py, rank_windows.py, random_numbers/weighted_draws.py); here they are one compiled function, made
+of the very same parts.
 """
 
 from __future__ import annotations

@@ -85,7 +85,7 @@ def _widened(x: np.ndarray, top: int, other: np.ndarray) -> np.ndarray:
 @dataclass(frozen=True, eq=False)
 class TrellisCode:
     """A code: states of its machine; `frequency`, int64, shape (2, K), each row adding up to 2^15; `point`, float64,
-    shape (2 K,), what each row (see `telegrad.kernels.trellis.paths`) stands for; `price` of a bit; about `milli` thousandths
+    shape (2 K,), what each row (see paths.py) stands for; `price` of a bit; about `milli` thousandths
     of a bit an entry.
     """
 

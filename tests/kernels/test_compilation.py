@@ -6,12 +6,12 @@ import sys
 import threading
 
 import pytest
-from telegrad.kernels.threads import chunks, each, in_chunks, kept
 
 from patience import PATIENCE
 from telegrad.errors import TelegradWarning
-from telegrad.kernels import compiled
+from telegrad.kernels import compilation
 from telegrad.kernels.compilation import Loop
+from telegrad.kernels.threads import chunks, each, in_chunks, kept
 
 
 @pytest.mark.parametrize("n", [0, 1, 65535, 131072, 1_000_003])
@@ -109,12 +109,12 @@ def test_a_forked_process_makes_threads_of_its_own(threads):
 
 def test_without_numba_the_reference_runs_and_that_is_said(monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "numba", None)
-    compiled._numba.cache_clear()
+    compilation._numba.cache_clear()
     try:
         with pytest.warns(TelegradWarning, match="numba is not installed"):
             assert Loop(lambda: "compiled", lambda: "reference")() == "reference"
     finally:
-        compiled._numba.cache_clear()
+        compilation._numba.cache_clear()
 
 
 def test_what_is_cached_is_out_of_date_when_a_helper_in_another_file_changes(tmp_path, monkeypatch):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from telegrad.kernels import blocks, thresholds
+from telegrad.kernels.selection import rank_blocks, thresholds
 from telegrad.kernels.selection.by_rank import MagnitudeHistogram
 from telegrad.kernels.selection.rank_blocks import block_norms, counted_blocks, sorted_blocks
 from telegrad.kernels.selection.thresholds import threshold_bin
@@ -34,8 +34,8 @@ def test_compiled_sums_are_those_of_the_defining_forms(kind, power, s):
     histogram = MagnitudeHistogram(v)
     magnitude = np.sort(v.abs().double().numpy())[::-1].copy()
     for loop, arguments in (
-        (blocks._counted, (histogram.counts, histogram.smallest, histogram.largest, edges, power)),
-        (blocks._sorted, (magnitude, edges, power)),
+        (rank_blocks._counted, (histogram.counts, histogram.smallest, histogram.largest, edges, power)),
+        (rank_blocks._sorted, (magnitude, edges, power)),
     ):
         found = []
         for form in (loop, loop.reference):
@@ -74,7 +74,7 @@ def test_norms_of_blocks_are_at_least_the_reserve(kind, power):
     plain = tops * np.sqrt(sums)
     for reserve in (0.0, 2.0**-20, 0.5):
         norms, reference = block_norms(*of_bins, reserve), np.empty(100)
-        blocks._norms.reference(*of_bins, reserve, reference)
+        rank_blocks._norms.reference(*of_bins, reserve, reference)
         assert np.array_equal(norms, reference)
         assert norms == pytest.approx(np.maximum(plain, plain.mean() * reserve), rel=1e-12)
 
