@@ -11,11 +11,11 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from telegrad.context import Contextual
 from telegrad.errors import NonFiniteError
 from telegrad.kernels.coding.scatter import zeros
 from telegrad.kernels.statistics.magnitudes import largest_magnitude
 from telegrad.random import Key
-from telegrad.spec import Registered
 from telegrad.wire.code import Code, add_codes
 
 __all__ = ["Contents", "Method", "Round", "State", "Step", "mean_of", "require_finite", "require_finite_codes"]
@@ -95,7 +95,7 @@ class Step:
         return tuple(self.common.fold(draw=name).subset(self.workers, min(size, self.workers)).tolist())
 
 
-class Method(Registered, ABC):
+class Method(Contextual, ABC):
     """A distributed optimisation method. One of four kinds, in a file each:
 
     - `GradientMethod`: turns every worker's finished gradient into a message, and the messages into an estimate that

@@ -49,7 +49,7 @@ class Exchange:
     ) -> None:
         topology.check(transport.workers)
         down = downlink if isinstance(downlink, Downlink) else Downlink(downlink)
-        if down.compressor.wants_last:
+        if "last" in down.compressor.asks:
             raise SpecError(f"downlink={down}: what wants the last estimate cannot send it")
         self.method, self.topology, self.downlink, self.transport = method, topology, down, transport
         self._shared: dict[Hashable, Any] = {}
@@ -150,7 +150,7 @@ class Running:
         exchange, shapes = self._exchange, dict(phase.expected)
         if phase.account in ("up", "both"):
             shapes.update({sender: () for sender in shapes if not exchange.takes_part(sender)})
-        ordered = exchange.method.wants_last and phase.account != "down"
+        ordered = "last" in exchange.method.asks and phase.account != "down"
         return Expected(shapes, self._dtype, ordered, phase.alike)
 
     def finish(self) -> list[Tensor]:

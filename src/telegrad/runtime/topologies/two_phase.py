@@ -34,7 +34,7 @@ class TwoPhase(Topology):
     """
 
     def downlink(self, given: str | Compressor | None, uplink: Compressor | None) -> Compressor:
-        fits = given is None and uplink is not None and uplink.unbiased and not uplink.wants_last
+        fits = given is None and uplink is not None and uplink.unbiased and "last" not in uplink.asks
         return super().downlink(uplink if fits else given, uplink)
 
     def as_worker(self, piece: Piece, member: Member) -> Sequence[Piece]:
