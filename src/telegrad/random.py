@@ -3,8 +3,7 @@
 Element i of the stream of a key is a pure function of (key, i): there is no generator whose state moves on, so the same
 numbers appear on every rank, thread count and device, in the simulator and on the wire. A key is a seed and a path of
 named folds; ranks that fold the same path share a stream (Rand-k's subset, a common coin), ranks that fold their own
-rank do not. Who receives a key can look up what was folded (`find`) and step back to the shared stream (`without`):
-PermK finds its rank so, and the permutation that all ranks share.
+rank do not. From such a key the shared stream is had by `without`: PermK finds the permutation of all ranks so.
 """
 
 from __future__ import annotations
@@ -107,21 +106,6 @@ class Key:
         key.__dict__["seed"], key.__dict__["path"] = self.seed, path
         return key
 
-    def find(self, name: str) -> int | str | None:
-        """The last value that was folded under a name, for example the rank of the worker that the key is for.
-
-        Args:
-            name: as in `fold`.
-
-        Returns:
-            The integer or string; None where the name was never folded.
-
-        Example:
-            >>> tg.Key().fold(rank=3).find("rank")
-            3
-        """
-        return next((value for key, value in reversed(self.path) if key == name), None)
-
     def without(self, name: str) -> Key:
         """The key as if a name had never been folded: `key.without("rank")` is a stream that all ranks share.
 
@@ -158,7 +142,7 @@ class Key:
             >>> 0 <= tg.Key(seed=1).to_int() < 2**64
             True
         """
-        if self.find("piece") is None:
+        if all(name != "piece" for name, _ in self.path):
             return self.words[0]
         return self.without("piece").words[0] & ~0xFFFF | self.words[0] & 0xFFFF
 

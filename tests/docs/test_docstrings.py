@@ -15,10 +15,10 @@ import telegrad as tg
 FUNCTIONS = {
     **{name: getattr(tg, name) for name in tg.__all__ if inspect.isfunction(getattr(tg, name))},
     **{f"Key.{name}": thing for name, thing in vars(tg.Key).items() if inspect.isfunction(thing) and name[0] != "_"},
-    **{f"Code.{name}": getattr(tg.Code, name) for name in ("after", "add_to", "decode")},
+    **{f"Code.{name}": getattr(tg.Code, name) for name in ("within", "add_to", "decode")},
     **{f"{name}.register": getattr(tg, name).register for name in ("ddp", "fsdp", "outer")},
 }
-CLASSES = {name: getattr(tg, name) for name in ("Key", "Code", "Result")}
+CLASSES = {name: getattr(tg, name) for name in ("Key", "Code", "Context", "Result")}
 
 
 def arguments(function):

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from telegrad.compressors.base import not_finite
+from telegrad.compressors.inputs import not_finite
 from telegrad.kernels.rotation.hadamard import Rotation
 from telegrad.kernels.statistics.magnitudes import plain, sums_of_squares_in
 from telegrad.random import Key

@@ -53,7 +53,7 @@ class RandK(Compressor):
     def alpha(self, d: int) -> float:
         k = resolve_amount(self, "k", d)
         if self.scaled:
-            return max(0.0, 1 - self.omega(d))
+            return super().alpha(d)
         return max(0.0, k / d * (1 - (coding_omega(k, self.values) if self.values != "fp32" else 0.0)))
 
     def _encode(self, v: Tensor, key: Key) -> Encoded:

@@ -43,9 +43,6 @@ class TernGrad(Compressor):
     def omega(self, d: int) -> float:
         return dithering_omega(d, 1, math.inf) if self.unbiased else math.inf
 
-    def alpha(self, d: int) -> float:
-        return max(0.0, 1 - self.omega(d))
-
     def _clipped(self, v: Tensor) -> Tensor:
         x = v.double()
         if self.clip is None:

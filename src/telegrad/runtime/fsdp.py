@@ -75,7 +75,7 @@ def register(model: nn.Module, spec: str | Method | Compressor, *, seed: int = 0
             f"{compressor} is biased, and a sharded model keeps no error memory; write for example "
             "mlmc(stopk(s=0.01)) or importance(k=0.01)"
         )
-    if compressor.wants_last:
+    if "last" in compressor.asks:
         raise SpecError(
             f"{compressor} wants the last estimate of all, and ranks of a sharded model have only their own"
         )

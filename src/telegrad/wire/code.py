@@ -10,12 +10,12 @@ from itertools import groupby
 import torch
 from torch import Tensor
 
+from telegrad.context import Context
 from telegrad.errors import InputError, WireError
 from telegrad.kernels.coding.scatter import add_at, zeros
 from telegrad.kernels.device import away_from_default_device
 from telegrad.kernels.threads import each, kept
 from telegrad.wire.bits import varint_nbytes
-from telegrad.wire.last_estimate import LastEstimate
 from telegrad.wire.positions import All, Positions
 from telegrad.wire.values import Floats, Values
 
@@ -125,11 +125,11 @@ class Code:
         """
         return sum(term.paper_bits(self.dtype) for term in self.terms)
 
-    def after(self, last: LastEstimate) -> Code:
-        """This code with the estimate of the step before, where its decoding counts on one.
+    def within(self, context: Context) -> Code:
+        """This code with the last estimate of the context, where its decoding counts on one.
 
         Args:
-            last: what all ranks know of the last step: a `LastEstimate`.
+            context: what its receiver knows; its `last` is the estimate of the step before, alike on all ranks.
 
         Returns:
             The code that can be decoded; the same one where nothing is missing.
@@ -139,10 +139,10 @@ class Code:
 
         Example:
             >>> code = tg.compressor("topk(k=1)").encode(torch.ones(3))
-            >>> code.after(last=None) == code  # top-k does not count on it
+            >>> code.within(tg.Context()) == code  # top-k does not count on it
             True
         """
-        return replace(self, terms=tuple(replace(t, positions=t.positions.after(last)) for t in self.terms))
+        return replace(self, terms=tuple(replace(t, positions=t.positions.within(context)) for t in self.terms))
 
     @away_from_default_device
     def add_to(self, out: Tensor, weight: float = 1.0) -> None:
