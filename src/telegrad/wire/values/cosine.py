@@ -124,5 +124,6 @@ class Cosine(Inner):
             raise WireError(f"chunks of {chunk} entries in the message; 1 to {LONGEST_CHUNK} are allowed")
         reader.bases |= {min(chunk, n)}
         if len(reader.bases) > _MOST_BASES:
-            raise WireError(f"a message in bases of {sorted(reader.bases)} entries; up to {_MOST_BASES} are allowed")
+            sizes = sorted(reader.bases)
+            raise WireError(f"the message is in bases of {sizes} entries; up to {_MOST_BASES} are allowed")
         return cls(*read_inner(reader, n, dtype), chunk)
