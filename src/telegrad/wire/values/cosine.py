@@ -122,7 +122,7 @@ class Cosine(Inner):
         reader.book("header")
         if not 1 <= chunk <= LONGEST_CHUNK:
             raise WireError(f"chunks of {chunk} entries in the message; 1 to {LONGEST_CHUNK} are allowed")
-        reader.bases.add(min(chunk, n))
+        reader.bases |= {min(chunk, n)}
         if len(reader.bases) > _MOST_BASES:
             sizes = sorted(reader.bases)
             raise WireError(f"the message is in bases of {sizes} entries; up to {_MOST_BASES} are allowed")
