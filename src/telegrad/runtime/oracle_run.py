@@ -21,6 +21,7 @@ from telegrad.runtime.ledger import Ledger
 from telegrad.runtime.oracle import TaskOracle
 from telegrad.runtime.snapshots import ledger_from, ledger_state
 from telegrad.runtime.timeline import Timeline
+from telegrad.runtime.together import Together
 from telegrad.runtime.topologies import Topology
 from telegrad.runtime.topologies.base import Inbox, Relay
 from telegrad.runtime.transport import LocalTransport, Transport
@@ -46,6 +47,7 @@ class OracleRun:
         oracles: Mapping[int, TaskOracle],
         make_optimizer: Callable[[], OptimizerStep],
         clock: Clock | None,
+        together: Together | None = None,
     ) -> None:
         topology.check(transport.workers)
         if not topology.relays:
@@ -73,7 +75,7 @@ class OracleRun:
         self.x = dict.fromkeys(transport.ranks, start)
         self.states = {rank: method.worker_init(start) for rank in transport.ranks}
         self.server = method.server_init(start)
-        self._make = make_optimizer
+        self._make, self._together = make_optimizer, together
         self._optimizers: dict[int, OptimizerStep] = {}
 
     def step(self, index: int, lr: float) -> float:
@@ -141,11 +143,15 @@ class OracleRun:
     def _work(self, step: OracleStep) -> tuple[dict[int, Upload], dict[int, State], float]:
         """What the cohort uploads, all next states, and the mean loss."""
         uploads, states, told, failures = {}, dict(self.states), [], []
+        cohort = [rank for rank in self.transport.ranks if step.round.has(rank)]
+        for rank in cohort:
+            self.oracles[rank].begin()
+        if self._together is not None:
+            self._together.begin(cohort)
         for rank in self.transport.ranks:
             oracle, failure = self.oracles[rank], ""
-            took_part = step.round.has(rank)
+            took_part = rank in cohort
             if took_part:
-                oracle.begin()
                 try:
                     own = replace(step, rank=rank)
                     upload, states[rank] = self.method.worker_step(oracle, self.x[rank], self.states[rank], own)

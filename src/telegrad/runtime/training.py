@@ -7,7 +7,7 @@ import time
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 
 import torch
@@ -33,6 +33,7 @@ from telegrad.runtime.partition import batch_rows, partition
 from telegrad.runtime.pieces import pieces_of
 from telegrad.runtime.schedule import learning_rate
 from telegrad.runtime.setting import Record, Setting
+from telegrad.runtime.together import Together
 from telegrad.runtime.transport import LocalTransport, Transport
 from telegrad.spec import build
 from telegrad.theory.known_problems import problem_of, theory_rate
@@ -86,10 +87,19 @@ def train(
     if isinstance(setting.lr, str):
         setting = replace(setting, lr=_theory_lr(setting.lr, chosen, task, shares, model, transport))
 
-    def batch(rank: int, number: int) -> Split:
-        return _batch(task, shares[rank], number, batch_size, root.fold(role="data", rank=rank))
+    @cache
+    def whole(rank: int) -> Split:
+        return task.train.rows(shares[rank])
 
-    run = _run(chosen, setting, transport, task, model, shares, batch)
+    def batch(rank: int, number: int) -> Split:
+        key = root.fold(role="data", rank=rank)
+        if batch_size is None:
+            own = whole(rank)
+        else:
+            own = task.train.rows(batch_rows(shares[rank], number, batch_size, key, task.train.lengths))
+        return Split(task.augment(own.inputs, key.fold(role="augment", step=number)), own.targets)
+
+    run = _run(chosen, setting, transport, task, model, whole, batch)
     examples_a_gradient = sum(len(share) for share in shares) / workers if batch_size is None else batch_size
     seconds = 0.0
     skipped_in_a_row = 0
@@ -183,7 +193,7 @@ def _run(
     transport: Transport,
     task: Task,
     model: nn.Module,
-    shares: Sequence[Tensor],
+    whole: Callable[[int], Split],
     batch: Callable[[int, int], Split],
 ) -> GradientRun | OracleRun | OuterRun | AsynchronousRun:
     """The steps of the method, whatever its kind."""
@@ -196,8 +206,7 @@ def _run(
         flat = FlatModel(parameters, pieces)
 
         def oracle(rank: int) -> TaskOracle:
-            own = task.train.rows(shares[rank])
-            return TaskOracle(rank, task, model, flat, partial(batch, rank), own, setting.batch_size)
+            return TaskOracle(rank, task, model, flat, partial(batch, rank), whole(rank), setting.batch_size)
 
         def make() -> OptimizerStep:
             return OptimizerStep(flat, lambda own: _optimizer(setting, own))
@@ -206,7 +215,9 @@ def _run(
         parts = (setting.downlink, transport, root, flat, oracles, make, setting.clock)
         if isinstance(method, AsynchronousMethod):
             return AsynchronousRun(method, topology, *parts)
-        return OracleRun(method, topology, *parts)
+        vectorises = setting.gradients == "vmap" and len(oracles) > 1 and not list(model.buffers())
+        together = Together(oracles, VectorisedGradients(task, model, setting.chunk), flat) if vectorises else None
+        return OracleRun(method, topology, *parts, together)
     if isinstance(method, OuterMethod):
         return OuterRun(
             method,
@@ -258,11 +269,6 @@ def _theory_lr(
 
 def _loaded(workload: str | Workload, data: str | Path | None) -> Task:
     return workload_of(workload).load(None if data is None else Path(data), Key())
-
-
-def _batch(task: Task, rows: Tensor, step: int, batch_size: int | None, key: Key) -> Split:
-    batch = task.train.rows(batch_rows(rows, step, batch_size, key, task.train.lengths))
-    return Split(task.augment(batch.inputs, key.fold(role="augment", step=step)), batch.targets)
 
 
 def _optimizer(setting: Setting, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
