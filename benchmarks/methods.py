@@ -418,7 +418,7 @@ def main() -> None:
     parser.add_argument("what", choices=["bounds", "compare", "figure"])
     parser.add_argument("results", type=Path, nargs="?", help="of compare: what the figure shows")
     parser.add_argument("--data", type=Path)
-    parser.add_argument("--steps", type=int, default=200)
+    parser.add_argument("--steps", type=int, default=60)
     parser.add_argument("--dataset", action="append", choices=DATASETS)
     parser.add_argument("--workers", type=int, action="append")
     parser.add_argument("--processes", type=int, default=2)

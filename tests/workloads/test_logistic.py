@@ -179,7 +179,9 @@ def test_a_test_file_with_foreign_labels_is_refused(tmp_path):
         Logistic().load(tmp_path, Key(0))
 
 
-@pytest.mark.parametrize("spec", ["logistic(dataset=iris)", "logistic(l2=-1)", "logistic(nonconvex=-1)", "logistic(dtype=float16)"])
+@pytest.mark.parametrize(
+    "spec", ["logistic(dataset=iris)", "logistic(l2=-1)", "logistic(nonconvex=-1)", "logistic(dtype=float16)"]
+)
 def test_bad_arguments_are_refused(spec):
     with pytest.raises(SpecError, match=r"allowed.*for example `logistic\("):
         build(spec, "workload")

@@ -86,7 +86,7 @@ class Method(Registered, ABC):
       a torch optimizer takes as the gradient. The only kind that fits the hooks of DDP and FSDP2.
     - `OracleMethod`: asks for gradients where it wants them, and may move iterates of its own.
     - `OuterMethod`: workers' own optimizers move models of their own, and what that comes to is sent now and then.
-    - `AsynchronousMethod`: workers that wait for nobody, on a simulated clock.
+    - `AsynchronousMethod`: workers that wait for nobody.
     """
 
     kind: ClassVar[str] = "method"

@@ -27,7 +27,7 @@ from telegrad.runtime.topologies.base import Inbox, Relay
 from telegrad.runtime.transport import LocalTransport, Transport
 from telegrad.wire.parcel import Parcel
 
-__all__ = ["OracleRun", "packed"]
+__all__ = ["OracleRun", "packed", "read_parcel"]
 
 
 class OracleRun:
@@ -62,7 +62,8 @@ class OracleRun:
         down = topology.downlink(downlink, None)
         self.method, self.topology, self.transport, self.model = method, topology, transport, model
         self.oracles, self.ledger, self.encode_seconds = oracles, Ledger(transport.workers), 0.0
-        self.timeline = Timeline(clock, transport.workers) if clock is not None else None
+        simulated = clock is not None and isinstance(transport, LocalTransport)  # else it is only planned by
+        self.timeline = Timeline(clock, transport.workers) if clock is not None and simulated else None
         start = model.vector()
         self._first = OracleStep(
             *(0, 0.0, key),
@@ -178,7 +179,7 @@ class OracleRun:
         def serve(inbox: Inbox) -> tuple[Parcel, Sequence[int]]:
             if not served:  # ranks that serve alike in one process do so once
                 try:
-                    received = {rank: Upload(*_read(inbox[rank], step)) for rank in sorted(inbox)}
+                    received = {rank: Upload(*read_parcel(inbox[rank], step)) for rank in sorted(inbox)}
                     broadcast, state = self.method.server_step(received, self.server, step)
                     served.append((packed(broadcast), everyone if broadcast.to is None else broadcast.to, state))
                 except NonFiniteError as error:
@@ -195,7 +196,7 @@ class OracleRun:
         if failure:
             raise NonFiniteError(failure)
         there = {rank: parcel for rank, parcel in came.items() if parcel is not None}
-        each = {parcel: Broadcast(*_read(parcel, step)) for parcel in there.values()}  # one often goes to many
+        each = {parcel: Broadcast(*read_parcel(parcel, step)) for parcel in there.values()}  # one often goes to many
         return {rank: each[parcel] for rank, parcel in there.items()}, served[0][2] if served else self.server
 
     def _driven(self, programs: Sequence[Relay], step: OracleStep) -> list[Parcel | None]:
@@ -242,7 +243,7 @@ def packed(upload: Upload) -> Parcel:
     return Parcel((*(code for message in upload.messages for code in message.codes), *numbers))
 
 
-def _read(parcel: Parcel, step: OracleStep) -> tuple[tuple[Message, ...], tuple[float, ...]]:
+def read_parcel(parcel: Parcel, step: OracleStep) -> tuple[tuple[Message, ...], tuple[float, ...]]:
     """Messages and numbers of a parcel: numbers are the codes of shape ()."""
     vectors, count = [code for code in parcel.codes if code.shape != ()], len(step.pieces)
     numbers = tuple(float(code.decode()) for code in parcel.codes if code.shape == ())
