@@ -39,11 +39,15 @@ def task(
             global generator are then those of the run's seed.
         train: a Dataset of (input, target) pairs of tensors of one shape, or two tensors with a row an example.
         loss: of the model's output and the targets, the mean over a batch, a 0-d tensor.
-        validation, test: data like `train`. Where they are missing, a tenth of `train` is held back for each.
+        validation: data like `train`; None: a tenth of `train` is held back.
+        test: likewise.
         metric: "accuracy" (the default for integer targets) or "loss" (else).
 
+    Returns:
+        The task, for `tg.simulate(task, …)` in the place of a workload's spec.
+
     Raises:
-        InputError: where an argument is of another kind, or examples have different shapes.
+        InputError: an argument is of another kind, or examples have different shapes.
 
     Example:
         >>> import torch, telegrad as tg
