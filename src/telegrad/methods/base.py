@@ -95,6 +95,7 @@ class Step:
         return tuple(self.common.fold(draw=name).subset(self.workers, min(size, self.workers)).tolist())
 
 
+@dataclass(frozen=True)
 class Method(Contextual, ABC):
     """A distributed optimisation method. One of four kinds, in a file each:
 
@@ -110,6 +111,9 @@ class Method(Contextual, ABC):
     """What it needs beyond gradients of a backward pass, as the second half of a sentence that begins with its name."""
     instead: ClassVar[str] = "diana(randk(k=0.01))"
     """The spec of a gradient method to use where only such ones fit."""
+
+    allow_unsupported: bool = field(default=False, kw_only=True)
+    """Take a compressor, too, that no theory admits to this method: for explorers, at their own risk."""
 
 
 def mean_of(codes: Sequence[Code], weight: float = 1.0, workspace: Tensor | None = None) -> Tensor:
