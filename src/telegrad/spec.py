@@ -32,6 +32,7 @@ __all__ = [
     "build",
     "check_amount",
     "check_that",
+    "fields_in_order",
     "implied",
     "names",
     "register",
@@ -68,7 +69,7 @@ class Registered:
 
     def __str__(self) -> str:
         parts = []
-        for field in _in_order(type(self)):
+        for field in fields_in_order(type(self)):
             value = getattr(self, field.name)
             if isinstance(value, Registered) and field.default is dataclasses.MISSING:
                 parts.append(str(value))
@@ -273,7 +274,7 @@ def _build_node(node: ast.AST, kind: str, spec: str) -> Any:
     if cls is None:
         raise SpecError(_no_such(head.id, kind))
     hints = typing.get_type_hints(cls)
-    fields = {_word(field): field for field in _in_order(cls) if field.init}
+    fields = {_word(field): field for field in fields_in_order(cls) if field.init}
     given: dict[str, ast.AST] = {}
     positional = call.args if call else []
     places = [word for word, field in fields.items() if not field.kw_only]
@@ -317,7 +318,7 @@ def _no_such(name: str, kind: str) -> str:
     return f"{unknown}; {example}"
 
 
-def _in_order(cls: type[Registered]) -> list[dataclasses.Field[Any]]:
+def fields_in_order(cls: type[Registered]) -> list[dataclasses.Field[Any]]:
     """The fields in the order in which a spec names them: those without a place last."""
     return sorted(dataclasses.fields(cls), key=lambda field: bool(field.kw_only))  # type: ignore[arg-type]
 

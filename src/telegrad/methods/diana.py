@@ -29,11 +29,19 @@ class DIANA(GradientMethod):
     Δ_i = C_i(g_i − h_i), h_i ← h_i + a Δ_i; the estimate is h + mean Δ_i, then h ← h + a mean Δ_i (C8.1).
 
     All h_i and h = mean h_i start at zero. As the h_i learn the gradients at the optimum, what is compressed vanishes
-    there, so that heterogeneous data leave no error. `shift_rate` is a; by default 1/(1 + omega(d)). `realised`: each
-    worker takes a_i = 1/(1 + omega(v)), omega(v) = E‖C(v) − v‖²/‖v‖² what the compressor makes of this very v = g_i −
-    h_i, and sends it along; h ← h + mean a_i Δ_i. Never smaller than the default, and larger where v is easy to
-    compress; the bound for nonconvex f holds as it is, that for strongly convex f does not (C19.2). The momentum form
-    is the optimizer's own momentum. Needs an unbiased compressor.
+    there, so that heterogeneous data leave no error. The momentum form is the optimizer's own momentum. Needs an
+    unbiased compressor.
+
+    Args:
+        compressor: an unbiased one, such as mlmc(stopk(s=0.01)).
+        shift_rate: a; none: 1/(1 + omega). realised: each worker takes a_i = 1/(1 + omega(v)), omega(v) = E‖C(v) −
+            v‖²/‖v‖² for its very v = g_i − h_i, and sends it along, 8 bytes; h ← h + mean a_i Δ_i. It is never smaller,
+            and larger where v is easy to compress. The bound for nonconvex f holds as it is, that for strongly convex f
+            does not (C19.2).
+
+    References:
+        Mishchenko et al., "Distributed Learning with Compressed Gradient Differences", 2019,
+            https://arxiv.org/abs/1901.09269
     """
 
     compressor: Compressor

@@ -25,8 +25,16 @@ class Rennala(AsynchronousMethod):
     g = (1/B) Σ C(∇f_i(x, ξ)) over the first B messages whose point is the present x; x ← x − γ g. Messages from a
     point before it are left out, and a worker goes on at the x that is present when its message has arrived.
 
-    `batch` is B: fast workers fill it by several messages each, and none is waited for. Meant for data that are alike
-    on all workers. Needs an unbiased compressor.
+    Fast workers fill the batch by several messages each, and none is waited for. Meant for data that are alike on all
+    workers. Needs an unbiased compressor.
+
+    Args:
+        compressor: an unbiased one, such as mlmc(stopk(s=0.01)).
+        batch: B.
+
+    References:
+        Tyurin and Richtárik, "Optimal Time Complexities of Parallel Stochastic Optimization Methods Under a Fixed
+            Computation Model", 2023, https://arxiv.org/abs/2305.12387
     """
 
     compressor: Compressor

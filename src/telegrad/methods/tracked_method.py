@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -62,7 +62,7 @@ class TrackedMethod(OracleMethod):
 class DASHAForm(TrackedMethod):
     """DASHA over any h_i: C_i(h_i⁺ − h_i − a (g_i − h_i)) is sent, after a dense first round (C12.1)."""
 
-    rate: float | None = None
+    rate: float | None = field(default=None, kw_only=True)
 
     instead = "dasha(randk(k=0.01))"
 
