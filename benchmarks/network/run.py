@@ -96,12 +96,14 @@ def training(options: argparse.Namespace) -> list[dict[str, Any]]:
         for mbit in options.mbit or [10, 100, 1000, 0]:
             row = {"mbit": mbit or None, "exchange": exchange, "lr": rate, "steps_to_target": reached}
             if rate is not None:
-                # After the first three steps, of outer loops just one round: their mean is a step's share of it.
-                steps = str(options.steps or (3 + ROUND if exchange.startswith("outer:") else 12 if mbit == 10 else 30))
-                found = measure(options.workers, mbit or None, options.limit, *task(exchange, options, rate, steps))
-                row |= found | {"steps_to_target": reached}
+                # Of outer loops the first round, in which loops are loaded, and one more: a step has its share of it.
+                first = ROUND if exchange.startswith("outer:") else 3
+                steps = str(options.steps or (2 * ROUND if first == ROUND else 12 if mbit == 10 else 30))
+                told = task(exchange, options, rate, steps, first=first)
+                found = measure(options.workers, mbit or None, options.limit, *told)
+                row |= found | {"steps_to_target": reached, "first": first}
                 if "seconds_a_step" in found:
-                    row["seconds_to_target"] = found["seconds_of_first_three"] + found["seconds_a_step"] * (reached - 3)
+                    row["seconds_to_target"] = found["seconds_of_first"] + found["seconds_a_step"] * (reached - first)
                     row["interface_bytes_to_target"] = round(found["interface_bytes_a_step"] * reached)
             rows.append(row)
             print(json.dumps(row), flush=True)
@@ -124,11 +126,12 @@ def steps_to_target(exchange: str, options: argparse.Namespace) -> tuple[float |
 
 
 def task(
-    exchange: str, options: argparse.Namespace, rate: float, steps: str, target: str = "loss=0"
+    exchange: str, options: argparse.Namespace, rate: float, steps: str, target: str = "loss=0", first: int = 3
 ) -> tuple[str, ...]:
     """What a worker is told."""
     data = ("--data", str(options.data)) if options.data else ()
-    return (options.task, exchange, "--steps", steps, "--lr", str(rate), "--target", target, *data)
+    how = ("--steps", steps, "--lr", str(rate), "--target", target, "--first", str(first))
+    return (options.task, exchange, *how, *data)
 
 
 def main() -> None:

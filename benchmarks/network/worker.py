@@ -30,9 +30,6 @@ HEADER_NBYTES = 14 + 20 + 32
 """Ethernet, IPv4 and TCP with timestamps: what the interface counts for a packet beyond its load."""
 
 
-FIRST = 3
-"""Steps that are timed apart."""
-
 WORKLOADS = {"digits": "digits", "text": "text(layers=2, width=64, held_out_windows=100)"}
 
 
@@ -152,9 +149,17 @@ class Target:
 
 
 def time_to_target(
-    task: Task, model: nn.Module, optimizer: torch.optim.Optimizer, handle: AnyHandle, target: Target, limit: int
+    task: Task,
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    handle: AnyHandle,
+    target: Target,
+    limit: int,
+    first: int,
 ) -> dict[str, float | None]:
-    """Train for `limit` steps, or until the target is reached, at which is looked every tenth step."""
+    """Train for `limit` steps, or until the target is reached, at which is looked every tenth step. The `first` steps
+    are timed apart: loops are loaded in them, and PowerSGD's hook sends two steps uncompressed.
+    """
     rank, world = dist.get_rank(), dist.get_world_size()
     outer = isinstance(handle, telegrad.outer.Handle)
     rows = torch.arange(len(task.train))[rank::world]
@@ -163,7 +168,7 @@ def time_to_target(
     reached = None
     bytes_before = 0
     for step in range(1, limit + 1):
-        if step == FIRST + 1:
+        if step == first + 1:
             bytes_before = sent()
         picked = rows[torch.randint(len(rows), (16,), generator=generator)]
         began = time.perf_counter()
@@ -176,12 +181,11 @@ def time_to_target(
                 if target.is_reached(task, model if outer else model.module):
                     reached = step
                     break
-    # The first steps differ: loops are loaded, and PowerSGD's hook sends two steps uncompressed.
     return {
         "steps_to_target": reached,
-        "seconds_of_first_three": sum(seconds[:FIRST]),
-        "seconds_a_step": typical(seconds[FIRST:], handle),
-        "interface_bytes_a_step": (sent() - bytes_before) / len(seconds[FIRST:]),
+        "seconds_of_first": sum(seconds[:first]),
+        "seconds_a_step": typical(seconds[first:], handle),
+        "interface_bytes_a_step": (sent() - bytes_before) / len(seconds[first:]),
     }
 
 
@@ -191,6 +195,7 @@ def main() -> None:
     parser.add_argument("exchange")
     parser.add_argument("--steps", type=int, default=10)
     parser.add_argument("--warm", type=int, default=3, help="steps before those that are timed")
+    parser.add_argument("--first", type=int, default=3, help="steps that are timed apart, of training to a target")
     parser.add_argument("--bucket-mb", type=float, default=100, help="DDP's bucket_cap_mb")
     parser.add_argument("--lr", type=float, default=0.1)
     parser.add_argument("--target", type=Target.read, default="accuracy=0.95", help="accuracy=… or loss=…")
@@ -212,7 +217,7 @@ def main() -> None:
     if task is None:
         found: dict[str, Any] = dict(time_steps(model, optimizer, handle, options.steps, options.warm))
     else:
-        found = time_to_target(task, model, optimizer, handle, options.target, options.steps)
+        found = time_to_target(task, model, optimizer, handle, options.target, options.steps, options.first)
     if dist.get_rank() == 0:
         print(json.dumps({"parameters": sum(p.numel() for p in model.parameters()), **found}), flush=True)
     dist.barrier()
