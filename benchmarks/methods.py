@@ -435,7 +435,8 @@ def main() -> None:
         shown = {name: value for name, value in found[-1].items() if name != "curve"}
         print(f"{time.time() - began:.0f} s: {shown}", flush=True)
         options.out.parent.mkdir(parents=True, exist_ok=True)
-        report = {"command": "python " + " ".join(sys.argv), **provenance(), "rows": rows}
+        command = ("python " + " ".join(sys.argv)).replace(str(options.data), "FOLDER")
+        report = {"command": command, **provenance(), "rows": rows}
         options.out.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
 
     with ProcessPoolExecutor(options.processes) as pool:

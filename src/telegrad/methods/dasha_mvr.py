@@ -14,7 +14,11 @@ from telegrad.spec import check_that, register
 __all__ = ["DASHAMVR"]
 
 
-@register("dasha_mvr", example="dasha_mvr(randk(k=0.01), momentum=0.1)", source="C12; Tyurin, Richtárik, ICLR 2023")
+@register(
+    "dasha_mvr",
+    example="dasha_mvr(randk(k=0.01), momentum=0.1)",
+    source="C12; Tyurin, Richtárik, ICLR 2023 (arXiv 2202.01268)",
+)
 @dataclass(frozen=True)
 class DASHAMVR(DASHAForm):
     """DASHA-MVR: DASHA with momentum variance reduction for stochastic gradients.

@@ -15,7 +15,9 @@ __all__ = ["DASHAPage"]
 
 
 @register(
-    "dasha_page", example="dasha_page(randk(k=0.01), probability=0.1)", source="C12; Tyurin, Richtárik, ICLR 2023"
+    "dasha_page",
+    example="dasha_page(randk(k=0.01), probability=0.1)",
+    source="C12; Tyurin, Richtárik, ICLR 2023 (arXiv 2202.01268)",
 )
 @dataclass(frozen=True)
 class DASHAPage(DASHAForm):

@@ -17,7 +17,9 @@ from telegrad.spec import check_that, register
 __all__ = ["Rennala"]
 
 
-@register("rennala", example="rennala(randk(k=0.1), batch=4)", source="Tyurin, Richtárik, NeurIPS 2023 (Rennala SGD)")
+@register(
+    "rennala", example="rennala(randk(k=0.1), batch=4)", source="Tyurin, Richtárik, NeurIPS 2023 (arXiv 2305.12387)"
+)
 @dataclass(frozen=True)
 class Rennala(AsynchronousMethod):
     """Rennala SGD: a step for every batch of messages that were computed at the present point.
