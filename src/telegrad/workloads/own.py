@@ -39,7 +39,8 @@ def task(
             global generator are then those of the run's seed.
         train: a Dataset of (input, target) pairs of tensors of one shape, or two tensors with a row an example.
         loss: of the model's output and the targets, the mean over a batch, a 0-d tensor.
-        validation, test: data like `train`. Where they are missing, a tenth of `train` is held back for each.
+        validation: data like `train`; None: a tenth of `train` is held back.
+        test: data like `train`; None: another tenth is held back.
         metric: "accuracy" (the default for integer targets) or "loss" (else).
 
     Raises:
