@@ -6,8 +6,10 @@ at 400 pixels, light and dark, goes into a folder instead, to be looked at.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import shutil
+import socket
 import subprocess
 import sys
 import tempfile
@@ -52,6 +54,15 @@ def telegrad(*arguments: str, wait: bool = True) -> subprocess.Popen[bytes]:
     return process
 
 
+def answers(host: str, port: int) -> None:
+    """Wait until something listens there."""
+    for _ in range(300):
+        with contextlib.suppress(OSError), socket.create_connection((host, port), timeout=1):
+            return
+        time.sleep(0.5)
+    sys.exit(f"nothing answers at {host}:{port}")
+
+
 def built(site: Path) -> Path:
     command = [sys.executable, "-m", "mkdocs", "build", "--quiet", "--site-dir", str(site)]
     subprocess.run(command, cwd=ROOT, env={**os.environ, "NO_MKDOCS_2_WARNING": "1"}, check=True)
@@ -94,7 +105,7 @@ def main() -> None:
             time.sleep(1)
         watching = telegrad("watch", str(scratch / "second"), "--port", "8765", wait=False)
         try:
-            time.sleep(5)
+            answers("127.0.0.1", 8765)
             shoot("http://127.0.0.1:8765/", SHOTS / "watch.png", 1000, 700)
         finally:
             watching.terminate()
