@@ -1,4 +1,4 @@
-"""Designs the trellis codes of `telegrad.kernels.trellis_designs`, and writes that file.
+"""Designs the trellis codes of `telegrad.kernels.trellis.designs`, and writes that file.
 
     python benchmarks/design_trellis.py
 
@@ -18,8 +18,8 @@ from pathlib import Path
 import numpy as np
 
 import telegrad as tg
-from telegrad.kernels.compiled import in_blocks
-from telegrad.kernels.trellis_codes import _UNIT, BETWEEN, BITS, EVERY, Design, design_code, designs
+from telegrad.kernels.threads import in_blocks
+from telegrad.kernels.trellis.codes import _UNIT, BETWEEN, BITS, EVERY, Design, design_code, designs
 
 HEAD = '''"""The designs of trellis codes: written by benchmarks/design_trellis.py, not by hand.
 
@@ -152,7 +152,7 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=1 << 20)
     parser.add_argument("--rounds", type=int, default=6)
     parser.add_argument("--curves", action="store_true", help="only measure the designs that there are anew")
-    parser.add_argument("--out", type=Path, default=Path("src/telegrad/kernels/trellis_designs.py"))
+    parser.add_argument("--out", type=Path, default=Path("src/telegrad/kernels/trellis/designs.py"))
     arguments = parser.parse_args()
     text, curves = HEAD, "}\n\nCURVES: dict[int, str] = {\n"
     for states in arguments.states:

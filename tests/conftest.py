@@ -4,7 +4,7 @@ import pytest
 import torch
 from hypothesis import settings
 
-from telegrad.kernels import compiled
+from telegrad.kernels import compilation
 
 # Before anything imports triton: where there is no GPU, its kernels run in an interpreter, on the CPU's tensors.
 if not torch.cuda.is_available():
@@ -18,7 +18,7 @@ settings.load_profile("telegrad")
 @pytest.fixture
 def disable_numba(monkeypatch):
     """A call after which the loops run in the torch and numpy forms that define them."""
-    return lambda: monkeypatch.setattr(compiled, "_numba", lambda: None)
+    return lambda: monkeypatch.setattr(compilation, "_numba", lambda: None)
 
 
 @pytest.fixture

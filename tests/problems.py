@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 import telegrad as tg
-from telegrad.compressors.base import Compressor, Encoded
+from telegrad.compressors.base import Encoded, Unbiased
 from telegrad.runtime.flat import FlatModel, OptimizerStep
 from telegrad.runtime.oracle import TaskOracle
 from telegrad.runtime.oracle_run import OracleRun
@@ -91,22 +91,19 @@ DRAWS = {"": [(0, 1), (1, 0), (0, 0)], "anchor": [(1, 0), (0, 1), (0, 0)]}
 
 @register("drawn_by_hand", example="drawn_by_hand", source="the traces on T2")
 @dataclasses.dataclass(frozen=True)
-class DrawnByHand(Compressor):
+class DrawnByHand(Unbiased):
     """Rand-1 in two dimensions, twice the coordinate that `DRAWS` says; `first` is the step of round 1."""
 
     first: int = 0
 
-    unbiased = True
-    random = True
+    looks_at = frozenset({"rank", "step"})
 
     def omega(self, d):
         return d - 1.0
 
-    def alpha(self, d):
-        return 0.0
-
     def _encode(self, v, key):
-        drawn = DRAWS[key.find("message") or ""][key.find("step") - self.first][key.find("rank")]
+        context, message = self.context, dict(key.path).get("message", "")
+        drawn = DRAWS[message][context.step - self.first][context.rank]
         return Encoded((Term(IndexSet(2, torch.tensor([drawn])), Floats(2 * v[drawn : drawn + 1])),))
 
     def _variance(self, v):

@@ -26,7 +26,8 @@ from telegrad.version import __version__  # noqa: F401
 
 if TYPE_CHECKING:
     from telegrad.adapters.attach import attach
-    from telegrad.compressors.base import Compressor
+    from telegrad.compressors.base import Compressor, Contractive, Unbiased
+    from telegrad.context import Context
     from telegrad.methods.base import Method
     from telegrad.mlmc.ladder import Ladder
     from telegrad.random import Key
@@ -45,6 +46,8 @@ __all__ = [
     "CommunicationError",
     "Compressor",
     "ConfigError",
+    "Context",
+    "Contractive",
     "DataError",
     "DivergedError",
     "DriftError",
@@ -58,6 +61,7 @@ __all__ = [
     "TelegradError",
     "TelegradWarning",
     "Topology",
+    "Unbiased",
     "WireError",
     "attach",
     "catalogue",
@@ -80,7 +84,8 @@ __all__ = [
 
 _LATE = {
     "telegrad.adapters.attach": ("attach",),
-    "telegrad.compressors.base": ("Compressor",),
+    "telegrad.compressors.base": ("Compressor", "Contractive", "Unbiased"),
+    "telegrad.context": ("Context",),
     "telegrad.methods.base": ("Method",),
     "telegrad.mlmc.ladder": ("Ladder",),
     "telegrad.random": ("Key",),

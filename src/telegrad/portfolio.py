@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from telegrad.compressors.base import Compressor, Encoded
+from telegrad.compressors.base import Compressor, Encoded, Unbiased
 from telegrad.compressors.ecdq import ECDQ
 from telegrad.compressors.eden import Eden
 from telegrad.compressors.eden_rate import rotated_omega, shortest_rotated
@@ -21,10 +21,10 @@ from telegrad.compressors.importance import Importance
 from telegrad.compressors.message_lengths import head_bits, places_bits, stream_bits
 from telegrad.compressors.qsgd import QSGD
 from telegrad.compressors.rotated_coder import RotatedCoder
-from telegrad.kernels.compiled import kept
-from telegrad.kernels.hadamard import block_sizes
-from telegrad.kernels.magnitude_sums import MagnitudeSums, magnitude_sums
-from telegrad.kernels.magnitudes import plain
+from telegrad.kernels.histograms.by_ratio import MagnitudeSums, magnitude_sums
+from telegrad.kernels.rotation.hadamard import block_sizes
+from telegrad.kernels.statistics.magnitudes import plain
+from telegrad.kernels.threads import kept
 from telegrad.mlmc.mean_budget import planes_within
 from telegrad.random import Key
 from telegrad.spec import check_that, register
@@ -299,7 +299,7 @@ def portfolio(v: Tensor, bits: float, states: Literal[8, 256] = 8) -> list[Choic
 
 @register("auto", example="auto(bits=0.5)", source="the portfolio of B14's strongest unbiased rows: A5, A7, A26 to A28")
 @dataclass(frozen=True)
-class Auto(Compressor):
+class Auto(Unbiased):
     """A portfolio: for each vector the unbiased compressor with the least predicted error at a given number of bits.
 
     For each vector, the unbiased compressor with the least predicted error at `bits` a coordinate; or, with `omega`
@@ -323,8 +323,6 @@ class Auto(Compressor):
     effort: Literal["fast", "best"] = "fast"
     budget: Literal["message", "mean"] = "message"
 
-    unbiased = True
-    random = True
     exact = False
 
     def __post_init__(self) -> None:
@@ -356,9 +354,6 @@ class Auto(Compressor):
         if self.target is not None:
             return _WITHIN * float(self.target)
         return _WITHIN * _bound(float(self.bits or 0) * d, d, self._states)
-
-    def alpha(self, d: int) -> float:
-        return max(0.0, 1 - self.omega(d))
 
     def _encode(self, v: Tensor, key: Key) -> Encoded:
         choice = self.choose(v)

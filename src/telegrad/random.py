@@ -3,8 +3,7 @@
 Element i of the stream of a key is a pure function of (key, i): there is no generator whose state moves on, so the same
 numbers appear on every rank, thread count and device, in the simulator and on the wire. A key is a seed and a path of
 named folds; ranks that fold the same path share a stream (Rand-k's subset, a common coin), ranks that fold their own
-rank do not. Who receives a key can look up what was folded (`find`) and step back to the shared stream (`without`):
-PermK finds its rank so, and the permutation that all ranks share.
+rank do not. From such a key the shared stream is had by `without`: PermK finds the permutation of all ranks so.
 """
 
 from __future__ import annotations
@@ -48,10 +47,21 @@ def _exact(name: str, value: object) -> int | str:
 
 @dataclass(frozen=True)
 class Key:
-    """A source of reproducible randomness.
+    """A source of reproducible randomness: one stream of numbers for each seed and path.
 
     `Key(seed=0).fold(step=3, rank=1, name="layer1.weight")` names one stream. Within a call the order of the keyword
     arguments does not matter; folding call after call, the order of the calls does.
+
+    Attributes:
+        seed: any integer.
+        path: names and values that were folded, in order.
+
+    Example:
+        >>> key = tg.Key(seed=0).fold(step=3)
+        >>> bool((key.fold(rank=0).uniform(5) == key.fold(rank=0).uniform(5)).all())  # same key, same numbers
+        True
+        >>> bool((key.fold(rank=0).uniform(5) == key.fold(rank=1).uniform(5)).any())
+        False
 
     The generator is SplitMix64's finaliser over a counter, with 128 bits of key: one word offsets the counter, the
     other enters between the two multiplications, so that no two keys walk the same sequence. The key words are the
@@ -70,10 +80,20 @@ class Key:
             object.__setattr__(self, "path", tuple((name, _exact(name, value)) for name, value in self.path))
 
     def fold(self, **what: int | str) -> Key:
-        """The key of the stream named by `what` below this one, e.g. `key.fold(step=3, rank=1)`.
+        """The key of another stream, named by names and values below this one.
+
+        Args:
+            what: names with integers or strings.
+
+        Returns:
+            The key; it does not depend on the order of the names within this call.
 
         Raises:
             InputError: a value is neither an integer nor a string.
+
+        Example:
+            >>> tg.Key(seed=0).fold(step=3, rank=1)
+            Key(seed=0, path=(('rank', 1), ('step', 3)))
         """
         for name, value in what.items():
             if type(value) is not int and type(value) is not str:
@@ -86,12 +106,19 @@ class Key:
         key.__dict__["seed"], key.__dict__["path"] = self.seed, path
         return key
 
-    def find(self, name: str) -> int | str | None:
-        """The last value folded under `name`, e.g. the rank of the worker this key is for; None where there is none."""
-        return next((value for key, value in reversed(self.path) if key == name), None)
-
     def without(self, name: str) -> Key:
-        """The key as if `name` had never been folded: `key.without("rank")` is a stream that all ranks share."""
+        """The key as if a name had never been folded: `key.without("rank")` is a stream that all ranks share.
+
+        Args:
+            name: as in `fold`.
+
+        Returns:
+            The key of the shorter path.
+
+        Example:
+            >>> tg.Key().fold(step=3, rank=1).without("rank")
+            Key(seed=0, path=(('step', 3),))
+        """
         return self._at(tuple((key, value) for key, value in self.path if key != name))
 
     @cached_property
@@ -104,16 +131,35 @@ class Key:
         return offset, inner
 
     def to_int(self) -> int:
-        """A 64-bit integer that stands for this key: `Key(seed=key.to_int())` can be rebuilt by whoever receives it.
+        """A 64-bit integer that stands for this key: whoever receives it can rebuild `Key(seed=key.to_int())`.
 
         Below a fold of "piece", the pieces of a step share the upper 48 bits, so that a parcel sends these once.
+
+        Returns:
+            An integer from 0 to 2^64 − 1.
+
+        Example:
+            >>> 0 <= tg.Key(seed=1).to_int() < 2**64
+            True
         """
-        if self.find("piece") is None:
+        if all(name != "piece" for name, _ in self.path):
             return self.words[0]
         return self.without("piece").words[0] & ~0xFFFF | self.words[0] & 0xFFFF
 
     def number(self, i: int = 0) -> float:
-        """Element i of `uniform`, in plain arithmetic: for a single one arrays cost more."""
+        """One element of `uniform`, in plain arithmetic: for a single one arrays cost more.
+
+        Args:
+            i: which element, from 0.
+
+        Returns:
+            A float in [0, 1).
+
+        Example:
+            >>> key = tg.Key(seed=1)
+            >>> key.number(2) == float(key.uniform(3)[2])
+            True
+        """
         return (self._element(i) >> 11) * 2.0**-53
 
     def _raw(self, n: int, start: int) -> np.ndarray:
@@ -141,18 +187,60 @@ class Key:
         return z ^ z >> 31
 
     def uniform(self, n: int, *, start: int = 0, device: torch.device | str | None = None) -> Tensor:
-        """Elements start … start+n−1 of the stream as float64 in [0, 1), multiples of 2^−53."""
+        """Uniform numbers: elements start … start+n−1 of the stream.
+
+        Args:
+            n: how many.
+            start: the first one's place in the stream.
+            device: where the tensor is to lie; None: on the CPU.
+
+        Returns:
+            float64 of shape (n,) in [0, 1), multiples of 2^−53.
+
+        Example:
+            >>> key = tg.Key(seed=1)
+            >>> bool((key.uniform(5)[2:] == key.uniform(3, start=2)).all())
+            True
+        """
         if n == 1:
             return torch.tensor([self.number(start)], dtype=torch.float64, device=device or "cpu")
         drawn = torch.from_numpy((self._raw(n, start) >> np.uint64(11)) * 2.0**-53)
         return drawn if device is None else drawn.to(device)
 
     def normal(self, n: int, *, device: torch.device | str | None = None) -> Tensor:
-        """n standard normal float64 numbers (inverse distribution function of `uniform`)."""
+        """Standard normal numbers, the inverse distribution function of `uniform`.
+
+        Args:
+            n: how many.
+            device: where the tensor is to lie; None: on the CPU.
+
+        Returns:
+            float64 of shape (n,).
+
+        Example:
+            >>> tg.Key(seed=1).normal(3).shape
+            torch.Size([3])
+        """
         return torch.special.ndtri(self.uniform(n) + 2.0**-54).to(device or "cpu")
 
     def integers(self, n: int, high: int, *, start: int = 0) -> Tensor:
-        """n integers, uniform on 0 … high−1 (high < 2^31; the law is uniform up to 2^−33)."""
+        """Uniform integers from 0 to high − 1; each has probability 1/high up to 2^−33.
+
+        Args:
+            n: how many.
+            high: from 1 to 2^31 − 1.
+            start: the first one's place in the stream.
+
+        Returns:
+            int64 of shape (n,).
+
+        Raises:
+            ValueError: `high` is out of its range.
+
+        Example:
+            >>> bool((tg.Key(seed=1).integers(100, high=6) < 6).all())
+            True
+        """
         if not 0 < high < 2**31:
             raise ValueError(f"Key.integers(high={high}): 0 < high < 2^31 is allowed")
         raw, wide = self._raw(n, start), np.uint64(high)
@@ -160,13 +248,38 @@ class Key:
         return torch.from_numpy((((raw >> np.uint64(32)) * wide + low) >> np.uint64(32)).astype(np.int64))
 
     def permutation(self, n: int) -> Tensor:
-        """A uniformly random permutation of 0 … n−1, int64."""
+        """A uniformly random permutation.
+
+        Args:
+            n: its length.
+
+        Returns:
+            The numbers 0 … n−1 in some order, int64.
+
+        Example:
+            >>> sorted(tg.Key(seed=1).permutation(4).tolist())
+            [0, 1, 2, 3]
+        """
         return torch.from_numpy(np.argsort(self._raw(n, 0), kind="stable"))
 
     def subset(self, n: int, k: int) -> Tensor:
-        """A uniformly random k-subset of 0 … n−1, sorted, int64.
+        """A uniformly random k-subset of 0 … n−1.
 
         The first k distinct elements of an i.i.d. stream form a uniform k-subset; past n/2 the complement is drawn.
+
+        Args:
+            n: how many numbers there are, below 2^31.
+            k: how many are drawn, 0 to n.
+
+        Returns:
+            int64 of shape (k,), increasing.
+
+        Raises:
+            ValueError: n or k is out of its range.
+
+        Example:
+            >>> len(set(tg.Key(seed=1).subset(10, 3).tolist()))
+            3
         """
         check_subset(n, k)
         if 2 * k > n:
@@ -183,7 +296,15 @@ class Key:
                 return torch.from_numpy(np.sort(drawn[np.sort(first_seen)[:k]]))
 
     def generator(self) -> np.random.Generator:
-        """A numpy generator seeded by this key, for laws that have no counter-based form (Dirichlet, gamma)."""
+        """A numpy generator seeded by this key, for laws that have no counter-based form (Dirichlet, gamma).
+
+        Returns:
+            A new `numpy.random.Generator` (Philox); it has a state that moves on.
+
+        Example:
+            >>> tg.Key(seed=1).generator().dirichlet([0.1, 0.1]).shape
+            (2,)
+        """
         return np.random.Generator(np.random.Philox(key=self.words[0] | self.words[1] << 64))
 
 

@@ -2,8 +2,7 @@
 
 A spec is a name with arguments in parentheses, which may be specs again: `mlmc(stopk(s=0.01, values=sign))`. The
 grammar is that of Python calls; words need no quotes. A class takes part by being a frozen dataclass below a base
-class with a
-`kind` and by the decorator `@register`.
+class with a `kind` and by the decorator `@register`.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar
 from telegrad.errors import SpecError
 
 if TYPE_CHECKING:
-    from typing_extensions import Self
+    pass
 
 __all__ = [
     "Amount",
@@ -76,31 +75,6 @@ class Registered:
             elif value != field.default:
                 parts.append(f"{_word(field)}={_text(value)}")
         return f"{self.spec_name}({', '.join(parts)})" if parts else self.spec_name
-
-    def for_shape(self, shape: tuple[int, ...]) -> Self:
-        """This object as it treats tensors of `shape`, which it is handed flat: itself, unless it or a part looks at
-        shapes.
-        """
-        return self if len(shape) < 2 else self._with_parts(lambda part: part.for_shape(shape))
-
-    @property
-    def wants_last(self) -> bool:
-        """Whether this or a part of it asks for the last estimate, which all ranks know."""
-        return any(part.wants_last for part in self._registered_parts().values())
-
-    def after(self, last: Any) -> Any:
-        """This object in the step after the estimate `last`, a `LastEstimate`: each part that wants it has it."""
-        return self._with_parts(lambda part: part.after(last)) if self.wants_last else self
-
-    def _registered_parts(self) -> dict[str, Registered]:
-        fields = ((field.name, getattr(self, field.name)) for field in dataclasses.fields(self))  # type: ignore[arg-type]
-        return {name: value for name, value in fields if isinstance(value, Registered)}
-
-    def _with_parts(self, fit: Callable[[Registered], Registered]) -> Self:
-        parts = self._registered_parts()
-        fitted = {name: fit(part) for name, part in parts.items()}
-        same = all(fitted[name] is part for name, part in parts.items())
-        return self if same else dataclasses.replace(self, **fitted)  # type: ignore[type-var]
 
 
 @cache
@@ -204,7 +178,23 @@ def _load() -> None:
 
 
 def register(name: str, *, example: str, source: str) -> Callable[[_T], _T]:
-    """Class decorator: the class answers to `name` among its kind. `source` cites where it comes from."""
+    """A class decorator: specs find the class by its name.
+
+    Args:
+        name: what specs call it; each name is free once among compressors, ladders, methods, topologies, workloads.
+        example: a spec that works, for messages and the catalogue.
+        source: where it comes from: authors, venue, year.
+
+    Returns:
+        The decorator. The class is a frozen dataclass below `tg.Compressor`, `tg.Ladder`, `tg.Method` or
+        `tg.Topology`.
+
+    Raises:
+        SpecError: the name is taken.
+
+    Example:
+        >>> decorator = tg.register("my_rounding", example="my_rounding(step=0.1)", source="our lab, 2026")
+    """
 
     def add(cls: _T) -> _T:
         if not cls.__module__.startswith("telegrad."):

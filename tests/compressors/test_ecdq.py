@@ -11,7 +11,7 @@ import torch
 import telegrad as tg
 from cases import numbers
 from quantile_vectors import quantile_vectors
-from telegrad.kernels.dithered_paths import dithered_paths, path_error
+from telegrad.kernels.trellis.dithered_paths import dithered_paths, path_error
 from telegrad.wire.values import DitheredPaths
 
 KEY = tg.Key(seed=26)

@@ -6,7 +6,7 @@ import torch
 import telegrad as tg
 from cases import T1, FixedKey, numbers
 from telegrad.compressors.importance import counted_threshold, optimal_threshold
-from telegrad.kernels.selection import SMALL
+from telegrad.kernels.selection.by_rank import SMALL
 
 BELOW_ONE = 1 - 2.0**-53
 

@@ -10,11 +10,11 @@ import telegrad as tg
 from cases import numbers
 from telegrad.compressors.matrix import Matrix
 from telegrad.compressors.powersgd import power_iteration
+from telegrad.context import LastEstimate
 from telegrad.runtime.exchange import exchange_of
 from telegrad.runtime.pieces import Part, Piece
 from telegrad.runtime.transport import LocalTransport
 from telegrad.wire.code import Code, Term
-from telegrad.wire.last_estimate import LastEstimate
 from telegrad.wire.positions import All
 from telegrad.wire.values import LowRank
 from telegrad.wire.values.low_rank import as_matrix
@@ -85,8 +85,8 @@ def error(compressor, matrix, key):
 
 def warm(rank, matrix, last):
     """powersgd for matrices of this shape, after an estimate."""
-    fitted = tg.compressor(f"powersgd(rank={rank}, start=last)").for_shape(tuple(matrix.shape))
-    return fitted.after(LastEstimate(last.flatten()))
+    context = tg.Context(shape=tuple(matrix.shape), last=LastEstimate(last.flatten()))
+    return tg.compressor(f"powersgd(rank={rank}, start=last)").within(context)
 
 
 def test_the_example_of_the_reference_from_a_last_estimate():
@@ -159,18 +159,18 @@ def test_a_last_estimate_that_tells_nothing_leaves_the_random_start():
 
 def test_the_last_estimate_changes_neither_constants_nor_name():
     compressor, last = tg.compressor("powersgd(rank=3, start=last)"), LastEstimate(MATRIX.flatten())
-    after = compressor.after(last)
+    after = compressor.within(tg.Context(last=last))
     assert after.alpha(360) == compressor.alpha(360) == 3 / 18
+    assert after == compressor
     assert str(after) == str(compressor) == "powersgd(rank=3, start=last)"
     assert after.variance(MATRIX) < compressor.variance(MATRIX)
     assert not math.isfinite(after.omega(360))
-    either = after.for_shape((12, 30)), compressor.for_shape((12, 30)).after(last)
-    assert len({tg.pack(one.encode(MATRIX, tg.Key(0))) for one in either}) == 1
-    untouched = tg.compressor("powersgd")
-    assert untouched.after(last) is untouched
+    given = compressor.encode(MATRIX, tg.Key(0), tg.Context(last=last))
+    assert tg.pack(after.encode(MATRIX, tg.Key(0))) == tg.pack(given)
+    assert tg.compressor("powersgd").asks == {"shape"}
     method = tg.method("ef14(policy(identity, powersgd(rank=1, start=last), below=65))")
-    assert str(method.after(last)) == str(method)
-    assert method.wants_last
+    assert str(method.within(tg.Context(last=last))) == str(method)
+    assert method.asks == {"shape", "last"}
 
 
 def test_a_matrix_of_the_rank_asked_for_is_kept_whole():
@@ -184,7 +184,7 @@ def test_equal_singular_values_attain_alpha():
     """‖Pᵀ G‖² = rank for an orthogonal G, whatever Q: alpha = rank/n and no less."""
     orthogonal = torch.linalg.qr(MATRIX[:, :12]).Q.contiguous()
     for rank in (1, 3):
-        compressor = tg.compressor(f"powersgd(rank={rank})").for_shape((12, 12))
+        compressor = tg.compressor(f"powersgd(rank={rank})").within(tg.Context(shape=(12, 12)))
         assert compressor.alpha(144) == rank / 12
         assert compressor.variance(orthogonal) / 12 == pytest.approx(1 - rank / 12, rel=1e-12)
 
@@ -194,17 +194,20 @@ def test_the_shape_decides_what_is_a_row():
     for shape, rows in (((4, 90), 4), ((90, 4), 90), ((12, 5, 6), 12), ((360,), 18)):
         (term,) = compressor.encode(MATRIX.reshape(shape), key).terms
         assert term.values.left.shape == (rows, 1)
-    assert str(compressor.for_shape((12, 30))) == "powersgd(rank=1, rows=12)"
-    assert compressor.for_shape((360,)) is compressor
+    assert compressor.within(tg.Context(shape=(4, 90))).alpha(360) == 1 / 4
+    assert compressor.within(tg.Context(shape=(360,))).alpha(360) == compressor.alpha(360) == 1 / 18
+    fixed = tg.compressor("powersgd(rank=1, rows=12)")
+    assert fixed.within(tg.Context(shape=(4, 90))) is fixed
 
 
 def test_the_shape_reaches_what_is_made_of_other_compressors():
     scaled, plain = tg.compressor("scaled(powersgd(rank=1), by=1.0)"), tg.compressor("powersgd(rank=1)")
-    assert str(scaled.for_shape((12, 30))) == "scaled(powersgd(rank=1, rows=12), by=1.0)"
+    assert scaled.within(tg.Context(shape=(4, 90))).alpha(360) == pytest.approx(1 / 4)
     assert torch.equal(scaled.encode(MATRIX, tg.Key(0)).decode(), plain.encode(MATRIX, tg.Key(0)).decode())
     untouched = tg.compressor("scaled(topk(k=3))")
-    assert untouched.for_shape((12, 30)) is untouched
-    assert str(tg.method("ef14(powersgd(rank=1))").for_shape((12, 30))) == "ef14(powersgd(rank=1, rows=12))"
+    assert untouched.within(tg.Context(shape=(12, 30))) is untouched
+    within = tg.method("ef14(powersgd(rank=1))").within(tg.Context(shape=(4, 90)))
+    assert within.compressor.alpha(360) == 1 / 4
 
 
 def test_prime_lengths_are_filled_up():

@@ -7,7 +7,7 @@ import torch
 
 import telegrad as tg
 from cases import T1, FixedKey, numbers
-from telegrad.kernels.selection import largest_entries
+from telegrad.kernels.selection.by_rank import largest_entries
 
 KEY = tg.Key(seed=1)
 

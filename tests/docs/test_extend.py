@@ -18,8 +18,10 @@ def defined():
 
     known = {kind: dict(spec.registered(kind)) for kind in ("compressor", "topology")}
     for kind in known:
-        (program,) = re.findall(r"```python\n(.*?)```", (PAGES / f"{kind}.md").read_text(encoding="utf-8"), re.DOTALL)
-        exec(compile(program, f"{kind}.md", "exec", dont_inherit=True), {"__name__": f"{kind}_page"})
+        for program in re.findall(
+            r"```python\n(.*?)```", (PAGES / f"{kind}.md").read_text(encoding="utf-8"), re.DOTALL
+        ):
+            exec(compile(program, f"{kind}.md", "exec", dont_inherit=True), {"__name__": f"{kind}_page"})
     yield
     for kind, own in known.items():
         spec._registry[kind] = own

@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 from hypothesis import given
 
-from telegrad.kernels import bit_streams, compiled
-from telegrad.kernels import gaps as gap_kernels
-from telegrad.kernels.bit_streams import (
+from telegrad.kernels import compilation
+from telegrad.kernels.coding import bit_streams
+from telegrad.kernels.coding import bucketed_integers as gap_kernels
+from telegrad.kernels.coding.bit_streams import (
     best_rice,
     get_rice,
     get_varied,
@@ -18,13 +19,13 @@ from telegrad.kernels.bit_streams import (
     rice_lengths,
     rice_nbits,
 )
-from telegrad.kernels.gaps import bucketed, places, raw_bits, widths_of
+from telegrad.kernels.coding.bucketed_integers import bucketed, places, raw_bits, widths_of
 
 
 @contextmanager
 def in_numpy():
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(compiled, "_numba", lambda: None)
+        patch.setattr(compilation, "_numba", lambda: None)
         yield
 
 

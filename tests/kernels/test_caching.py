@@ -11,7 +11,7 @@ import pytest
 
 from telegrad.errors import TelegradWarning
 from telegrad.kernels import caching
-from telegrad.kernels.compiled import Loop
+from telegrad.kernels.compilation import Loop
 
 
 @pytest.fixture

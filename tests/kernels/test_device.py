@@ -8,7 +8,7 @@ import torch
 import telegrad as tg
 from telegrad.errors import TelegradWarning
 from telegrad.kernels import device
-from telegrad.kernels.uniforms import drawn_in_proportion
+from telegrad.kernels.random_numbers.uniforms import drawn_in_proportion
 
 
 def test_without_triton_the_cpus_form_runs_and_that_is_said(monkeypatch):

@@ -5,9 +5,16 @@ import pytest
 import torch
 
 import telegrad as tg
-from telegrad.kernels.exponents import bit_counts, exponent_range, joined, rounded_to_levels, rounded_to_powers, split
+from telegrad.kernels.coding.symbols import fixed_width
+from telegrad.kernels.quantising.exponents import (
+    bit_counts,
+    exponent_range,
+    joined,
+    rounded_to_levels,
+    rounded_to_powers,
+    split,
+)
 from telegrad.kernels.reference import binary_exponent, power_of_two
-from telegrad.kernels.symbols import fixed_width
 
 SIZES = [1, 40, 63, 64, 5000, 200_000]
 DTYPES = [torch.float64, torch.float32, torch.bfloat16, torch.float16]

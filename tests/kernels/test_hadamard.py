@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from telegrad.kernels.hadamard import block_sizes, rotate, rotate_back, rotated_at, transformed
+from telegrad.kernels.rotation.hadamard import block_sizes, rotate, rotate_back, rotated_at, transformed
 
 
 def sylvester(n):

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import telegrad as tg
-from telegrad.kernels.narrowing import narrowed, narrowed_number
+from telegrad.kernels.quantising.narrowing import narrowed, narrowed_number
 from telegrad.kernels.reference import round_to_dtype
 
 SHORT = [torch.float32, torch.bfloat16, torch.float16]

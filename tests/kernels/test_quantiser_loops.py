@@ -5,11 +5,19 @@ import pytest
 import torch
 
 import telegrad as tg
-from telegrad.kernels import dithered, symbols
-from telegrad.kernels.dithering import bucket_of, contexts_of, counted, expected_bits, frequencies, symbol_of
-from telegrad.kernels.magnitudes import largest_magnitude, sums_of_squares
-from telegrad.kernels.octaves import magnitude_histogram
-from telegrad.kernels.rounding import rounded_to_steps, times_steps
+from telegrad.kernels.coding import symbols
+from telegrad.kernels.histograms.by_sixteenth_octave import magnitude_histogram
+from telegrad.kernels.quantising.dither_frequencies import (
+    bucket_of,
+    contexts_of,
+    counted,
+    expected_bits,
+    frequencies,
+    symbol_of,
+)
+from telegrad.kernels.quantising.dithered_rounding import contexts_at, far_magnitudes, rows_at, signed_symbols
+from telegrad.kernels.quantising.rounding import rounded_to_steps, times_steps
+from telegrad.kernels.statistics.magnitudes import largest_magnitude, sums_of_squares
 
 N = 70_003
 KEY = tg.Key(seed=5)
@@ -97,15 +105,15 @@ def test_far_magnitudes_are_listed_in_order(kind, disable_numba, threads):
     symbol = np.random.default_rng(0).integers(-40, 40, 140_001).astype(kind)
     expected = np.abs(symbol)[np.abs(symbol) >= 16]
     threads(2)
-    assert np.array_equal(dithered.far_magnitudes(symbol, 16), expected)
+    assert np.array_equal(far_magnitudes(symbol, 16), expected)
     disable_numba()
-    assert np.array_equal(dithered.far_magnitudes(symbol, 16), expected)
-    assert len(dithered.far_magnitudes(symbol[:0], 16)) == 0
+    assert np.array_equal(far_magnitudes(symbol, 16), expected)
+    assert len(far_magnitudes(symbol[:0], 16)) == 0
 
 
 def test_the_cells_of_the_dither_are_those_of_its_edges():
     seed = KEY.to_int()
-    assert np.array_equal(dithered.contexts_at(seed, 7, N), contexts_of(tg.Key(seed).uniform(N).numpy()[7:] - 0.5))
+    assert np.array_equal(contexts_at(seed, 7, N), contexts_of(tg.Key(seed).uniform(N).numpy()[7:] - 0.5))
 
 
 @pytest.mark.parametrize("bits", [2, 11])
@@ -113,13 +121,13 @@ def test_buckets_and_signs_of_symbols_come_back(bits, disable_numba):
     """Magnitudes up to 2^bits, whose buckets hold several from 16 on."""
     seed, n = KEY.to_int(), 5000
     sent = np.random.default_rng(0).integers(-(2**bits), 2**bits, n).astype(np.int16)
-    rows = dithered.rows_at(sent, 300, seed, 0, n)
-    assert np.array_equal(rows // 300, dithered.contexts_at(seed, 0, n))
-    back = dithered.signed_symbols((rows % 300).astype(np.uint16), 300, seed)
+    rows = rows_at(sent, 300, seed, 0, n)
+    assert np.array_equal(rows // 300, contexts_at(seed, 0, n))
+    back = signed_symbols((rows % 300).astype(np.uint16), 300, seed)
     assert np.array_equal(back, np.sign(sent) * symbol_of(bucket_of(np.abs(sent.astype(np.int64)))))
     disable_numba()
-    assert np.array_equal(dithered.rows_at(sent, 300, seed, 0, n), rows)
-    assert np.array_equal(dithered.signed_symbols((rows % 300).astype(np.uint16), 300, seed), back)
+    assert np.array_equal(rows_at(sent, 300, seed, 0, n), rows)
+    assert np.array_equal(signed_symbols((rows % 300).astype(np.uint16), 300, seed), back)
 
 
 @pytest.mark.parametrize("kind", [np.int8, np.int16, np.int64])

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from telegrad.kernels.rans import ContextDecoder, Encoder
+from telegrad.kernels.coding.rans import ContextDecoder, Encoder
 
 
 def sample(n, seed=0):

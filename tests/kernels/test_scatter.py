@@ -5,8 +5,8 @@ import pytest
 import torch
 
 import telegrad as tg
-from telegrad.kernels import scatter
-from telegrad.kernels.scatter import add_at, narrow, taken, zeros
+from telegrad.kernels.coding import scatter
+from telegrad.kernels.coding.scatter import add_at, narrow, taken, zeros
 from telegrad.random import Key
 from telegrad.wire.code import add_codes
 

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 
 import telegrad as tg
-from telegrad.kernels.selection import SMALL, MagnitudeHistogram, among_largest, largest_entries
+from telegrad.kernels.selection.by_rank import SMALL, MagnitudeHistogram, among_largest, largest_entries
 
 DTYPES = [torch.float32, torch.float64, torch.bfloat16, torch.float16]
 

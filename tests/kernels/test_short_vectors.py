@@ -7,14 +7,17 @@ import torch
 import telegrad as tg
 from cases import FixedKey
 from telegrad.compressors.importance import counted_threshold, optimal_threshold
-from telegrad.kernels import drawn_block, gaps, laws, selection, short_streams, signs, thresholds
-from telegrad.kernels.bins import bins_of
-from telegrad.kernels.compiled import ONE_CHUNK
-from telegrad.kernels.signs import LEAST, signs_in_proportion
-from telegrad.kernels.thresholds import UNKNOWN, short_threshold
+from telegrad.kernels.coding import bucketed_integers, short_streams
+from telegrad.kernels.quantising import signs
+from telegrad.kernels.quantising.signs import LEAST, signs_in_proportion
+from telegrad.kernels.random_numbers import weighted_draws
+from telegrad.kernels.selection import by_rank, drawn_block, thresholds
+from telegrad.kernels.selection.bins import bins_of
+from telegrad.kernels.selection.thresholds import UNKNOWN, short_threshold
+from telegrad.kernels.threads import ONE_CHUNK
 from telegrad.mlmc.stopk import SegmentedTopKLadder
 
-LENGTHS = [selection.SMALL, 10_001, ONE_CHUNK - 1]
+LENGTHS = [by_rank.SMALL, 10_001, ONE_CHUNK - 1]
 
 
 def vector(kind, n):
@@ -36,14 +39,14 @@ KINDS = ["normal", "heavy", "few values", "mostly zero", "one bin", "one outlier
 @pytest.mark.parametrize("n", LENGTHS)
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_largest_entries_in_one_call(kind, n):
-    v, width = vector(kind, n), selection.first_bits(torch.empty(n))
+    v, width = vector(kind, n), by_rank.first_bits(torch.empty(n))
     arguments = v.numpy(), width, bins_of(v.dtype, width).infinite
     order = torch.sort(v.abs(), descending=True, stable=True).indices.numpy()
     for k in (1, 100, n // 2, n - 1):
-        found = selection._largest(*arguments, k, selection.common_from(n))
-        assert np.array_equal(found, selection._largest.reference(*arguments, k, selection.common_from(n)))
+        found = by_rank._largest(*arguments, k, by_rank.common_from(n))
+        assert np.array_equal(found, by_rank._largest.reference(*arguments, k, by_rank.common_from(n)))
         assert len(found) == 0 or np.array_equal(found, np.sort(order[:k]))
-    assert len(selection._largest(*arguments, 100, n)) == 100
+    assert len(by_rank._largest(*arguments, 100, n)) == 100
 
 
 @pytest.mark.parametrize("values", ["fp32", "sign"])
@@ -52,12 +55,12 @@ def test_the_largest_entries_in_one_call(kind, n):
 def test_a_drawn_block_is_that_of_the_levels(kind, n, values, disable_numba):
     v, ladder = vector(kind, n), SegmentedTopKLadder(0.01, values=values)
     levels, found = ladder.levels(v), {}
-    law = laws.proportional(levels.norms().numpy())
+    law = weighted_draws.proportional(levels.norms().numpy())
     for u in (0.0, 0.3, 0.77, 1 - 2.0**-53):
         if (one := ladder.drawn(v, FixedKey(u))) is None:  # many magnitudes are alike
             continue
         level, term = found[u] = one
-        assert level == laws.draw(law, u)
+        assert level == weighted_draws.draw(law, u)
         (residual,) = levels.residual(level)
         assert torch.equal(term.positions.indices(), residual.positions.indices())
         assert torch.equal(term.values.numbers(), residual.values.numbers().double() * (1 / law[level - 1]))
@@ -80,7 +83,7 @@ def test_what_is_no_short_float32_vector_is_left_to_the_parts():
     for other in (v.double(), v.bfloat16(), torch.ones(ONE_CHUNK), broken):
         assert short_threshold(other, 50) == UNKNOWN
     bins = bins_of(v.dtype, 13)
-    assert len(selection._largest(broken.numpy(), 13, bins.infinite, 50, 5000)) == 0
+    assert len(by_rank._largest(broken.numpy(), 13, bins.infinite, 50, 5000)) == 0
     assert (
         drawn_block._drawn.reference(broken.numpy(), 13, *bins[1:4], np.array([0, 5000]), 2, 0.0, 0.0, 5000, 0.5)[0]
         == 0
@@ -139,26 +142,26 @@ def test_short_streams_are_packed_alike_in_both_forms(values):
 def test_gaps_lie_between_the_places():
     places = np.array([0, 1, 5, 2**40])
     expected = [0, 0, 3, 2**40 - 6]
-    assert gaps.gaps_of(places).tolist() == expected
+    assert bucketed_integers.gaps_of(places).tolist() == expected
     other = np.empty(4, dtype=np.int64)
-    gaps._between.reference(places, other)
+    bucketed_integers._between.reference(places, other)
     assert other.tolist() == expected
-    assert len(gaps.gaps_of(places[:0])) == 0
+    assert len(bucketed_integers.gaps_of(places[:0])) == 0
 
 
 def test_laws_are_proportional_and_leave_out_what_would_overflow():
     weights = np.array([0.0, 3.0, 1e-320, 1.0, 4.0])
-    assert laws.proportional(weights).tolist() == [0.0, 0.375, 0.0, 0.125, 0.5]
-    assert laws.proportional(np.zeros(3)).tolist() == [0.0, 0.0, 0.0]
+    assert weighted_draws.proportional(weights).tolist() == [0.0, 0.375, 0.0, 0.125, 0.5]
+    assert weighted_draws.proportional(np.zeros(3)).tolist() == [0.0, 0.0, 0.0]
     many = np.abs(tg.Key(3).normal(1000).numpy())
     for one in (weights, np.zeros(3), many, many * 1e300):
         other = np.empty_like(one)
-        laws._proportional.reference(one, other)
-        assert np.array_equal(laws.proportional(one), other)
-    law = laws.proportional(many * (many > 0.5))
+        weighted_draws._proportional.reference(one, other)
+        assert np.array_equal(weighted_draws.proportional(one), other)
+    law = weighted_draws.proportional(many * (many > 0.5))
     for u in tg.Key(4).uniform(200).tolist():
-        level = laws.draw(law, u)
-        assert level == laws._draw.reference(law, u)
+        level = weighted_draws.draw(law, u)
+        assert level == weighted_draws._draw.reference(law, u)
         assert law[: level - 1].sum() <= u + 1e-12 <= law[:level].sum() + 2e-12
         assert law[level - 1] > 0
 

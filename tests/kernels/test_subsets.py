@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 import torch
 
-from telegrad.kernels import subsets
-from telegrad.kernels.dealing import dealt
-from telegrad.kernels.subsets import permutation, subset
+from telegrad.kernels.random_numbers import subsets
+from telegrad.kernels.random_numbers.permutation_shares import dealt
+from telegrad.kernels.random_numbers.subsets import permutation, subset
 from telegrad.random import Key
 
 SIZES = [(0, 0), (1, 0), (1, 1), (10, 3), (64, 64), (65, 1), (129, 64), (1000, 501), (9**5, 600), (9**5, 30_000)]

@@ -6,9 +6,7 @@ import numpy as np
 import pytest
 
 import telegrad as tg
-from telegrad.kernels import trellis
-from telegrad.kernels.trellis import machine, nearest, paths_of
-from telegrad.kernels.trellis_codes import (
+from telegrad.kernels.trellis.codes import (
     BITS,
     STATES,
     designs,
@@ -17,14 +15,15 @@ from telegrad.kernels.trellis_codes import (
     trellis_code,
     trellis_omega,
 )
+from telegrad.kernels.trellis.paths import SEGMENT, machine, nearest, paths_of
 
 KEY = tg.Key(seed=28)
 
 
 def paths(code, z):
     rows = np.empty(len(z), dtype=np.uint8)
-    for start in range(0, len(z), trellis.SEGMENT):
-        code.quantise(z[start : start + trellis.SEGMENT], rows[start : start + trellis.SEGMENT])
+    for start in range(0, len(z), SEGMENT):
+        code.quantise(z[start : start + SEGMENT], rows[start : start + SEGMENT])
     return rows
 
 
@@ -96,8 +95,8 @@ def test_streams_of_paths_come_back_and_others_are_told(states, n):
     assert code.decode(first, words, out)
     assert np.array_equal(out, rows)
     # Each path starts in state 0 and follows the machine.
-    state = np.zeros(paths_of(min(n, trellis.SEGMENT)), dtype=np.int64)
-    for step in rows[: min(n, trellis.SEGMENT) // len(state) * len(state)].reshape(-1, len(state)):
+    state = np.zeros(paths_of(min(n, SEGMENT)), dtype=np.int64)
+    for step in rows[: min(n, SEGMENT) // len(state) * len(state)].reshape(-1, len(state)):
         assert np.array_equal(step // code.columns, state & 1)
         state = code.moves[state, step].astype(np.int64)
     assert not code.decode(first + np.uint32(1), words, out)

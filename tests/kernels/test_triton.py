@@ -14,13 +14,13 @@ from test_selecting import DTYPES, vector
 
 import telegrad as tg
 from telegrad.kernels import device
-from telegrad.kernels.hadamard import rotate, rotate_back
-from telegrad.kernels.magnitudes import sums_of_squares
-from telegrad.kernels.planes import leading_bits, plane_counts
-from telegrad.kernels.rounding import rounded_to_steps
-from telegrad.kernels.scatter import add_at
-from telegrad.kernels.selection import SMALL, MagnitudeHistogram, largest_entries
-from telegrad.kernels.uniforms import drawn_in_proportion, uniforms
+from telegrad.kernels.coding.scatter import add_at
+from telegrad.kernels.quantising.bit_planes import leading_bits, plane_counts
+from telegrad.kernels.quantising.rounding import rounded_to_steps
+from telegrad.kernels.random_numbers.uniforms import drawn_in_proportion, uniforms
+from telegrad.kernels.rotation.hadamard import rotate, rotate_back
+from telegrad.kernels.selection.by_rank import SMALL, MagnitudeHistogram, largest_entries
+from telegrad.kernels.statistics.magnitudes import sums_of_squares
 
 pytest.importorskip("triton", reason="Triton is not installed: the forms for GPUs cannot run")
 
@@ -205,7 +205,7 @@ def test_kernels_compile_for_a_gpu_without_contracted_or_approximate_arithmetic(
     """No GPU needed: what the forms launch is compiled for compute capability 9.0 in a process of its own."""
     from triton.runtime.jit import mangle_type
 
-    from telegrad.kernels.gpu import hadamard, keys, magnitudes, planes, rounding, scatter
+    from telegrad.kernels.gpu import bit_planes, hadamard, keys, magnitudes, rounding, scatter
     from telegrad.kernels.gpu import uniforms as draws
 
     launched = {}
@@ -215,7 +215,7 @@ def test_kernels_compile_for_a_gpu_without_contracted_or_approximate_arithmetic(
         launched[json.dumps(launch)] = kernel.fn.__name__
         launching.launch(kernel, programs, *arguments, **constants)
 
-    for module in (draws, hadamard, magnitudes, planes, rounding, scatter, keys):
+    for module in (draws, hadamard, magnitudes, bit_planes, rounding, scatter, keys):
         monkeypatch.setattr(module, "launch", noted)
     v = vector("normal", LENGTH, torch.float32)
 

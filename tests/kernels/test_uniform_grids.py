@@ -5,8 +5,8 @@ import pytest
 import torch
 
 import telegrad as tg
-from telegrad.kernels.magnitudes import sums_of_squares
-from telegrad.kernels.uniform_grids import BELOW, EVEN, ODD, ZERO, Refinement, UniformGrid, squared_steps
+from telegrad.kernels.quantising.uniform_grids import BELOW, EVEN, ODD, ZERO, Refinement, UniformGrid, squared_steps
+from telegrad.kernels.statistics.magnitudes import sums_of_squares
 
 
 def around_zero(rule, step, top):

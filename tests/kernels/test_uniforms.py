@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from telegrad.kernels.uniforms import drawn_in_proportion, uniforms
+from telegrad.kernels.random_numbers.uniforms import drawn_in_proportion, uniforms
 from telegrad.random import Key
 
 

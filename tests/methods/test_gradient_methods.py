@@ -9,7 +9,7 @@ import torch
 import telegrad as tg
 from conftest import t2_gradients
 from problems import DRAWS
-from telegrad.compressors.base import Compressor, Encoded
+from telegrad.compressors.base import Encoded, Unbiased
 from telegrad.methods.base import Step
 from telegrad.spec import register
 from telegrad.wire.code import Term
@@ -87,22 +87,18 @@ def test_dashas_rate_is_the_theorys(drive):
 
 @register("half_dropout", example="half_dropout(outcome=0)", source="C8.4")
 @dataclasses.dataclass(frozen=True)
-class HalfDropout(Compressor):
+class HalfDropout(Unbiased):
     """Twice the vector or nothing: bit `rank` of `outcome` says which."""
 
     outcome: int = 0
 
-    unbiased = True
-    random = True
+    looks_at = frozenset({"rank"})
 
     def omega(self, d):
         return 1.0
 
-    def alpha(self, d):
-        return 0.0
-
     def _encode(self, v, key):
-        kept = self.outcome >> key.find("rank") & 1
+        kept = self.outcome >> self.context.rank & 1
         return Encoded((Term(All(len(v)), Floats(2.0 * kept * v)),))
 
     def _variance(self, v):

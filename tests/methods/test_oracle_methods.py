@@ -1,11 +1,13 @@
 """DIANA, MARINA, ADIANA and Scaffnew against the reference's traces on T2, and what their rounds cost."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
 import telegrad as tg
 from problems import f4, oracle_run, plain_sgd, t2
-from telegrad.methods.base import Step
+from telegrad.methods.base import Contents, Step
 from telegrad.methods.oracle_method import OracleStep
 
 
@@ -125,3 +127,28 @@ def test_marina_with_permk_takes_as_many_rounds_on_f4_as_the_reference():  # F4:
 def test_scaffnew_takes_as_many_steps_on_f4_as_the_reference():  # F4: 1,396 over 200 seeds, a 5-seed mean within 20 %
     counts = [rounds("scaffnew(probability=0.06424)", 1 / 140.5460, 3000, seed, sgd=False) for seed in range(5)]
     assert sum(counts) / 5 == pytest.approx(1396, rel=0.2)
+
+
+@pytest.mark.parametrize("topology", ["server", "allgather"])
+def test_a_broadcast_goes_to_the_receivers_of_the_plan_over_every_topology(topology, monkeypatch):
+    method = type(tg.method("scaffnew(probability=1.0)"))
+    planned = method.plan
+    monkeypatch.setattr(method, "plan", lambda self, step: replace(planned(self, step), receivers=(1,)))
+    run = oracle_run(t2(), "scaffnew(probability=1.0)", 2, topology=topology)
+    run.step(0, 0.25)
+    moved = [state["moved"] for state in run.states.values()]
+    assert torch.equal(run.x[0], moved[0])
+    assert torch.equal(run.x[1], (moved[0] + moved[1]) / 2)
+    assert not torch.equal(run.x[0], run.x[1])
+
+
+@pytest.mark.parametrize(
+    ("sent", "planned"),
+    [("upload", {"upload": Contents(messages=2)}), ("broadcast", {"broadcast": Contents(numbers=1)})],
+)
+def test_what_is_sent_and_not_planned_is_named(sent, planned, monkeypatch):
+    method = type(tg.method("scaffnew(probability=1.0)"))
+    plan = method.plan
+    monkeypatch.setattr(method, "plan", lambda self, step: replace(plan(self, step), **planned))
+    with pytest.raises(tg.SpecError, match=rf"let plan say Round\({sent}=Contents\(messages=1, numbers=0\)\)"):
+        oracle_run(t2(), "scaffnew(probability=1.0)", 2).step(0, 0.25)

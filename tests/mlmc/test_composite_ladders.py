@@ -22,7 +22,7 @@ def test_low_rank_levels_are_drawn_by_singular_values():
     sigma = torch.linalg.svdvals(MATRIX)
     nuclear = float(sigma.sum())
     assert omega_of("mlmc(low_rank)", MATRIX) == pytest.approx(nuclear**2 / float(sigma.square().sum()) - 1, rel=1e-12)
-    compressor = tg.compressor("mlmc(low_rank)").for_shape(MATRIX.shape)
+    compressor = tg.compressor("mlmc(low_rank)").within(tg.Context(shape=MATRIX.shape))
     p = level_probabilities(compressor.ladder.levels(MATRIX.reshape(-1)), "adaptive")
     assert torch.allclose(p, sigma / nuclear, rtol=1e-12)
     estimate = compressor.encode(MATRIX, tg.Key(1)).decode()
@@ -48,7 +48,7 @@ def test_singular_values_over_sixty_octaves_make_up_the_matrix(shape):
     left, right = (torch.linalg.qr(torch.randn(n, small, generator=g, dtype=torch.float64)).Q for n in shape)
     sigma = 2.0 ** -torch.linspace(0, 60, small, dtype=torch.float64)
     matrix = (left * sigma) @ right.t()
-    compressor = tg.compressor("mlmc(low_rank)").for_shape(shape)
+    compressor = tg.compressor("mlmc(low_rank)").within(tg.Context(shape=shape))
     levels = compressor.ladder.levels(matrix.reshape(-1))
     total = torch.zeros(matrix.numel(), dtype=torch.float64)
     for level in range(1, small + 1):
@@ -61,7 +61,7 @@ def test_singular_values_over_sixty_octaves_make_up_the_matrix(shape):
 def test_equal_singular_values_attain_the_declared_omega():
     orthogonal = torch.linalg.qr(MATRIX[:, :6]).Q.contiguous()
     for law in ("adaptive", "fixed"):
-        compressor = tg.compressor(f"mlmc(low_rank, probabilities={law})").for_shape((6, 6))
+        compressor = tg.compressor(f"mlmc(low_rank, probabilities={law})").within(tg.Context(shape=(6, 6)))
         assert compressor.variance(orthogonal) / 6 == pytest.approx(compressor.omega(36), rel=1e-12)
 
 

@@ -8,7 +8,7 @@ import torch
 
 import telegrad as tg
 from cases import EVERY_LAW, MLMC, T1, FixedKey, by_dtype, by_spec, extreme_tensors, numbers, ordinary_tensors, variants
-from telegrad.kernels.laws import draw
+from telegrad.kernels.random_numbers.weighted_draws import draw
 from telegrad.mlmc import ladder as contract
 from telegrad.mlmc.probabilities import level_probabilities
 from telegrad.spec import build

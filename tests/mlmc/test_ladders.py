@@ -8,7 +8,7 @@ import torch
 
 import telegrad as tg
 from cases import T1, FixedKey, numbers
-from telegrad.kernels.selection import SMALL
+from telegrad.kernels.selection.by_rank import SMALL
 from telegrad.mlmc.probabilities import level_probabilities
 from telegrad.spec import build
 

@@ -6,7 +6,14 @@ import pytest
 import torch
 
 import telegrad as tg
-from telegrad.mlmc.sampling import drawn_levels, inclusions, joint_moment, level_uniforms, second_moments
+from telegrad.mlmc.sampling import (
+    drawn_levels,
+    draws_needed,
+    inclusions,
+    joint_moment,
+    second_moments,
+    spread_uniforms,
+)
 
 T1 = torch.tensor([4.0, 2, 1, 0.5], dtype=torch.float64)
 WEIGHTS = torch.tensor([4.0, 0.0, 2.0, 1.0, 0.5, 0.5], dtype=torch.float64)
@@ -16,7 +23,8 @@ SKEWED = tg.Key(3).normal(40) ** 3
 
 
 def drawn(pi, sampling, draws, seed):
-    found = drawn_levels(pi.numpy(), sampling, level_uniforms(sampling, draws, len(pi), tg.Key(seed), 1))
+    uniforms = tg.Key(seed).uniform(draws_needed(sampling, draws, len(pi))).numpy()
+    found = drawn_levels(pi.numpy(), sampling, uniforms)
     return torch.tensor([found.get(level, 0) for level in range(1, len(pi) + 1)])
 
 
@@ -170,11 +178,10 @@ def test_designs_that_cannot_be_are_refused(spec, culprit):
 @pytest.mark.parametrize("sampling", ["independent", "poisson", "systematic", "coupled"])
 def test_coordinated_uniforms_are_spread_evenly_and_uniform_for_each_worker(sampling):
     """Over 7 workers one lies in every seventh of [0, 1); one worker's alone is uniform (KS, N = 2,000, level 1e-3)."""
-    n, workers = 2000, 7
+    n, workers, needed = 2000, 7, draws_needed(sampling, 3, 5)
     alone = torch.empty(n)
     for i in range(n):
-        keys = [tg.Key(i).fold(role="uplink", rank=rank) for rank in range(workers)]
-        first = torch.tensor([level_uniforms(sampling, 3, 5, key, workers)[0] for key in keys])
+        first = torch.tensor([spread_uniforms(needed, tg.Key(i), rank, workers)[0] for rank in range(workers)])
         assert sorted((first * workers).to(torch.int64).tolist()) == list(range(workers))
         alone[i] = first[2]
     ordered = alone.double().sort().values
@@ -203,7 +210,7 @@ def test_coordinated_levels_reproduce_b12_1(workers, independent, systematic):
 
 
 def test_a_rank_beyond_the_workers_is_refused():
-    with pytest.raises(tg.InputError, match="over 4 workers, and this key is of rank 4"):
+    with pytest.raises(tg.InputError, match="rank 4 is none of 0 … 3"):
         tg.compressor("mlmc(stopk(s=1), workers=4)").encode(T1, tg.Key(0).fold(rank=4))
 
 

@@ -9,9 +9,9 @@ import torch
 
 import telegrad as tg
 from cases import T1, FixedKey, numbers
+from telegrad.context import LastEstimate
 from telegrad.mlmc import MLMC, Ladder, Levels
 from telegrad.wire.code import Term
-from telegrad.wire.last_estimate import LastEstimate
 from telegrad.wire.positions import All, IndexSet
 from telegrad.wire.values import Floats
 
@@ -206,7 +206,7 @@ def test_a_shared_stale_order_reproduces_b12_3(spread, own, own_systematic, stal
         key = tg.Key(trial)
         vectors = [base + spread * key.fold(worker=i).normal(d) for i in range(workers)]
         last = base + spread / workers**0.5 * key.fold(role="last").normal(d)
-        shared = tg.compressor("mlmc(shared_order(s=128), workers=16)").after(LastEstimate(last))
+        shared = tg.compressor("mlmc(shared_order(s=128), workers=16)").within(tg.Context(last=LastEstimate(last)))
         stopk = tg.compressor("mlmc(stopk(s=128))")
         designs = (stopk, MLMC(stopk.ladder, workers=workers), shared)
         mean = torch.stack(vectors).mean(0)
@@ -221,5 +221,6 @@ def test_a_shared_stale_order_reproduces_b12_3(spread, own, own_systematic, stal
 
 def test_a_shared_order_is_unbiased_whatever_the_last_estimate():
     for last in itertools.islice(itertools.permutations(range(7)), 0, 5040, 1009):
-        compressor = tg.compressor("mlmc(shared_order(s=2))").after(LastEstimate(torch.tensor(last).double()))
+        context = tg.Context(last=LastEstimate(torch.tensor(last).double()))
+        compressor = tg.compressor("mlmc(shared_order(s=2))").within(context)
         assert torch.allclose(sum(p * estimate for p, estimate in compressor.enumerate_levels(X)), X, atol=1e-14)

@@ -6,13 +6,13 @@ import torch
 import telegrad as tg
 from cases import ours
 from telegrad import Key, NonFiniteError, SpecError
+from telegrad.context import LastEstimate
 from telegrad.methods.base import Step
 from telegrad.runtime.exchange import exchange_of
 from telegrad.runtime.pieces import Part, Piece, joined_shards, shard_of, shards_of
 from telegrad.runtime.transport import LENGTH_NBYTES, LocalTransport
 from telegrad.spec import build
-from telegrad.wire.last_estimate import LastEstimate
-from telegrad.wire.parcel import Parcel, pack_parcel, unpack_parcel
+from telegrad.wire.parcel import Parcel, pack_parcel
 
 TOPOLOGIES = [build(cls.example, "topology") for cls in ours("topology")]
 PIECES = [Piece("a..b", (Part("a", 0, 5), Part("b", 0, 300))), Piece("c", (Part("c", 0, 1),))]
@@ -20,21 +20,23 @@ METHODS = ["sgd(mlmc(stopk(s=0.1)))", "ef14(topk(k=0.1))", "ef21_sgdm(topk(k=0.1
 
 
 class Wire(LocalTransport):
-    """Packs and unpacks every parcel that changes hands, and counts its bytes by sender and receiver."""
+    """Packs every parcel that changes hands, reads it as one that was expected, and counts its bytes by sender and
+    receiver.
+    """
 
     def __init__(self, workers):
         super().__init__(workers)
         self.bits, self.phases = [[0] * workers for _ in range(workers)], 0
 
-    def send(self, outgoing):
+    def send(self, outgoing, expected):
         self.phases += 1
         travelled = []
         for sender, parcels in enumerate(outgoing):
             data = {receiver: pack_parcel(parcel) for receiver, parcel in parcels.items()}
             for receiver, one in data.items():
                 self.bits[sender][receiver] += 8 * len(one)
-            travelled.append({receiver: unpack_parcel(one) for receiver, one in data.items()})
-        return super().send(travelled)
+            travelled.append({receiver: expected[receiver].read(sender, one) for receiver, one in data.items()})
+        return super().send(travelled, expected)
 
 
 def gradients(workers, seed=0, dtype=torch.float32):
@@ -137,7 +139,7 @@ def test_a_bad_gradient_is_told_to_all_ranks_and_leaves_no_state(topology, culpr
     exchange.begin(0, 0.1)
     phases = [next(one) for one in rounds]
     for _ in range(3):
-        inboxes = exchange.transport.send([phase.outgoing for phase in phases])()
+        inboxes = exchange.transport.send([phase.outgoing for phase in phases], [])()
         phases = []
         for one, inbox in zip(rounds, inboxes, strict=True):
             try:
@@ -210,7 +212,7 @@ def test_the_order_of_the_last_estimate_costs_nothing(topology):
 
 
 def test_a_method_that_wants_the_last_estimate_makes_the_steps_of_one_that_has_it():
-    """The contract driven by hand, with the estimates of the step before in `after`."""
+    """The contract driven by hand, within contexts of the estimates of the step before."""
     for spec in AFTER_LAST:
         found, _ = steps("allgather", spec, LocalTransport(3))
         method, piece = tg.method(spec), PIECES[0]
@@ -220,7 +222,8 @@ def test_a_method_that_wants_the_last_estimate_makes_the_steps_of_one_that_has_i
         for index in range(3):
             step = Step(index, 0.1, Key(1).fold(step=index, piece=piece.name))
             own = [g[0] for g in gradients(3, index)]
-            pairs = [method.after(last).worker_step(own[r], states[r], r, step) for r in range(3)]
+            bound = method.within(tg.Context(last=last))
+            pairs = [bound.worker_step(own[r], states[r], r, step) for r in range(3)]
             states = [state for _, state in pairs]
             estimate, server = method.server_step([code for code, _ in pairs], server, step)
             assert torch.equal(found[index][0], estimate)
@@ -229,13 +232,14 @@ def test_a_method_that_wants_the_last_estimate_makes_the_steps_of_one_that_has_i
 
 def test_a_message_in_the_last_estimates_order_is_decoded_after_it():
     last = LastEstimate(gradients(4)[1][0])
-    code = tg.compressor(ORDERED).after(last).encode(gradients(4, 1)[0][0], tg.Key(3))
+    context = tg.Context(last=last)
+    code = tg.compressor(ORDERED).encode(gradients(4, 1)[0][0], tg.Key(3), context)
     sent = tg.unpack(tg.pack(code))
-    with pytest.raises(tg.WireError, match=r"decode code\.after\(last\)"):
+    with pytest.raises(tg.WireError, match=r"decode code\.within\(context\)"):
         sent.decode()
-    assert torch.equal(sent.after(last).decode(), code.decode())
+    assert torch.equal(sent.within(context).decode(), code.decode())
     with pytest.raises(tg.WireError, match="an estimate of 4 entries"):
-        sent.after(LastEstimate(last.vector[:4]))
+        sent.within(tg.Context(last=LastEstimate(last.vector[:4])))
 
 
 def test_what_wants_the_last_estimate_cannot_send_it():

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 
 from telegrad import WireError
-from telegrad.kernels.bit_streams import best_rice, rice_nbits
+from telegrad.kernels.coding.bit_streams import best_rice, rice_nbits
 from telegrad.wire.bits import (
     Reader,
     pack_bits,

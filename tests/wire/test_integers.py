@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 
 from telegrad import WireError
-from telegrad.kernels.bit_streams import rice_nbits
+from telegrad.kernels.coding.bit_streams import rice_nbits
 from telegrad.wire.bits import Reader
 from telegrad.wire.integers import BUCKETS, ENTROPY, Integers, entropy_bits
 

@@ -9,7 +9,7 @@ import torch
 from hypothesis import given
 
 import telegrad as tg
-from telegrad.kernels.bit_streams import best_rice
+from telegrad.kernels.coding.bit_streams import best_rice
 from telegrad.wire.bits import Reader, varint_nbytes
 from telegrad.wire.integers import BITMAP, BUCKETS, Integers
 from telegrad.wire.positions import All, IndexSet, Nested, Ranked, Share, Subset, marked, read_positions

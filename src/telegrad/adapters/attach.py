@@ -18,8 +18,10 @@ __all__ = ["attach", "attach_with", "load_rank", "save_rank"]
 
 
 def attach(model: nn.Module, spec: Any, **options: Any) -> Any:
-    """Let a wrapped model exchange its gradients compressed: `telegrad.ddp.register` for DistributedDataParallel,
-    `telegrad.fsdp.register` for a model with `fully_shard`ed modules.
+    """Let a wrapped model exchange its gradients compressed, whether DDP or FSDP2 wraps it.
+
+    `telegrad.ddp.register` for DistributedDataParallel, `telegrad.fsdp.register` for a model with `fully_shard`ed
+    modules.
 
     Args:
         model: what DDP or `fully_shard` made of your model. Every rank must make the same call.
@@ -31,7 +33,10 @@ def attach(model: nn.Module, spec: Any, **options: Any) -> Any:
         a warning says so.
 
     Raises:
-        InputError: where several processes run and the model is wrapped in neither.
+        InputError: several processes run, and the model is wrapped in neither.
+
+    Example:
+        handle = telegrad.attach(DistributedDataParallel(model), "auto(bits=1)")
     """
     return attach_with(model, spec, options, {})
 

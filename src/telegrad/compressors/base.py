@@ -1,36 +1,27 @@
-"""The contract of a compressor."""
+"""The contract of a compressor, and what follows for those that are unbiased and those that are contractive."""
 
 from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import Parameter
 
-from telegrad.compressors.unfit import unfit
+from telegrad.compressors.inputs import checked, flattened, scaled_down, scaled_up
+from telegrad.compressors.shortcuts import Shortcuts
+from telegrad.context import Context, Contextual
 from telegrad.errors import InputError, NonFiniteError
-from telegrad.kernels.compiled import each, in_blocks
 from telegrad.kernels.device import away_from_default_device, on_gpu
-from telegrad.kernels.magnitudes import largest_magnitude, plain
-from telegrad.kernels.narrowing import narrowed
+from telegrad.kernels.threads import each
 from telegrad.random import Key
-from telegrad.spec import Registered
 from telegrad.wire.code import Code, Term
 from telegrad.wire.values import DTYPES
 
-__all__ = [
-    *("Compressor", "Encoded", "checked", "decoded", "decoded_parts"),
-    *("not_finite", "overflows", "representable"),
-]
-
-_PLAIN = (Tensor, Parameter)
-_PART = 16384  # entries: fewer than torch shares out over threads of its own
+__all__ = ["Compressor", "Contractive", "Encoded", "Unbiased", "decoded", "overflows"]
 
 
 @dataclass(frozen=True)
@@ -41,14 +32,15 @@ class Encoded:
     level: int = 0
 
 
-class Compressor(Registered, ABC):
+class Compressor(Contextual, Shortcuts, ABC):
     """Maps a tensor of d entries to a `Code`, and a code back to an estimate of the tensor. Frozen, without state.
 
     A compressor says what it is. `unbiased`: E C(x) = x for every x, and E‖C(x) − x‖² <= omega(d) ‖x‖².
     Contractive: E‖C(x) − x‖² <= (1 − alpha(d)) ‖x‖². Whoever combines compressors asks this at construction.
 
     Subclasses implement `_encode` and `_variance` on flat, finite, non-zero vectors; the unhappy inputs are handled
-    here. One that looks at the tensor's shape takes it in `for_shape`.
+    here. They derive from `Unbiased` or `Contractive`, or from this where arguments decide which it is. One that
+    `looks_at` the rank, the step or the like finds it in `self.context`.
     """
 
     kind: ClassVar[str] = "compressor"
@@ -76,9 +68,11 @@ class Compressor(Registered, ABC):
         compressor.
         """
 
-    @abstractmethod
     def alpha(self, d: int) -> float:
-        """The largest known constant with E‖C(x) − x‖² <= (1 − alpha) ‖x‖² for all x; 0 where it is not contractive."""
+        """The largest known constant with E‖C(x) − x‖² <= (1 − alpha) ‖x‖² for all x of d entries; 0 where it is not
+        contractive. What follows from omega, unless a subclass knows more.
+        """
+        return max(0.0, 1 - self.omega(d))
 
     def eta(self, d: int) -> float:
         """A constant with ‖E C(x) − x‖ <= eta ‖x‖ for all x of d entries (0.5); inf where none is known."""
@@ -101,16 +95,6 @@ class Compressor(Registered, ABC):
         """Whether C is not random, and C(x) and x − C(x) are orthogonal for every x."""
         return False
 
-    def on_gpu(self, v: Tensor) -> bool:
-        """Whether `_encode` takes this v where it lies on a GPU, because every pass over it has a form there; else v
-        comes to the CPU first.
-        """
-        return False
-
-    def checks(self, v: Tensor) -> bool:
-        """Whether `_encode` takes this v unchecked, because its own first pass finds out what is not finite."""
-        return False
-
     @abstractmethod
     def _encode(self, v: Tensor, key: Key) -> Encoded:
         """The terms for flat, contiguous, non-zero `v` of shape (d,): finite, unless this `checks`."""
@@ -128,12 +112,13 @@ class Compressor(Registered, ABC):
         return decoded(self._encode(v, Key()), v)
 
     @away_from_default_device
-    def encode(self, x: Tensor, key: Key | None = None) -> Code:
+    def encode(self, x: Tensor, key: Key | None = None, context: Context | None = None) -> Code:
         """Compress `x` (any shape; float32, float64, bfloat16 or float16) with the randomness of `key`.
 
-        Same x and key, same code, on any device and thread count. Zero and empty tensors cost only the header.
-        Raises `NonFiniteError` where x holds NaN or infinity or an estimate would overflow x's dtype, `SpecError`
-        where the compressor does not fit d entries (k > d), `InputError` for other dtypes or a missing key.
+        Same x, key and context, same code, on any device and thread count. Zero and empty tensors cost only the header.
+        `context`: whose tensor this is, for those that look at it; by default what the key was folded with tells, and
+        x's shape. Raises `NonFiniteError` where x holds NaN or infinity or an estimate would overflow x's dtype,
+        `SpecError` where the compressor does not fit d entries (k > d), `InputError` for other dtypes or a missing key.
         """
         if key is None:
             if self.random:
@@ -141,7 +126,7 @@ class Compressor(Registered, ABC):
             key = Key()
         elif not hasattr(key, "fold"):
             raise InputError(f"encode(x, {key!r}): a key is wanted, for example tg.Key(seed=0).fold(step=3, rank=1)")
-        encoded = self.encoded(x, key)
+        encoded = self.encoded(x, key, context)
         code = Code(tuple(x.shape), x.dtype, encoded.terms, encoded.level)
         if not _fits(code):
             raise overflows(self, x.dtype)
@@ -157,18 +142,23 @@ class Compressor(Registered, ABC):
         size = sum(x.numel() if isinstance(x, Tensor) else 0 for x in xs)
         return each(lambda pair: self.encode(*pair), list(zip(xs, keys, strict=True)), size)
 
-    def encoded(self, x: Tensor, key: Key) -> Encoded:
+    def encoded(self, x: Tensor, key: Key, context: Context | None = None) -> Encoded:
         """What `encode` sends for `x`, not yet checked for overflow: for compressors that are made of others."""
         flat = flattened(x)
-        shaped = self.for_shape(tuple(x.shape))
+        bound = self._bound(key, context, x) if self.asks else self
         # That a vector is not zero shows in its first entries, mostly.
-        trusted = flat.numel() and shaped.checks(flat) and (bool(flat[0]) or bool(flat[:64].any()))
-        v, shift = (flat, 0) if trusted else _scaled(flat, x)
+        trusted = flat.numel() and bound.checks(flat) and (bool(flat[0]) or bool(flat[:64].any()))
+        v, shift = (flat, 0) if trusted else scaled_down(flat, x)
         if v is None:
             return Encoded(())
-        encoded = shaped._encode(v if on_gpu(v) and shaped.on_gpu(v) else v.cpu(), key)
+        encoded = bound._encode(v if on_gpu(v) and bound.on_gpu(v) else v.cpu(), key)
         terms = tuple(term for term in encoded.terms if term.positions.n)
-        return Encoded(tuple(_shifted(term, shift) for term in terms) if shift else terms, encoded.level)
+        return Encoded(tuple(scaled_up(term, shift) for term in terms) if shift else terms, encoded.level)
+
+    def _bound(self, key: Key, given: Context | None, x: Tensor) -> Compressor:
+        """This within the context given, or the one that it is in, completed by what the key tells."""
+        whole = (given or self.context).completed(key, tuple(x.shape))
+        return self if whole is self.context else self.within(whole)
 
     def decode(self, code: Code) -> Tensor:
         """The estimate that `code` stands for, in x's shape and dtype; `code.add_to` accumulates without a dense
@@ -190,9 +180,34 @@ class Compressor(Registered, ABC):
         if v is None:
             return 0.0
         try:
-            return math.ldexp(self.for_shape(tuple(x.shape))._variance(v.cpu()), 2 * shift)
+            return math.ldexp(self._bound(Key(), None, x)._variance(v.cpu()), 2 * shift)
         except OverflowError:
             return math.inf
+
+
+class Unbiased(Compressor):
+    """A compressor with E C(x) = x for every x. It says its `omega`; alpha, eta and spread follow."""
+
+    unbiased = True
+
+    @property
+    def random(self) -> bool:
+        return True
+
+
+class Contractive(Compressor):
+    """A biased compressor with E‖C(x) − x‖² <= (1 − alpha(d)) ‖x‖². It says its `alpha`; eta and spread follow, and
+    omega is infinite.
+    """
+
+    unbiased = False
+
+    def omega(self, d: int) -> float:
+        return math.inf
+
+    @abstractmethod
+    def alpha(self, d: int) -> float:
+        """The largest known constant with E‖C(x) − x‖² <= (1 − alpha) ‖x‖² for all x of d entries."""
 
 
 _TOP = {dtype: torch.finfo(dtype).max for dtype in DTYPES}
@@ -207,36 +222,6 @@ def _fits(code: Code) -> bool:
     return max(peaks) <= top and (sum(peaks) <= top or bool(code.decode().isfinite().all()))
 
 
-def flattened(x: Tensor) -> Tensor:
-    """x flat and contiguous, a copy only where x is not. Raises `InputError` for what is no dense tensor of floats."""
-    plain = isinstance(x, Tensor) and x.dtype in DTYPES and x.layout is torch.strided
-    if not plain or x.is_meta or x.is_nested or (type(x) not in _PLAIN and hasattr(x, "to_local")):
-        raise unfit(x)
-    v = x.detach() if x.requires_grad else x
-    return v if v.dim() == 1 and v.is_contiguous() and not v.is_neg() else v.reshape(-1).contiguous().resolve_neg()
-
-
-def checked(x: Tensor) -> tuple[Tensor | None, int]:
-    """x flat, and the binary shift taken out of it; None for a tensor without a non-zero entry.
-
-    Only float64 inputs near the ends of their range are shifted, so that squares neither overflow nor vanish.
-    """
-    return _scaled(flattened(x), x)
-
-
-def _scaled(v: Tensor, x: Tensor) -> tuple[Tensor | None, int]:
-    """`checked(x)`, where v is x flat."""
-    largest = largest_magnitude(v)
-    if not math.isfinite(largest):
-        raise not_finite(x)
-    if largest == 0.0:
-        return None, 0
-    if v.dtype == torch.float64 and abs(shift := math.frexp(largest)[1]) > 400:
-        half = -shift // 2
-        return v * 2.0**half * 2.0 ** (-shift - half), shift
-    return v, 0
-
-
 def decoded(encoded: Encoded, like: Tensor) -> Tensor:
     """The sum of the terms as they are sent, float64, in the shape of the flat `like`."""
     out = torch.zeros(len(like), dtype=torch.float64, device=like.device)
@@ -245,56 +230,9 @@ def decoded(encoded: Encoded, like: Tensor) -> Tensor:
     return out
 
 
-def not_finite(x: Tensor | np.ndarray) -> NonFiniteError:
-    """The error for a tensor that cannot be compressed because not all of it is finite."""
-    return NonFiniteError(
-        f"the tensor of shape {tuple(x.shape)} holds NaN or infinity; skip this step or lower the learning rate"
-    )
-
-
 def overflows(compressor: Compressor, dtype: torch.dtype) -> NonFiniteError:
     """The error for an estimate that `dtype` cannot hold."""
     largest = torch.finfo(dtype).max
     return NonFiniteError(
         f"what {compressor} would send overflows {dtype} (largest {largest:.3g}): scale the tensor down"
     )
-
-
-Part = Callable[[int, int], Tensor]
-"""The entries from the first number to before the second one of a vector that is never made as a whole; float64."""
-
-
-def decoded_parts(encoded: Encoded, like: Tensor) -> Part:
-    """`decoded(encoded, like)`, part by part; `like` on the CPU."""
-    if any(term.positions.indices() is None for term in encoded.terms):
-        whole = decoded(encoded, like)
-        return lambda start, stop: whole[start:stop]
-    listed = [(term.positions.indices(), term.values.numbers()) for term in encoded.terms]
-    arrays = [(plain(index), plain(numbers)) for index, numbers in listed if index is not None]
-
-    def part(start: int, stop: int) -> Tensor:
-        out = np.zeros(stop - start)
-        for index, numbers in arrays:
-            first, last = np.searchsorted(index, (start, stop))
-            out[index[first:last] - start] += numbers[first:last]
-        return torch.from_numpy(out)
-
-    return part
-
-
-def representable(part: Part, n: int, dtype: torch.dtype, key: Key, owner: Compressor) -> Tensor:
-    """The n entries of a vector as a tensor of `dtype`, rounded stochastically, for `owner` to compress once more."""
-    out = torch.empty(n, dtype=dtype)
-
-    def work(start: int, stop: int) -> None:
-        out[start:stop] = narrowed(part(start, stop), dtype, key, start)
-
-    in_blocks(work, n, _PART)
-    if not math.isfinite(largest_magnitude(out)):
-        raise overflows(owner, dtype)
-    return out
-
-
-def _shifted(term: Term, shift: int) -> Term:
-    half = shift // 2
-    return term.scaled(2.0**half).scaled(2.0 ** (shift - half))

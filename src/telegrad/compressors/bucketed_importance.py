@@ -9,10 +9,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from telegrad.compressors.base import Compressor, Encoded
+from telegrad.compressors.base import Encoded, Unbiased
 from telegrad.compressors.coding import coding_omega, coding_variance, nonzero_term
-from telegrad.kernels.energies import drawn_by_exponent, energies, exponent_of
-from telegrad.kernels.scatter import taken
+from telegrad.kernels.coding.scatter import taken
+from telegrad.kernels.histograms.by_exponent import drawn_by_exponent, energies, exponent_of
 from telegrad.random import Key
 from telegrad.spec import Amount, check_amount, register, resolve_amount
 from telegrad.wire.positions import IndexSet
@@ -22,7 +22,7 @@ __all__ = ["BucketedImportance"]
 
 @register("bucketed_importance", example="bucketed_importance(k=0.01)", source="A6; after Wangni et al. 2018")
 @dataclass(frozen=True)
-class BucketedImportance(Compressor):
+class BucketedImportance(Unbiased):
     """Importance sampling by binary exponents: entries of like magnitude share a probability, and nothing is sorted.
 
     Keep entry j with probability π_b, b its binary exponent, and send x_j / π_b; Σ π_j = k expected entries (A6).
@@ -35,18 +35,12 @@ class BucketedImportance(Compressor):
     k: Amount
     values: Literal["fp32", "bf16", "log"] = "fp32"
 
-    unbiased = True
-    random = True
-
     def __post_init__(self) -> None:
         check_amount(self, "k")
 
     def omega(self, d: int) -> float:
         coding = coding_omega(d, self.values) if self.values != "fp32" else 0.0
         return d / resolve_amount(self, "k", d) * (1 + coding) - 1
-
-    def alpha(self, d: int) -> float:
-        return max(0.0, 1 - self.omega(d))
 
     def _law(self, v: Tensor) -> tuple[int, np.ndarray]:
         """The largest exponent, and the probability of the entries of it and of every lower one."""

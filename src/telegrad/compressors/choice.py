@@ -20,11 +20,11 @@ class _Choice(Compressor):
 
     @abstractmethod
     def _candidates(self, d: int) -> tuple[Compressor, ...]:
-        """Those that a tensor of d entries may meet; what a key without name and step chooses comes last."""
+        """Those that a tensor of d entries may meet."""
 
     @abstractmethod
-    def _chosen(self, d: int, key: Key) -> Compressor:
-        """The one for a tensor of d entries under this key."""
+    def _chosen(self, d: int) -> Compressor:
+        """The one for a tensor of d entries in this context."""
 
     def omega(self, d: int) -> float:
         return max(one.omega(d) for one in self._candidates(d)) if self.unbiased else float("inf")
@@ -39,13 +39,13 @@ class _Choice(Compressor):
         return max(one.spread(d) for one in self._candidates(d))
 
     def _encode(self, v: Tensor, key: Key) -> Encoded:
-        return self._chosen(len(v), key)._encode(v, key)
+        return self._chosen(len(v))._encode(v, key)
 
     def _mean(self, v: Tensor) -> Tensor:
-        return self._candidates(len(v))[-1]._mean(v)
+        return self._chosen(len(v))._mean(v)
 
     def _variance(self, v: Tensor) -> float:
-        return self._candidates(len(v))[-1]._variance(v)
+        return self._chosen(len(v))._variance(v)
 
 
 @register(
@@ -60,9 +60,9 @@ class Policy(_Choice):
     Tensors of fewer than `below` entries, and those whose name fits the shell pattern `named`, go through `special`,
     all others through `default`.
 
-    A tensor's name is what its key was folded with as "piece" (the runtimes do so when every tensor is a piece).
-    Policies nest: the default may be a policy. Constants are the worse of those that d entries can meet; `variance` is
-    that of a tensor without a name.
+    A tensor has a name where every tensor is a piece; by itself, `encode` takes what its key was folded with as
+    "piece". Policies nest: the default may be a policy. Constants are the worse of those that d entries can meet;
+    `variance` is that of a tensor without a name.
     """
 
     special: Compressor
@@ -72,6 +72,10 @@ class Policy(_Choice):
 
     def __post_init__(self) -> None:
         check_that(self.below >= 0, self, "below", "a number of entries from 0 is allowed")
+
+    @property
+    def looks_at(self) -> frozenset[str]:
+        return frozenset({"name"} if self.named else ())
 
     @property
     def unbiased(self) -> bool:
@@ -90,9 +94,9 @@ class Policy(_Choice):
             return (self.special,)
         return (self.special, self.default) if self.named else (self.default,)
 
-    def _chosen(self, d: int, key: Key) -> Compressor:
-        name = str(key.find("piece") or "") if self.named else ""
-        fits = bool(name) and fnmatch.fnmatchcase(name, self.named)
+    def _chosen(self, d: int) -> Compressor:
+        name = self.context.name
+        fits = bool(self.named and name) and fnmatch.fnmatchcase(name, self.named)
         return self.special if d < self.below or fits else self.default
 
 
@@ -101,15 +105,17 @@ class Policy(_Choice):
 class Warmup(_Choice):
     """A schedule: one compressor for the first steps, another one from there on.
 
-    `first` in the steps 0 … `steps` − 1, `then` from there on and under keys that know no step.
+    `first` in the steps 0 … `steps` − 1, `then` from there on and where no step is known.
 
-    The step is what the key was folded with as "step", as the runtimes do. Constants are the worse of the two;
-    `variance` is that after the warm-up. A longer schedule is a warm-up of warm-ups.
+    By itself, `encode` takes what its key was folded with as "step". Constants are the worse of the two; `variance` is
+    that after the warm-up. A longer schedule is a warm-up of warm-ups.
     """
 
     first: Compressor
     then: Compressor
     steps: int
+
+    looks_at = frozenset({"step"})
 
     def __post_init__(self) -> None:
         check_that(self.steps >= 1, self, "steps", "a number of steps from 1 is allowed")
@@ -129,6 +135,6 @@ class Warmup(_Choice):
     def _candidates(self, d: int) -> tuple[Compressor, ...]:
         return self.first, self.then
 
-    def _chosen(self, d: int, key: Key) -> Compressor:
-        step = key.find("step")
+    def _chosen(self, d: int) -> Compressor:
+        step = self.context.step
         return self.first if isinstance(step, int) and step < self.steps else self.then

@@ -9,9 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from telegrad.compressors.base import Compressor, Encoded, decoded
-from telegrad.kernels.magnitudes import plain
-from telegrad.kernels.marks import largest_in_rows
+from telegrad.compressors.base import Contractive, Encoded, decoded
+from telegrad.kernels.coding.bitmaps import largest_in_rows
+from telegrad.kernels.statistics.magnitudes import plain
 from telegrad.random import Key
 from telegrad.spec import check_that, register
 from telegrad.wire.code import Term
@@ -27,7 +27,7 @@ _REACH = 3.0  # standard deviations of the kept entries that the bins cover on e
     "chunk_topk", example="chunk_topk(chunk=4096, k=64)", source="Sarfi et al. 2025 (SparseLoCo, arXiv 2508.15706)"
 )
 @dataclass(frozen=True)
-class ChunkTopK(Compressor):
+class ChunkTopK(Contractive):
     """Chunked Top-k: the k entries of largest magnitude of each chunk, sent by bins, as in SparseLoCo.
 
     C(x) keeps the `k` largest magnitudes of each `chunk` of adjacent entries, ties going to the first, and sends for
@@ -46,7 +46,6 @@ class ChunkTopK(Compressor):
     k: int = 64
     bins: int | None = 4
 
-    unbiased = False
     random = False
 
     def __post_init__(self) -> None:
@@ -54,9 +53,6 @@ class ChunkTopK(Compressor):
         check_that(1 <= self.k <= self.chunk, self, "k", "1 to `chunk` entries are allowed")
         even = self.bins is None or (4 <= self.bins <= 256 and self.bins % 2 == 0)
         check_that(even, self, "bins", "an even number from 4 to 256, or none, is allowed")
-
-    def omega(self, d: int) -> float:
-        return math.inf
 
     def alpha(self, d: int) -> float:
         if d == 0:

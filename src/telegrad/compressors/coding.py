@@ -14,11 +14,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from telegrad.kernels.exponents import rounded_to_powers
-from telegrad.kernels.magnitudes import plain
-from telegrad.kernels.narrowing import narrowed
+from telegrad.kernels.quantising.exponents import rounded_to_powers
+from telegrad.kernels.quantising.narrowing import narrowed
+from telegrad.kernels.quantising.signs import LEAST, signs_in_proportion
 from telegrad.kernels.reference import binary_exponent, power_of_two, rounding_variance
-from telegrad.kernels.signs import LEAST, signs_in_proportion
+from telegrad.kernels.statistics.magnitudes import plain
 from telegrad.random import Key
 from telegrad.wire.code import Term
 from telegrad.wire.positions import All, IndexSet, Positions

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from telegrad.compressors.base import Compressor, Encoded
+from telegrad.compressors.base import Contractive, Encoded
 from telegrad.compressors.topk import TopK
+from telegrad.kernels.random_numbers.subsets import subset
 from telegrad.kernels.reference import rounding_variance
-from telegrad.kernels.selection import among_largest
-from telegrad.kernels.subsets import subset
+from telegrad.kernels.selection.by_rank import among_largest
 from telegrad.random import Key
 from telegrad.spec import Amount, check_amount, register, resolve_amount
 from telegrad.wire.code import Term
@@ -23,7 +23,7 @@ __all__ = ["Comp"]
 
 @register("comp", example="comp(k=0.01, k2=0.5)", source="A19; Condat, Yi, Richtárik, NeurIPS 2022 (EF-BV)")
 @dataclass(frozen=True)
-class Comp(Compressor):
+class Comp(Contractive):
     """comp-(k, k′): a uniformly random k-subset of the k′ entries of largest magnitude.
 
     C(x) = (k′/k) x_S, S a uniformly random k-subset of the k′ = `k2` entries of largest magnitude.
@@ -37,7 +37,6 @@ class Comp(Compressor):
     k: Amount
     k2: Amount | None = None
 
-    unbiased = False
     random = True
 
     def __post_init__(self) -> None:
@@ -46,9 +45,6 @@ class Comp(Compressor):
     def _counts(self, d: int) -> tuple[int, int]:
         k = resolve_amount(self, "k", d)
         return k, min(d, 2 * k) if self.k2 is None else max(k, resolve_amount(self, "k2", d))
-
-    def omega(self, d: int) -> float:
-        return math.inf
 
     def alpha(self, d: int) -> float:
         k, among = self._counts(d)

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from telegrad.compressors.base import Compressor, Encoded, decoded, decoded_parts, representable
+from telegrad.compressors.base import Compressor, Encoded, decoded
+from telegrad.compressors.composing import decoded_parts, representable
 from telegrad.random import Key
 from telegrad.spec import check_that, register
 from telegrad.wire.code import Term
@@ -22,9 +23,7 @@ _DRAWS = 32
 @register("compose", example="compose(natural, randk(k=0.1))", source="0.8; Horváth et al. 2019, section 3")
 @dataclass(frozen=True)
 class Compose(Compressor):
-    """A composition: an unbiased compressor applied to what another one leaves.
-
-    A composition: an unbiased compressor applied to the result of another.
+    """A composition: an unbiased compressor applied to the result of another.
 
     C(x) = A(B(x)), A = `outer` unbiased, B = `inner`, with independent randomness. Sent is A's message only.
 
@@ -58,7 +57,7 @@ class Compose(Compressor):
 
     def alpha(self, d: int) -> float:
         if self.unbiased:
-            return max(0.0, 1 - self.omega(d))
+            return super().alpha(d)
         # E‖AB − x‖² = E‖B − x‖² + E var_A(B) <= (1 − alpha) ‖x‖² + omega_A E‖B‖².
         alpha = self.inner.alpha(d)
         return max(0.0, alpha - self.outer.omega(d) * (1 + math.sqrt(1 - alpha)) ** 2)

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from telegrad.compressors.base import Compressor, Encoded
-from telegrad.kernels.marks import largest_in_rows
+from telegrad.compressors.base import Contractive, Encoded
+from telegrad.kernels.coding.bitmaps import largest_in_rows
 from telegrad.random import Key
 from telegrad.spec import check_that, register
 from telegrad.wire.code import Term
@@ -23,7 +22,7 @@ __all__ = ["DCT"]
 
 @register("dct", example="dct(chunk=64, k=32)", source="A22; Peng, Quesnelle and Kingma 2024 (DeMo)")
 @dataclass(frozen=True)
-class DCT(Compressor):
+class DCT(Contractive):
     """Chunked DCT with Top-k: the largest cosine coefficients of each chunk, as in DeMo.
 
     C(x): in the orthonormal DCT-II of each `chunk` of adjacent entries, the `k` largest coefficients; ties go to the
@@ -38,15 +37,11 @@ class DCT(Compressor):
     chunk: int = 64
     k: int = 32
 
-    unbiased = False
     random = False
 
     def __post_init__(self) -> None:
         check_that(1 <= self.chunk <= LONGEST_CHUNK, self, "chunk", f"1 to {LONGEST_CHUNK} entries are allowed")
         check_that(1 <= self.k <= self.chunk, self, "k", "1 to `chunk` coefficients are allowed")
-
-    def omega(self, d: int) -> float:
-        return math.inf
 
     def alpha(self, d: int) -> float:
         longest = min(self.chunk, d)

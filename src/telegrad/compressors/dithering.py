@@ -11,10 +11,10 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from telegrad.compressors.base import Compressor, Encoded
+from telegrad.compressors.base import Encoded, Unbiased
 from telegrad.compressors.coding import symbols_term
-from telegrad.kernels.magnitudes import largest_magnitude, sums_of_squares
-from telegrad.kernels.rounding import rounded_to_steps
+from telegrad.kernels.quantising.rounding import rounded_to_steps
+from telegrad.kernels.statistics.magnitudes import largest_magnitude, sums_of_squares
 from telegrad.random import Key
 from telegrad.spec import check_that, register
 from telegrad.wire.code import Term
@@ -66,7 +66,7 @@ def dithering_omega(d: int, levels: int, p: float) -> float:
     "dithering", example="dithering(norm=inf, levels=4)", source="A9; Goodall 1951; Roberts 1962; Horváth et al. 2019"
 )
 @dataclass(frozen=True)
-class Dithering(Compressor):
+class Dithering(Unbiased):
     """Standard dithering: stochastic rounding of every entry to s even levels of a p-norm.
 
     With y_j = s |x_j| / ‖x‖_p for s = `levels`: C(x)_j = ‖x‖_p sign(x_j) (⌊y_j⌋ + Bernoulli(y_j − ⌊y_j⌋)) / s
@@ -79,9 +79,6 @@ class Dithering(Compressor):
     levels: int = 4
     norm: float | Literal["inf"] = "inf"
 
-    unbiased = True
-    random = True
-
     def __post_init__(self) -> None:
         check_that(1 <= self.levels < 2**31, self, "levels", "a number of levels from 1 is allowed")
         check_that(self.norm == "inf" or self.norm >= 1, self, "norm", "inf or a number from 1 is allowed")
@@ -92,9 +89,6 @@ class Dithering(Compressor):
 
     def omega(self, d: int) -> float:
         return dithering_omega(d, self.levels, self._p)
-
-    def alpha(self, d: int) -> float:
-        return max(0.0, 1 - self.omega(d))
 
     def on_gpu(self, v: Tensor) -> bool:
         return self._p in (2.0, math.inf)

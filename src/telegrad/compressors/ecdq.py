@@ -12,14 +12,22 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from telegrad.compressors.base import Compressor, Encoded, not_finite
-from telegrad.kernels.dithered import dithered_symbols
-from telegrad.kernels.dithered_paths import DENSITIES, dithered_paths, path_error
-from telegrad.kernels.dithering import FURTHEST, bucket_of, counted, expected_bits, expected_path_bits, shortest_bits
-from telegrad.kernels.magnitudes import largest_magnitude, sums_of_squares
-from telegrad.kernels.octaves import magnitude_histogram
-from telegrad.kernels.rans import state_count
-from telegrad.kernels.selection import SMALL
+from telegrad.compressors.base import Encoded, Unbiased
+from telegrad.compressors.inputs import not_finite
+from telegrad.kernels.coding.rans import state_count
+from telegrad.kernels.histograms.by_sixteenth_octave import magnitude_histogram
+from telegrad.kernels.quantising.dither_frequencies import (
+    FURTHEST,
+    bucket_of,
+    counted,
+    expected_bits,
+    expected_path_bits,
+    shortest_bits,
+)
+from telegrad.kernels.quantising.dithered_rounding import dithered_symbols
+from telegrad.kernels.selection.by_rank import SMALL
+from telegrad.kernels.statistics.magnitudes import largest_magnitude, sums_of_squares
+from telegrad.kernels.trellis.dithered_paths import DENSITIES, dithered_paths, path_error
 from telegrad.random import Key
 from telegrad.spec import check_that, register
 from telegrad.wire.code import Term
@@ -33,7 +41,7 @@ __all__ = ["ECDQ"]
 
 @register("ecdq", example="ecdq(bits=2)", source="A26; A28.6; Ziv 1985; Zamir and Feder 1992; Shlezinger et al. 2021")
 @dataclass(frozen=True)
-class ECDQ(Compressor):
+class ECDQ(Unbiased):
     """ECDQ: entropy-coded quantisation with a subtractive dither that both ends draw from a seed.
 
     C(x)_j = Δ (q_j − u_j), q_j = ⌊x_j/Δ + u_j + ½⌋, with the dither u_j uniform on [−½, ½) from a seed (A26.1).
@@ -56,9 +64,6 @@ class ECDQ(Compressor):
     coder: Literal["scalar", "trellis"] = "scalar"
     states: Literal[8, 256] = 8
 
-    unbiased = True
-    random = True
-
     @property
     def exact(self) -> bool:
         return self.coder == "scalar"
@@ -72,9 +77,6 @@ class ECDQ(Compressor):
         rate = 0.97 * self.bits
         excess = 4.0**rate / (2 * math.pi * math.e) - 1 / 12
         return min(1.15 / (12 * excess) if excess > 0 else math.inf, 1 / rate**2)
-
-    def alpha(self, d: int) -> float:
-        return max(0.0, 1 - self.omega(d))
 
     def checks(self, v: Tensor) -> bool:
         return v.numel() >= SMALL and v.dtype != torch.float64

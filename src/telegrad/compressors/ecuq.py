@@ -9,9 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from telegrad.compressors.base import Compressor, Encoded
+from telegrad.compressors.base import Contractive, Encoded
+from telegrad.kernels.quantising.uniform_grids import BELOW, ZERO, Refinement, UniformGrid
 from telegrad.kernels.reference import steady_sum
-from telegrad.kernels.uniform_grids import BELOW, ZERO, Refinement, UniformGrid
 from telegrad.random import Key
 from telegrad.spec import check_that, register
 from telegrad.wire.code import Term
@@ -86,7 +86,7 @@ class UniformBins:
 
 @register("ecuq", example="ecuq(bits=2)", source="A17; Dorfman, Vargaftik, Ben-Itzhak, Levy, ICML 2023 (DoCoFL)")
 @dataclass(frozen=True)
-class ECUQ(Compressor):
+class ECUQ(Contractive):
     """ECUQ: entropy-coded uniform quantisation between the smallest and the largest entry.
 
     C(x)_j = the centre of the bin of x_j among K equal ones between the smallest and the largest entry (A17).
@@ -98,14 +98,10 @@ class ECUQ(Compressor):
 
     bits: float
 
-    unbiased = False
     random = False
 
     def __post_init__(self) -> None:
         check_that(0 < self.bits <= 16, self, "bits", "a number of bits above 0, up to 16, is allowed")
-
-    def omega(self, d: int) -> float:
-        return math.inf
 
     def alpha(self, d: int) -> float:
         # Δ <= range / ⌊2^bits⌋, and range² <= 2 ‖x‖², for the two ends are entries of x.

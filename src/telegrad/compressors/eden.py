@@ -8,11 +8,11 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from telegrad.compressors.base import Compressor, Encoded
+from telegrad.compressors.base import Encoded, Unbiased
 from telegrad.compressors.normalised import Normalised
 from telegrad.compressors.rotated_coder import RotatedCoder
-from telegrad.kernels.gaussian import lloyd_max_omega
-from telegrad.kernels.selection import SMALL
+from telegrad.kernels.quantising.gaussian_cells import lloyd_max_omega
+from telegrad.kernels.selection.by_rank import SMALL
 from telegrad.random import Key
 from telegrad.spec import check_that, register
 from telegrad.wire.code import Term
@@ -28,7 +28,7 @@ __all__ = ["Eden"]
     source="A21; A28; Vargaftik et al. 2021 (DRIVE) and 2022 (EDEN); Marcellin and Fischer 1990",
 )
 @dataclass(frozen=True)
-class Eden(Compressor):
+class Eden(Unbiased):
     """EDEN: a random rotation and a quantiser of its nearly normal entries, scaled to be unbiased; DRIVE at one bit.
 
     C(x) = Rᵀ (S_b q_b): y = R x, rotated block by block; q_b cells of y_b √n_b / ‖x_b‖; S_b = ‖x_b‖² / ⟨q_b, y_b⟩.
@@ -54,8 +54,6 @@ class Eden(Compressor):
     coder: Literal["fixed", "entropy", "trellis"] = "fixed"
     states: Literal[8, 256] = 8
 
-    unbiased = True
-    random = True
     exact = False
 
     def __post_init__(self) -> None:
@@ -77,9 +75,6 @@ class Eden(Compressor):
             if self.bits >= 1
             else lloyd_max_omega(1) * d / self._kept(d) + d / self._kept(d) - 1
         )
-
-    def alpha(self, d: int) -> float:
-        return max(0.0, 1 - self.omega(d))
 
     def _kept(self, d: int) -> int:
         return min(d, max(1, round(self.bits * d)))

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from telegrad.compressors.gridded import Gridded
-from telegrad.kernels.magnitudes import largest_magnitude
-from telegrad.kernels.planes import leading_bits
+from telegrad.kernels.quantising.bit_planes import leading_bits
+from telegrad.kernels.statistics.magnitudes import largest_magnitude
 from telegrad.spec import register
 
 __all__ = ["FixedPoint"]

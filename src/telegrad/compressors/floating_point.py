@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from telegrad.compressors.base import Compressor, Encoded
-from telegrad.kernels.exponents import exponent_range, has_exponent, split
-from telegrad.kernels.scatter import taken
+from telegrad.compressors.base import Contractive, Encoded
+from telegrad.kernels.coding.scatter import taken
+from telegrad.kernels.quantising.exponents import exponent_range, has_exponent, split
 from telegrad.random import Key
 from telegrad.spec import check_that, register
 from telegrad.wire.code import Term
@@ -63,7 +62,7 @@ def split_floats(v: Tensor) -> SplitFloats:
     "floating_point", example="floating_point(level=2)", source="A15; Zukerman, Hamoud, Levy, ICML 2025, appendix B"
 )
 @dataclass(frozen=True)
-class FloatingPoint(Compressor):
+class FloatingPoint(Contractive):
     """Floating-point truncation: sign, exponent and the leading mantissa bits of every entry.
 
     C(x) keeps sign, exponent and the first `level` mantissa bits of every entry, truncating toward zero (A15.1).
@@ -74,14 +73,10 @@ class FloatingPoint(Compressor):
 
     level: int
 
-    unbiased = False
     random = False
 
     def __post_init__(self) -> None:
         check_that(0 <= self.level <= 52, self, "level", "a number of mantissa bits from 0 to 52 is allowed")
-
-    def omega(self, d: int) -> float:
-        return math.inf
 
     def alpha(self, d: int) -> float:
         return 1 - (1 + 2.0**self.level) ** -2

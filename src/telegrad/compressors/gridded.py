@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from abc import abstractmethod
 
 from torch import Tensor
 
-from telegrad.compressors.base import Compressor, Encoded
+from telegrad.compressors.base import Contractive, Encoded
 from telegrad.compressors.coding import symbols_term
 from telegrad.random import Key
 from telegrad.spec import check_that
@@ -16,19 +15,15 @@ from telegrad.wire.values.base import round_scalar
 __all__ = ["Gridded"]
 
 
-class Gridded(Compressor):
+class Gridded(Contractive):
     """C(x) = step · symbols of `level` bits, no randomness: biased, its variance the error itself."""
 
     level: int
 
-    unbiased = False
     random = False
 
     def __post_init__(self) -> None:
         check_that(1 <= self.level <= 30, self, "level", "a number of bits from 1 to 30 is allowed")
-
-    def omega(self, d: int) -> float:
-        return math.inf
 
     @abstractmethod
     def symbols(self, v: Tensor) -> tuple[Tensor, float]:

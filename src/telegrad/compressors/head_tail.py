@@ -10,11 +10,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from telegrad.compressors.base import Compressor, Encoded
+from telegrad.compressors.base import Encoded, Unbiased
 from telegrad.compressors.eden_rate import shortest_rotated
 from telegrad.compressors.rotated_coder import RotatedCoder
-from telegrad.kernels.magnitude_sums import MagnitudeSums, entries_from, magnitude_sums, smallest_in
-from telegrad.kernels.scatter import taken
+from telegrad.kernels.coding.scatter import taken
+from telegrad.kernels.histograms.by_ratio import MagnitudeSums, entries_from, magnitude_sums, smallest_in
 from telegrad.random import Key
 from telegrad.spec import check_that, register
 from telegrad.wire.code import Code, Term
@@ -34,7 +34,7 @@ _LARGEST_SYMBOL = 2.0**24
 
 @register("head_tail", example="head_tail(bits=2)", source="A27; E; Horváth and Richtárik 2021 (induced compressors)")
 @dataclass(frozen=True)
-class HeadTail(Compressor):
+class HeadTail(Unbiased):
     """Head and tail: the largest entries kept coarsely, and entropy-coded EDEN for what they leave.
 
     C(x) = H + Q(x − H): H holds the k0 largest entries, coarsely, and Q is entropy-coded EDEN (A27.1, A21.5).
@@ -50,8 +50,6 @@ class HeadTail(Compressor):
     coder: Literal["entropy", "trellis"] = "entropy"
     states: Literal[8, 256] = 8
 
-    unbiased = True
-    random = True
     exact = False
 
     def __post_init__(self) -> None:
@@ -67,9 +65,6 @@ class HeadTail(Compressor):
 
     def omega(self, d: int) -> float:
         return float(self.tail.omega(self.bits * d, d))
-
-    def alpha(self, d: int) -> float:
-        return max(0.0, 1 - self.omega(d))
 
     def _encode(self, v: Tensor, key: Key) -> Encoded:
         return encode_with(self._best(v), v, self.bits, key)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from telegrad.compressors.base import Compressor, Encoded
+from telegrad.compressors.base import Encoded, Unbiased
 from telegrad.random import Key
 from telegrad.spec import register
 from telegrad.wire.code import Term
@@ -18,19 +18,15 @@ __all__ = ["Identity"]
 
 @register("identity", example="identity", source="A1; the uncompressed exchange")
 @dataclass(frozen=True)
-class Identity(Compressor):
+class Identity(Unbiased):
     """No compression: the vector itself in its own precision.
 
     C(x) = x, in x's own precision: omega = 0, alpha = 1."""
 
-    unbiased = True
     random = False
 
     def omega(self, d: int) -> float:
         return 0.0
-
-    def alpha(self, d: int) -> float:
-        return 1.0
 
     def _encode(self, v: Tensor, key: Key) -> Encoded:
         return Encoded((Term(All(len(v)), Floats(v.clone())),))

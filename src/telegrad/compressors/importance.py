@@ -10,14 +10,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from telegrad.compressors.base import Compressor, Encoded
-from telegrad.kernels.magnitudes import plain
+from telegrad.compressors.base import Encoded, Unbiased
+from telegrad.kernels.coding.scatter import taken
+from telegrad.kernels.random_numbers.subsets import permutation
+from telegrad.kernels.random_numbers.uniforms import drawn_in_proportion
 from telegrad.kernels.reference import rounding_variance, sorted_descending
-from telegrad.kernels.scatter import taken
-from telegrad.kernels.selection import SMALL, MagnitudeHistogram
-from telegrad.kernels.subsets import permutation
-from telegrad.kernels.thresholds import UNKNOWN, short_threshold, threshold_from
-from telegrad.kernels.uniforms import drawn_in_proportion
+from telegrad.kernels.selection.by_rank import SMALL, MagnitudeHistogram
+from telegrad.kernels.selection.thresholds import UNKNOWN, short_threshold, threshold_from
+from telegrad.kernels.statistics.magnitudes import plain
 from telegrad.random import Key
 from telegrad.spec import Amount, check_amount, register, resolve_amount
 from telegrad.wire.code import Term
@@ -69,7 +69,7 @@ def _counted(v: Tensor) -> bool:
 
 @register("importance", example="importance(k=0.01)", source="A5; Wangni et al. 2018")
 @dataclass(frozen=True)
-class Importance(Compressor):
+class Importance(Unbiased):
     """Importance sampling: every entry is kept with a probability that grows with its magnitude, and scaled by it.
 
     Keep entry j independently with probability π_j = min(1, |x_j| / t), send x_j / π_j; Σ π_j = k (A5.2).
@@ -88,9 +88,6 @@ class Importance(Compressor):
     values: Literal["sign", "fp32"] = "sign"
     design: Literal["bernoulli", "systematic"] = "bernoulli"
 
-    unbiased = True
-    random = True
-
     def __post_init__(self) -> None:
         check_amount(self, "k")
 
@@ -98,9 +95,6 @@ class Importance(Compressor):
         # The threshold's rounding up to float32 adds at most 2^−22 d/k; the bound is attained at equal magnitudes.
         k = resolve_amount(self, "k", d)
         return (d / k) * (1 + 2.0**-22) - 1 if k < d else 0.0
-
-    def alpha(self, d: int) -> float:
-        return max(0.0, 1 - self.omega(d))
 
     def on_gpu(self, v: Tensor) -> bool:
         return _counted(v) and self.design == "bernoulli"

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from telegrad.compressors.base import Compressor, Encoded, decoded, decoded_parts, representable
+from telegrad.compressors.base import Compressor, Encoded, Unbiased, decoded
+from telegrad.compressors.composing import decoded_parts, representable
 from telegrad.kernels.reference import rounding_variance
 from telegrad.random import Key
 from telegrad.spec import check_that, register
@@ -17,7 +18,7 @@ __all__ = ["Induced"]
 
 @register("induced", example="induced(topk(k=0.1), randk(k=0.1))", source="E; Horváth, Richtárik, ICLR 2021")
 @dataclass(frozen=True)
-class Induced(Compressor):
+class Induced(Unbiased):
     """The induced compressor: a biased compressor made unbiased by an unbiased one on its error.
 
     C(x) = A(x) + B(x − A(x)): unbiased with omega = omega_B (1 − alpha_A) (E1, E2); variance: B's at the remainder.
@@ -28,8 +29,6 @@ class Induced(Compressor):
 
     first: Compressor
     second: Compressor
-
-    unbiased = True
 
     def __post_init__(self) -> None:
         check_that(not self.first.random, self, "first", "a compressor without randomness is allowed")
@@ -47,9 +46,6 @@ class Induced(Compressor):
         # A's scale, rounded to float32, moves its estimate by 2^−24 of x's norm at most.
         remainder = math.sqrt(1 - self.first.alpha(d)) if self.first.alpha(d) < 1 else 0.0
         return self.second.omega(d) * (remainder + (2.0**-24 if remainder else 0.0)) ** 2
-
-    def alpha(self, d: int) -> float:
-        return max(0.0, 1 - self.omega(d))
 
     def _encode(self, v: Tensor, key: Key) -> Encoded:
         first = self.first.encoded(v, key)

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
 
 import numpy as np
 from torch import Tensor
 
-from telegrad.kernels.compiled import in_blocks
-from telegrad.spec import Registered, check_that
-
-if TYPE_CHECKING:
-    from typing_extensions import Self
+from telegrad.context import Contextual
+from telegrad.kernels.threads import in_blocks
+from telegrad.spec import check_that
 
 __all__ = ["Matrix", "ReadsMatrix"]
 
@@ -21,7 +18,7 @@ _TILE = 16384  # entries: fewer than torch shares out over threads of its own
 _WIDTH = 128  # columns of a tile, more where there are few rows
 
 
-class ReadsMatrix(Registered):
+class ReadsMatrix(Contextual):
     """Reads a tensor as a matrix of `rows` rows: its first dimension against all others, ⌊√d⌋ rows of a flat one."""
 
     rank: int
@@ -31,12 +28,14 @@ class ReadsMatrix(Registered):
         check_that(self.rank >= 1, self, "rank", "a number from 1 is allowed")
         check_that(self.rows is None or self.rows >= 1, self, "rows", "a number from 1 is allowed")
 
-    def for_shape(self, shape: tuple[int, ...]) -> Self:
-        fits = self.rows is None and len(shape) > 1 and shape[0]
-        return replace(self, rows=shape[0]) if fits else self  # type: ignore[type-var]
+    @property
+    def looks_at(self) -> frozenset[str]:
+        return frozenset({"shape"} if self.rows is None else ())
 
     def _rows(self, d: int) -> int:
-        return max(1, min(d, self.rows or math.isqrt(d)))
+        shape = self.context.shape
+        rows = self.rows or (shape[0] if len(shape) > 1 else 0)
+        return max(1, min(d, rows or math.isqrt(d)))
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ import math
 
 import numpy as np
 
-from telegrad.kernels.gaps import bucketed
+from telegrad.kernels.coding.bucketed_integers import bucketed
 from telegrad.wire.bits import varint_nbytes
 from telegrad.wire.integers import ALPHABET, FEW, WORTH_CODING, coded_bits
 

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from telegrad.compressors.base import Compressor, Encoded
-from telegrad.kernels.selection import largest_entries
-from telegrad.kernels.subsets import subset
+from telegrad.compressors.base import Contractive, Encoded
+from telegrad.kernels.random_numbers.subsets import subset
+from telegrad.kernels.selection.by_rank import largest_entries
 from telegrad.random import Key
 from telegrad.spec import Amount, check_amount, register, resolve_amount
 from telegrad.wire.code import Term
@@ -22,7 +22,7 @@ __all__ = ["Mix"]
 
 @register("mix", example="mix(k=0.01, k2=0.01)", source="A19; Condat, Yi, Richtárik, NeurIPS 2022 (EF-BV)")
 @dataclass(frozen=True)
-class Mix(Compressor):
+class Mix(Contractive):
     """mix-(k, k′): the k entries of largest magnitude and k′ uniformly random others.
 
     C(x) keeps the k entries of largest magnitude and k′ = `k2` uniformly random others, none of them scaled.
@@ -35,7 +35,6 @@ class Mix(Compressor):
     k: Amount
     k2: Amount | None = None
 
-    unbiased = False
     random = True
 
     def __post_init__(self) -> None:
@@ -44,9 +43,6 @@ class Mix(Compressor):
     def _counts(self, d: int) -> tuple[int, int]:
         k = resolve_amount(self, "k", d)
         return k, min(d - k, resolve_amount(self, "k" if self.k2 is None else "k2", d))
-
-    def omega(self, d: int) -> float:
-        return math.inf
 
     def alpha(self, d: int) -> float:
         return sum(self._counts(d)) / d

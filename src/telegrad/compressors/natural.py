@@ -7,10 +7,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from telegrad.compressors.base import Compressor, Encoded
+from telegrad.compressors.base import Encoded, Unbiased
 from telegrad.compressors.coding import code_values, coding_variance
-from telegrad.kernels.exponents import has_exponent
-from telegrad.kernels.magnitudes import largest_magnitude, plain
+from telegrad.kernels.quantising.exponents import has_exponent
+from telegrad.kernels.statistics.magnitudes import largest_magnitude, plain
 from telegrad.random import Key
 from telegrad.spec import register
 from telegrad.wire.code import Term
@@ -22,7 +22,7 @@ __all__ = ["Natural"]
 
 @register("natural", example="natural", source="A11; Horváth et al. 2019")
 @dataclass(frozen=True)
-class Natural(Compressor):
+class Natural(Unbiased):
     """Natural compression: stochastic rounding of every entry to a neighbouring power of two.
 
     |x_j| = 2^E (1 + f) goes to 2^(E+1) with probability f, else to 2^E; signs and zeros stay (A11.1).
@@ -34,14 +34,8 @@ class Natural(Compressor):
     coded.
     """
 
-    unbiased = True
-    random = True
-
     def omega(self, d: int) -> float:
         return 0.125
-
-    def alpha(self, d: int) -> float:
-        return 0.875
 
     def _parts(self, v: Tensor) -> tuple[Tensor, Tensor]:
         """Which entries are of the top binade, and which are all the other non-zero ones."""

@@ -10,11 +10,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from telegrad.compressors.base import Compressor, Encoded
+from telegrad.compressors.base import Encoded, Unbiased
 from telegrad.compressors.dithering import dithering_omega, p_norm
-from telegrad.kernels.exponents import level_below, rounded_to_levels
-from telegrad.kernels.magnitudes import plain
+from telegrad.kernels.quantising.exponents import level_below, rounded_to_levels
 from telegrad.kernels.reference import power_of_two
+from telegrad.kernels.statistics.magnitudes import plain
 from telegrad.random import Key
 from telegrad.spec import check_that, register
 from telegrad.wire.code import Term
@@ -26,7 +26,7 @@ __all__ = ["NaturalDithering"]
 
 @register("natural_dithering", example="natural_dithering(levels=8, norm=2)", source="A12; Horváth et al. 2019")
 @dataclass(frozen=True)
-class NaturalDithering(Compressor):
+class NaturalDithering(Unbiased):
     """Natural dithering: stochastic rounding of every entry to powers of two of a p-norm.
 
     y_j = |x_j| / ‖x‖_p is rounded, without a bias, to a neighbour among 0, 2^(1−s), …, 1/2, 1, s = `levels` (A12.1).
@@ -38,9 +38,6 @@ class NaturalDithering(Compressor):
 
     levels: int = 8
     norm: float | Literal["inf"] = 2.0
-
-    unbiased = True
-    random = True
 
     def __post_init__(self) -> None:
         check_that(1 <= self.levels <= 30, self, "levels", "a number of levels from 1 to 30 is allowed")
@@ -56,9 +53,6 @@ class NaturalDithering(Compressor):
             return max(0.125, (math.sqrt(1 + (d - 1) * bottom**2) - 1) / 2)
         ratio = d ** (2 / min(p, 2.0)) * bottom**2
         return math.sqrt(ratio) - 1 if ratio >= 81 / 16 else 0.125 + 2 * ratio / 9
-
-    def alpha(self, d: int) -> float:
-        return max(0.0, 1 - self.omega(d))
 
     @property
     def _points(self) -> Tensor:

@@ -8,9 +8,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from telegrad.compressors.base import not_finite
-from telegrad.kernels.hadamard import Rotation
-from telegrad.kernels.magnitudes import plain, sums_of_squares_in
+from telegrad.compressors.inputs import not_finite
+from telegrad.kernels.rotation.hadamard import Rotation
+from telegrad.kernels.statistics.magnitudes import plain, sums_of_squares_in
 from telegrad.random import Key
 from telegrad.wire.positions import Positions
 from telegrad.wire.values import RotatedCells

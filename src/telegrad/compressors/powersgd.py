@@ -11,13 +11,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from telegrad.compressors.base import Compressor, Encoded
+from telegrad.compressors.base import Contractive, Encoded
 from telegrad.compressors.matrix import Matrix, ReadsMatrix
-from telegrad.kernels.compiled import kept
 from telegrad.random import Key
 from telegrad.spec import register
 from telegrad.wire.code import Term
-from telegrad.wire.last_estimate import LastEstimate
 from telegrad.wire.positions import All
 from telegrad.wire.values import Floats, LowRank
 
@@ -29,23 +27,44 @@ _DEPENDENT = 1e-10
 Factors = tuple[Tensor, Tensor]
 
 
-class _Projection(ReadsMatrix, Compressor):
-    """C(G) = P Pᵀ G, P found by one power iteration from the start that keeps the most of G."""
+@register("powersgd", example="powersgd(rank=2)", source="A18; Vogels, Karimireddy, Jaggi, NeurIPS 2019")
+@dataclass(frozen=True)
+class PowerSGD(ReadsMatrix, Contractive):
+    """PowerSGD: a low-rank approximation of the tensor as a matrix by one step of subspace iteration.
 
-    unbiased = False
+    C(G) = P Pᵀ G, the columns of P an orthonormal basis of those of G Q, Q normal from the key; P and Pᵀ G are sent.
+
+    G is the tensor as a matrix: the first dimension against all others; a flat tensor has ⌊√d⌋ rows, filled up with
+    zeros at the end; `rows` sets another number. Where the two factors would be no shorter, G goes as it is. The side
+    that Q multiplies is the shorter one, of n = min(rows, columns).
+
+    Biased and contractive with alpha = rank/n over the draw of Q: P Pᵀ keeps G U, U an orthonormal basis of the columns
+    of Q, so ‖Pᵀ G‖² >= ‖G U‖², whose mean is (rank/n) ‖G‖². Equal singular values attain it. Without the draw nothing
+    is kept for sure. ‖G − C(G)‖² = ‖G‖² − ‖Pᵀ G‖² (A18.1); its mean has no closed form, and `variance` averages it over
+    32 fixed draws of Q.
+
+    `start=last`, the warm start: Q spans the `rank` dominant directions of the last estimate, which all ranks have, and
+    for one worker just those of its own last message, as in the source. There, ranks share P by an all-reduce; here,
+    each sends its own factors, and the estimate is a mean of M such products. A random Q is tried besides, and what
+    keeps more is sent: alone, the last directions would keep nothing of a G orthogonal to them (alpha = 0). So alpha
+    stays, and no message is worse than with `start=random`, for two iterations instead of one, and a third for the
+    estimate. Before the first estimate, after one of zero, and for a compressor by itself, the start is random.
+    """
+
+    rank: int = 2
+    rows: int | None = None
+    start: Literal["random", "last"] = "random"
+
     random = True
     exact = False
 
-    def _starts(self, drawn: Tensor) -> tuple[Tensor, ...]:
-        """What to start from, of shape (n, rank): the random `drawn`, and others where there are any."""
-        return (drawn,)
+    @property
+    def looks_at(self) -> frozenset[str]:
+        return super().looks_at | ({"last"} if self.start == "last" else set())
 
     def _shorter(self, d: int) -> int:
         rows = self._rows(d)
         return min(rows, -(-d // rows))
-
-    def omega(self, d: int) -> float:
-        return math.inf
 
     def alpha(self, d: int) -> float:
         return min(1.0, self.rank / max(1, self._shorter(d)))
@@ -88,67 +107,22 @@ class _Projection(ReadsMatrix, Compressor):
         estimates = (LowRank(len(v), *factors).numbers() for factors in self._draws(matrix))
         return sum(float((v.double() - estimate).square().sum()) for estimate in estimates) / _DRAWS
 
-
-@register("powersgd", example="powersgd(rank=2)", source="A18; Vogels, Karimireddy, Jaggi, NeurIPS 2019")
-@dataclass(frozen=True)
-class PowerSGD(_Projection):
-    """PowerSGD: a low-rank approximation of the tensor as a matrix by one step of subspace iteration.
-
-    C(G) = P Pᵀ G, the columns of P an orthonormal basis of those of G Q, Q normal from the key; P and Pᵀ G are sent.
-
-    G is the tensor as a matrix: the first dimension against all others; a flat tensor has ⌊√d⌋ rows, filled up with
-    zeros at the end; `rows` sets another number. Where the two factors would be no shorter, G goes as it is. The side
-    that Q multiplies is the shorter one, of n = min(rows, columns).
-
-    Biased and contractive with alpha = rank/n over the draw of Q: P Pᵀ keeps G U, U an orthonormal basis of the columns
-    of Q, so ‖Pᵀ G‖² >= ‖G U‖², whose mean is (rank/n) ‖G‖². Equal singular values attain it. Without the draw nothing
-    is kept for sure. ‖G − C(G)‖² = ‖G‖² − ‖Pᵀ G‖² (A18.1); its mean has no closed form, and `variance` averages it over
-    32 fixed draws of Q.
-
-    `start=last`, the warm start: Q spans the `rank` dominant directions of the last estimate, which all ranks have, and
-    for one worker just those of its own last message, as in the source. There, ranks share P by an all-reduce; here,
-    each sends its own factors, and the estimate is a mean of M such products. A random Q is tried besides, and what
-    keeps more is sent: alone, the last directions would keep nothing of a G orthogonal to them (alpha = 0). So alpha
-    stays, and no message is worse than with `start=random`, for two iterations instead of one, and a third for the
-    estimate. Before the first estimate, after one of zero, and for a compressor by itself, the start is random.
-    """
-
-    rank: int = 2
-    rows: int | None = None
-    start: Literal["random", "last"] = "random"
-
-    @property
-    def wants_last(self) -> bool:
-        return self.start == "last"
-
-    def after(self, last: LastEstimate) -> Compressor:
-        return _AfterLast(self.rank, self.rows, last) if self.wants_last else self
-
-
-@dataclass(frozen=True)
-class _AfterLast(_Projection):
-    """`powersgd(start=last)` with the last estimate; a matrix that it does not fit goes without."""
-
-    rank: int
-    rows: int | None
-    last: LastEstimate
-
-    def __str__(self) -> str:
-        return str(PowerSGD(self.rank, self.rows, "last"))
-
-    @kept
-    def _directions(self) -> Tensor:
-        """The last estimate's dominant directions on the shorter side, as its own power iteration finds them."""
-        matrix = self._matrix(self.last.vector)
-        if matrix is None:
-            return torch.zeros(0, 0, dtype=torch.float64)
-        return _fellow(power_iteration(matrix, self._drawn(matrix, Key())))
-
     def _starts(self, drawn: Tensor) -> tuple[Tensor, ...]:
-        known = self._directions
+        """What to start from, of shape (n, rank): the random `drawn`, and the last directions where there are any."""
+        last = self.context.last if self.start == "last" else None
+        if last is None:
+            return (drawn,)
+        known = last.once(("directions", self.rank, self._rows(len(last.vector))), self._directions)
         if known.numel() == 0 or len(known) != len(drawn):
             return (drawn,)
         return drawn, torch.cat([known.to(drawn), drawn], 1)[:, : self.rank]
+
+    def _directions(self, last: Tensor) -> Tensor:
+        """The last estimate's dominant directions on the shorter side, as its own power iteration finds them."""
+        matrix = self._matrix(last)
+        if matrix is None:
+            return torch.zeros(0, 0, dtype=torch.float64)
+        return _fellow(power_iteration(matrix, self._drawn(matrix, Key())))
 
 
 def power_iteration(matrix: Matrix, q: Tensor) -> Factors:

@@ -9,10 +9,10 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from telegrad.compressors.base import Compressor, Encoded
+from telegrad.compressors.base import Encoded, Unbiased
 from telegrad.compressors.dithering import dithered, dithering_omega, dithering_variance, p_norm
-from telegrad.kernels.magnitudes import sums_of_squares
-from telegrad.kernels.rounding import rounded_to_steps
+from telegrad.kernels.quantising.rounding import rounded_to_steps
+from telegrad.kernels.statistics.magnitudes import sums_of_squares
 from telegrad.random import Key
 from telegrad.spec import check_that, register
 from telegrad.wire.code import Term
@@ -24,7 +24,7 @@ __all__ = ["QSGD"]
 
 @register("qsgd", example="qsgd(levels=4)", source="A7; Alistarh et al. 2017")
 @dataclass(frozen=True)
-class QSGD(Compressor):
+class QSGD(Unbiased):
     """QSGD: stochastic rounding of every entry to s levels of the Euclidean norm.
 
     With y_j = s |x_j| / ‖x‖ for s = `levels`: C(x)_j = ‖x‖ sign(x_j) (⌊y_j⌋ + Bernoulli(y_j − ⌊y_j⌋)) / s (A7.1).
@@ -42,9 +42,6 @@ class QSGD(Compressor):
     norm: Literal["l2", "inf"] = "l2"
     bucket: int | None = None
 
-    unbiased = True
-    random = True
-
     def __post_init__(self) -> None:
         check_that(1 <= self.levels < 2**31, self, "levels", "a number of levels from 1 is allowed")
         check_that(self.bucket is None or self.bucket >= 1, self, "bucket", "a number of entries from 1 is allowed")
@@ -55,9 +52,6 @@ class QSGD(Compressor):
 
     def omega(self, d: int) -> float:
         return dithering_omega(min(d, self.bucket or d), self.levels, self._p)
-
-    def alpha(self, d: int) -> float:
-        return max(0.0, 1 - self.omega(d))
 
     def on_gpu(self, v: Tensor) -> bool:
         return self.norm == "l2" and v.dtype != torch.float64

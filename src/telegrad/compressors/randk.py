@@ -10,8 +10,8 @@ from torch import Tensor
 
 from telegrad.compressors.base import Compressor, Encoded
 from telegrad.compressors.coding import Coding, coding_omega, coding_variance, nonzero_term
+from telegrad.kernels.coding.scatter import taken_times
 from telegrad.kernels.reference import sorted_descending
-from telegrad.kernels.scatter import taken_times
 from telegrad.random import Key
 from telegrad.spec import Amount, check_amount, register, resolve_amount
 from telegrad.wire.positions import Subset
@@ -53,7 +53,7 @@ class RandK(Compressor):
     def alpha(self, d: int) -> float:
         k = resolve_amount(self, "k", d)
         if self.scaled:
-            return max(0.0, 1 - self.omega(d))
+            return super().alpha(d)
         return max(0.0, k / d * (1 - (coding_omega(k, self.values) if self.values != "fp32" else 0.0)))
 
     def _encode(self, v: Tensor, key: Key) -> Encoded:

@@ -12,13 +12,13 @@ from torch import Tensor
 
 from telegrad.compressors.eden_rate import LEAST, cells_rate, fixed_part, rotated_omega, sent_densely
 from telegrad.compressors.normalised import Normalised
-from telegrad.kernels.cells import product
-from telegrad.kernels.gaussian import dead_zone, dead_zone_centroids
-from telegrad.kernels.hadamard import LARGEST
-from telegrad.kernels.magnitudes import largest_in
-from telegrad.kernels.rans import state_count
-from telegrad.kernels.trellis import SEGMENT
-from telegrad.kernels.trellis_codes import position_at, trellis_omega
+from telegrad.kernels.coding.rans import state_count
+from telegrad.kernels.quantising.gaussian_cells import dead_zone, dead_zone_centroids
+from telegrad.kernels.quantising.normalised_blocks import product
+from telegrad.kernels.rotation.hadamard import LARGEST
+from telegrad.kernels.statistics.magnitudes import largest_in
+from telegrad.kernels.trellis.codes import position_at, trellis_omega
+from telegrad.kernels.trellis.paths import SEGMENT
 from telegrad.random import Key
 from telegrad.wire.code import Code, Term
 from telegrad.wire.positions import All

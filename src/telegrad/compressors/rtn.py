@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from telegrad.compressors.gridded import Gridded
-from telegrad.kernels.magnitudes import largest_magnitude
-from telegrad.kernels.uniform_grids import EVEN, ODD, UniformGrid
+from telegrad.kernels.quantising.uniform_grids import EVEN, ODD, UniformGrid
+from telegrad.kernels.statistics.magnitudes import largest_magnitude
 from telegrad.spec import register
 from telegrad.wire.values.base import scalar_dtype
 

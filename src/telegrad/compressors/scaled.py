@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from telegrad.compressors.base import Compressor, Encoded
+from telegrad.compressors.base import Compressor, Contractive, Encoded
 from telegrad.random import Key
 from telegrad.spec import check_that, register
 from telegrad.wire.code import Term
@@ -17,7 +17,7 @@ __all__ = ["Scaled"]
 
 @register("scaled", example="scaled(randk(k=0.1))", source="0.7; Condat, Yi, Richtárik, NeurIPS 2022 (EF-BV)")
 @dataclass(frozen=True)
-class Scaled(Compressor):
+class Scaled(Contractive):
     """A scaled compressor: another one times a factor up to one, as error feedback wants it.
 
     λ A(x), with `by` = λ in (0, 1], or the best one, λ* = min(1, (1−η) / ((1−η)² + spread)), where by=none (0.7).
@@ -30,8 +30,6 @@ class Scaled(Compressor):
 
     inner: Compressor
     by: float | None = None
-
-    unbiased = False
 
     def __post_init__(self) -> None:
         check_that(self.by is None or 0 < self.by <= 1, self, "by", "a number in (0, 1] is allowed")
@@ -50,9 +48,6 @@ class Scaled(Compressor):
             return self.by
         eta, spread = self.inner.eta(d), self.inner.spread(d)
         return min(1.0, (1 - eta) / ((1 - eta) ** 2 + spread)) if eta < 1 and spread < math.inf else 1.0
-
-    def omega(self, d: int) -> float:
-        return math.inf
 
     def eta(self, d: int) -> float:
         factor = self.factor(d)

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Literal
 
 import torch
 from torch import Tensor
 
-from telegrad.compressors.base import Compressor, Encoded
-from telegrad.kernels.magnitudes import sum_of_magnitudes
+from telegrad.compressors.base import Contractive, Encoded
+from telegrad.kernels.statistics.magnitudes import sum_of_magnitudes
 from telegrad.random import Key
 from telegrad.spec import register
 from telegrad.wire.code import Term
@@ -22,7 +21,7 @@ __all__ = ["Sign", "signs_of"]
 
 @register("sign", example="sign", source="A13; Seide et al. 2014; Bernstein et al. 2018; Karimireddy et al. 2019")
 @dataclass(frozen=True)
-class Sign(Compressor):
+class Sign(Contractive):
     """Scaled sign: the sign of every entry, times the mean magnitude.
 
     C(x) = (‖x‖₁ / d) sign(x) with sign(0) = +1: contractive, error ‖x‖² − ‖x‖₁²/d, alpha = 1/d (A13.1).
@@ -34,11 +33,7 @@ class Sign(Compressor):
 
     scale: Literal["mean", "two_means"] = "mean"
 
-    unbiased = False
     random = False
-
-    def omega(self, d: int) -> float:
-        return math.inf
 
     def alpha(self, d: int) -> float:
         return 1 / d

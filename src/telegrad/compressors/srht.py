@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from telegrad.compressors.base import Compressor, Encoded
-from telegrad.kernels.hadamard import rotated_at
+from telegrad.compressors.base import Encoded, Unbiased
+from telegrad.kernels.rotation.hadamard import rotated_at
 from telegrad.random import Key
 from telegrad.spec import Amount, check_amount, register, resolve_amount
 from telegrad.wire.code import Term
@@ -19,7 +19,7 @@ __all__ = ["SRHT"]
 
 @register("srht", example="srht(k=0.01)", source="A21; Ailon and Chazelle 2009; Tropp 2011")
 @dataclass(frozen=True)
-class SRHT(Compressor):
+class SRHT(Unbiased):
     """SRHT: a random subset of the coordinates of a randomly rotated vector, rotated back.
 
     C(x) = (d/k) Rᵀ P_S R x: k random coordinates S of the rotated vector, times d/k, rotated back.
@@ -31,17 +31,11 @@ class SRHT(Compressor):
 
     k: Amount
 
-    unbiased = True
-    random = True
-
     def __post_init__(self) -> None:
         check_amount(self, "k")
 
     def omega(self, d: int) -> float:
         return d / resolve_amount(self, "k", d) - 1
-
-    def alpha(self, d: int) -> float:
-        return max(0.0, 1 - self.omega(d))
 
     def on_gpu(self, v: Tensor) -> bool:
         return True

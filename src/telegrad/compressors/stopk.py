@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from telegrad.compressors.base import Compressor, Encoded
+from telegrad.compressors.base import Contractive, Encoded
 from telegrad.compressors.coding import Coding
 from telegrad.compressors.topk import TopK
 from telegrad.random import Key
@@ -17,7 +17,7 @@ __all__ = ["SegmentedTopK"]
 
 @register("stopk", example="stopk(s=0.01, keep=1)", source="A3; Zukerman, Hamoud, Levy, ICML 2025, section 3.2")
 @dataclass(frozen=True)
-class SegmentedTopK(Compressor):
+class SegmentedTopK(Contractive):
     """Segmented Top-k: the leading blocks of s entries in the order of decreasing magnitude.
 
     C(x) keeps the first `keep` blocks of `s` coordinates in the order of decreasing magnitude: Top-(s · keep).
@@ -29,8 +29,6 @@ class SegmentedTopK(Compressor):
     s: Amount
     keep: int = 1
     values: Coding = "fp32"
-
-    unbiased = False
 
     def __post_init__(self) -> None:
         check_amount(self, "s")
@@ -46,9 +44,6 @@ class SegmentedTopK(Compressor):
     @property
     def projects(self) -> bool:
         return not self.random
-
-    def omega(self, d: int) -> float:
-        return self._topk(d).omega(d)
 
     def alpha(self, d: int) -> float:
         return self._topk(d).alpha(d)

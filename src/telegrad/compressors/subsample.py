@@ -10,7 +10,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from telegrad.compressors.base import Compressor, Encoded, representable
+from telegrad.compressors.base import Compressor, Encoded, Unbiased
+from telegrad.compressors.composing import representable
 from telegrad.random import Key
 from telegrad.spec import check_that, register
 from telegrad.wire.code import Term
@@ -23,7 +24,7 @@ _DRAWS = 32
 
 @register("subsample", example="subsample(qsgd(levels=4), fraction=0.3)", source="0.8; A21; Konečný et al. 2016")
 @dataclass(frozen=True)
-class Subsample(Compressor):
+class Subsample(Unbiased):
     """Subsampling: an unbiased compressor applied to a uniformly random subset of the entries.
 
     C(x) = A((d/k) x_S) on a uniformly random k-subset S, k = `fraction` · d, and zero elsewhere, A = `inner`
@@ -41,9 +42,6 @@ class Subsample(Compressor):
     inner: Compressor
     fraction: float
 
-    unbiased = True
-    random = True
-
     def __post_init__(self) -> None:
         check_that(self.inner.unbiased, self, "inner", "an unbiased compressor is allowed")
         check_that(0 < self.fraction <= 1, self, "fraction", "a share of the entries in (0, 1] is allowed")
@@ -58,9 +56,6 @@ class Subsample(Compressor):
     def omega(self, d: int) -> float:
         k = self._size(d)
         return (1 + self.inner.omega(k)) * d / k - 1
-
-    def alpha(self, d: int) -> float:
-        return max(0.0, 1 - self.omega(d))
 
     def _encode(self, v: Tensor, key: Key) -> Encoded:
         d = len(v)

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from telegrad.compressors.base import Compressor, Encoded
 from telegrad.compressors.dithering import dithered, dithering_omega, dithering_variance
-from telegrad.kernels.magnitudes import largest_magnitude
+from telegrad.kernels.statistics.magnitudes import largest_magnitude
 from telegrad.random import Key
 from telegrad.spec import check_that, register
 from telegrad.wire.code import Term
@@ -42,9 +42,6 @@ class TernGrad(Compressor):
 
     def omega(self, d: int) -> float:
         return dithering_omega(d, 1, math.inf) if self.unbiased else math.inf
-
-    def alpha(self, d: int) -> float:
-        return max(0.0, 1 - self.omega(d))
 
     def _clipped(self, v: Tensor) -> Tensor:
         x = v.double()

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from telegrad.compressors.base import Compressor, Encoded
+from telegrad.compressors.base import Contractive, Encoded
 from telegrad.compressors.coding import Coding, coding_omega, coding_variance, nonzero_term
-from telegrad.kernels.scatter import taken
-from telegrad.kernels.selection import SMALL, largest_entries
+from telegrad.kernels.coding.scatter import taken
+from telegrad.kernels.selection.by_rank import SMALL, largest_entries
 from telegrad.random import Key
 from telegrad.spec import Amount, check_amount, register, resolve_amount
 from telegrad.wire.positions import IndexSet
@@ -21,7 +20,7 @@ __all__ = ["TopK"]
 
 @register("topk", example="topk(k=0.01)", source="A2; Aji and Heafield 2017; Stich et al. 2018")
 @dataclass(frozen=True)
-class TopK(Compressor):
+class TopK(Contractive):
     """C(x) keeps the k entries of largest magnitude and zeroes the rest; ties go to the lowest indices.
 
     Contractive with alpha = k/d, attained where all |x_j| are equal (A2.1). `k`: a count, or a fraction of d.
@@ -31,8 +30,6 @@ class TopK(Compressor):
 
     k: Amount
     values: Coding = "fp32"
-
-    unbiased = False
 
     def __post_init__(self) -> None:
         check_amount(self, "k")
@@ -44,9 +41,6 @@ class TopK(Compressor):
     @property
     def projects(self) -> bool:
         return not self.random
-
-    def omega(self, d: int) -> float:
-        return math.inf
 
     def alpha(self, d: int) -> float:
         k = resolve_amount(self, "k", d)

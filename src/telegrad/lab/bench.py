@@ -19,7 +19,7 @@ from torch import Tensor
 
 from telegrad.compressors.base import Compressor
 from telegrad.errors import ConfigError
-from telegrad.kernels.compiled import each
+from telegrad.kernels.threads import each
 from telegrad.lab.peers import decoding_peers, encoding_peers
 from telegrad.lab.runner import provenance
 from telegrad.random import Key

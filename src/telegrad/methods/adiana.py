@@ -12,7 +12,7 @@ from torch import Tensor
 from telegrad.compressors.base import Compressor
 from telegrad.compressors.identity import Identity
 from telegrad.errors import SpecError
-from telegrad.methods.base import State
+from telegrad.methods.base import Contents, Round, State
 from telegrad.methods.oracle_method import Broadcast, Descent, Oracle, OracleMethod, OracleStep, Upload, mean_vector
 from telegrad.methods.unbiased import require_unbiased
 from telegrad.spec import check_that, register
@@ -52,6 +52,9 @@ class ADIANA(OracleMethod):
             value = getattr(self, name)
             check_that(value is None or 0 < value <= 1, self, name, "a number in (0, 1] is allowed")
 
+    def plan(self, step: OracleStep) -> Round:
+        return Round(upload=Contents(messages=2), broadcast=Contents(messages=1 + self._moves_anchor(step)))
+
     def worker_init(self, x: Tensor) -> State:
         return {"shift": torch.zeros_like(x), "anchor": x, "at_anchor": torch.zeros(0, dtype=x.dtype)}
 
@@ -69,11 +72,11 @@ class ADIANA(OracleMethod):
 
     def server_step(self, uploads: Mapping[int, Upload], state: State, step: OracleStep) -> tuple[Broadcast, State]:
         x, y, z, eta = state["x"], state["y"], state["z"], step.lr
-        p, theta, gamma, beta = self._constants(step)
+        _, theta, gamma, beta = self._constants(step)
         following = x - eta * (state["shift"] + mean_vector(uploads.values()))
         shift = state["shift"] + self._shift_rate(step) * mean_vector(uploads.values(), 1)
         z = beta * z + (1 - beta) * x + (gamma / eta) * (following - x)
-        moves = step.coin(p)
+        moves = self._moves_anchor(step)
         w = y if moves else state["w"]
         x = theta * z + 0.5 * w + (0.5 - theta) * following
         sent = (x, w) if moves else (x,)
@@ -91,6 +94,9 @@ class ADIANA(OracleMethod):
 
     def point(self, x: Tensor, server: State) -> Tensor:
         return server["y"]
+
+    def _moves_anchor(self, step: OracleStep) -> bool:
+        return step.coin(self._constants(step)[0])
 
     def _omega(self, step: OracleStep) -> float:
         omega = step.omega(self.compressor)

@@ -4,24 +4,32 @@ from __future__ import annotations
 
 import math
 from abc import ABC
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 
+from telegrad.context import Contextual
 from telegrad.errors import NonFiniteError
-from telegrad.kernels.magnitudes import largest_magnitude
-from telegrad.kernels.scatter import zeros
+from telegrad.kernels.coding.scatter import zeros
+from telegrad.kernels.statistics.magnitudes import largest_magnitude
 from telegrad.random import Key
-from telegrad.spec import Registered
 from telegrad.wire.code import Code, add_codes
 
-__all__ = ["Method", "Round", "State", "Step", "mean_of", "require_finite"]
+__all__ = ["Contents", "Method", "Round", "State", "Step", "mean_of", "require_finite", "require_finite_codes"]
 
 State = dict[str, Tensor]
 """What a worker or the server remembers between steps: named tensors. Never changed in place."""
+
+
+@dataclass(frozen=True)
+class Contents:
+    """How much an oracle method's upload or broadcast holds: messages over the whole model, and plain numbers."""
+
+    messages: int = 1
+    numbers: int = 0
 
 
 @dataclass(frozen=True)
@@ -30,17 +38,25 @@ class Round:
 
     `cohort`: the ranks that take part, in increasing order; None for all. `sends`: whether anything is sent.
     `dense`: whether what is sent is uncompressed, as in a first round or a round that synchronises.
-    `local_steps`: how many steps a worker makes by itself.
+    `local_steps`: how many steps a worker makes by itself. Of an oracle method also `upload`, what each worker sends,
+    or by rank; `broadcast`, what the server sends; `receivers`, the ranks that it goes to, None for all.
     """
 
     cohort: tuple[int, ...] | None = None
     sends: bool = True
     dense: bool = False
     local_steps: int = 1
+    upload: Contents | tuple[Contents, ...] = Contents()
+    broadcast: Contents = Contents()
+    receivers: tuple[int, ...] | None = None
 
     def has(self, rank: int) -> bool:
         """Whether worker `rank` takes part."""
         return self.cohort is None or rank in self.cohort
+
+    def upload_of(self, rank: int) -> Contents:
+        """What worker `rank` sends, where it takes part."""
+        return self.upload[rank] if isinstance(self.upload, tuple) else self.upload
 
 
 @dataclass(frozen=True)
@@ -79,7 +95,7 @@ class Step:
         return tuple(self.common.fold(draw=name).subset(self.workers, min(size, self.workers)).tolist())
 
 
-class Method(Registered, ABC):
+class Method(Contextual, ABC):
     """A distributed optimisation method. One of four kinds, in a file each:
 
     - `GradientMethod`: turns every worker's finished gradient into a message, and the messages into an estimate that
@@ -107,10 +123,21 @@ def mean_of(codes: Sequence[Code], weight: float = 1.0, workspace: Tensor | None
     else:
         out = zeros((first.numel,), wide)
     add_codes(codes, out, weight / len(codes))
-    bound = sum(term.values.largest() for code in codes for term in code.terms) * abs(weight) / len(codes)
-    if not bound <= torch.finfo(first.dtype).max:
+    if not _bound(codes) * abs(weight) / len(codes) <= torch.finfo(first.dtype).max:
         require_finite(out.to(first.dtype))
     return out
+
+
+def require_finite_codes(codes: Iterable[Code]) -> None:
+    """Raise `NonFiniteError` where an entry of what a code stands for is not finite."""
+    for code in codes:
+        if not _bound((code,)) <= torch.finfo(code.dtype).max:
+            require_finite(code.decode())
+
+
+def _bound(codes: Iterable[Code]) -> float:
+    """No entry of the codes' sum is larger."""
+    return sum(term.values.largest() for code in codes for term in code.terms)
 
 
 def require_finite(estimate: Tensor) -> None:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from torch import Tensor
 
 from telegrad.compressors.base import Compressor
-from telegrad.methods.base import Round, State
+from telegrad.errors import NonFiniteError
+from telegrad.methods.base import Contents, Round, State
 from telegrad.methods.oracle_method import Broadcast, Oracle, OracleMethod, OracleStep, Upload
 from telegrad.methods.participation import Participation, check_participation, drawn_round, inclusion
 from telegrad.methods.unbiased import require_unbiased
@@ -58,7 +60,8 @@ class LocalSGD(OracleMethod):
         check_that(not (self.weighted and self.sampling != "uniform"), self, "weighted", "with sampling=uniform only")
 
     def plan(self, step: OracleStep) -> Round:
-        return drawn_round(self.participation, self.sampling, step, local_steps=self.local_steps)
+        drawn = drawn_round(self.participation, self.sampling, step, local_steps=self.local_steps)
+        return replace(drawn, upload=Contents(numbers=int(self.weighted)))
 
     def worker_step(self, oracle: Oracle, x: Tensor, state: State, step: OracleStep) -> tuple[Upload | None, State]:
         moved = x
@@ -72,6 +75,8 @@ class LocalSGD(OracleMethod):
     def server_step(self, uploads: Mapping[int, Upload], state: State, step: OracleStep) -> tuple[Broadcast, State]:
         if self.weighted:
             whole = sum(upload.numbers[0] for upload in uploads.values())
+            if not 0 < whole < math.inf:
+                raise NonFiniteError(f"the workers' numbers of examples add up to {whole}")
             weights = {rank: upload.numbers[0] / whole for rank, upload in uploads.items()}
         else:
             weights = {rank: inclusion(rank, self.participation, self.sampling, step) for rank in uploads}

@@ -13,7 +13,8 @@ from torch import Tensor
 
 from telegrad.compressors.base import Compressor
 from telegrad.compressors.identity import Identity
-from telegrad.kernels.compiled import kept
+from telegrad.context import Context
+from telegrad.kernels.threads import kept
 from telegrad.methods.base import Method, Round, State, Step, mean_of
 from telegrad.methods.clock import Clock
 from telegrad.wire.code import Code, add_codes
@@ -84,9 +85,7 @@ class Upload:
 
 @dataclass(frozen=True, eq=False)
 class Broadcast(Upload):
-    """What the server sends, to all workers or to those of the ranks `to`."""
-
-    to: tuple[int, ...] | None = None
+    """What the server sends, to all workers or to the plan's `receivers`."""
 
 
 class Piece(Protocol):
@@ -129,8 +128,8 @@ class OracleStep(Step):
             who["message"] = message
         parts = vector.to(self.dtype).split([piece.numel for piece in self.pieces])
         keys = [self.key.fold(step=self.index, piece=piece.name).fold(**who) for piece in self.pieces]
-        shaped = [compressor.for_shape(piece.shape) for piece in self.pieces]
-        return Message(tuple(c.encode(v, key) for c, v, key in zip(shaped, parts, keys, strict=True)))
+        bound = [compressor.within(self._context(piece)) for piece in self.pieces]
+        return Message(tuple(c.encode(v, key) for c, v, key in zip(bound, parts, keys, strict=True)))
 
     def upload(self, compressor: Compressor, vector: Tensor) -> Upload:
         """An upload of one message."""
@@ -147,7 +146,11 @@ class OracleStep(Step):
 
     def omega(self, compressor: Compressor) -> float:
         """omega of the compressor over the whole model: the largest one of a piece."""
-        return max((compressor.omega(piece.numel) for piece in self.pieces), default=math.nan)
+        bound = ((compressor.within(self._context(piece)), piece.numel) for piece in self.pieces)
+        return max((c.omega(d) for c, d in bound), default=math.nan)
+
+    def _context(self, piece: Piece) -> Context:
+        return Context(self.rank, self.workers, self.index, piece.name, piece.shape or (piece.numel,))
 
 
 class OracleMethod(Method):
@@ -169,7 +172,8 @@ class OracleMethod(Method):
 
     def plan(self, step: OracleStep) -> Round:
         """How this step goes: a pure function of `step`, whose coins and cohorts (`step.coin`, `step.drawn_cohort`)
-        are the same on all ranks. By default all workers take part and send.
+        are the same on all ranks. By default all workers take part and send one message, and get one back: whoever
+        sends something else says so (`Round.upload`, `Round.broadcast`), or what arrives is refused.
         """
         return Round()
 

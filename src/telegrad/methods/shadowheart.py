@@ -11,7 +11,7 @@ from torch import Tensor
 
 from telegrad.compressors.base import Compressor
 from telegrad.errors import SpecError
-from telegrad.methods.base import Round, State
+from telegrad.methods.base import Contents, Round, State
 from telegrad.methods.clock import Clock
 from telegrad.methods.oracle_method import Broadcast, Oracle, OracleMethod, OracleStep, Upload
 from telegrad.methods.unbiased import require_unbiased
@@ -59,7 +59,9 @@ class Shadowheart(OracleMethod):
         check_that(self.noise >= 0, self, "noise", "a number from 0 is allowed")
 
     def plan(self, step: OracleStep) -> Round:
-        return Round(cohort=tuple(rank for rank, own in enumerate(self._budgets(step)) if own.weight > 0))
+        each = self._budgets(step)
+        cohort = tuple(rank for rank, own in enumerate(each) if own.weight > 0)
+        return Round(cohort=cohort, upload=tuple(Contents(own.messages) for own in each))
 
     def worker_step(self, oracle: Oracle, x: Tensor, state: State, step: OracleStep) -> tuple[Upload | None, State]:
         assert step.rank is not None

@@ -13,7 +13,7 @@ from torch import Tensor
 from telegrad.compressors.sign import signs_of
 from telegrad.compressors.terngrad import TernGrad
 from telegrad.errors import NonFiniteError
-from telegrad.kernels.magnitudes import largest_magnitude
+from telegrad.kernels.statistics.magnitudes import largest_magnitude
 from telegrad.methods.base import State, Step, mean_of
 from telegrad.methods.downlink import Downlink
 from telegrad.methods.gradient_method import GradientMethod

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from telegrad.compressors.coding import Coding
-from telegrad.kernels.compiled import kept
+from telegrad.kernels.threads import kept
 from telegrad.mlmc.ladder import Ladder, Levels
 from telegrad.spec import register
 from telegrad.wire.code import Term

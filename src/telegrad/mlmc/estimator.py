@@ -5,15 +5,18 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from telegrad.compressors.base import Compressor, Encoded, checked
+from telegrad.compressors.base import Encoded, Unbiased
 from telegrad.compressors.coding import coding_omega, nonzero_term
+from telegrad.compressors.inputs import checked
 from telegrad.mlmc.ladder import MESSAGE_OVERHEAD, Ladder, Levels
 from telegrad.mlmc.probabilities import Law, level_probabilities, weighed_probabilities
-from telegrad.mlmc.sampling import Sampling, drawn_levels, inclusions, level_uniforms
+from telegrad.mlmc.sampling import Sampling, drawn_levels, draws_needed, inclusions, spread_uniforms
 from telegrad.mlmc.variance import Design, estimator_variance
 from telegrad.random import Key
 from telegrad.spec import check_that, register
@@ -26,7 +29,7 @@ __all__ = ["MLMC"]
 
 @register("mlmc", example="mlmc(stopk(s=0.01))", source="B1; Zukerman, Hamoud, Levy, ICML 2025, Algorithms 2 and 3")
 @dataclass(frozen=True)
-class MLMC(Compressor):
+class MLMC(Unbiased):
     """Multilevel Monte Carlo compression: a random level of a ladder, weighted so that the mean over levels is exact.
 
     C(v) = g⁰ + (g^l − g^(l−1)) / p_l with level l drawn with probability p_l (B1.2): unbiased for every v.
@@ -40,8 +43,9 @@ class MLMC(Compressor):
     `weight`: with probabilities=cost, the c of the objective (c + ω) · bits that they minimise: 0 for error times bits,
     1 where the noise of gradients dominates, M for M workers without it (B9.2); none is p ∝ Δ/√K, which is c = 1 where
     nothing is always sent (B9.1).
-    `workers`: above 1, that many workers spread their levels evenly by a stream they share (B12.1): each one's law is
-    unchanged, but their errors are no longer independent, and the mean's can be far smaller where gradients are alike.
+    `workers`: above 1, that many workers (all: as many as there are) spread their levels evenly by a stream they share
+    (B12.1): each one's law is unchanged, but their errors are no longer independent, and the mean's can be far smaller
+    where gradients are alike.
     """
 
     ladder: Ladder
@@ -49,14 +53,12 @@ class MLMC(Compressor):
     base: int = 0
     draws: float = 1.0
     sampling: Sampling = "independent"
-    workers: int = 1
+    workers: int | Literal["all"] = 1
     weight: float | None = None
 
-    unbiased = True
-    random = True
-
     def __post_init__(self) -> None:
-        check_that(self.workers >= 1, self, "workers", "a number of workers from 1 is allowed")
+        counted = self.workers == "all" or self.workers >= 1
+        check_that(counted, self, "workers", "a number of workers from 1, or all, is allowed")
         if self.weight is not None:
             check_that(
                 self.weight >= 0 and self.probabilities == "cost",
@@ -73,6 +75,10 @@ class MLMC(Compressor):
             )
         else:
             check_that(self.draws > 0, self, "draws", "a number of levels above 0 is allowed")
+
+    @property
+    def looks_at(self) -> frozenset[str]:
+        return frozenset() if self.workers == 1 else frozenset({"rank", "workers"})
 
     def omega(self, d: int) -> float:
         if self.sampling == "coupled":
@@ -100,9 +106,6 @@ class MLMC(Compressor):
         # orthogonal.
         together = math.ceil(self.draws) if self.sampling == "systematic" else 1
         return together * (1 + exact) / min(1.0, self.draws)
-
-    def alpha(self, d: int) -> float:
-        return max(0.0, 1 - self.omega(d))
 
     def _weights(self, v: Tensor, levels: Levels) -> Tensor:
         """What the π_l of levels beyond the base are made from; float64, shape (L,)."""
@@ -139,10 +142,18 @@ class MLMC(Compressor):
         drawn = [(level, 1.0) for level in range(1, base + 1)]
         if law[base:].any():
             count = len(law) - base
-            uniforms = level_uniforms(self.sampling, self.draws, count, key.fold(role="level"), self.workers)
+            needed = draws_needed(self.sampling, self.draws, count)
+            uniforms = self._uniforms(needed, key.fold(role="level"))
             counts = drawn_levels(law[base:], self.sampling, uniforms)
             drawn += [(base + level, count / float(law[base + level - 1])) for level, count in counts.items()]
         return drawn
+
+    def _uniforms(self, needed: int, key: Key) -> np.ndarray:
+        """This worker's uniforms on [0, 1)."""
+        if self.workers == 1:
+            return np.array([key.number()]) if needed == 1 else key.uniform(needed).numpy()
+        rank, workers = self.context.place(None if self.workers == "all" else self.workers, self)
+        return spread_uniforms(needed, self.context.shared(key), rank, workers)
 
     def on_gpu(self, v: Tensor) -> bool:
         return self.weight is None and self.ladder.on_gpu(v)

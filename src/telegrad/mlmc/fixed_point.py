@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from telegrad.compressors.coding import symbols_term
-from telegrad.kernels.compiled import kept
-from telegrad.kernels.magnitudes import largest_magnitude
-from telegrad.kernels.planes import PLANES, leading_bits, plane_counts, quotients
+from telegrad.kernels.quantising.bit_planes import PLANES, leading_bits, plane_counts, quotients
+from telegrad.kernels.statistics.magnitudes import largest_magnitude
+from telegrad.kernels.threads import kept
 from telegrad.mlmc.ladder import MESSAGE_OVERHEAD, Ladder, Levels, geometric_probabilities
 from telegrad.spec import register
 from telegrad.wire.code import Term

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from telegrad.compressors.floating_point import SplitFloats, split_floats
-from telegrad.kernels.exponents import bit_counts
+from telegrad.kernels.quantising.exponents import bit_counts
 from telegrad.kernels.reference import power_of_two
 from telegrad.mlmc.ladder import MESSAGE_OVERHEAD, Ladder, Levels, geometric_probabilities
 from telegrad.spec import register

@@ -13,8 +13,9 @@ import torch
 from torch import Tensor
 
 from telegrad.compressors.coding import Coding
+from telegrad.compressors.shortcuts import Shortcuts
+from telegrad.context import Contextual
 from telegrad.random import Key
-from telegrad.spec import Registered
 from telegrad.wire.code import Term
 
 __all__ = ["MESSAGE_OVERHEAD", "Ladder", "Levels", "geometric_probabilities"]
@@ -72,7 +73,7 @@ class Levels(ABC):
         return None
 
 
-class Ladder(Registered, ABC):
+class Ladder(Contextual, Shortcuts, ABC):
     """A named ladder with its configuration: `stopk(s=0.01)`, `fixed_point`, `floating_point`, `rtn`."""
 
     kind: ClassVar[str] = "ladder"
@@ -93,14 +94,6 @@ class Ladder(Registered, ABC):
         expected ones without replacement: for ladders whose residuals are orthogonal; None where none is known.
         """
         return None
-
-    def on_gpu(self, v: Tensor) -> bool:
-        """Whether `levels` takes this v where it lies on a GPU, see `Compressor.on_gpu`."""
-        return False
-
-    def checks(self, v: Tensor) -> bool:
-        """Whether `levels` takes this v unchecked, see `Compressor.checks`."""
-        return False
 
     def drawn(self, v: Tensor, key: Key) -> tuple[int, Term] | None:
         """The level l that the key's number draws by adaptive probabilities, and r_l / p_l: what comes of `levels`,

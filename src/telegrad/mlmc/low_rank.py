@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from telegrad.compressors.matrix import ReadsMatrix
-from telegrad.kernels.magnitudes import largest_magnitude
+from telegrad.kernels.statistics.magnitudes import largest_magnitude
 from telegrad.mlmc.ladder import MESSAGE_OVERHEAD, Ladder, Levels
 from telegrad.spec import register
 from telegrad.wire.code import Term

@@ -10,10 +10,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from telegrad.kernels.magnitudes import plain
-from telegrad.kernels.marks import moved_together
+from telegrad.kernels.coding.bitmaps import moved_together
+from telegrad.kernels.quantising.uniform_grids import ZERO, Refinement, UniformGrid, squared_steps
 from telegrad.kernels.reference import steady_sum
-from telegrad.kernels.uniform_grids import ZERO, Refinement, UniformGrid, squared_steps
+from telegrad.kernels.statistics.magnitudes import plain
 from telegrad.mlmc.ladder import MESSAGE_OVERHEAD, Levels
 from telegrad.wire.code import Term
 from telegrad.wire.positions import marked

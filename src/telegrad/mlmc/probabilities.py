@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from telegrad.kernels.laws import proportional
+from telegrad.kernels.random_numbers.weighted_draws import proportional
 from telegrad.mlmc.ladder import Levels
 
 __all__ = ["Law", "level_probabilities", "weighed_probabilities"]

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from telegrad.compressors.rtn import GridKind, rtn_grid
-from telegrad.kernels.magnitudes import largest_magnitude
+from telegrad.kernels.statistics.magnitudes import largest_magnitude
 from telegrad.mlmc.ladder import Ladder, Levels, geometric_probabilities
 from telegrad.mlmc.points import PointLevels
 from telegrad.spec import check_that, register

@@ -15,11 +15,18 @@ import torch
 from torch import Tensor
 
 from telegrad.compressors.importance import optimal_threshold
-from telegrad.errors import InputError
-from telegrad.kernels.laws import draw
+from telegrad.kernels.random_numbers.weighted_draws import draw
 from telegrad.random import Key
 
-__all__ = ["Sampling", "drawn_levels", "inclusions", "joint_moment", "level_uniforms", "second_moments"]
+__all__ = [
+    "Sampling",
+    "drawn_levels",
+    "draws_needed",
+    "inclusions",
+    "joint_moment",
+    "second_moments",
+    "spread_uniforms",
+]
 
 Sampling = Literal["independent", "poisson", "systematic", "coupled"]
 
@@ -59,27 +66,22 @@ def _coupled(squares: Tensor, draws: float, costs: Tensor) -> Tensor:
     return reach
 
 
-def level_uniforms(sampling: Sampling, draws: float, count: int, key: Key, workers: int) -> np.ndarray:
-    """The uniforms on [0, 1) that `draw_counts` wants for `count` levels: one a draw, one a level (poisson), or one.
+def draws_needed(sampling: Sampling, draws: float, count: int) -> int:
+    """How many uniforms on [0, 1) a draw of `count` levels takes: one a draw, one a level (poisson), or one."""
+    return round(draws) if sampling == "independent" else count if sampling == "poisson" else 1
 
-    For one worker they come from `key`. For `workers` > 1 they are coordinated: in every draw, worker i of M has
-    (π(i) + U) / M with a permutation π and a U that all share (the key without its rank): the workers' levels are
-    spread evenly and each worker's alone is uniform (B12.1). The rank is what the key was folded with, 0 without one.
+
+def spread_uniforms(needed: int, shared: Key, rank: int, workers: int) -> np.ndarray:
+    """Uniforms on [0, 1) that M workers coordinate: in every draw, worker i has (π(i) + U) / M with a permutation π and
+    a U from the key that all share. Their levels are spread evenly, and each worker's alone is uniform (B12.1).
     """
-    needed = round(draws) if sampling == "independent" else count if sampling == "poisson" else 1
-    if workers == 1:
-        return np.array([key.number()]) if needed == 1 else key.uniform(needed).numpy()
-    rank = key.find("rank") or 0
-    if not isinstance(rank, int) or not 0 <= rank < workers:
-        raise InputError(f"levels are coordinated over {workers} workers, and this key is of rank {rank}")
-    shared = key.without("rank")
     places = np.array([int(shared.fold(draw=draw).permutation(workers)[rank]) for draw in range(needed)])
     return (places + shared.uniform(needed).numpy()) / workers
 
 
 def drawn_levels(pi: np.ndarray, sampling: Sampling, uniforms: np.ndarray) -> dict[int, int]:
-    """N_l of every level l (from 1) that is drawn, in the order of levels; E N_l = π_l over the `uniforms` of
-    `level_uniforms`.
+    """N_l of every level l (from 1) that is drawn, in the order of levels; E N_l = π_l over `uniforms` on
+    [0, 1), as many as `draws_needed`.
     """
     if sampling == "independent":
         drawn = [draw(pi, u) for u in uniforms.tolist()]

@@ -9,15 +9,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from telegrad.compressors.coding import Coding
-from telegrad.kernels.magnitudes import plain
-from telegrad.kernels.scatter import taken
+from telegrad.kernels.coding.scatter import taken
+from telegrad.kernels.statistics.magnitudes import plain
 from telegrad.mlmc.ladder import MESSAGE_OVERHEAD, Ladder, Levels
 from telegrad.mlmc.stopk import VALUE_BITS, block_edges, fixed_law
 from telegrad.spec import Amount, check_amount, register, resolve_amount
 from telegrad.wire.code import Term
-from telegrad.wire.last_estimate import LastEstimate
-from telegrad.wire.positions import Ranked
+from telegrad.wire.positions import Ranked, last_order
 from telegrad.wire.values import Floats
 
 __all__ = ["SharedOrderLadder"]
@@ -39,15 +37,10 @@ class SharedOrderLadder(Ladder):
     s: Amount
     values: Literal["fp32", "bf16", "log"] = "fp32"
 
+    looks_at = frozenset({"last"})
+
     def __post_init__(self) -> None:
         check_amount(self, "s")
-
-    @property
-    def wants_last(self) -> bool:
-        return True
-
-    def after(self, last: LastEstimate) -> _AfterLast:
-        return _AfterLast(self, last)
 
     def omega(self, d: int, adaptive: bool) -> float:
         s = resolve_amount(self, "s", d)
@@ -56,32 +49,11 @@ class SharedOrderLadder(Ladder):
     def _sizes(self, d: int) -> Tensor:
         return torch.from_numpy(np.diff(block_edges(d, resolve_amount(self, "s", d), 1.0)))
 
-    def levels(self, v: Tensor, order: Tensor | None = None) -> Levels:
-        return _Runs(v, block_edges(len(v), resolve_amount(self, "s", len(v)), 1.0), self.values, order)
-
-
-@dataclass(frozen=True)
-class _AfterLast(Ladder):
-    """A `ladder` with its order, that of `last`; vectors of another length, parts of what was sent, go without."""
-
-    ladder: SharedOrderLadder
-    last: LastEstimate
-
-    def __str__(self) -> str:
-        return str(self.ladder)
-
-    @property
-    def values(self) -> Coding:
-        return self.ladder.values
-
-    def after(self, last: LastEstimate) -> _AfterLast:
-        return _AfterLast(self.ladder, last)
-
-    def omega(self, d: int, adaptive: bool) -> float:
-        return self.ladder.omega(d, adaptive)
-
     def levels(self, v: Tensor) -> Levels:
-        return self.ladder.levels(v, self.last.order if len(self.last.vector) == len(v) else None)
+        last = self.context.last
+        # Vectors of another length, parts of what was sent, go without the order.
+        order = last_order(last) if last is not None and len(last.vector) == len(v) else None
+        return _Runs(v, block_edges(len(v), resolve_amount(self, "s", len(v)), 1.0), self.values, order)
 
 
 class _Runs(Levels):

@@ -11,12 +11,12 @@ import torch
 from torch import Tensor
 
 from telegrad.compressors.coding import Coding
-from telegrad.kernels.blocks import block_norms, counted_blocks, sorted_blocks
-from telegrad.kernels.drawn_block import drawn_block
-from telegrad.kernels.magnitudes import plain
+from telegrad.kernels.coding.scatter import taken
 from telegrad.kernels.reference import descending_order
-from telegrad.kernels.scatter import taken
-from telegrad.kernels.selection import SMALL, MagnitudeHistogram
+from telegrad.kernels.selection.by_rank import SMALL, MagnitudeHistogram
+from telegrad.kernels.selection.drawn_block import drawn_block
+from telegrad.kernels.selection.rank_blocks import block_norms, counted_blocks, sorted_blocks
+from telegrad.kernels.statistics.magnitudes import plain
 from telegrad.mlmc.ladder import MESSAGE_OVERHEAD, Ladder, Levels
 from telegrad.random import Key
 from telegrad.spec import Amount, check_amount, check_that, register, resolve_amount

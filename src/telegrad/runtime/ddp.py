@@ -57,28 +57,47 @@ def register(
     seed: int = 0,
     check_every: int = 0,
 ) -> "Handle":
-    """Let `model` exchange its gradients compressed, from now on; every rank must make the same call.
-
-    `spec`: a method, or a compressor, which stands for sgd(compressor); or "auto", which measures the link and the
-    processors in the first steps, and takes compressor and topology, or plain DDP, of the least time to a target
-    ("auto(patience=1.5)": see `Automatic`; the handle's `choice` says which and why). `topology`, `downlink`: how
-    messages travel ("allgather", "two_phase", "server", "hierarchical(node=8)"). `granularity`: what one compressor
-    call sees: a "bucket" of up to DDP's `bucket_cap_mb`, each parameter ("tensor"), or the whole "model" (then nothing
-    overlaps with the backward pass). By default buckets, and tensors for compressors that look at their shapes, as
-    powersgd does.
-    `process_group`: whose ranks take part (the model's own by default); a new group of the same ranks is made, since
-    exchanges run beside whatever else is communicated. `optimizer`: whose learning rate methods like ef14 put inside
-    their memory (its first parameter group's; 1 without one). `grad_scaler`: given one, what is compressed and
-    remembered is unscaled, so that a change of scale does not spoil error memory. `check_every`: compare the
-    parameters of all ranks every so many steps, and raise `DriftError` naming the first that differs.
+    """Let a DDP model exchange its gradients compressed, from now on; every rank must make the same call.
 
     What DDP averages is exchanged: not what it was told to ignore or to delay, and not what was frozen when it was
     built, of which there is a warning. A step with a non-finite gradient on any rank leaves every gradient infinite on
     all ranks and no trace in any state: a `GradScaler` lowers its scale, and torch optimizers, of any kind, leave out
     that step, also within `step(closure)`.
-    Raises `ConfigError` where ranks do not agree, with the difference, or the model has a communication hook already,
-    `SpecError` where parts do not fit. In a step, `CommunicationError` comes out of `backward` within the group's
-    timeout where a worker is lost.
+
+    Args:
+        model: whose gradients are exchanged.
+        spec: a method, or a compressor, which stands for sgd(compressor); or "auto", which measures the link and the
+            processors in the first steps, and takes compressor and topology, or plain DDP, of the least time to a
+            target ("auto(patience=1.5)": see `Automatic`; the handle's `choice` says which and why).
+        topology: how messages travel: "allgather", "two_phase", "server", "hierarchical(node=8)".
+        downlink: an unbiased compressor of what servers send; None: the topology's usual one.
+        granularity: what one compressor call sees: a "bucket" of up to DDP's `bucket_cap_mb`, each parameter
+            ("tensor"), or the whole "model" (then nothing overlaps with the backward pass); None: buckets, and tensors
+            for compressors that look at their shapes, as powersgd does.
+        process_group: whose ranks take part; None: the model's own. A new group of the same ranks is made, since
+            exchanges run beside whatever else is communicated.
+        optimizer: whose learning rate methods like ef14 put inside their memory (that of its first parameter group);
+            None: 1.
+        grad_scaler: given one, what is compressed and remembered is unscaled, so that a change of scale does not spoil
+            error memory.
+        seed: of every draw of the compressors.
+        check_every: compare the parameters of all ranks every so many steps, and raise `DriftError` naming the first
+            that differs; 0: never.
+
+    Returns:
+        A handle: `ledger`, `metrics()`, `state_dict()`, `remove()` and more.
+
+    Raises:
+        ConfigError: ranks do not agree, with the difference, or the model has a communication hook already.
+        SpecError: a spec is wrong, or its parts do not fit each other.
+        InputError: `model` is no `DistributedDataParallel`.
+        CommunicationError: a worker is lost; in a step, out of `backward`, within the group's timeout.
+
+    Example:
+        model = DistributedDataParallel(model)
+        handle = telegrad.ddp.register(model, "auto(bits=1)")
+        ...  # train as before
+        print(handle.ledger.bits_up_per_worker)
     """
     if not isinstance(model, DistributedDataParallel):
         raise InputError(

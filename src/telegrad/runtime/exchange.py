@@ -10,7 +10,7 @@ from torch import Tensor
 
 from telegrad.compressors.base import Compressor
 from telegrad.errors import SpecError
-from telegrad.kernels.compiled import each
+from telegrad.kernels.threads import each
 from telegrad.methods.base import Method
 from telegrad.methods.downlink import Downlink
 from telegrad.methods.gradient_method import GradientMethod
@@ -49,7 +49,7 @@ class Exchange:
     ) -> None:
         topology.check(transport.workers)
         down = downlink if isinstance(downlink, Downlink) else Downlink(downlink)
-        if down.compressor.wants_last:
+        if "last" in down.compressor.asks:
             raise SpecError(f"downlink={down}: what wants the last estimate cannot send it")
         self.method, self.topology, self.downlink, self.transport = method, topology, down, transport
         self._shared: dict[Hashable, Any] = {}
@@ -130,11 +130,9 @@ class Running:
 
     def _send(self, phases: list[Phase]) -> None:
         self._phases = phases
-        transport, outgoing = self._exchange.transport, [phase.outgoing for phase in phases]
-        if transport.foreign and phases[0].expected is not None:
-            self._delivery = transport.send(outgoing, list(map(self._expected, phases)))
-        else:
-            self._delivery = transport.send(outgoing)
+        self._delivery = self._exchange.transport.send(
+            [phase.outgoing for phase in phases], list(map(self._expected, phases))
+        )
 
     def _measure(self, phase: Phase, gradients: Sequence[Tensor]) -> None:
         """Add this worker's squared error, and the squared norm of its gradients, to the exchange's `error`."""
@@ -153,11 +151,11 @@ class Running:
         self._exchange.error = error, square
 
     def _expected(self, phase: Phase) -> Expected:
-        exchange, numels = self._exchange, {}
-        for sender, pieces in (phase.expected or {}).items():
-            silent = phase.account in ("up", "both") and not exchange.takes_part(sender)
-            numels[sender] = [] if silent else [piece.numel for piece in pieces]
-        return Expected(numels, self._dtype, exchange.method.wants_last and phase.account != "down", phase.alike)
+        exchange, shapes = self._exchange, dict(phase.expected)
+        if phase.account in ("up", "both"):
+            shapes.update({sender: () for sender in shapes if not exchange.takes_part(sender)})
+        ordered = "last" in exchange.method.asks and phase.account != "down"
+        return Expected(shapes, self._dtype, ordered, phase.alike)
 
     def finish(self) -> list[Tensor]:
         """The estimates, by piece. Raises what `Exchange.run` raises."""

@@ -4,6 +4,7 @@ anything.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -14,45 +15,58 @@ from telegrad.wire.code import Code
 from telegrad.wire.parcel import Parcel, unpack_parcel
 from telegrad.wire.positions import Ranked
 
-__all__ = ["Expected"]
+__all__ = ["Expectation", "Expected", "Shape"]
 
 _FRAME = 1 << 16
 _BYTES_AN_ENTRY = 64
 _LONGEST = 1 << 40
 
+Shape = tuple[int, ...]
+"""Of what a message stands for: (n,) for a flat vector, () for a plain number."""
+Expectation = Mapping[int, Sequence[Shape] | None]
+"""By sender, the shapes of what its messages stand for; None where only word of a failure may come, or nothing."""
+
 
 @dataclass(frozen=True)
 class Expected:
-    """By sender, the number of entries of each of its messages; all for tensors of `dtype`.
+    """What may come in a phase: word of a failure, or messages of these shapes; from other senders nothing.
 
-    `ordered`: whether they may count on the last estimate's order. `alike`: whether all ranks are sent the same.
+    `dtype`: the vectors'; plain numbers are float64. `ordered`: whether they may count on the last estimate's order.
+    `alike`: whether all ranks are sent the same.
     """
 
-    numels: Mapping[int, Sequence[int]]
+    shapes: Expectation
     dtype: torch.dtype
     ordered: bool = False
     alike: bool = False
 
     def longest(self, sender: int) -> int:
         """More bytes than its parcel can reasonably have: eight times what float64 numbers take."""
-        own = self.numels.get(sender, ())
-        return min(_LONGEST, _FRAME * (1 + len(own)) + _BYTES_AN_ENTRY * sum(own))
+        own = self.shapes.get(sender) or ()
+        return min(_LONGEST, _FRAME * (1 + len(own)) + _BYTES_AN_ENTRY * sum(map(math.prod, own)))
 
     def read(self, sender: int, data: bytes | memoryview) -> Parcel | None:
         """The parcel in these bytes, None for none. Raises `WireError` where it is not what is expected."""
-        wanted = self.numels.get(sender)
-        if wanted is None or not len(data):
-            if wanted is None and not len(data):
+        wanted = self.shapes.get(sender)
+        if not len(data):
+            if wanted is None:
                 return None
-            raise WireError(f"{len(data)} bytes where {'none are' if wanted is None else 'a parcel is'} expected")
-        parcel = unpack_parcel(data, wanted)
-        for code in parcel.codes:
-            self._check(code)
+            raise WireError("0 bytes where a parcel is expected")
+        if sender not in self.shapes:
+            raise WireError(f"{len(data)} bytes where none are expected")
+        parcel = unpack_parcel(data, [math.prod(shape) for shape in wanted or ()])
+        if wanted is None and not parcel.failure:
+            raise WireError("a parcel without messages where only word of a failure is expected")
+        for code, shape in zip(parcel.codes, wanted or (), strict=False):
+            self._check(code, shape)
         return parcel
 
-    def _check(self, code: Code) -> None:
-        if code.dtype != self.dtype:
-            raise WireError(f"a message for {code.dtype} where {self.dtype} is expected")
+    def _check(self, code: Code, shape: Shape) -> None:
+        if code.shape != shape:
+            raise WireError(f"a message for a tensor of shape {code.shape}, where {shape} is expected")
+        dtype = self.dtype if shape else torch.float64
+        if code.dtype != dtype:
+            raise WireError(f"a message for {code.dtype} where {dtype} is expected")
         for term in code.terms:
             inner = getattr(term.values, "positions", None)
             for positions, ordered in ((term.positions, self.ordered), (inner, False)):

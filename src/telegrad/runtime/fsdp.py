@@ -38,16 +38,31 @@ _reduce_scatter = getattr(dist, "reduce_scatter_single", None) or dist.reduce_sc
 
 
 def register(model: nn.Module, spec: str | Method | Compressor, *, seed: int = 0) -> Handle:
-    """Let every `fully_shard`ed module in `model` reduce-scatter its gradients compressed, from now on.
+    """Let the sharded modules of an FSDP2 model reduce-scatter their gradients compressed, from now on.
 
-    `spec`: an unbiased compressor, or sgd(…) of one. Each group of parameters is one vector; rank i receives
-    everybody's message for shard i and keeps the mean. Parameters are still gathered as they are, which is in the
-    account, and of hybrid sharding the all-reduce stays uncompressed, which is not. Every rank must make the same call,
-    after `fully_shard` and before the first step.
+    Each group of parameters is one vector; rank i receives everybody's message for shard i and keeps the mean.
+    Parameters are still gathered as they are, which is in the account, and of hybrid sharding the all-reduce stays
+    uncompressed, which is not. Every rank must make the same call, after `fully_shard` and before the first step.
 
     A step with a non-finite gradient on any rank leaves infinite gradients on all, and torch optimizers leave out that
-    step, also within `step(closure)`. Raises `SpecError` for a biased compressor, which would need memory of what it
-    owes, and `InputError` where nothing is sharded.
+    step, also within `step(closure)`.
+
+    Args:
+        model: `fully_shard` was called on it, or on modules of it.
+        spec: an unbiased compressor, or sgd(…) of one.
+        seed: of every draw of the compressor.
+
+    Returns:
+        A handle: `ledger`, `metrics()`, `state_dict()`, `remove()` and more.
+
+    Raises:
+        SpecError: the spec is wrong, or the compressor biased: it would need memory of what it owes.
+        InputError: nothing is sharded.
+        ConfigError: this torch cannot replace FSDP2's reduce-scatter.
+
+    Example:
+        fully_shard(model)
+        handle = telegrad.fsdp.register(model, "mlmc(stopk(s=0.01))")
     """
     method = require_gradient_method(build(spec, "method"))
     if not isinstance(method, SGD):
@@ -61,7 +76,7 @@ def register(model: nn.Module, spec: str | Method | Compressor, *, seed: int = 0
             f"{compressor} is biased, and a sharded model keeps no error memory; write for example "
             "mlmc(stopk(s=0.01)) or importance(k=0.01)"
         )
-    if compressor.wants_last:
+    if "last" in compressor.asks:
         raise SpecError(
             f"{compressor} wants the last estimate of all, and ranks of a sharded model have only their own"
         )

@@ -10,14 +10,14 @@ import torch
 from torch import Tensor
 
 from telegrad.compressors.identity import Identity
+from telegrad.context import Context, LastEstimate
 from telegrad.errors import NonFiniteError
-from telegrad.methods.base import Round, State, Step
+from telegrad.methods.base import Round, State, Step, require_finite_codes
 from telegrad.methods.downlink import Downlink
 from telegrad.methods.gradient_method import GradientMethod
 from telegrad.random import Key
 from telegrad.runtime.pieces import Piece, shard_of
 from telegrad.runtime.states import Saved, States
-from telegrad.wire.last_estimate import LastEstimate
 from telegrad.wire.parcel import Parcel
 
 __all__ = ["Member"]
@@ -47,7 +47,7 @@ class Member:
         self.rank, self.workers, self.method, self.downlink, self.key = rank, workers, method, downlink, key
         self.worker_states, self.server_states = States(method.worker_init), States(method.server_init)
         self.last_estimates, self.down_states = States(_no_estimate), States(downlink.init)
-        self._shared = shared
+        self._shared, self._wants_last = shared, "last" in method.asks
         self._worker_pending: dict[Piece, State] = {}
         self._server_pending: dict[Piece, State] = {}
         self._last_pending: dict[Piece, State] = {}
@@ -74,7 +74,7 @@ class Member:
         """Remember the estimate of `piece`, by the shards that the worker cuts it into, for a method that wants it in
         the next step.
         """
-        for i, shard in enumerate(shards if self.method.wants_last else ()):
+        for i, shard in enumerate(shards if self._wants_last else ()):
             own = self.once(("kept", shard.name), lambda i=i: shard_of(estimate, piece, i, len(shards)))  # type: ignore[misc]
             self._last_pending[shard] = {"last": own}
 
@@ -82,7 +82,7 @@ class Member:
         """Have states for these pieces, initial ones where there are none yet: what a checkpoint must list."""
         for pieces, states in ((as_worker, self.worker_states), (as_server, self.server_states)):
             states.update({piece: states.of(piece, dtype) for piece in pieces})
-        if self.method.wants_last:
+        if self._wants_last:
             self.last_estimates.update({piece: self.last_estimates.of(piece, dtype) for piece in as_worker})
         self.down_states.update({piece: self.down_states.of(piece, dtype) for piece in as_worker})
 
@@ -110,12 +110,11 @@ class Member:
     def _last(self, piece: Piece, dtype: torch.dtype) -> LastEstimate:
         return self.once(("last", piece.name), lambda: LastEstimate(self.last_estimates.of(piece, dtype)["last"]))
 
-    def _method_for(self, piece: Piece, dtype: torch.dtype) -> GradientMethod:
-        """The method as it treats this piece in this step, the same on all ranks."""
-        method = self.method.for_shape(piece.shape)
-        if not method.wants_last:
-            return method
-        return self.once(("method", piece.name), lambda: method.after(self._last(piece, dtype)))
+    def _context(self, piece: Piece, dtype: torch.dtype, worker: int | None = None) -> Context:
+        """That of this piece in this step, for a worker or for a server."""
+        last = self._last(piece, dtype) if self._wants_last else None
+        shape = piece.shape or (piece.numel,)
+        return Context(worker, self._now.workers, self._now.index, piece.name, shape, last)
 
     def once(self, what: Hashable, compute: Callable[[], T]) -> T:
         """The result of `compute`, which is the same on all ranks."""
@@ -132,7 +131,7 @@ class Member:
         for piece, gradient in zip(pieces, gradients, strict=True):
             state = self.worker_states.of(piece, gradient.dtype)
             try:
-                method = self._method_for(piece, gradient.dtype)
+                method = self.method.within(self._context(piece, gradient.dtype, worker))
                 code, state = method.worker_step(gradient, state, worker, self._step(piece))
             except NonFiniteError as error:
                 return Parcel(failure=f"worker {worker}, {piece.name}: {error}")
@@ -150,12 +149,13 @@ class Member:
         estimates = []
         for number, piece in enumerate(pieces):
             codes = [parcel.codes[number] for parcel in parcels]
-            if self.method.wants_last:
-                codes = [code.after(self._last(piece, dtype)) for code in codes]
+            context = self._context(piece, dtype)
+            if self._wants_last:
+                codes = [code.within(context) for code in codes]
             state = self.server_states.of(piece, dtype)
             step = replace(self._step(piece), workspace=self.workspaces.get(piece))
             try:
-                estimate, self._server_pending[piece] = self.method.server_step(codes, state, step)
+                estimate, self._server_pending[piece] = self.method.within(context).server_step(codes, state, step)
             except NonFiniteError as error:
                 return f"{piece.name}: {error}"
             estimates.append(estimate.to(dtype))
@@ -184,7 +184,8 @@ class Member:
         codes = []
         for piece, estimate in zip(pieces, served, strict=True):
             try:
-                downlink = replace(self.downlink, compressor=self.downlink.compressor.for_shape(piece.shape))
+                compressor = self.downlink.compressor.within(self._context(piece, dtype))
+                downlink = replace(self.downlink, compressor=compressor)
                 known = self.down_states.of(piece, dtype)
                 codes.append(downlink.send(estimate, known, self._step(piece).key.fold(role="downlink")))
             except NonFiniteError as error:
@@ -197,7 +198,12 @@ class Member:
         """
         if parcel.failure:
             raise NonFiniteError(parcel.failure)
-        return self.once(("received", what), lambda: [code.decode() for code in parcel.codes])
+
+        def compute() -> list[Tensor]:
+            require_finite_codes(parcel.codes)
+            return [code.decode() for code in parcel.codes]
+
+        return self.once(("received", what), compute)
 
     def came_down(self, pieces: Sequence[Piece], parcel: Parcel, dtype: torch.dtype) -> list[Tensor]:
         """The estimates that a parcel from `serve_down` stands for. Raises `NonFiniteError` for a failure."""
@@ -207,6 +213,7 @@ class Member:
             raise NonFiniteError(parcel.failure)
 
         def compute() -> list[tuple[Tensor, State]]:
+            require_finite_codes(parcel.codes)
             known = [self.down_states.of(piece, dtype) for piece in pieces]
             return [self.downlink.receive(code, own) for code, own in zip(parcel.codes, known, strict=True)]
 

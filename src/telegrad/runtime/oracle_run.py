@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -11,18 +11,19 @@ from torch import Tensor
 
 from telegrad.compressors.base import Compressor
 from telegrad.compressors.identity import Identity
-from telegrad.errors import ConfigError, NonFiniteError, SpecError, WireError
-from telegrad.methods.base import State
+from telegrad.errors import ConfigError, NonFiniteError, SpecError
+from telegrad.methods.base import Contents, State, require_finite_codes
 from telegrad.methods.clock import Clock
 from telegrad.methods.oracle_method import Broadcast, Descent, Message, OracleMethod, OracleStep, Upload
 from telegrad.random import Key
+from telegrad.runtime.expectations import Expected, Shape
 from telegrad.runtime.flat import FlatModel, OptimizerStep
 from telegrad.runtime.ledger import Ledger
 from telegrad.runtime.oracle import TaskOracle
 from telegrad.runtime.snapshots import ledger_from, ledger_state
 from telegrad.runtime.timeline import Timeline
 from telegrad.runtime.topologies import Topology
-from telegrad.runtime.topologies.base import Inbox, Relay
+from telegrad.runtime.topologies.base import Inbox, Phase, Relay
 from telegrad.runtime.transport import LocalTransport, Transport
 from telegrad.wire.parcel import Parcel
 
@@ -158,7 +159,7 @@ class OracleRun:
                     self.timeline.compute(rank, oracle.gradients)
             failures.append(failure)
             told.append([oracle.loss if took_part else 0.0, float(took_part), float(bool(failure))])
-        losses, parts, failed = self.transport.gathered(torch.tensor(told, dtype=torch.float64)).unbind(1)
+        losses, parts, failed = self.transport.told(torch.tensor(told, dtype=torch.float64)).unbind(1)
         if failed.any():
             each = [text for texts in self.transport.objects(failures) for text in texts]
             raise NonFiniteError(next(text for text in each if text))
@@ -168,36 +169,56 @@ class OracleRun:
         """What comes down to which ranks, and the server's next state."""
         served: list[tuple[Parcel, Sequence[int], State]] = []
         everyone = range(self.transport.workers)
+        receivers = everyone if step.round.receivers is None else step.round.receivers
 
         def serve(inbox: Inbox) -> tuple[Parcel, Sequence[int]]:
             if not served:  # ranks that serve alike in one process do so once
+                failure = _failure(inbox[rank] for rank in sorted(inbox))
                 try:
+                    if failure:  # only a stranger sends one: ranks tell each other of failures before
+                        raise NonFiniteError(failure)
                     received = {rank: Upload(*_read(inbox[rank], step)) for rank in sorted(inbox)}
                     broadcast, state = self.method.server_step(received, self.server, step)
-                    served.append((packed(broadcast), everyone if broadcast.to is None else broadcast.to, state))
+                    self._require_planned("the server", broadcast, step.round.broadcast)
+                    served.append((packed(broadcast), receivers, state))
                 except NonFiniteError as error:
-                    served.append((Parcel(failure=f"the server: {error}"), everyone, self.server))
+                    served.append((Parcel(failure=failure or f"the server: {error}"), everyone, self.server))
             return served[0][:2]
 
-        ranks = self.transport.ranks
-        parcels = {rank: packed(upload) for rank, upload in uploads.items()}
-        programs = [self.topology.relay(rank, len(everyone), parcels.get(rank), serve) for rank in ranks]
+        for rank, upload in uploads.items():
+            self._require_planned(f"worker {rank}", upload, step.round.upload_of(rank))
+        ranks, parcels = self.transport.ranks, {rank: packed(upload) for rank, upload in uploads.items()}
+        up = {rank: _shapes(step.round.upload_of(rank), step) for rank in everyone if step.round.has(rank)}
+        down = _shapes(step.round.broadcast, step)
+        programs = [
+            self.topology.relay(rank, len(everyone), parcels.get(rank), serve, up, down if rank in receivers else None)
+            for rank in ranks
+        ]
         came = dict(zip(ranks, self._driven(programs, step), strict=True))
         if self.timeline is not None:
             self.timeline.exchange(self.ledger, {rank: len(upload.messages) for rank, upload in uploads.items()})
-        failure = next((parcel.failure for parcel in came.values() if parcel is not None and parcel.failure), "")
+        failure = _failure(parcel for parcel in came.values() if parcel is not None)
         if failure:
             raise NonFiniteError(failure)
         there = {rank: parcel for rank, parcel in came.items() if parcel is not None}
+        for parcel in dict.fromkeys(there.values()):
+            require_finite_codes(parcel.codes)
         each = {parcel: Broadcast(*_read(parcel, step)) for parcel in there.values()}  # one often goes to many
         return {rank: each[parcel] for rank, parcel in there.items()}, served[0][2] if served else self.server
+
+    def _require_planned(self, who: str, upload: Upload, planned: Contents) -> None:
+        found = Contents(len(upload.messages), len(upload.numbers))
+        if found != planned:
+            which = "broadcast" if isinstance(upload, Broadcast) else "upload"
+            raise SpecError(f"{self.method}: {who} sends other than planned; let plan say Round({which}={found})")
 
     def _driven(self, programs: Sequence[Relay], step: OracleStep) -> list[Parcel | None]:
         """Run one program for each rank of this process, phase by phase; returns what each returns."""
         ranks, names = self.transport.ranks, [piece.name for piece in step.pieces]
         phases = [next(program) for program in programs]
         while True:
-            inboxes = self.transport.send([phase.outgoing for phase in phases])()
+            expected = [self._expected(phase, step) for phase in phases]
+            inboxes = self.transport.send([phase.outgoing for phase in phases], expected)()
             following, ended = [], []
             for rank, program, phase, inbox in zip(ranks, programs, phases, inboxes, strict=True):
                 self.ledger.book(rank, phase.outgoing, inbox, phase.account, _names(phase.outgoing, names))
@@ -208,6 +229,10 @@ class OracleRun:
             if ended:
                 return ended
             phases = following
+
+    def _expected(self, phase: Phase, step: OracleStep) -> Expected:
+        to_all = phase.account != "down" or step.round.receivers is None
+        return Expected(phase.expected, step.dtype, alike=phase.alike and to_all)
 
     def _descents(self, lr: float) -> Callable[[int], Descent]:
         """The optimizer's step for a rank; where iterates are shared it is made once, for all ranks."""
@@ -236,15 +261,21 @@ def packed(upload: Upload) -> Parcel:
     return Parcel((*(code for message in upload.messages for code in message.codes), *numbers))
 
 
+def _shapes(contents: Contents, step: OracleStep) -> list[Shape]:
+    """The shapes of what the messages of a parcel with these contents stand for."""
+    return [*(contents.messages * [(piece.numel,) for piece in step.pieces]), *(contents.numbers * [()])]
+
+
 def _read(parcel: Parcel, step: OracleStep) -> tuple[tuple[Message, ...], tuple[float, ...]]:
     """Messages and numbers of a parcel: numbers are the codes of shape ()."""
     vectors, count = [code for code in parcel.codes if code.shape != ()], len(step.pieces)
     numbers = tuple(float(code.decode()) for code in parcel.codes if code.shape == ())
-    groups = [tuple(vectors[start : start + count]) for start in range(0, len(vectors), count)]
-    sizes = [piece.numel for piece in step.pieces]
-    if any([code.numel for code in group] != sizes for group in groups):
-        raise WireError(f"a parcel of {len(vectors)} messages does not fit a model of {count} pieces")
-    return tuple(Message(group) for group in groups), numbers
+    starts = range(0, len(vectors), count)
+    return tuple(Message(tuple(vectors[start : start + count])) for start in starts), numbers
+
+
+def _failure(parcels: Iterable[Parcel]) -> str:
+    return next((parcel.failure for parcel in parcels if parcel.failure), "")
 
 
 def _names(outgoing: Mapping[int, Parcel], names: Sequence[str]) -> list[str]:

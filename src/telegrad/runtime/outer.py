@@ -46,24 +46,42 @@ def register(
     process_group: dist.ProcessGroup | None = None,
     seed: int = 0,
 ) -> Handle:
-    """Let every rank train `model` by itself, and join what they have done every so many steps; all ranks must make the
-    same call, once `optimizer` exists.
+    """Let every rank train by itself, and join what they have done every so many steps.
 
-    A hook on `optimizer.step()` counts the inner steps and makes the rounds; no DDP, and nothing else in the script
-    changes. All ranks must make equally many steps. Parameters and buffers are rank 0's at first.
-
-    `optimizer`: the inner one, of any kind; a list of them where several make a step, in the order in which they are
-    called. `spec`: an outer method ("diloco", "outer(mlmc(stopk(s=0.01)), fragments=4)"), or a compressor, which stands
-    for outer(compressor). `every`: the inner steps between two rounds of a fragment, in place of the spec's.
-    `topology`, `downlink`: how messages travel ("allgather", "two_phase", "server", "hierarchical(node=8)").
-    `granularity`: what one compressor call sees: each parameter ("tensor"), a "bucket", or a whole fragment ("model").
-    `process_group`: whose ranks take part (all by default); a new group of the same ranks is made.
+    All ranks must make the same call, once the optimizer exists. A hook on `optimizer.step()` counts the inner steps
+    and makes the rounds; no DDP, and nothing else in the script changes. All ranks must make equally many steps.
+    Parameters and buffers are rank 0's at first.
 
     A round in which a difference is not finite on some rank is skipped on all: it leaves no trace in any memory, is
     counted and warned of once; a rank whose parameters are not finite begins again at the global ones.
-    Raises `ConfigError` without a process group and where ranks do not agree, with the difference; `SpecError` where
-    parts do not fit; `InputError` for a model or an optimizer of another kind. In a step, `CommunicationError` comes
-    out of `optimizer.step()` within the group's timeout where a worker is lost.
+
+    Args:
+        model: the rank's own, not wrapped.
+        optimizer: the inner one, of any kind; a list of them where several make a step, in the order in which they are
+            called.
+        spec: an outer method such as "diloco" or "outer(mlmc(stopk(s=0.01)), fragments=4)"; a compressor C stands for
+            outer(C).
+        every: the inner steps between two rounds of a fragment; None: the spec's.
+        topology: how messages travel: "allgather", "two_phase", "server", "hierarchical(node=8)".
+        downlink: an unbiased compressor of what servers send; None: the topology's usual one.
+        granularity: what one compressor call sees: each parameter ("tensor"), a "bucket", or a whole fragment
+            ("model").
+        process_group: whose ranks take part; None: all. A new group of the same ranks is made.
+        seed: of every draw of the compressors.
+
+    Returns:
+        A handle: `ledger`, `metrics()`, `global_parameters`, `state_dict()`, `remove()` and more.
+
+    Raises:
+        ConfigError: there is no process group, or ranks do not agree, with the difference.
+        SpecError: a spec is wrong, or its parts do not fit each other.
+        InputError: a model or an optimizer of another kind.
+        CommunicationError: a worker is lost; in a step, out of `optimizer.step()`, within the group's timeout.
+
+    Example:
+        optimizer = torch.optim.AdamW(model.parameters())
+        handle = telegrad.outer.register(model, optimizer, "diloco", every=30)
+        ...  # train as before
     """
     method = _method_of(spec)
     if every is not None:

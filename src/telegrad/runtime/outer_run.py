@@ -92,7 +92,7 @@ class OuterRun:
         """The mean loss of all workers. Raises `NonFiniteError`, on all ranks, where a gradient is not finite."""
         transport = self.exchange.transport
         good = [float(bool(gradient.isfinite().all())) for gradient in gradients]
-        told = transport.gathered(torch.stack([losses.double(), torch.tensor(good, dtype=torch.float64)], 1))
+        told = transport.told(torch.stack([losses.double(), torch.tensor(good, dtype=torch.float64)], 1))
         bad = [rank for rank, one in enumerate(told[:, 1].tolist()) if not one]
         if bad:
             raise NonFiniteError(f"worker {bad[0]}: the gradient holds NaN or infinity")

@@ -21,6 +21,7 @@ __all__ = [
     "by_parameter",
     "joined_shards",
     "pieces_of",
+    "shapes_of",
     "shard_of",
     "shards_of",
     "split_up",
@@ -110,6 +111,11 @@ def split_up(flat: Tensor, parameters: Mapping[str, Tensor], pieces: Sequence[Pi
         return [flat]
     own = [[views[part.name] for part in piece.parts] for piece in pieces]
     return [one[0] if len(one) == 1 else torch.cat(one) for one in own]
+
+
+def shapes_of(pieces: Sequence[Piece]) -> tuple[tuple[int, ...], ...]:
+    """The shapes of the pieces' flat vectors."""
+    return tuple((piece.numel,) for piece in pieces)
 
 
 def by_parameter(vectors: Sequence[Tensor], pieces: Sequence[Piece]) -> dict[str, Tensor]:

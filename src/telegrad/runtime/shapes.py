@@ -7,11 +7,11 @@ from collections.abc import Mapping, Sequence
 
 from torch import Tensor
 
+from telegrad.context import Contextual
 from telegrad.errors import TelegradWarning
 from telegrad.methods.base import Method
 from telegrad.runtime.exchange import Exchange
 from telegrad.runtime.pieces import Granularity, Piece
-from telegrad.spec import Registered
 
 __all__ = ["granularity_for", "looks_at_shapes", "warn_of_lost_shapes"]
 
@@ -43,6 +43,6 @@ def warn_of_lost_shapes(exchange: Exchange, pieces: Sequence[Piece], parameters:
         )
 
 
-def looks_at_shapes(asked: Registered) -> bool:
+def looks_at_shapes(asked: Contextual) -> bool:
     """Whether this method or compressor, or a part of it, treats a matrix otherwise than the vector of its entries."""
-    return asked.for_shape((2, 2)) is not asked
+    return "shape" in asked.asks

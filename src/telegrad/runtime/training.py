@@ -46,13 +46,25 @@ _PATIENCE = 10
 
 @dataclass(frozen=True)
 class Result:
-    """What a run leaves.
+    """What a run of `tg.simulate` leaves.
 
-    `records`: one dict an evaluation, the first at step 0 and the last at the last step, with the keys `step`, `epoch`,
-    `bits_up_per_worker`, `bits_down_per_worker`, `paper_bits_up_per_worker`, `train_loss` (mean over the steps since
-    the last evaluation; NaN at step 0), `validation`, `test` (the metric on these splits), `seconds` (training so far,
-    without evaluation), `encode_seconds` (the part of it spent in the methods' worker and server steps).
-    `ledger`: the account of bits; `parameters`: the final ones by name; `metric`, `higher_is_better`: the task's.
+    Attributes:
+        records: one dict an evaluation, the first at step 0 and the last at the last step, with the keys `step`,
+            `epoch`, `bits_up_per_worker`, `bits_down_per_worker`, `paper_bits_up_per_worker`, `train_loss` (mean over
+            the steps since the last evaluation; NaN at step 0), `validation`, `test` (the metric on these splits),
+            `seconds` (training so far, without evaluation), `encode_seconds` (the part of it spent in the methods'
+            worker and server steps).
+        ledger: the account of bits.
+        parameters: the final ones by name.
+        metric: what `validation` and `test` measure.
+        higher_is_better: whether more of it is better.
+        seconds_per_step: of training, on this machine.
+        encode_seconds_per_step: the part of it spent in the methods' worker and server steps.
+
+    Example:
+        >>> result = tg.simulate("quadratic(d=10)", "topk(k=1)", workers=2, steps=5, lr=0.1)
+        >>> result.records[-1]["step"], result.ledger.steps
+        (5, 5)
     """
 
     records: list[Record]

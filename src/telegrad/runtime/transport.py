@@ -12,14 +12,13 @@ import torch.distributed as dist
 from torch import Tensor
 
 from telegrad.errors import CommunicationError, TelegradError, WireError
-from telegrad.kernels.compiled import each
+from telegrad.kernels.threads import each
 from telegrad.runtime.expectations import Expected
 from telegrad.runtime.words import Words
-from telegrad.wire.parcel import ELEMENTS_A_BYTE, Parcel, pack_parcel, unpack_parcel
+from telegrad.wire.parcel import ELEMENTS_A_BYTE, Parcel, pack_parcel
 
 __all__ = ["LENGTH_NBYTES", "Delivery", "GroupTransport", "LocalTransport", "Transport"]
 
-LONGEST = 1 << 40
 Outgoing = Mapping[int, Parcel]
 Delivery = Callable[[], list[dict[int, Parcel]]]
 """Waits for what was sent; returns, for each rank of this process, by sender what it receives."""
@@ -39,14 +38,14 @@ class Transport(ABC):
     workers: int
     ranks: Sequence[int]
     foreign: ClassVar[bool] = False
-    """Whether parcels come as bytes from elsewhere, and have to be checked."""
+    """Whether parcels come as bytes from elsewhere."""
 
     @abstractmethod
-    def send(self, outgoing: Sequence[Outgoing], expected: Sequence[Expected] = ()) -> Delivery:
+    def send(self, outgoing: Sequence[Outgoing], expected: Sequence[Expected]) -> Delivery:
         """Send on their way, for each rank of this process, by receiver what it sends.
 
         All ranks take part in every call, be it with nothing to send, and in the same order. `expected`: for each rank
-        of this process, what the others may send it; anything decodable without. Raises, here or while waiting,
+        of this process, what the others may send it. Raises, here or while waiting,
         `CommunicationError` where a rank is lost, and on all ranks alike `WireError` where one sent what does not fit,
         naming it and the reason, and `DriftError` where one told ranks different things in the step before.
         """
@@ -58,6 +57,12 @@ class Transport(ABC):
     @abstractmethod
     def gathered(self, tensors: Tensor) -> Tensor:
         """A row from every rank, shape (M, …), of a row for each rank of this process, shape (len(ranks), …)."""
+
+    @abstractmethod
+    def told(self, tensors: Tensor) -> Tensor:
+        """`gathered`, of a few numbers by which ranks decide how to go on. Raises `DriftError`, on all ranks, where one
+        did not tell all others the same.
+        """
 
     @abstractmethod
     def objects(self, mine: Any) -> list[Any]:
@@ -73,13 +78,16 @@ class LocalTransport(Transport):
     def begin(self) -> None:
         pass
 
-    def send(self, outgoing: Sequence[Outgoing], expected: Sequence[Expected] = ()) -> Delivery:
+    def send(self, outgoing: Sequence[Outgoing], expected: Sequence[Expected]) -> Delivery:
         inboxes = [
             {sender: parcels[rank] for sender, parcels in enumerate(outgoing) if rank in parcels} for rank in self.ranks
         ]
         return lambda: inboxes
 
     def gathered(self, tensors: Tensor) -> Tensor:
+        return tensors
+
+    def told(self, tensors: Tensor) -> Tensor:
         return tensors
 
     def objects(self, mine: Any) -> list[Any]:
@@ -104,9 +112,8 @@ class GroupTransport(Transport):
     def begin(self) -> None:
         self._words.begin()
 
-    def send(self, outgoing: Sequence[Outgoing], expected: Sequence[Expected] = ()) -> Delivery:
-        (parcels,), (me,) = outgoing, self.ranks
-        wanted = expected[0] if expected else None
+    def send(self, outgoing: Sequence[Outgoing], expected: Sequence[Expected]) -> Delivery:
+        (parcels,), (wanted,), (me,) = outgoing, expected, self.ranks
         packed = {parcel: pack_parcel(parcel) for parcel in dict.fromkeys(parcels.values())}  # one often goes to many
         # What a rank sends itself is decoded as by all others, so that it shares no memory with gradients.
         own = packed[parcels[me]] if me in parcels else b""
@@ -114,11 +121,11 @@ class GroupTransport(Transport):
         try:
             lengths = self._words.exchange([len(one) for one in data])
             # Whatever is announced, no more room is made than what may come needs.
-            most = [wanted.longest(sender) if wanted else LONGEST for sender in range(self.workers)]
+            most = [wanted.longest(sender) for sender in range(self.workers)]
             sizes = [length if 0 <= length <= room else room for length, room in zip(lengths, most, strict=True)]
             wait = self._all_to_all(data, sizes)
         except RuntimeError as error:
-            raise error if isinstance(error, TelegradError) else lost(error) from error
+            raise _named(error) from error
 
         def inbox() -> list[dict[int, Parcel]]:
             received = [own if sender == me else data for sender, data in enumerate(wait())]
@@ -127,8 +134,7 @@ class GroupTransport(Transport):
                 try:
                     if lengths[sender] != sizes[sender]:
                         raise WireError(f"{lengths[sender]} bytes announced, where up to {most[sender]} are allowed")
-                    data = received[sender]
-                    return wanted.read(sender, data) if wanted else unpack_parcel(data) if len(data) else None
+                    return wanted.read(sender, received[sender])
                 except WireError as error:
                     return error
 
@@ -137,7 +143,7 @@ class GroupTransport(Transport):
                 if isinstance(parcel, WireError):
                     self._words.tell(sender, f"rank {sender} sent what does not fit: {parcel}")
             self._words.check()
-            if wanted and wanted.alike:
+            if wanted.alike:
                 self._words.note(received)
             return [{sender: parcel for sender, parcel in enumerate(found) if isinstance(parcel, Parcel)}]
 
@@ -163,18 +169,30 @@ class GroupTransport(Transport):
     def gathered(self, tensors: Tensor) -> Tensor:
         rows = [torch.empty_like(tensors[0], device=self.device) for _ in range(self.workers)]
         try:
+            self._words.hear()
             dist.all_gather(rows, tensors[0].contiguous().to(self.device), group=self.group)
         except RuntimeError as error:
-            raise lost(error) from error
+            raise _named(error) from error
         return torch.stack(rows).to(tensors.device)
+
+    def told(self, tensors: Tensor) -> Tensor:
+        try:
+            return self._words.told(tensors[0].contiguous())
+        except RuntimeError as error:
+            raise _named(error) from error
 
     def objects(self, mine: Any) -> list[Any]:
         found: list[Any] = [None] * self.workers
         try:
+            self._words.hear()
             dist.all_gather_object(found, mine, group=self.group)
         except RuntimeError as error:
-            raise lost(error) from error
+            raise _named(error) from error
         return found
+
+
+def _named(error: RuntimeError) -> TelegradError:
+    return error if isinstance(error, TelegradError) else lost(error)
 
 
 def lost(error: Exception) -> CommunicationError:

@@ -49,12 +49,26 @@ class Words:
     def exchange(self, lengths: Sequence[int]) -> list[int]:
         """How long the others' parcels will be. Raises what a rank has told of a fault."""
         own = _number(hashlib.blake2b(repr(self._before).encode(), digest_size=8).digest())
-        found = self._all_to_all([[length, own] for length in lengths])
+        found = self._all_to_all(torch.tensor([[length, own] for length in lengths], dtype=torch.int64))
         marks = found[:, 0].tolist()
         if any(mark == _DRIFT or -self._workers <= mark < 0 for mark in marks):
             self._raise(marks, "")
         self._drifted = bool((found[:, 1] != own).any())
         return marks
+
+    def told(self, mine: Tensor) -> Tensor:
+        """Every rank's few numbers, by row. Raises `DriftError`, on all ranks, where one told them different ones."""
+        self.hear()
+        rows = self._all_to_all(mine.expand(self._workers, *mine.shape))
+        self.note([row.numpy().tobytes() for row in rows])
+        self.begin()
+        self.hear()
+        return rows
+
+    def hear(self) -> None:
+        """Raise what a rank has told of a fault: what else ranks do together must not meet its telling."""
+        self.exchange([0] * self._workers)
+        self.check()
 
     def check(self) -> None:
         """Raise `DriftError`, on all ranks, where not all were sent the same in the step before."""
@@ -67,7 +81,7 @@ class Words:
 
     def _tell(self, mark: int, reason: str) -> None:
         try:
-            found = self._all_to_all([[mark, 0]] * self._workers, _PATIENCE)
+            found = self._all_to_all(torch.tensor([[mark, 0]] * self._workers, dtype=torch.int64), _PATIENCE)
             self._raise(found[:, 0].tolist(), reason)
         except RuntimeError as error:
             if isinstance(error, DriftError):
@@ -101,8 +115,8 @@ class Words:
                 )
         raise DriftError("a rank says that it was sent something else than all others, and does not say by whom")
 
-    def _all_to_all(self, rows: Sequence[Sequence[int]], timeout: timedelta | None = None) -> Tensor:
-        mine = torch.tensor(rows, dtype=torch.int64, device=self._device)
+    def _all_to_all(self, rows: Tensor, timeout: timedelta | None = None) -> Tensor:
+        mine = rows.contiguous().to(self._device)
         theirs = torch.zeros_like(mine)
         work = dist.all_to_all_single(theirs, mine, group=self._group, async_op=True)
         if timeout is None:

@@ -77,15 +77,33 @@ def diagnose(
     repeats: int = 5,
     seed: int = 0,
 ) -> Diagnosis:
-    """Look at the gradients of `model` on `batches` of (inputs, targets), one batch what one worker has in a step.
+    """Look at the gradients of a model: their tails, their noise, what each compressor costs and loses on them.
 
-    `loss(model, inputs, targets)`: mean over the batch; default: cross-entropy of model(inputs). Tails, levels and ω
-    are those of the first batch's gradient; the noise scale needs three batches and is worth ten. `workers`: for the
-    advice. The model is left as it was, buffers and gradients included. Raises `DataError` without a batch.
+    The model is left as it was, buffers and gradients included.
+
+    Args:
+        model: whose gradients are looked at, of all parameters that require them.
+        batches: pairs (inputs, targets), each what one worker has in a step. Tails, levels and ω are those of the first
+            batch's gradient; the noise scale needs three batches and is worth ten.
+        loss: loss(model, inputs, targets), mean over the batch; None: cross-entropy of model(inputs).
+        specs: the compressors to measure.
+        workers: the number M of workers, for the advice.
+        repeats: how often each random compressor is drawn.
+        seed: of these draws.
+
+    Returns:
+        A `Diagnosis`: tails by layer, the noise scale, bits and ω of each compressor, level laws, advice in words.
+
+    Raises:
+        DataError: there is no batch.
+        SpecError: a spec is wrong.
 
     Example:
-        diagnosis = telegrad.diagnose(model, loader)
-        print(*diagnosis.advice, sep="\\n")
+        >>> model = torch.nn.Linear(20, 2)
+        >>> batches = [(torch.randn(8, 20), torch.randint(2, (8,))) for _ in range(3)]
+        >>> diagnosis = tg.diagnose(model, batches, specs=["topk(k=0.1)"])
+        >>> [measured.spec for measured in diagnosis.measurements], len(diagnosis.layers)
+        (['topk(k=0.1)'], 2)
     """
     measure_loss = loss or _cross_entropy
     parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}

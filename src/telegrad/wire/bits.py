@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from telegrad.errors import WireError
-from telegrad.kernels.bit_streams import get_rice, get_varied, packed_rice, packed_varied
-from telegrad.kernels.symbols import fixed_width, from_fixed_width
+from telegrad.kernels.coding.bit_streams import get_rice, get_varied, packed_rice, packed_varied
+from telegrad.kernels.coding.symbols import fixed_width, from_fixed_width
 
 __all__ = [
     "Reader",
@@ -36,7 +36,8 @@ class Reader:
     """A cursor over received bytes; every read checks that the bytes are there.
 
     `shared_bytes`: where a parcel keeps what the message shares with others; None for a message by itself.
-    `account`: bytes by field of the ledger, as far as they were booked.
+    `account`: bytes by field of the ledger, as far as they were booked. `bases`: the sizes of the bases that values of
+    the message were in so far: each is a table that its length does not pay for.
     """
 
     def __init__(
@@ -46,6 +47,7 @@ class Reader:
         self._at, self._end, self._booked = 0, len(self._data), 0
         self._shared = None if shared_bytes is None else Reader(shared_bytes)
         self.account: dict[str, int] = {}
+        self.bases: set[int] = set()
 
     def book(self, name: str) -> None:
         """Book all that was read since the last time as this field of the ledger."""

@@ -10,12 +10,12 @@ from itertools import groupby
 import torch
 from torch import Tensor
 
+from telegrad.context import Context
 from telegrad.errors import InputError, WireError
-from telegrad.kernels.compiled import each, kept
+from telegrad.kernels.coding.scatter import add_at, zeros
 from telegrad.kernels.device import away_from_default_device
-from telegrad.kernels.scatter import add_at, zeros
+from telegrad.kernels.threads import each, kept
 from telegrad.wire.bits import varint_nbytes
-from telegrad.wire.last_estimate import LastEstimate
 from telegrad.wire.positions import All, Positions
 from telegrad.wire.values import Floats, Values
 
@@ -69,10 +69,19 @@ def _listed(term: Term, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
 
 @dataclass(frozen=True)
 class Code:
-    """The sum of `terms`, the estimate of a tensor of `shape` and `dtype`; no terms stand for zero.
+    """What one compressor call sends: a sum of terms that stands for a tensor, and its exact price in bits.
 
-    `level` is the level an MLMC compressor drew (0 where there is none): for the account, the decoder does not need it.
-    `received`: bytes by field of the message that the code was read from.
+    Attributes:
+        shape: of the tensor.
+        dtype: of the tensor: float32, float64, bfloat16 or float16.
+        terms: values at positions, which add up; none stand for zero.
+        level: what an MLMC compressor drew, 0 where there is none: for the account, the decoder does not need it.
+        received: bytes by field of the message that the code was read from; None for one that was encoded here.
+
+    Example:
+        >>> code = tg.compressor("topk(k=2)").encode(torch.tensor([3.0, 0.0, -4.0, 1.0]))
+        >>> code.decode(), code.nbits
+        (tensor([ 3.,  0., -4.,  0.]), 176)
     """
 
     shape: tuple[int, ...]
@@ -116,18 +125,42 @@ class Code:
         """
         return sum(term.paper_bits(self.dtype) for term in self.terms)
 
-    def after(self, last: LastEstimate) -> Code:
-        """This code with the estimate of the step before, where its decoding counts on one.
+    def within(self, context: Context) -> Code:
+        """This code with the last estimate of the context, where its decoding counts on one.
 
-        Raises `WireError` where that has another length.
+        Args:
+            context: what its receiver knows; its `last` is the estimate of the step before, alike on all ranks.
+
+        Returns:
+            The code that can be decoded; the same one where nothing is missing.
+
+        Raises:
+            WireError: the estimate has another length.
+
+        Example:
+            >>> code = tg.compressor("topk(k=1)").encode(torch.ones(3))
+            >>> code.within(tg.Context()) == code  # top-k does not count on it
+            True
         """
-        return replace(self, terms=tuple(replace(t, positions=t.positions.after(last)) for t in self.terms))
+        return replace(self, terms=tuple(replace(t, positions=t.positions.within(context)) for t in self.terms))
 
     @away_from_default_device
     def add_to(self, out: Tensor, weight: float = 1.0) -> None:
-        """Accumulate weight · estimate into `out` (shape as the tensor, any float dtype, contiguous), in place.
+        """Accumulate weight · estimate into a tensor, in place; costs the number of entries sent, not d.
 
-        Raises `InputError` for another `out`.
+        Args:
+            out: of the tensor's number of entries, any floating dtype, contiguous.
+            weight: a factor of every entry.
+
+        Raises:
+            InputError: `out` is no such tensor.
+            ValueError: `out` has another number of entries.
+
+        Example:
+            >>> out = torch.zeros(4)
+            >>> tg.compressor("topk(k=1)").encode(torch.tensor([3.0, 0.0, -4.0, 1.0])).add_to(out, weight=0.5)
+            >>> out
+            tensor([ 0.,  0., -2.,  0.])
         """
         if not isinstance(out, Tensor):
             raise InputError(
@@ -142,8 +175,17 @@ class Code:
 
     @away_from_default_device
     def decode(self) -> Tensor:
-        """The estimate, in the tensor's shape and dtype. A sum of several terms is formed in float64 and rounded
-        once. Raises `WireError` where a message announced more entries than the memory holds.
+        """The estimate as a dense tensor.
+
+        Returns:
+            A tensor of `shape` and `dtype` on the CPU. A sum of several terms is formed in float64 and rounded once.
+
+        Raises:
+            WireError: a message announced more entries than the memory holds.
+
+        Example:
+            >>> tg.compressor("identity").encode(torch.tensor([1.0, 2.0])).decode()
+            tensor([1., 2.])
         """
         try:
             if len(self.terms) == 1 and isinstance(self.terms[0].positions, All):

@@ -19,12 +19,26 @@ _MAGIC = b"telegrad\x01"
 
 
 def save(path: str | os.PathLike[str], codes: Mapping[str, Code]) -> int:
-    """Write named codes, for example a step's messages by parameter name, and return the file's length in bytes.
+    """Write named codes to one file, for example a step's messages by parameter name.
 
     Layout: `telegrad` and a version byte; the number of messages; for each its name, its length and the message as
     `pack` makes it; CRC-32 of all before it. The file appears whole or not at all.
 
-    Raises `InputError` for what are no codes by name, `OSError` where the file cannot be written.
+    Args:
+        path: where to write; what is there is replaced.
+        codes: codes by name.
+
+    Returns:
+        The file's length in bytes.
+
+    Raises:
+        InputError: `codes` are no codes by name.
+        OSError: the file cannot be written.
+
+    Example:
+        >>> code = tg.compressor("sign").encode(torch.ones(1000))
+        >>> tg.save("step.telegrad", {"layer.weight": code}) - len(tg.pack(code))
+        29
     """
     if not isinstance(codes, Mapping):
         raise InputError(
@@ -45,7 +59,23 @@ def save(path: str | os.PathLike[str], codes: Mapping[str, Code]) -> int:
 
 
 def load(path: str | os.PathLike[str]) -> dict[str, Code]:
-    """The codes of a file that `save` wrote, in the order they were given. Raises `WireError` on any other content."""
+    """The codes of a file that `save` wrote.
+
+    Args:
+        path: the file.
+
+    Returns:
+        Codes by name, in the order in which they were given to `save`.
+
+    Raises:
+        WireError: the file holds anything else, is cut off or damaged.
+        OSError: the file cannot be read.
+
+    Example:
+        >>> nbytes = tg.save("step.telegrad", {"bias": tg.compressor("identity").encode(torch.ones(3))})
+        >>> tg.load("step.telegrad")["bias"].decode()
+        tensor([1., 1., 1.])
+    """
     data = Path(path).read_bytes()
     body, check = memoryview(data)[:-CHECKSUM_NBYTES], data[-CHECKSUM_NBYTES:]
     if not data.startswith(_MAGIC):

@@ -16,12 +16,12 @@ from typing import Any
 import numpy as np
 
 from telegrad.errors import WireError
-from telegrad.kernels.bit_streams import best_rice, rice_lengths
-from telegrad.kernels.compiled import in_chunks, kept
-from telegrad.kernels.gaps import LARGEST_BUCKET, bucketed, widths_of
-from telegrad.kernels.rans import PIECE, Decoder, Encoder, lanes_of
-from telegrad.kernels.short_streams import packed_shortest
-from telegrad.kernels.symbols import counted, folded, joined, parted
+from telegrad.kernels.coding.bit_streams import best_rice, rice_lengths
+from telegrad.kernels.coding.bucketed_integers import LARGEST_BUCKET, bucketed, widths_of
+from telegrad.kernels.coding.rans import PIECE, Decoder, Encoder, lanes_of
+from telegrad.kernels.coding.short_streams import packed_shortest
+from telegrad.kernels.coding.symbols import counted, folded, joined, parted
+from telegrad.kernels.threads import in_chunks, kept
 from telegrad.wire.bits import (
     Reader,
     pack_fixed,

@@ -32,7 +32,22 @@ memory.
 
 @away_from_default_device
 def pack(code: Code) -> bytes:
-    """The message of a code: `8 * len(pack(code)) == code.nbits`, always."""
+    """The message of a code, as bytes.
+
+    Args:
+        code: what `compressor.encode` made.
+
+    Returns:
+        The message: self-describing, versioned, with a checksum. `8 * len(pack(code)) == code.nbits`, always.
+
+    Raises:
+        InputError: `code` is no code.
+
+    Example:
+        >>> code = tg.compressor("topk(k=2)").encode(torch.tensor([3.0, 0.0, -4.0, 1.0]))
+        >>> len(tg.pack(code)), code.nbits
+        (22, 176)
+    """
     if not isinstance(code, Code):
         raise InputError(f"pack takes a code, not a {type(code).__name__}: write pack(compressor.encode(x, key))")
     return checked(message_parts(code))
@@ -80,12 +95,25 @@ def _kinds(term: Term) -> Shared:
 
 @away_from_default_device
 def unpack(data: bytes | bytearray | memoryview, numel: int | None = None) -> Code:
-    """The code of a message that `pack` made; its tensors lie on the CPU.
+    """The code of a message that `pack` made.
 
-    `numel`: the number of entries of the tensor, where the receiver knows it: give it for messages of strangers. A
-    message for another number is refused before memory is reserved for it; without it a short message may stand for
-    any number of equal entries. Raises `WireError` on anything but such a message: truncated, damaged, foreign or of
-    another version.
+    Args:
+        data: the message.
+        numel: the number d of entries of the tensor, where the receiver knows it: give it for messages of strangers.
+            A message for another number is refused before memory is reserved for it; without it a short message may
+            stand for any number of equal entries.
+
+    Returns:
+        The code; its tensors lie on the CPU.
+
+    Raises:
+        WireError: anything but such a message: truncated, damaged, foreign or of another version.
+        InputError: `data` is not bytes.
+
+    Example:
+        >>> message = tg.pack(tg.compressor("topk(k=2)").encode(torch.tensor([3.0, 0.0, -4.0, 1.0])))
+        >>> tg.unpack(message, numel=4).decode()
+        tensor([ 3.,  0., -4.,  0.])
     """
     try:
         view = memoryview(data).cast("B")

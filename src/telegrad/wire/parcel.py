@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 
 from telegrad.errors import WireError
-from telegrad.kernels.compiled import kept
+from telegrad.kernels.threads import kept
 from telegrad.wire.bits import Reader, Shared, pack_varint, varint_nbytes
 from telegrad.wire.code import CHECKSUM_NBYTES, Code
 from telegrad.wire.message import checked, message_parts, pack, read_message, shared_bytes, sound, unpack

@@ -43,8 +43,11 @@ def task(
         test: data like `train`; None: another tenth is held back.
         metric: "accuracy" (the default for integer targets) or "loss" (else).
 
+    Returns:
+        The task, for `tg.simulate(task, …)` in the place of a workload's spec.
+
     Raises:
-        InputError: where an argument is of another kind, or examples have different shapes.
+        InputError: an argument is of another kind, or examples have different shapes.
 
     Example:
         >>> import torch, telegrad as tg

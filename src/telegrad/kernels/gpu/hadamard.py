@@ -16,8 +16,8 @@ from torch import Tensor
 
 from telegrad.kernels.gpu.launching import BLOCK, launch
 from telegrad.kernels.gpu.uniforms import uniform_bits
-from telegrad.kernels.hadamard import LARGEST, Rotation
-from telegrad.kernels.magnitudes import plain
+from telegrad.kernels.rotation.hadamard import LARGEST, Rotation
+from telegrad.kernels.statistics.magnitudes import plain
 
 __all__ = ["rotate", "rotate_back"]
 
@@ -116,7 +116,7 @@ def _factors(rows: list[tuple[float, float, float]], like: Tensor) -> Tensor:
 
 
 def rotate(v: Tensor, seed: int) -> Tensor:
-    """The form of `telegrad.kernels.hadamard.rotate`, on v's device."""
+    """The form of `telegrad.kernels.rotation.hadamard.rotate`, on v's device."""
     x = _wide(v)
     n, rotation = len(x), Rotation(len(x), seed)
     whole, out = n - n % LARGEST, torch.empty_like(x)
@@ -141,7 +141,7 @@ def rotate(v: Tensor, seed: int) -> Tensor:
 
 
 def rotate_back(y: Tensor, seed: int) -> Tensor:
-    """The form of `telegrad.kernels.hadamard.rotate_back`, on y's device."""
+    """The form of `telegrad.kernels.rotation.hadamard.rotate_back`, on y's device."""
     x = _wide(y)
     n, rotation = len(x), Rotation(len(x), seed)
     whole, out = n - n % LARGEST, torch.empty_like(x)

@@ -7,7 +7,7 @@ import triton.language as tl
 from torch import Tensor
 
 from telegrad.kernels.gpu.launching import BLOCK, launch, write_chosen
-from telegrad.kernels.keys import INTEGERS, first_bits
+from telegrad.kernels.selection.keys import INTEGERS, first_bits
 
 __all__ = ["Keys", "keys_of"]
 

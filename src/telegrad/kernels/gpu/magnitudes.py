@@ -46,7 +46,7 @@ def total_of_lanes(lanes: Tensor) -> Tensor:
 
 
 def sums_of_squares(v: Tensor, block: int) -> Tensor:
-    """The form of `telegrad.kernels.magnitudes.sums_of_squares`; the sums come to the CPU."""
+    """The form of `telegrad.kernels.statistics.magnitudes.sums_of_squares`; the sums come to the CPU."""
     blocks = -(-len(v) // block)
     lanes = torch.empty((_LANES, blocks), dtype=torch.float64, device=v.device)
     group, rows = 16 if block <= _SHORT else 1, -(-block // _LANES)

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from telegrad.kernels.gpu.launching import BLOCK, launch
 from telegrad.kernels.gpu.uniforms import uniform
-from telegrad.kernels.rounding import symbol_dtype
+from telegrad.kernels.quantising.rounding import symbol_dtype
 from telegrad.random import Key
 
 __all__ = ["rounded_to_steps"]
@@ -24,7 +24,7 @@ def _round(x, n, steps, bucket: tl.int64, offset: tl.uint64, inner: tl.uint64, o
 
 
 def rounded_to_steps(v: Tensor, steps: Tensor, bucket: int, key: Key, most: int) -> Tensor:
-    """The form of `telegrad.kernels.rounding.rounded_to_steps`; the symbols come to the CPU."""
+    """The form of `telegrad.kernels.quantising.rounding.rounded_to_steps`; the symbols come to the CPU."""
     n, out = len(v), torch.empty(len(v), dtype=symbol_dtype(most), device=v.device)
     bucket = n if len(steps) == 1 else bucket
     launch(_round, -(-n // BLOCK), v, n, steps.to(v.device), bucket, *key.words, out, BLOCK=BLOCK)

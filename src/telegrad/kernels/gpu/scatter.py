@@ -42,7 +42,7 @@ def _add(out, index, numbers, n, weight: tl.int64, BFLOAT16: tl.constexpr, BLOCK
 
 
 def add_at(out: Tensor, parts: Sequence[tuple[Tensor, Tensor]], weight: float) -> None:
-    """The form of `telegrad.kernels.scatter.add_at`.
+    """The form of `telegrad.kernels.coding.scatter.add_at`.
 
     The indices of one message differ, so no two entries meet; messages follow each other on the device's stream, so
     that each place gets its terms in the order in which they were asked for, without an atomic addition of floats.

@@ -18,7 +18,7 @@ _UNIT = tl.constexpr(2.0**-53)
 
 @triton.jit
 def uniform_bits(offset, inner, i):  # type: ignore[no-untyped-def]
-    """Element i of the stream as an integer below 2^53, uint64, as `telegrad.kernels.uniforms.uniform_bits`."""
+    """Element i of the stream as an integer below 2^53, uint64, as `uniform_bits` of random_numbers/uniforms.py."""
     z = (i.to(tl.uint64) + 1) * _GOLDEN + offset.to(tl.uint64)
     z = ((z ^ (z >> 30)) * _MIX_1) ^ inner.to(tl.uint64)
     z = (z ^ (z >> 27)) * _MIX_2
@@ -69,7 +69,7 @@ def _draw(  # type: ignore[no-untyped-def]
 
 
 def drawn_in_proportion(v: Tensor, threshold: float, key: Key) -> Tensor:
-    """The form of `telegrad.kernels.uniforms.drawn_in_proportion`; the indices come to the CPU."""
+    """The form of `telegrad.kernels.random_numbers.uniforms.drawn_in_proportion`; the indices come to the CPU."""
     n, stream = len(v), (bits_of(threshold), *key.words)
 
     def start(starts: Tensor, out: Tensor, write: bool) -> None:

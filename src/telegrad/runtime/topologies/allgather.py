@@ -7,8 +7,9 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from telegrad.runtime.expectations import Expectation, Shape
 from telegrad.runtime.member import Member
-from telegrad.runtime.pieces import Piece
+from telegrad.runtime.pieces import Piece, shapes_of
 from telegrad.runtime.topologies.base import Phase, Relay, Round, Serve, Topology
 from telegrad.spec import register
 from telegrad.wire.parcel import Parcel
@@ -29,12 +30,15 @@ class AllGather(Topology):
 
     def round(self, member: Member, pieces: Sequence[Piece], gradients: Sequence[Tensor]) -> Round:
         mine = member.encode(pieces, gradients)
-        inbox = yield Phase(
-            dict.fromkeys(range(member.workers), mine), "both", dict.fromkeys(range(member.workers), pieces), alike=True
-        )
+        everyone = range(member.workers)
+        expected = dict.fromkeys(everyone, shapes_of(pieces))
+        inbox = yield Phase(dict.fromkeys(everyone, mine), "both", expected, alike=True)
         return member.serve_alike("allgather", pieces, inbox, gradients[0].dtype)
 
-    def relay(self, rank: int, workers: int, mine: Parcel | None, serve: Serve) -> Relay:
-        inbox = yield Phase({} if mine is None else dict.fromkeys(range(workers), mine), "both")
-        parcel, _ = serve(inbox)
-        return parcel
+    def relay(
+        self, rank: int, workers: int, mine: Parcel | None, serve: Serve, up: Expectation, down: Sequence[Shape] | None
+    ) -> Relay:
+        outgoing = {} if mine is None else dict.fromkeys(range(workers), mine)
+        inbox = yield Phase(outgoing, "both", up, alike=True)
+        parcel, receivers = serve(inbox)
+        return parcel if rank in receivers else None

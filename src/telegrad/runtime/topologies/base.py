@@ -11,6 +11,7 @@ from torch import Tensor
 
 from telegrad.compressors.base import Compressor
 from telegrad.errors import SpecError
+from telegrad.runtime.expectations import Expectation, Shape
 from telegrad.runtime.member import Member
 from telegrad.runtime.pieces import Piece
 from telegrad.spec import Registered, build
@@ -27,13 +28,13 @@ class Phase:
     """What one rank sends to which ranks, all ranks at once; `account`: as what it is booked.
 
     up: every parcel once, as its sender's uplink. down: as its receivers' downlink. both: both. inside: traffic within
-    a node, not the method's. `expected`: by sender, the pieces that its messages are for; None where that is not known.
-    `alike`: whether all ranks are sent the same.
+    a node, not the method's. `expected`: by sender, the shapes of what its messages stand for (`shapes_of`); None where
+    only word of a failure may come, or nothing. `alike`: whether all ranks are sent the same.
     """
 
     outgoing: Mapping[int, Parcel]
     account: Account
-    expected: Mapping[int, Sequence[Piece]] | None = None
+    expected: Expectation
     alike: bool = False
 
 
@@ -62,9 +63,12 @@ class Topology(Registered, ABC):
         all ranks. Raises `NonFiniteError`, on all ranks alike, where a gradient or an estimate is not finite.
         """
 
-    def relay(self, rank: int, workers: int, mine: Parcel | None, serve: Serve) -> Relay:
+    def relay(
+        self, rank: int, workers: int, mine: Parcel | None, serve: Serve, up: Expectation, down: Sequence[Shape] | None
+    ) -> Relay:
         """One rank's program for messages over the whole model: `mine` goes to whoever serves, and what `serve` makes
-        of what came in comes back; None where nothing was for this rank.
+        of what came in comes back; None where nothing was for this rank. `up`, `down`: the shapes of what every worker
+        sends and of what comes back to this rank.
         """
         raise SpecError(f"{self} serves shares of gradients only: write topology=server or topology=allgather")
 

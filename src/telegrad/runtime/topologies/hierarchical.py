@@ -9,7 +9,7 @@ from torch import Tensor
 
 from telegrad.errors import NonFiniteError
 from telegrad.runtime.member import Member
-from telegrad.runtime.pieces import Piece
+from telegrad.runtime.pieces import Piece, shapes_of
 from telegrad.runtime.topologies.base import Inbox, Phase, Round, Topology
 from telegrad.spec import check_that, register
 from telegrad.wire.parcel import Parcel
@@ -50,15 +50,15 @@ class Hierarchical(Topology):
     def round(self, member: Member, pieces: Sequence[Piece], gradients: Sequence[Tensor]) -> Round:
         first, dtype = member.rank - member.rank % self.node, gradients[0].dtype
         heads = range(0, member.workers, self.node)
-        node, home_again = range(first, min(first + self.node, member.workers)), {first: pieces}
-        own = dict.fromkeys(node if member.rank == first else (), pieces)
+        node, home_again = range(first, min(first + self.node, member.workers)), {first: shapes_of(pieces)}
+        own = dict.fromkeys(node if member.rank == first else (), shapes_of(pieces))
         inbox = yield Phase({first: member.uncompressed(gradients, pieces)}, "inside", own)
         if member.rank != first:
             yield Phase({}, "both", {})
             inbox = yield Phase({}, "inside", home_again)
             return member.received(pieces[0].name, inbox[first])
         mine = self._node_message(member, pieces, inbox, len(heads))
-        inbox = yield Phase(dict.fromkeys(heads, mine), "both", dict.fromkeys(heads, pieces))
+        inbox = yield Phase(dict.fromkeys(heads, mine), "both", dict.fromkeys(heads, shapes_of(pieces)))
         try:
             estimates = member.serve_alike("hierarchical", pieces, inbox, dtype)
             home = member.uncompressed(estimates, pieces)

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from telegrad.errors import NonFiniteError
 from telegrad.runtime.member import Member
-from telegrad.runtime.pieces import Piece, shard_of, shards_of
+from telegrad.runtime.pieces import Piece, shapes_of, shard_of, shards_of
 from telegrad.runtime.topologies.base import Inbox, Phase, Round, Topology
 from telegrad.wire.parcel import Parcel
 
@@ -30,7 +30,7 @@ def scattered(
     failed = next((parcel for parcel in up if parcel.failure), None)
     served = [shards_of(piece, count)[member.rank] for piece in pieces]
     outgoing = {i: failed or parcel for i, parcel in enumerate(up)}
-    inbox = yield Phase(outgoing, "up", dict.fromkeys(range(count), served))
+    inbox = yield Phase(outgoing, "up", dict.fromkeys(range(count), shapes_of(served)))
     return served, inbox
 
 
@@ -47,7 +47,7 @@ class Scatter(Topology):
         served, inbox = yield from scattered(member, pieces, gradients)
         found = member.serve(served, inbox, gradients[0].dtype)
         told = dict.fromkeys(range(member.workers), Parcel(failure=found)) if isinstance(found, str) else {}
-        inbox = yield Phase(told, "down")
+        inbox = yield Phase(told, "down", dict.fromkeys(range(member.workers), None), alike=True)
         for rank in sorted(inbox):
             raise NonFiniteError(inbox[rank].failure)
         assert not isinstance(found, str)

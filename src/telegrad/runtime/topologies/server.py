@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from telegrad.errors import SpecError
+from telegrad.runtime.expectations import Expectation, Shape
 from telegrad.runtime.member import Member
-from telegrad.runtime.pieces import Piece
+from telegrad.runtime.pieces import Piece, shapes_of
 from telegrad.runtime.topologies.base import Phase, Relay, Round, Serve, Topology
 from telegrad.spec import check_that, register
 from telegrad.wire.parcel import Parcel
@@ -43,18 +44,20 @@ class Server(Topology):
     def round(self, member: Member, pieces: Sequence[Piece], gradients: Sequence[Tensor]) -> Round:
         senders = range(member.workers) if member.rank == self.rank else ()
         mine = member.encode(pieces, gradients)
-        inbox = yield Phase({self.rank: mine}, "up", dict.fromkeys(senders, pieces))
+        inbox = yield Phase({self.rank: mine}, "up", dict.fromkeys(senders, shapes_of(pieces)))
         down = {}
         if member.rank == self.rank:
             down = dict.fromkeys(range(member.workers), member.serve_down(pieces, inbox, gradients[0].dtype))
-        inbox = yield Phase(down, "down", {self.rank: pieces}, alike=True)
+        inbox = yield Phase(down, "down", {self.rank: shapes_of(pieces)}, alike=True)
         return member.came_down(pieces, inbox[self.rank], gradients[0].dtype)
 
-    def relay(self, rank: int, workers: int, mine: Parcel | None, serve: Serve) -> Relay:
-        inbox = yield Phase({} if mine is None else {self.rank: mine}, "up")
-        down: dict[int, Parcel] = {}
+    def relay(
+        self, rank: int, workers: int, mine: Parcel | None, serve: Serve, up: Expectation, down: Sequence[Shape] | None
+    ) -> Relay:
+        inbox = yield Phase({} if mine is None else {self.rank: mine}, "up", up if rank == self.rank else {})
+        outgoing: dict[int, Parcel] = {}
         if rank == self.rank:
             parcel, receivers = serve(inbox)
-            down = dict.fromkeys(receivers, parcel)
-        inbox = yield Phase(down, "down")
+            outgoing = dict.fromkeys(receivers, parcel)
+        inbox = yield Phase(outgoing, "down", {self.rank: down}, alike=True)
         return inbox.get(self.rank)

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from telegrad.compressors.base import Compressor
 from telegrad.runtime.member import Member
-from telegrad.runtime.pieces import Piece, joined_shards, shards_of
+from telegrad.runtime.pieces import Piece, joined_shards, shapes_of, shards_of
 from telegrad.runtime.topologies.base import Phase, Round, Topology
 from telegrad.runtime.topologies.scatter import scattered
 from telegrad.spec import register
@@ -34,7 +34,7 @@ class TwoPhase(Topology):
     """
 
     def downlink(self, given: str | Compressor | None, uplink: Compressor | None) -> Compressor:
-        fits = given is None and uplink is not None and uplink.unbiased and not uplink.wants_last
+        fits = given is None and uplink is not None and uplink.unbiased and "last" not in uplink.asks
         return super().downlink(uplink if fits else given, uplink)
 
     def as_worker(self, piece: Piece, member: Member) -> Sequence[Piece]:
@@ -50,7 +50,7 @@ class TwoPhase(Topology):
         inbox = yield Phase(
             dict.fromkeys(range(count), down),
             "down",
-            {i: [shards_of(piece, count)[i] for piece in pieces] for i in range(count)},
+            {i: shapes_of([shards_of(piece, count)[i] for piece in pieces]) for i in range(count)},
             alike=True,
         )
         # The first failure in the order of ranks, so that all ranks tell the same.

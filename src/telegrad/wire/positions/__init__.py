@@ -10,9 +10,20 @@ from telegrad.wire.positions.base import Positions
 from telegrad.wire.positions.drawn import Nested, Share, Subset
 from telegrad.wire.positions.everywhere import All
 from telegrad.wire.positions.listed import IndexSet, marked
-from telegrad.wire.positions.ranked import Ranked
+from telegrad.wire.positions.ranked import Ranked, last_order
 
-__all__ = ["All", "IndexSet", "Nested", "Positions", "Ranked", "Share", "Subset", "marked", "read_positions"]
+__all__ = [
+    "All",
+    "IndexSet",
+    "Nested",
+    "Positions",
+    "Ranked",
+    "Share",
+    "Subset",
+    "last_order",
+    "marked",
+    "read_positions",
+]
 
 
 _KINDS: dict[int, type[Positions]] = {cls.tag: cls for cls in (All, IndexSet, Subset, Nested, Share, Ranked)}

@@ -7,8 +7,8 @@ from typing import ClassVar
 
 from torch import Tensor
 
+from telegrad.context import Context
 from telegrad.wire.bits import Reader
-from telegrad.wire.last_estimate import LastEstimate
 
 __all__ = ["Positions"]
 
@@ -54,8 +54,8 @@ class Positions(ABC):
     def keep(self, which: Tensor) -> Positions:
         """Only the places number `which` (increasing int64) of these."""
 
-    def after(self, last: LastEstimate) -> Positions:
-        """These, where they count on the last estimate, with this one."""
+    def within(self, context: Context) -> Positions:
+        """These, where they count on the last estimate, with that of the context."""
         return self
 
     @classmethod

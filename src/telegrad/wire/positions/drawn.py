@@ -8,10 +8,10 @@ from typing import ClassVar
 from torch import Tensor
 
 from telegrad.errors import WireError
-from telegrad.kernels.compiled import kept
-from telegrad.kernels.dealing import dealt
-from telegrad.kernels.scatter import narrow, taken
-from telegrad.kernels.subsets import subset
+from telegrad.kernels.coding.scatter import narrow, taken
+from telegrad.kernels.random_numbers.permutation_shares import dealt
+from telegrad.kernels.random_numbers.subsets import subset
+from telegrad.kernels.threads import kept
 from telegrad.random import Key
 from telegrad.wire.bits import Reader, pack_varint, read_seed, seed_parts, varint_nbytes
 from telegrad.wire.positions.base import Positions

@@ -10,11 +10,11 @@ import torch
 from torch import Tensor
 
 from telegrad.errors import WireError
-from telegrad.kernels.compiled import kept
-from telegrad.kernels.gaps import gaps_of, places, raw_bits
-from telegrad.kernels.magnitudes import plain
-from telegrad.kernels.marks import gaps_between
-from telegrad.kernels.scatter import narrow, taken
+from telegrad.kernels.coding.bitmaps import gaps_between
+from telegrad.kernels.coding.bucketed_integers import gaps_of, places, raw_bits
+from telegrad.kernels.coding.scatter import narrow, taken
+from telegrad.kernels.statistics.magnitudes import plain
+from telegrad.kernels.threads import kept
 from telegrad.wire.bits import Reader, pack_varint, varint_nbytes
 from telegrad.wire.integers import BITMAP, BUCKETS, Integers, entropy_bits, read_buckets
 from telegrad.wire.positions.base import Positions

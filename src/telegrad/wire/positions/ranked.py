@@ -8,15 +8,21 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from telegrad.context import Context, LastEstimate
 from telegrad.errors import WireError
-from telegrad.kernels.compiled import kept
-from telegrad.kernels.scatter import taken
+from telegrad.kernels.coding.scatter import taken
+from telegrad.kernels.reference import descending_order
+from telegrad.kernels.threads import kept
 from telegrad.wire.bits import Reader, pack_varint, varint_nbytes
-from telegrad.wire.last_estimate import LastEstimate
 from telegrad.wire.positions.base import Positions
 from telegrad.wire.positions.listed import IndexSet
 
-__all__ = ["Ranked"]
+__all__ = ["Ranked", "last_order"]
+
+
+def last_order(last: LastEstimate) -> Tensor:
+    """The entries of the last estimate by decreasing magnitude, int64, shape (d,); ties by index. Sorted once."""
+    return last.once("order", descending_order)
 
 
 @dataclass(frozen=True)
@@ -44,7 +50,7 @@ class Ranked(Positions):
         if not self.shared:
             return torch.arange(self.start, self.start + self.size)
         if self.order is None:
-            raise WireError("the message counts on the last estimate's order: decode code.after(last) instead")
+            raise WireError("the message counts on the last estimate's order: decode code.within(context) instead")
         return self.order[self.start : self.start + self.size].sort().values
 
     @property
@@ -57,12 +63,13 @@ class Ranked(Positions):
     def keep(self, which: Tensor) -> Positions:
         return self if len(which) == self.size else IndexSet(self.d, taken(self.indices(), which))
 
-    def after(self, last: LastEstimate) -> Positions:
-        if not self.shared:
+    def within(self, context: Context) -> Positions:
+        last = context.last
+        if not self.shared or last is None:
             return self
         if len(last.vector) != self.d:
             raise WireError(f"an estimate of {len(last.vector)} entries orders none of a message of {self.d}")
-        return replace(self, order=last.order)
+        return replace(self, order=last_order(last))
 
     @classmethod
     def read(cls, reader: Reader, d: int) -> Ranked:

@@ -9,8 +9,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from telegrad.kernels.magnitudes import largest_magnitude
-from telegrad.kernels.narrowing import narrowed_number
+from telegrad.kernels.quantising.narrowing import narrowed_number
+from telegrad.kernels.statistics.magnitudes import largest_magnitude
 from telegrad.random import Key
 from telegrad.wire.bits import Reader
 

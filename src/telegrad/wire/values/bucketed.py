@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 
 from telegrad.errors import WireError
-from telegrad.kernels.compiled import in_chunks, kept
-from telegrad.kernels.narrowing import narrowed
-from telegrad.kernels.rounding import times_steps
-from telegrad.kernels.symbols import folded, unfolded
+from telegrad.kernels.coding.symbols import folded, unfolded
+from telegrad.kernels.quantising.narrowing import narrowed
+from telegrad.kernels.quantising.rounding import times_steps
+from telegrad.kernels.threads import in_chunks, kept
 from telegrad.random import Key
 from telegrad.wire.bits import Reader, pack_varint, varint_nbytes
 from telegrad.wire.integers import Integers

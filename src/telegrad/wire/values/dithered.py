@@ -11,9 +11,8 @@ import torch
 from torch import Tensor
 
 from telegrad.errors import WireError
-from telegrad.kernels.compiled import kept
-from telegrad.kernels.dithered import contexts_at, far_magnitudes, rows_at, signed_symbols, undithered
-from telegrad.kernels.dithering import (
+from telegrad.kernels.coding.rans import ContextDecoder, Encoder
+from telegrad.kernels.quantising.dither_frequencies import (
     FURTHEST,
     bucket_of,
     counted,
@@ -21,7 +20,14 @@ from telegrad.kernels.dithering import (
     shortest_bits,
     tail_width,
 )
-from telegrad.kernels.rans import ContextDecoder, Encoder
+from telegrad.kernels.quantising.dithered_rounding import (
+    contexts_at,
+    far_magnitudes,
+    rows_at,
+    signed_symbols,
+    undithered,
+)
+from telegrad.kernels.threads import kept
 from telegrad.random import Key
 from telegrad.wire.bits import Reader, pack_bits, read_seed, seed_parts
 from telegrad.wire.integers import Integers, check_pieces, pack_pieces, unpack_pieces

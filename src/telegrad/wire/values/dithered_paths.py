@@ -10,13 +10,13 @@ import torch
 from torch import Tensor
 
 from telegrad.errors import WireError
-from telegrad.kernels.compiled import in_blocks, kept
-from telegrad.kernels.dithered import far_magnitudes
-from telegrad.kernels.dithered_paths import DENSITIES, decoded_path, path_rows, undithered_path
-from telegrad.kernels.dithering import path_frequencies, shortest_bits, symbol_of, tail_width
-from telegrad.kernels.rans import PIECE, ContextDecoder, Encoder
-from telegrad.kernels.trellis import SEGMENT
-from telegrad.kernels.trellis_codes import STATES
+from telegrad.kernels.coding.rans import PIECE, ContextDecoder, Encoder
+from telegrad.kernels.quantising.dither_frequencies import path_frequencies, shortest_bits, symbol_of, tail_width
+from telegrad.kernels.quantising.dithered_rounding import far_magnitudes
+from telegrad.kernels.threads import in_blocks, kept
+from telegrad.kernels.trellis.codes import STATES
+from telegrad.kernels.trellis.dithered_paths import DENSITIES, decoded_path, path_rows, undithered_path
+from telegrad.kernels.trellis.paths import SEGMENT
 from telegrad.random import Key
 from telegrad.wire.bits import Reader, Shared, pack_bits, pack_varint, read_seed, seed_parts
 from telegrad.wire.integers import check_pieces, pack_pieces, unpack_pieces

@@ -12,10 +12,10 @@ import torch
 from torch import Tensor
 
 from telegrad.errors import WireError
-from telegrad.kernels.compiled import kept
-from telegrad.kernels.exponents import joined
-from telegrad.kernels.magnitudes import plain
-from telegrad.kernels.symbols import fixed_width
+from telegrad.kernels.coding.symbols import fixed_width
+from telegrad.kernels.quantising.exponents import joined
+from telegrad.kernels.statistics.magnitudes import plain
+from telegrad.kernels.threads import kept
 from telegrad.random import Key
 from telegrad.wire.bits import Reader, Shared
 from telegrad.wire.integers import Integers

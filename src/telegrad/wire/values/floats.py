@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from telegrad.errors import WireError
-from telegrad.kernels.magnitudes import plain
-from telegrad.kernels.narrowing import narrowed
+from telegrad.kernels.quantising.narrowing import narrowed
+from telegrad.kernels.statistics.magnitudes import plain
 from telegrad.random import Key
 from telegrad.wire.bits import Reader, Shared
 from telegrad.wire.values.base import (

@@ -9,10 +9,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from telegrad.kernels.compiled import kept
-from telegrad.kernels.magnitudes import plain
-from telegrad.kernels.rounding import times_steps
-from telegrad.kernels.signs import signs_apart
+from telegrad.kernels.quantising.rounding import times_steps
+from telegrad.kernels.quantising.signs import signs_apart
+from telegrad.kernels.statistics.magnitudes import plain
+from telegrad.kernels.threads import kept
 from telegrad.random import Key
 from telegrad.wire.bits import Reader
 from telegrad.wire.integers import Integers

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from telegrad.errors import WireError
-from telegrad.kernels.narrowing import narrowed
+from telegrad.kernels.quantising.narrowing import narrowed
 from telegrad.random import Key
 from telegrad.wire.bits import Reader, pack_varint, varint_nbytes
 from telegrad.wire.values.base import Buffer, Sizes, Values, scalar_dtype, scalar_nbytes

@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 from telegrad.errors import WireError
-from telegrad.kernels.hadamard import LARGEST, Rotation, block_sizes
-from telegrad.kernels.narrowing import narrowed
+from telegrad.kernels.quantising.narrowing import narrowed
+from telegrad.kernels.rotation.hadamard import LARGEST, Rotation, block_sizes
 from telegrad.random import Key
 from telegrad.wire.bits import Reader, Shared, read_seed, seed_parts
 from telegrad.wire.positions import Positions, read_positions
@@ -102,7 +102,7 @@ def read_inner(reader: Reader, n: int, dtype: torch.dtype) -> tuple[Positions, V
 class Rotated(Inner):
     """The inner vector, rotated back block by block.
 
-    A 64-bit seed stands for the rotation (see `telegrad.kernels.hadamard`).
+    A 64-bit seed stands for the rotation (see `telegrad.kernels.rotation.hadamard`).
     """
 
     tag: ClassVar[int] = 7

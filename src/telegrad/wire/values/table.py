@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from telegrad.errors import WireError
-from telegrad.kernels.compiled import kept
-from telegrad.kernels.magnitudes import plain
-from telegrad.kernels.narrowing import narrowed
+from telegrad.kernels.quantising.narrowing import narrowed
+from telegrad.kernels.statistics.magnitudes import plain
+from telegrad.kernels.threads import kept
 from telegrad.random import Key
 from telegrad.wire.bits import Reader, pack_varint, varint_nbytes
 from telegrad.wire.integers import Integers

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from telegrad.errors import WireError
-from telegrad.kernels.cells import looked_up
-from telegrad.kernels.compiled import in_chunks, kept
-from telegrad.kernels.trellis_codes import STATES, TrellisCode, most_positions, trellis_code
+from telegrad.kernels.quantising.normalised_blocks import looked_up
+from telegrad.kernels.threads import in_chunks, kept
+from telegrad.kernels.trellis.codes import STATES, TrellisCode, most_positions, trellis_code
 from telegrad.wire.bits import Reader, Shared
 from telegrad.wire.integers import check_pieces, pack_pieces, unpack_pieces
 from telegrad.wire.values.base import Sizes

@@ -1,0 +1,1 @@
+"""Symbols, integers and places into bytes and back, and numbers from and to listed places."""

@@ -1,0 +1,87 @@
+"""Loops for the CPU, compiled by numba on first use.
+
+A loop is written as plain Python over arrays and wrapped by `Loop`, beside a form in torch or numpy that defines what
+it computes. Where numba is missing the defining form runs, and that is said once. Loops release the interpreter's lock:
+`telegrad.kernels.threads` runs them side by side.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import warnings
+from collections.abc import Callable, Sequence
+from functools import cache
+from pathlib import Path
+from types import FunctionType
+from typing import Any
+
+from telegrad.errors import TelegradWarning
+from telegrad.kernels.caching import cached
+
+__all__ = ["Loop"]
+
+
+class Loop:
+    """`scalar` compiled, or `reference` where numba is missing; both take the same arguments and do the same.
+
+    `uses`: plain functions that `scalar` calls by their names; they are compiled into it. Compiled code is kept on
+    disk (see `telegrad.kernels.caching`); the first call in a process loads or compiles it.
+    """
+
+    def __init__(
+        self, scalar: Callable[..., Any], reference: Callable[..., Any], uses: Sequence[Callable[..., Any]] = ()
+    ) -> None:
+        self.scalar, self.reference, self.uses = scalar, reference, uses
+        self._compiled: Callable[..., Any] | None = None
+
+    def __call__(self, *arguments: Any) -> Any:
+        numba = _numba()
+        if numba is None:
+            return self.reference(*arguments)
+        if self._compiled is None:
+            self._compiled = cached(numba, self._linked(numba))
+        return self._compiled(*arguments)
+
+    def _linked(self, numba: Any) -> Any:
+        """`scalar`, its names of helpers bound to what compiled code may call."""
+        linked = _bound(self.scalar, {helper.__name__: _helper(helper, numba) for helper in self.uses})
+        if files := sorted({file for helper in self.uses for file in _files(helper)}):
+            # Numba looks at the loop's own file to tell whether what it has cached is up to date.
+            content = b"".join(Path(file).read_bytes() for file in files if Path(file).exists())
+            linked.__qualname__ += hashlib.blake2b(content, digest_size=8).hexdigest()
+        return linked
+
+
+def _helper(helper: Any, numba: Any) -> Any:
+    """A compiled helper, bound to those that it calls in its turn."""
+    return numba.njit(_bound(helper, {name: _helper(one, numba) for name, one in _called(helper).items()}))
+
+
+def _called(helper: Any) -> dict[str, FunctionType]:
+    """The plain functions that a helper calls, found by their names."""
+    found = {name: helper.__globals__.get(name) for name in helper.__code__.co_names}
+    return {name: one for name, one in found.items() if isinstance(one, FunctionType)}
+
+
+def _files(helper: Any) -> set[str]:
+    """The source files of a helper and of those that it calls."""
+    return {helper.__code__.co_filename}.union(*(_files(one) for one in _called(helper).values()))
+
+
+def _bound(function: Any, names: dict[str, Any]) -> Any:
+    if not names:
+        return function
+    bound = FunctionType(function.__code__, {**function.__globals__, **names}, function.__name__)
+    bound.__qualname__ = function.__qualname__
+    return bound
+
+
+@cache
+def _numba() -> Any:
+    try:
+        import numba
+    except ImportError:
+        text = "numba is not installed: telegrad's loops run in torch and numpy, many times slower"
+        warnings.warn(text, TelegradWarning, stacklevel=4)
+        return None
+    return numba

@@ -1,0 +1,1 @@
+"""Random rotations that both ends rebuild from a seed."""

@@ -1,0 +1,1 @@
+"""Selection by magnitude: histograms of keys, and the entries that a rank, a threshold or a block means."""

@@ -1,0 +1,60 @@
+"""Public docstrings have one form: a summary, every argument with its unit, what comes back, what is raised, an example
+that runs.
+"""
+
+import doctest
+import inspect
+import re
+
+import numpy as np
+import pytest
+import torch
+
+import telegrad as tg
+
+FUNCTIONS = {
+    **{name: getattr(tg, name) for name in tg.__all__ if inspect.isfunction(getattr(tg, name))},
+    **{f"Key.{name}": thing for name, thing in vars(tg.Key).items() if inspect.isfunction(thing) and name[0] != "_"},
+    **{f"Code.{name}": getattr(tg.Code, name) for name in ("within", "add_to", "decode")},
+    **{f"{name}.register": getattr(tg, name).register for name in ("ddp", "fsdp", "outer")},
+}
+CLASSES = {name: getattr(tg, name) for name in ("Key", "Code", "Context", "Result")}
+
+
+def arguments(function):
+    return [name for name in inspect.signature(function).parameters if name not in ("self", "unknown")]
+
+
+def section(text, title):
+    found = re.search(rf"^{title}:\n((?:    .*\n|\n)+)", inspect.cleandoc(text) + "\n", re.MULTILINE)
+    return found[1] if found else ""
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_functions_name_every_argument_and_what_they_return(name):
+    function = FUNCTIONS[name]
+    text = function.__doc__
+    assert re.match(r"\S.*\.$", text.splitlines()[0]), "the summary is one sentence in one line"
+    listed = re.findall(r"^    (\w+):", section(text, "Args"), re.MULTILINE)
+    assert listed == arguments(function)
+    if inspect.signature(function).return_annotation not in (None, "None"):
+        assert section(text, "Returns"), name
+    assert section(text, "Example"), name
+
+
+@pytest.mark.parametrize("name", CLASSES)
+def test_classes_name_every_field(name):
+    cls = CLASSES[name]
+    assert re.findall(r"^    (\w+):", section(cls.__doc__, "Attributes"), re.MULTILINE) == arguments(cls)
+
+
+@pytest.mark.parametrize("name", [*FUNCTIONS, *CLASSES])
+def test_examples_give_what_they_say(name, tmp_path, monkeypatch):
+    thing = {**FUNCTIONS, **CLASSES}[name]
+    monkeypatch.chdir(tmp_path)
+    lines = {"tg": tg, "torch": torch, "np": np}
+    examples = doctest.DocTestFinder(recurse=False).find(thing, name, globs=lines)
+    runner = doctest.DocTestRunner(verbose=False, optionflags=doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE)
+    for one in examples:
+        if one.examples:
+            assert not runner.run(one).failed
