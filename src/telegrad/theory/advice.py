@@ -159,6 +159,11 @@ def _assumptions(cluster: Cluster, noise: float, steps: float) -> tuple[str, ...
         f"{steps:g} steps uncompressed; gradient noise of the whole batch {noise:g} times the gradient (φ); each "
         "method at its own best step size, as in (B7.4)",
     ]
+    if math.isfinite(cluster.memory_bandwidth):
+        said.append(
+            f"a processor copies {cluster.memory_bandwidth / 1e9:.3g} Gbit/s into new memory, and {cluster.sharing:g} "
+            "workers share one"
+        )
     if cluster.workers > 256:
         said.append(
             "extrapolated beyond what was measured: an all-to-all among so many workers is taken to cost two "

@@ -2,12 +2,13 @@
 
 A step is compute, encoding, transfer and decoding, one after the other:
 
-    seconds = compute + sharing · (encode + decode) + max(0, max(wire, host) − overlap · compute)
+    seconds = compute + sharing · (encode + decode + copies) + max(0, max(wire, host) − overlap · compute)
     wire = phases · latency + 8 · bytes over the busiest link / (efficiency · bandwidth)
+    copies = gradient-sized vectors written into new memory · 32 d / memory_bandwidth
 
-`host` is the processor's own time for moving bytes, which runs beside the wire. The bytes and phases of each topology
-are those of `telegrad.runtime.topologies`. Uncompressed gradients travel by the better of a ring and a recursive
-doubling all-reduce. The comparison with measured steps is in docs/theory-costs.md.
+`host` is the processor's own time for moving bytes, which runs beside the wire. The bytes, phases and copies of each
+topology are those of `telegrad.runtime.topologies`. Uncompressed gradients travel by the better of a ring and a
+recursive doubling all-reduce. The comparison with measured steps is in docs/theory-costs.md.
 """
 
 from __future__ import annotations
@@ -38,7 +39,9 @@ class Cluster:
     (for `hierarchical`); `efficiency`: the share of the bandwidth that carries payload (packet headers and
     acknowledgements take the rest); `overlap`: the share of `compute` during which messages may already travel;
     `sharing`: how many workers share the processor that encodes and decodes; `host_bandwidth`: bits per second that
-    this processor moves into and out of sockets. Raises `ConfigError` for values out of range.
+    this processor moves into and out of sockets; `memory_bandwidth`: bits per second at which it copies a gradient
+    into new memory (`telegrad.theory.profiles.copy_bandwidth` measures it). Raises `ConfigError` for values out of
+    range.
     """
 
     workers: int
@@ -51,6 +54,7 @@ class Cluster:
     overlap: float = 0.0
     sharing: float = 1.0
     host_bandwidth: float = math.inf
+    memory_bandwidth: float = math.inf
 
     def __post_init__(self) -> None:
         rules = {
@@ -64,6 +68,7 @@ class Cluster:
             "overlap": (0 <= self.overlap <= 1, "a share from 0 to 1"),
             "sharing": (1 <= self.sharing < math.inf, "a number from 1"),
             "host_bandwidth": (self.host_bandwidth > 0, "bits per second above 0"),
+            "memory_bandwidth": (self.memory_bandwidth > 0, "bits per second above 0"),
         }
         for name, (fits, allowed) in rules.items():
             if not fits:  # NaN fits nowhere
@@ -87,7 +92,9 @@ class Profile:
 
 @dataclass(frozen=True)
 class StepCost:
-    """One predicted step in seconds, and its parts; `sent` is the bytes that a worker hands to its link in a step."""
+    """One predicted step in seconds, and its parts: `compute`, `encode`, `decode`, `copies` of whole gradients, and
+    `transfer`. `sent` is the bytes that a worker hands to its link in a step.
+    """
 
     spec: str
     topology: str
@@ -97,22 +104,27 @@ class StepCost:
     decode: float
     transfer: float
     sent: float
+    copies: float = 0.0
 
 
 @dataclass(frozen=True)
 class _Traffic:
-    """Bits that leave a worker, bits over the busiest link, one-way latencies; and encodings and decodings in a row."""
+    """Bits that leave a worker, bits over the busiest link, one-way latencies; and what the busiest rank does one after
+    the other: encodings, decodings, and vectors as long as the gradient that it writes into new memory.
+    """
 
     sent: float
     busiest: float
     phases: float
     encodings: float
     decodings: float
+    copies: float = 0.0
     inside: float = 0.0
 
 
 def _allgather(cluster: Cluster, b: float, dense: float, unbiased: bool) -> _Traffic:
     others = cluster.workers - 1
+    # The estimate takes the gradient's place in memory.
     return _Traffic(others * b, others * b, 2, 1, cluster.workers)
 
 
@@ -121,18 +133,23 @@ def _two_phase(cluster: Cluster, b: float, dense: float, unbiased: bool) -> _Tra
     back = b if unbiased else dense
     bits = (m - 1) / m * (b + back)
     again = 1 / m if unbiased else 0.0
-    return _Traffic(bits, bits, 4, 1 + again, 1 + (1 if unbiased else 0))
+    # The gradient cut into shards, this rank's own estimate, all estimates decoded, and joined.
+    return _Traffic(bits, bits, 4, 1 + again, 1 + (1 if unbiased else 0), 3 + 1 / m)
 
 
 def _server(cluster: Cluster, b: float, dense: float, unbiased: bool) -> _Traffic:
     others = cluster.workers - 1
-    return _Traffic(b, others * (b + dense), 4, 1, cluster.workers)
+    # The server's estimate packed, put in line for every other rank, and read by the server itself.
+    return _Traffic(b, others * (b + dense), 4, 1, cluster.workers, others + 2)
 
 
 def _hierarchical(cluster: Cluster, b: float, dense: float, unbiased: bool) -> _Traffic:
     nodes = math.ceil(cluster.workers / cluster.node)
     inside = 2 * (cluster.node - 1) * dense
-    return _Traffic((nodes - 1) * b, (nodes - 1) * b, 6, 1, nodes, inside)
+    # The node's first rank: every gradient received and read, their sum in float64 and back, the estimate packed, put
+    # in line for the others, and read.
+    copies = 3 * cluster.node + 4 if cluster.node > 1 else 0
+    return _Traffic((nodes - 1) * b, (nodes - 1) * b, 6, 1, nodes, copies, inside)
 
 
 _TRAFFIC: dict[TopologyName, Callable[[Cluster, float, float, bool], _Traffic]] = {
@@ -163,6 +180,7 @@ def step_cost(cluster: Cluster, profile: Profile, topology: TopologyName) -> Ste
         cluster.sharing * traffic.decodings * profile.decode,
         wire,
         traffic.sent,
+        cluster.sharing * traffic.copies * 32.0 * profile.d / cluster.memory_bandwidth,
     )
 
 
@@ -185,11 +203,19 @@ def _wire(cluster: Cluster, bits: float, phases: float) -> float:
     return phases * cluster.latency + bits / (cluster.efficiency * cluster.bandwidth)
 
 
-def _cost(cluster: Cluster, name: tuple[str, str], encode: float, decode: float, wire: float, sent: float) -> StepCost:
+def _cost(
+    cluster: Cluster,
+    name: tuple[str, str],
+    encode: float,
+    decode: float,
+    wire: float,
+    sent: float,
+    copies: float = 0.0,
+) -> StepCost:
     host = cluster.sharing * sent / cluster.host_bandwidth
     transfer = max(0.0, max(wire, host) - cluster.overlap * cluster.compute)
-    seconds = cluster.compute + encode + decode + transfer
-    return StepCost(*name, seconds, cluster.compute, encode, decode, transfer, sent / 8)
+    seconds = cluster.compute + encode + decode + copies + transfer
+    return StepCost(*name, seconds, cluster.compute, encode, decode, transfer, sent / 8, copies)
 
 
 def break_even(cost: Callable[[Cluster], float], dense: Callable[[Cluster], float], cluster: Cluster) -> float | None:
