@@ -8,7 +8,11 @@ worker, N workers and ω of their compressor:
     switch  ησ(1 + ω)/B of SGD = η/(ℓ√B) of signs   (D4.6), σ the noise scale of a coordinate
     adamw   η√((1 + ω)/(NB)) and (1 − β)/η² stay    (Malladi, Lyu, Panigrahi, Arora, NeurIPS 2022)
 
-The number of steps keeps the time ηλ·steps, in which both make the same way.
+With momentum β η stands for η/(1 − β). The number of steps keeps the time ηλ·steps, in which both make the same way.
+
+Tried on logistic regression (docs/theory-scaling.md), where the rules keep the loss curve: SGD without momentum and
+with β = .9, from one to the other, signs with batches of 32, and AdamW without weight decay; more workers, larger
+batches and stronger compression. There is no rule for signs with momentum, nor between AdamW and the others.
 """
 
 from __future__ import annotations
@@ -83,15 +87,24 @@ def rescale(
     `free`: what may change: "lr", "batch_size" or "workers". `noise`: σ, the scale of a coordinate's gradient noise for
     one example; needed between "sgd" and "sign" (Σσ_j²/Σσ_j where coordinates differ), `new_noise` where it changes;
     `law` of the noise for signs (default: Gaussian). `smoothness` L: to check stability. Raises `ConfigError` where
-    the rule needs what is not given, and between AdamW and the others, for which there is no rule.
+    the rule needs what is not given, and where there is no rule: between AdamW and the others, and for signs with
+    momentum.
     """
     law = law or Gaussian()
     if (old.optimizer == "adamw") != (new.optimizer == "adamw"):
         raise ConfigError("no rule leads from adamw to another optimizer or back: tune the learning rate anew")
+    for run in (old, new):
+        if run.optimizer == "sign" and run.momentum:
+            raise ConfigError(
+                f"momentum={run.momentum:g}: there is no rule for signs with momentum; write momentum=0, or tune anew"
+            )
     if free not in ("lr", "batch_size", "workers"):
         raise ConfigError(f"free={free!r}: lr, batch_size or workers is allowed")
+    for name, value in (("noise", noise), ("new_noise", new_noise), ("smoothness", smoothness)):
+        if value is not None and not 0 < value < math.inf:
+            raise ConfigError(f"{name}={value}: a number above 0 is allowed")
     after = noise if new_noise is None else new_noise
-    if old.optimizer != new.optimizer and (noise is None or not noise > 0):
+    if old.optimizer != new.optimizer and noise is None:
         raise ConfigError(
             "between sgd and sign the rule needs noise: the scale of a coordinate's gradient noise, above 0"
         )
