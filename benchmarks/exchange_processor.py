@@ -4,8 +4,8 @@
 
 Workers are processes of this machine that train the network benchmark's 11.54 million parameters by DDP over gloo. What
 is measured is the processor time of the thread that exchanges gradients, of the busiest rank, the median of twelve
-steps: other work on the machine hardly changes it, as it does the time of a step. The prediction is made of speeds that
-one process measures by itself, as `telegrad advise` does. Three minutes on two cores.
+steps: other work on the machine hardly changes it, as it does the time of a step. The prediction is made of what one
+process needs by itself for an encoding, a decoding and a copy, in processor time too. A few minutes on two cores.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import statistics
 import sys
 import threading
 import time
-from dataclasses import replace
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +33,7 @@ from worker import network
 import telegrad as tg
 from telegrad.lab.runner import provenance
 from telegrad.theory.cost_model import Cluster, Profile, checked_topology, step_cost
-from telegrad.theory.profiles import copy_bandwidth, profile
+from telegrad.theory.profiles import profile
 
 STEPS, WARM = 12, 4
 SPECS = ("mlmc(stopk(s=0.01, values=sign))", "importance(k=0.01)")
@@ -84,6 +84,27 @@ def measured(spec: str, topology: str, workers: int, port: int) -> float:
     return max(found)
 
 
+def processor_seconds(call: Callable[[], Any], repeats: int = 9) -> float:
+    """The least processor time of `repeats` calls, after one that loads the loops."""
+    spent = []
+    for _ in range(repeats + 1):
+        began = time.thread_time()
+        call()
+        spent.append(time.thread_time() - began)
+    return min(spent[1:])
+
+
+def alone(spec: str, x: torch.Tensor) -> Profile:
+    """What the compressor makes of x, with the processor time that one process needs."""
+    compressor, key, out = tg.compressor(spec), tg.Key(0), torch.zeros(len(x))
+    message = tg.pack(compressor.encode(x, key))
+    speeds = (
+        processor_seconds(lambda: tg.pack(compressor.encode(x, key))) / len(x),
+        processor_seconds(lambda: tg.unpack(message).add_to(out)) / len(x),
+    )
+    return profile(spec, x, speeds={str(compressor): speeds})
+
+
 def predicted(profile: Profile, topology: str, workers: int, memory: float) -> tuple[float, float]:
     """Seconds a step for encoding and decoding, and for copies."""
     name, _, node = topology.partition("(node=")
@@ -106,11 +127,8 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(1)
     x = gradient()
-    memory = copy_bandwidth(len(x), repeats=9)
-    profiles: dict[str, Profile] = {}
-    for spec in SPECS:
-        runs = [profile(spec, x, repeats=5) for _ in range(3)]  # the one that was disturbed least
-        profiles[spec] = replace(runs[0], encode=min(r.encode for r in runs), decode=min(r.decode for r in runs))
+    memory = 32 * len(x) / processor_seconds(x.clone)
+    profiles = {spec: alone(spec, x) for spec in SPECS}
     rows = []
     for number, (spec, topology, workers) in enumerate(ROWS):
         seconds = measured(spec, topology, workers, 29700 + number)

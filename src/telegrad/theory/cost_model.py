@@ -19,6 +19,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from telegrad.errors import ConfigError
+from telegrad.theory.ranges import ABOVE_0, COUNT, FROM_1, SHARE, Range, check, check_all
 
 __all__ = [
     *("TOPOLOGIES", "Cluster", "Profile", "StepCost", "TopologyName"),
@@ -28,6 +29,9 @@ __all__ = [
 TopologyName = Literal["allgather", "two_phase", "server", "hierarchical"]
 TOPOLOGIES: tuple[TopologyName, ...] = ("allgather", "two_phase", "server", "hierarchical")
 DENSE = "identity"
+_BANDWIDTH = Range(open_low=True, infinite=True, what="bits per second")
+_SECONDS = Range(what="seconds")
+_FOREVER = Range(what="seconds", infinite=True)
 
 
 @dataclass(frozen=True)
@@ -57,28 +61,26 @@ class Cluster:
     memory_bandwidth: float = math.inf
 
     def __post_init__(self) -> None:
-        rules = {
-            "workers": (self.workers >= 1, "a number from 1"),
-            "bandwidth": (self.bandwidth > 0, "bits per second above 0"),
-            "latency": (0 <= self.latency < math.inf, "seconds from 0"),
-            "compute": (0 <= self.compute < math.inf, "seconds from 0"),
-            "node": (1 <= self.node <= self.workers, "a number from 1 up to the workers"),
-            "node_bandwidth": (self.node_bandwidth > 0, "bits per second above 0"),
-            "efficiency": (0 < self.efficiency <= 1, "a share above 0 and up to 1"),
-            "overlap": (0 <= self.overlap <= 1, "a share from 0 to 1"),
-            "sharing": (1 <= self.sharing < math.inf, "a number from 1"),
-            "host_bandwidth": (self.host_bandwidth > 0, "bits per second above 0"),
-            "memory_bandwidth": (self.memory_bandwidth > 0, "bits per second above 0"),
-        }
-        for name, (fits, allowed) in rules.items():
-            if not fits:  # NaN fits nowhere
-                raise ConfigError(f"{name}={getattr(self, name)}: {allowed} is allowed")
+        bandwidths = ("bandwidth", "node_bandwidth", "host_bandwidth", "memory_bandwidth")
+        check_all(
+            vars(self),
+            {
+                "workers": COUNT,
+                **dict.fromkeys(bandwidths, _BANDWIDTH),
+                **dict.fromkeys(("latency", "compute"), _SECONDS),
+                "node": Range(low=1, high=self.workers, whole=True),
+                "efficiency": Range(high=1, open_low=True),
+                "overlap": SHARE,
+                "sharing": FROM_1,
+            },
+        )
 
 
 @dataclass(frozen=True)
 class Profile:
     """What a compressor makes of a gradient of `d` entries: `bits` of a message, `omega` = E‖C(x) − x‖²/‖x‖² on such a
-    gradient, and this machine's seconds to encode and pack one, and to unpack and add up one.
+    gradient, and this machine's seconds to encode and pack one, and to unpack and add up one. Raises `ConfigError` for
+    values out of range.
     """
 
     spec: str
@@ -88,6 +90,14 @@ class Profile:
     encode: float
     decode: float
     unbiased: bool = True
+
+    def __post_init__(self) -> None:
+        bits = Range(infinite=True, what="bits")
+        omega = Range(infinite=True)
+        check_all(
+            vars(self),
+            {"d": COUNT, "bits": bits, "omega": omega, "encode": _FOREVER, "decode": _FOREVER},
+        )
 
 
 @dataclass(frozen=True)
@@ -187,8 +197,9 @@ def step_cost(cluster: Cluster, profile: Profile, topology: TopologyName) -> Ste
 def all_reduce(cluster: Cluster, d: int, bits: float = 32.0, convert: float = 0.0, spec: str = DENSE) -> StepCost:
     """The predicted step of an all-reduce of `d` numbers of so many `bits`: the better of a ring, which sends
     2(M − 1)/M of the tensor in 2(M − 1) phases, and of recursive doubling, which sends it ⌈log2 M⌉ times in as many.
-    `convert`: seconds to convert to and from such numbers.
+    `convert`: seconds to convert to and from such numbers. Raises `ConfigError` for values out of range.
     """
+    check(d=(d, COUNT), bits=(bits, ABOVE_0), convert=(convert, _SECONDS))
     m, tensor = cluster.workers, bits * d
     rounds = math.ceil(math.log2(m))
     ways = [(2 * (m - 1) / m * tensor, 2 * (m - 1)), (rounds * tensor, rounds)]

@@ -23,6 +23,7 @@ from typing import Literal
 
 from telegrad.errors import ConfigError
 from telegrad.theory.noise_laws import Gaussian, NoiseLaw
+from telegrad.theory.ranges import ABOVE_0, FROM_0, FROM_1, Range, check, check_all
 
 __all__ = ["Optimizer", "Rescaled", "Run", "rescale"]
 
@@ -48,18 +49,16 @@ class Run:
     beta2: float = 0.999
 
     def __post_init__(self) -> None:
-        rules = {
-            "lr": (0 < self.lr < math.inf, "above 0"),
-            "batch_size": (1 <= self.batch_size < math.inf, "from 1"),
-            "workers": (1 <= self.workers < math.inf, "from 1"),
-            "omega": (0 <= self.omega < math.inf, "from 0"),
-            "steps": (0 < self.steps < math.inf, "above 0"),
-            "momentum": (0 <= self.momentum < 1, "from 0 and below 1"),
-            "beta2": (0 <= self.beta2 < 1, "from 0 and below 1"),
-        }
-        for name, (fits, allowed) in rules.items():
-            if not fits:
-                raise ConfigError(f"{name}={getattr(self, name)}: a number {allowed} is allowed")
+        average = Range(high=1, open_high=True)
+        check_all(
+            vars(self),
+            {
+                **dict.fromkeys(("lr", "steps"), ABOVE_0),
+                **dict.fromkeys(("batch_size", "workers"), FROM_1),
+                "omega": FROM_0,
+                **dict.fromkeys(("momentum", "beta2"), average),
+            },
+        )
         if self.optimizer not in ("sgd", "sign", "adamw"):
             raise ConfigError(f"optimizer={self.optimizer!r}: sgd, sign or adamw is allowed")
 
@@ -101,8 +100,8 @@ def rescale(
     if free not in ("lr", "batch_size", "workers"):
         raise ConfigError(f"free={free!r}: lr, batch_size or workers is allowed")
     for name, value in (("noise", noise), ("new_noise", new_noise), ("smoothness", smoothness)):
-        if value is not None and not 0 < value < math.inf:
-            raise ConfigError(f"{name}={value}: a number above 0 is allowed")
+        if value is not None:
+            check(**{name: (value, ABOVE_0)})
     after = noise if new_noise is None else new_noise
     if old.optimizer != new.optimizer and noise is None:
         raise ConfigError(
