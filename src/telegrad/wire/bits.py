@@ -36,8 +36,11 @@ class Reader:
     """A cursor over received bytes; every read checks that the bytes are there.
 
     `shared_bytes`: where a parcel keeps what the message shares with others; None for a message by itself.
-    `account`: bytes by field of the ledger, as far as they were booked.
+    `account`: bytes by field of the ledger, as far as they were booked. `bases`: the sizes of the bases that values of
+    the message were in so far: each is a table that its length does not pay for.
     """
+
+    bases: frozenset[int] = frozenset()
 
     def __init__(
         self, data: bytes | bytearray | memoryview, shared_bytes: bytes | bytearray | memoryview | None = None
@@ -49,7 +52,7 @@ class Reader:
 
     def book(self, name: str) -> None:
         """Book all that was read since the last time as this field of the ledger."""
-        at = self._at + (self._shared._at if self._shared else 0)
+        at = self._at if self._shared is None else self._at + self._shared._at
         self.account[name] = self.account.get(name, 0) + at - self._booked
         self._booked = at
 
@@ -85,6 +88,10 @@ class Reader:
 
     def varint(self) -> int:
         """A LEB128 number below 2^63."""
+        at = self._at
+        if at < self._end and (value := self._data[at]) < 0x80:  # most are
+            self._at = at + 1
+            return value
         value = 0
         for shift in range(0, 63, 7):
             byte = self.byte()
