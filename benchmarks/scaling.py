@@ -1,6 +1,6 @@
 """The scaling rules on real data: changes to a tuned run, by the rule and naively. docs/theory-scaling.md.
 
-    nice python benchmarks/scaling.py --data DIR --out benchmarks/results/scaling.json --figures docs
+    nice python benchmarks/scaling.py --data DIR --out benchmarks/results/scaling.json --figures docs/images
 
 DIR holds libsvm/german.numer_scale. Logistic regression on its 1,000 examples; minibatches with replacement; 64 seeds
 at once; the loss is f(x) − f* over all examples. About four minutes on one core.
