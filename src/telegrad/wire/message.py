@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import zlib
+from functools import lru_cache
 
 import torch
 
@@ -63,8 +64,11 @@ def checked(parts: list[Buffer]) -> bytes:
 
 def message_parts(code: Code) -> list[Buffer]:
     """A message but for its checksum, in pieces: what the messages of a parcel share is marked as `Shared`."""
-    parts: list[Buffer] = [_version(code), Shared(pack_varint(len(code.shape)))]
-    parts += [*map(pack_varint, (*code.shape, code.level)), Shared(pack_varint(len(code.terms)))]
+    parts: list[Buffer] = [
+        *_head(code.shape, code.dtype),
+        pack_varint(code.level),
+        Shared(pack_varint(len(code.terms))),
+    ]
     for term in code.terms:
         parts.append(_kinds(term))
         parts += term.positions.parts()
@@ -74,7 +78,7 @@ def message_parts(code: Code) -> list[Buffer]:
 
 def shared_bytes(code: Code) -> bytes:
     """The `Shared` ones of `message_parts(code)`, joined, without packing the message."""
-    parts = [_version(code), pack_varint(len(code.shape)), pack_varint(len(code.terms))]
+    parts = [*_head(code.shape, code.dtype)[:2], pack_varint(len(code.terms))]
     for term in code.terms:
         parts += [_kinds(term), term.positions.shared_bytes, term.values.shared_bytes(code.dtype)]
     return b"".join(parts)
@@ -85,8 +89,11 @@ def _check_version(first: int) -> None:
         raise WireError(f"not a telegrad message of version {VERSION}: it says version {first >> 4}")
 
 
-def _version(code: Code) -> Shared:
-    return Shared([VERSION << 4 | DTYPES.index(code.dtype)])
+@lru_cache(maxsize=4096)
+def _head(shape: tuple[int, ...], dtype: torch.dtype) -> tuple[bytes, ...]:
+    """Version and dtype, the rank, the dimensions: the same in every message of a tensor."""
+    version, rank = Shared([VERSION << 4 | DTYPES.index(dtype)]), Shared(pack_varint(len(shape)))
+    return version, rank, *map(pack_varint, shape)
 
 
 def _kinds(term: Term) -> Shared:
@@ -135,18 +142,19 @@ def sound(view: memoryview) -> bool:
 
 def read_message(reader: Reader, numel: int | None = None) -> Code:
     """The code of a message that the reader is over, but for its checksum. `numel`: see `unpack`."""
-    first, rank = reader.shared.byte(), reader.shared.varint()
+    shared = reader.shared
+    first, rank = shared.byte(), shared.varint()
     _check_version(first)
     dtype_code = first & 0xF
     if dtype_code >= len(DTYPES) or rank > _MAX_RANK:
         raise WireError(f"unknown dtype {dtype_code} or rank {rank} in the message")
-    shape = tuple(reader.varint() for _ in range(rank))
+    shape = tuple([reader.varint() for _ in range(rank)])
     reader.book("header")
     announced, level = math.prod(shape), reader.varint()
     reader.book("level")
-    n_terms = reader.shared.varint()
+    n_terms = shared.varint()
     reader.book("header")
-    if math.prod(size or 1 for size in shape) > _MAX_NUMEL:
+    if announced > _MAX_NUMEL or (announced == 0 and math.prod(filter(None, shape)) > _MAX_NUMEL):
         raise WireError(f"the message announces {announced} entries; up to {_MAX_NUMEL} are allowed")
     if numel is not None and announced != numel:
         raise WireError(f"the message is for {announced} entries, where {numel} are expected")
@@ -154,8 +162,8 @@ def read_message(reader: Reader, numel: int | None = None) -> Code:
         terms = _read_terms(reader, n_terms, announced, DTYPES[dtype_code])
     except MemoryError:
         raise WireError(f"the message announces {announced} entries, more than the memory holds") from None
-    if reader.left or reader.shared.left:
-        raise WireError(f"{reader.left + reader.shared.left} bytes follow the end of the message")
+    if left := reader.left + (shared.left if shared is not reader else 0):
+        raise WireError(f"{left} bytes follow the end of the message")
     reader.account["header"] += CHECKSUM_NBYTES
     return Code(shape, DTYPES[dtype_code], terms, level, received=reader.account)
 
