@@ -37,6 +37,7 @@ from telegrad.spec import registered
 from telegrad.wire import message
 from telegrad.wire.bits import Reader, pack_fixed, pack_varied, pack_varint
 from telegrad.wire.integers import pack_pieces
+from telegrad.wire.parcel import Parcel, pack_parcel, unpack_parcel
 
 SPECS = [cls.example for cls in registered("compressor").values()]
 SPECS += [f"mlmc({cls.example})" for cls in registered("ladder").values()]
@@ -397,6 +398,49 @@ def file_made(samples: list[Sample], rng: random.Random) -> bytes:
     return body + sealed(file()) if kind < 0.6 else body[:9] + with_changed_bytes(body[9:], rng)
 
 
+def parcel_made(samples: list[Sample], rng: random.Random) -> tuple[bytes, list[int]]:
+    """A parcel of some messages, with its bytes changed or some of its codes, cut or joined to another; and the numbers
+    of entries that its receiver expects.
+    """
+    chosen = rng.sample(samples, rng.choice((1, 2, 2, 3, 4)))
+    codes = [sample.code for sample in chosen]
+    if rng.random() < 0.5:
+        codes = [rng.choice(codes)] * len(codes)  # what is alike is sent once
+    numels, kind = [code.numel for code in codes], rng.random()
+    if kind < 0.3:
+        which = rng.randrange(len(codes))
+        codes[which] = _replaced(codes[which], rng.choice(list(_leaves(codes[which]))), rng)
+    try:
+        data = bytes(by_reference(lambda: pack_parcel(Parcel(tuple(codes)))))
+    except Exception:
+        return b"\x02\x01", numels
+    if kind < 0.3:
+        return data, numels
+    body = data[: -4 if len(codes) > 1 else None]
+    if kind < 0.4:
+        body = body[: rng.randrange(len(body))] + (body if rng.random() < 0.3 else b"")
+    elif kind < 0.95:
+        body = with_changed_bytes(body, rng)
+    return (sealed(body) if len(codes) > 1 else body), numels
+
+
+def parcel_outcome(data: bytes, numels: list[int] | None) -> str:
+    """The same for a parcel."""
+
+    def found() -> tuple[Any, ...]:
+        try:
+            parcel = unpack_parcel(data, numels)
+            if any(code.numel > ENTRIES for code in parcel.codes):
+                return ("parcel read",)
+            return ("parcel read", parcel.failure, *(_bytes(code.decode()) for code in parcel.codes))
+        except tg.WireError:
+            return ("parcel refused",)
+
+    first = found()
+    assert by_reference(found) == first, "the reference forms say something else of a parcel"
+    return str(first[0])
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--messages", type=int, default=1_000_000)
@@ -413,9 +457,13 @@ def main() -> None:
             rng, began = random.Random(number), time.process_time()
             measured = number % 50 == 0  # tracing doubles the time
             try:
-                if rng.random() < 0.05:
+                chance = rng.random()
+                if chance < 0.05:
                     body = file_made(samples, rng)
                     found[file_outcome(body, Path(folder) / "file")] += 1
+                elif chance < 0.1:
+                    body, numels = parcel_made(samples, rng)
+                    found[parcel_outcome(body, numels if number % 2 else None)] += 1
                 else:
                     body, numel = made(samples, rng)
                     if measured:

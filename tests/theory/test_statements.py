@@ -2,6 +2,7 @@
 
 import itertools
 import math
+import random
 
 import pytest
 import torch
@@ -269,6 +270,64 @@ def test_a_step_size_above_the_limit_is_refused():
 def test_bad_constants_are_explained(words, said):
     with pytest.raises(ConfigError, match=said):
         parse_constants(words)
+
+
+def everything():
+    return [one for method in stated_methods() for one in statements_of(method)]
+
+
+def test_nonsense_is_refused_by_every_statement():
+    """3,000 draws of constants, one in eight of them nonsense or extreme: `ConfigError`, or numbers from 0."""
+    draw = random.Random(0)
+    strange = [-1, 0, 1e-300, 1e300, math.nan, math.inf, None, "x", True, 10**400, 2.5]
+    for one in (draw.choice(everything()) for _ in range(3000)):
+        constants = {
+            name: draw.choice(strange)
+            if draw.random() < 0.125
+            else draw.choice([1, 2, 3] if CONSTANTS[name].whole else [1e-5, 0.5, 1.0])
+            for name in one.wants
+        }
+        try:
+            value = one.function(**constants)
+        except ConfigError:
+            continue
+        numbers = value.values() if isinstance(value, dict) else [value]
+        assert not any(math.isnan(number) for number in numbers), (one.function.__name__, constants)
+        assert isinstance(value, dict) or value >= 0, (one.function.__name__, constants)
+
+
+@pytest.mark.parametrize(
+    ("small", "large"), [("mu=3", "L=2"), ("mu_min=3", "L_max=2"), ("owners=5", "workers=4"), ("cohort=5", "workers=4")]
+)
+def test_constants_that_contradict_each_other_are_refused(small, large):
+    with pytest.raises(ConfigError, match=f"{small} .* is above {large} .*at most that is allowed"):
+        parse_constants([small, large])
+
+
+def test_a_statement_explains_itself():
+    """Formula, units, constants, errors and source, for `help`."""
+    for one in everything():
+        text = one.function.__doc__
+        assert text.startswith(one.text)
+        assert f"Source: {one.source}." in text
+        assert all(f"    {name}: " in text and CONSTANTS[name].meaning in text for name in one.wants)
+        assert one.unit == "1" or f"In units of {one.unit}." in text
+
+
+@pytest.mark.parametrize(
+    ("bound", "more"),
+    [
+        (bounds.sgd_paper_convex_at, {"distance": 1.0, "lr": 0.26}),
+        (bounds.sgd_paper_nonconvex_at, {"gap": 1.0, "lr": 0.51}),
+        (bounds.sgd_down, {"gap": 1.0, "omega_down": 1.0, "lr": 0.6}),
+        (bounds.vr_marina, {"gap": 1.0, "L_mean": 2.0, "L_sample": 2.0, "p": 0.5, "batch": 1, "lr": 0.51}),
+        (bounds.local_sgd, {"gap": 1.0, "local_steps": 4, "lr": 0.01}),
+    ],
+)
+def test_a_step_size_that_a_bound_does_not_cover_is_refused(bound, more):
+    given = {"L": 2.0, "workers": 4, "sigma2": 1.0, "T": 10, "omega": 0.0} | more
+    with pytest.raises(ConfigError, match=r"lr=.* more than theory allows here: step sizes .* are covered"):
+        bound(**only(bound, given))
 
 
 def test_what_is_missing_and_what_is_assumed_is_told():

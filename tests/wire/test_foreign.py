@@ -13,8 +13,15 @@ import torch
 
 import telegrad as tg
 from telegrad.kernels.coding.rans import Encoder
+from telegrad.kernels.quantising.dither_frequencies import counted, frequencies, path_frequencies
+from telegrad.kernels.quantising.gaussian_cells import dead_zone_centroids, dead_zone_centroids_of
+from telegrad.kernels.trellis.codes import BITS, STATES, most_positions, trellis_code
+from telegrad.kernels.trellis.dithered_paths import DENSITIES
 from telegrad.wire.bits import pack_fixed, pack_varied, pack_varint
+from telegrad.wire.code import Code, Term
 from telegrad.wire.integers import pack_pieces
+from telegrad.wire.positions import All, IndexSet
+from telegrad.wire.values import Cosine, DeadZoneCells, Floats, RotatedCells, cosine
 
 ROOT = Path(__file__).parents[2]
 
@@ -144,3 +151,87 @@ def test_two_files_joined_are_refused(tmp_path):
         (tmp_path / "two").write_bytes(both)
         with pytest.raises(tg.WireError, match=r"damaged|follow the last message"):
             tg.load(tmp_path / "two")
+
+
+def test_each_truncation_of_a_file_is_refused_with_a_mended_checksum_too(tmp_path):
+    names = ("a", "b")
+    tg.save(tmp_path / "one", {name: tg.compressor("topk(k=3)").encode(torch.arange(9.0)) for name in names})
+    body = (tmp_path / "one").read_bytes()[:-4]
+    for length in range(len(body)):
+        (tmp_path / "cut").write_bytes(sealed(body[:length]))
+        with pytest.raises(tg.WireError):
+            tg.load(tmp_path / "cut")
+
+
+def in_basis(n, chunks):
+    """A message of one coefficient in each of these bases."""
+    places = IndexSet(n, torch.tensor([3]))
+    return Code((n,), torch.float32, tuple(Term(All(n), Cosine(places, Floats(torch.ones(1)), c)) for c in chunks))
+
+
+def test_a_message_in_many_bases_is_refused_before_their_tables_are_made():
+    assert len(tg.unpack(tg.pack(in_basis(40, [4, 8, 16, 32] * 3))).terms) == 12
+    # What is longer than the vector makes no table of its own.
+    assert len(tg.unpack(tg.pack(in_basis(40, range(40, 80)))).terms) == 40
+    made = cosine._made
+    cosine._made = lambda n: pytest.fail("a table was made")
+    try:
+        with pytest.raises(tg.WireError, match="up to 4 are allowed"):
+            tg.unpack(tg.pack(in_basis(4096, range(4092, 4097))), 4096).decode()
+    finally:
+        cosine._made = made
+
+
+def test_cosine_tables_that_are_kept_are_bounded_in_bytes():
+    for n in (4096, 4095, 4094, 64):
+        tg.compressor(f"dct(chunk={n}, k=1)").encode(torch.ones(4096))
+    assert list(cosine._kept)[-1] == 64
+    assert sum(one.nbytes for one in cosine._kept.values()) <= cosine._KEPT_NBYTES == 2 * 8 * 4096**2
+
+
+def test_few_cells_far_out_cost_no_table_of_all_between():
+    cells = DeadZoneCells(torch.tensor([2**20, -(2**19), 0, 1]), 1.0, 2.0**-15)
+    values = RotatedCells(IndexSet(32, torch.tensor([3, 5, 7, 9])), cells, 7, torch.ones(1, dtype=torch.float64))
+    data = tg.pack(Code((32,), torch.float32, (Term(All(32), values),)))
+    tracemalloc.start()
+    found = tg.unpack(data, 32).decode()
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 1_000_000
+    assert float(found.norm()) == pytest.approx(float(cells.numbers().norm()), rel=1e-5)
+
+
+@pytest.mark.parametrize("step", [2.0**-16, 0.013, 0.7, 5.0])
+def test_cells_one_by_one_stand_for_what_the_table_of_all_says(step):
+    table = dead_zone_centroids(0.6 * step, step, 1 << 17).numpy()
+    symbols = np.unique(np.geomspace(1, 1 << 17, 3000).astype(np.int64))
+    assert np.array_equal(dead_zone_centroids_of(0.6 * step, step, symbols), table[symbols])
+
+
+@pytest.mark.parametrize("states", STATES)
+def test_slots_of_every_trellis_code_lead_to_rows_of_its_table(states):
+    """A message says at which position its code lies; the decoder's loop checks none of these."""
+    for position in [*range(0, most_positions(states), 97), most_positions(states)]:
+        code = trellis_code(states, position)
+        assert (code.frequency >= 0).all()
+        assert (code.frequency.sum(1) == 1 << BITS).all()
+        assert 2 * code.columns <= 256
+        rows, table = code._slots
+        assert rows.shape == (2 << BITS,)
+        assert int(rows.max()) < len(table) == len(code.point) == code.moves.shape[1]
+        assert int(code.moves.max()) < states
+
+
+def test_frequencies_of_every_law_that_is_read_add_up():
+    """A message says the law; a slot is looked up in its frequencies without a check."""
+    rng = np.random.default_rng(0)
+    for ratio in 2.0 ** np.concatenate([rng.uniform(-140, 20, 40), rng.uniform(-2, 20, 40), [20.0]]):
+        counts = counted(rng.integers(0, 321, rng.integers(1, 121)) * (rng.random() < 0.5) + rng.integers(0, 2))
+        counts[rng.integers(len(counts))] += 1
+        for bits in (12, 15):
+            for frequency in (
+                frequencies(float(np.float32(ratio)), counts, bits),
+                *(path_frequencies(float(np.float32(ratio)), counts, bits, density) for density in DENSITIES.values()),
+            ):
+                assert (frequency >= 0).all()
+                assert (frequency.sum(1) == 1 << bits).all()

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
+from numbers import Real
 
 from telegrad.errors import ConfigError
 
@@ -35,9 +37,13 @@ class Constant:
         return f"{kind} {low}" + ("" if math.isinf(self.high) else f" up to {self.high:g}")
 
     def fits(self, value: float) -> bool:
-        """Whether `value` is in the range."""
-        above = value > self.low if self.open_low else value >= self.low
-        return math.isfinite(value) and above and value <= self.high and (not self.whole or value == int(value))
+        """Whether `value` is in the range, and not more than a float64 holds."""
+        try:
+            number = float(value)
+        except OverflowError:
+            return False
+        above = number > self.low if self.open_low else number >= self.low
+        return math.isfinite(number) and above and number <= self.high and (not self.whole or number == int(number))
 
 
 def _positive(symbol: str, meaning: str, unit: str = "1", **more: float | str | bool | None) -> Constant:
@@ -91,12 +97,31 @@ CONSTANTS: dict[str, Constant] = {
 """All constants by the name that functions and the command line use."""
 
 
+_AT_MOST = (
+    *(("mu", "L"), ("mu", "L_max"), ("mu_min", "L_max")),
+    *(("owners", "workers"), ("owners", "cohort"), ("cohort", "workers")),
+)
+"""Pairs of constants of which the first is at most the second."""
+
+
 def check_constants(**given: float) -> None:
-    """Raise `ConfigError` for the first constant that is not in its range."""
+    """Raise `ConfigError` for the first constant that is not in its range, or that is above one that it cannot be above
+    (μ ≤ L, and no more owners than workers).
+    """
     for name, value in given.items():
         constant = CONSTANTS[name]
-        if isinstance(value, bool) or not isinstance(value, int | float) or not constant.fits(value):
+        if isinstance(value, bool) or not isinstance(value, Real) or not constant.fits(value):
             raise ConfigError(f"{name}={value} ({constant.meaning}): {constant.allowed} is allowed")
+    _check_order(given)
+
+
+def _check_order(given: Mapping[str, float]) -> None:
+    for small, large in _AT_MOST:
+        if small in given and large in given and given[small] > given[large] * (1 + 1e-12):
+            raise ConfigError(
+                f"{small}={given[small]:g} ({CONSTANTS[small].meaning}) is above {large}={given[large]:g} "
+                f"({CONSTANTS[large].meaning}): at most that is allowed"
+            )
 
 
 def parse_constants(texts: list[str]) -> dict[str, float]:
@@ -117,5 +142,5 @@ def parse_constants(texts: list[str]) -> dict[str, float]:
         if name in found:
             raise ConfigError(f"{name} is given twice")
         found[name] = int(number) if CONSTANTS[name].whole and number.is_integer() else number
-        check_constants(**{name: found[name]})
+        check_constants(**found)
     return found

@@ -17,6 +17,7 @@ import numpy as np
 
 from telegrad.errors import ConfigError
 from telegrad.random import Key
+from telegrad.theory.bounds.error_feedback import double_momentum_rate, single_momentum_term
 
 __all__ = ["Draw", "MethodName", "Problem", "ef21_sgd2m_error", "ef21_sgdm_error", "limit", "sgd_error", "train"]
 
@@ -32,20 +33,13 @@ def sgd_error(samples: float, workers: float, omega: float, L: float, gap: float
 
 def ef21_sgdm_error(samples: float, workers: float, alpha: float, L: float, gap: float, sigma2: float) -> float:
     """(C6.4), up to its constant, with T = N/M steps: its slow term is (LΔσ/(√α T))^⅔."""
-    return _rate(samples, workers, alpha, L, gap, sigma2, single=True)
+    double = ef21_sgd2m_error(samples, workers, alpha, L, gap, sigma2)
+    return double + single_momentum_term(L, alpha, sigma2, gap, samples / workers)
 
 
 def ef21_sgd2m_error(samples: float, workers: float, alpha: float, L: float, gap: float, sigma2: float) -> float:
     """The same with double momentum, without that term: what the MLMC paper's (101) states of EF21-SGDM (B7.5)."""
-    return _rate(samples, workers, alpha, L, gap, sigma2, single=False)
-
-
-def _rate(samples: float, workers: float, alpha: float, L: float, gap: float, sigma2: float, single: bool) -> float:
-    steps, sigma = samples / workers, math.sqrt(sigma2)
-    slow = (L * gap * sigma / (math.sqrt(alpha) * steps)) ** (2 / 3)
-    medium = (L * gap * sigma ** (2 / 3) / (alpha ** (2 / 3) * steps)) ** 0.75
-    noisy = math.sqrt(L * gap * sigma2 / samples)
-    return L * gap / (alpha * steps) + medium + (slow if single else 0.0) + noisy
+    return double_momentum_rate(L, L, alpha, workers, sigma2, gap, samples / workers)
 
 
 def limit(error: Callable[[float], float], floor: float, most: float = 1e18) -> float:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -60,13 +61,38 @@ def statement(
     def add(function: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(function)
         def checked(**constants: float) -> Any:
-            check_constants(**{name: value for name, value in constants.items() if value is not None})
-            return function(**constants)
+            check_constants(**{name: value for name, value in constants.items() if name in CONSTANTS})
+            try:
+                value = function(**constants)
+            except (ZeroDivisionError, OverflowError):
+                value = math.nan
+            if any(math.isnan(number) for number in _numbers(value)):
+                given = ", ".join(f"{name}={number:g}" for name, number in constants.items())
+                raise ConfigError(f"{given}: too large or too small together to compute with in float64")
+            return value
 
-        _statements.append(Statement(method, kind, case, unit, source, checked, step))
+        one = Statement(method, kind, case, unit, source, checked, step)
+        checked.__doc__ = f"{one.text}\n\n{_explanation(one)}"
+        _statements.append(one)
         return checked
 
     return add
+
+
+def _numbers(value: Value) -> list[float]:
+    return list(value.values()) if isinstance(value, Mapping) else [value]
+
+
+def _explanation(one: Statement) -> str:
+    """What `help` tells of a statement beyond its formula: case, unit, constants, errors and source."""
+    unit = "A number without a unit" if one.unit == "1" else f"In units of {one.unit}"
+    what = f"{one.kind.capitalize()} of `{one.method}`: {one.case}. {unit}."
+    constants = [
+        f"    {name}: {CONSTANTS[name].symbol}, {CONSTANTS[name].meaning} ({CONSTANTS[name].unit})"
+        for name in one.wants
+    ]
+    errors = "Raises `ConfigError` for a constant out of its range, and for a step size that the bound does not cover."
+    return "\n".join([what, "", "Constants:", *constants, "", errors, f"Source: {one.source}."])
 
 
 def stated_methods() -> list[str]:

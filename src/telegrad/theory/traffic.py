@@ -14,7 +14,7 @@ __all__ = ["adiana", "compressed_scaffnew", "dense", "local", "marina", "marina_
 
 _bits = partial(statement, kind="bits", unit="bits", source="F2")
 _ONE_MESSAGE = (
-    *("sgd", "ef14", "ef21", "ef21_sgdm", "ef_bv", "diana", "dasha", "dasha_mvr", "dasha_page"),
+    *("sgd", "ef14", "ef21", "ef21_sgdm", "ef21_sgd2m", "ef_bv", "diana", "dasha", "dasha_mvr", "dasha_page"),
     "shadowheart",
 )
 

@@ -36,7 +36,8 @@ class Reader:
     """A cursor over received bytes; every read checks that the bytes are there.
 
     `shared_bytes`: where a parcel keeps what the message shares with others; None for a message by itself.
-    `account`: bytes by field of the ledger, as far as they were booked.
+    `account`: bytes by field of the ledger, as far as they were booked. `bases`: the sizes of the bases that values of
+    the message were in so far: each is a table that its length does not pay for.
     """
 
     def __init__(
@@ -46,6 +47,7 @@ class Reader:
         self._at, self._end, self._booked = 0, len(self._data), 0
         self._shared = None if shared_bytes is None else Reader(shared_bytes)
         self.account: dict[str, int] = {}
+        self.bases: set[int] = set()
 
     def book(self, name: str) -> None:
         """Book all that was read since the last time as this field of the ledger."""

@@ -13,6 +13,7 @@ __all__ = [
     "RATES",
     "dead_zone",
     "dead_zone_centroids",
+    "dead_zone_centroids_of",
     "dead_zone_masses",
     "dead_zone_rate",
     "entropy_coded_omega",
@@ -91,13 +92,24 @@ def dead_zone_centroids(zero: float, step: float, largest: int) -> Tensor:
     """
     edges = _edges(zero, step, largest + 1)
     mass, moment = _cells(edges)
+    return torch.from_numpy(np.append(0.0, _means(edges[:-1], step, mass[:-1], moment[:-1])))
+
+
+def dead_zone_centroids_of(zero: float, step: float, symbols: np.ndarray) -> np.ndarray:
+    """The same for these symbols, from 1, whatever lies between them."""
+    left = zero + step * (symbols - 1).astype(np.float64)
+    right = zero + step * symbols.astype(np.float64)
+    return _means(left, step, _tail(left) - _tail(right), _density(left) - _density(right))
+
+
+def _means(left: np.ndarray, step: float, mass: np.ndarray, moment: np.ndarray) -> np.ndarray:
+    """The means of cells from their left edges, masses and moments."""
     with np.errstate(divide="ignore", invalid="ignore"):
-        centroid = moment[:-1] / mass[:-1]
+        centroid = moment / mass
     # Far out the density is nothing in float64; the mean of what exceeds x tends to x + 1/x.
-    left = edges[:-1]
-    far = (mass[:-1] < 1e-290) | ~(centroid >= left) | ~(centroid <= left + step)
+    far = (mass < 1e-290) | ~(centroid >= left) | ~(centroid <= left + step)
     centroid[far] = left[far] + np.minimum(step / 2, 1 / np.maximum(left[far], 1.0))
-    return torch.from_numpy(np.append(0.0, centroid).astype(np.float32).astype(np.float64))
+    return centroid.astype(np.float32).astype(np.float64)
 
 
 def dead_zone_masses(zero: float, step: float) -> np.ndarray:

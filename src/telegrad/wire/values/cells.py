@@ -14,7 +14,7 @@ from torch import Tensor
 
 from telegrad.errors import WireError
 from telegrad.kernels.coding.symbols import UNSIGNED, folded, unfolded
-from telegrad.kernels.quantising.gaussian_cells import dead_zone_centroids, lloyd_max
+from telegrad.kernels.quantising.gaussian_cells import dead_zone_centroids, dead_zone_centroids_of, lloyd_max
 from telegrad.kernels.quantising.normalised_blocks import cells_between, dead_zone_cells, looked_up, product
 from telegrad.kernels.statistics.magnitudes import sum_of_magnitudes_in
 from telegrad.kernels.threads import in_chunks, kept
@@ -26,6 +26,7 @@ __all__ = ["Cells", "DeadZoneCells", "LloydMaxCells", "wider_entries"]
 
 _MOST_BITS = 8
 _LARGEST_CELL = 1 << 20
+_SHORT_TABLE = 1 << 14
 
 
 def wider_entries(n: int, share: int) -> Tensor:
@@ -218,7 +219,22 @@ class DeadZoneCells(Cells):
         return torch.from_numpy(out)
 
     def fill(self, start: int, out: np.ndarray) -> None:
-        looked_up(self.symbol.numpy()[start : start + len(out)], *self.table, out)
+        symbol = self.symbol.numpy()[start : start + len(out)]
+        if self._few is None:
+            looked_up(symbol, *self.table, out)
+        else:
+            out[:] = self._few[start : start + len(out)]
+
+    @kept
+    def _few(self) -> np.ndarray | None:
+        """What each symbol stands for, where a table of all up to the largest were far longer than they are."""
+        if largest_of(self.symbol) <= max(_SHORT_TABLE, 8 * self.n):
+            return None
+        symbol = self.symbol.numpy().astype(np.int64)
+        some = symbol != 0
+        numbers = np.zeros(self.n)
+        numbers[some] = dead_zone_centroids_of(self.zero, self.step, np.abs(symbol[some])) * np.sign(symbol[some])
+        return numbers
 
     @kept
     def table(self) -> tuple[np.ndarray, int]:

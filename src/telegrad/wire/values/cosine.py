@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections import Counter
+import threading
+from collections import Counter, OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import ClassVar, TypeVar
 
 import torch
@@ -26,15 +26,34 @@ LONGEST_CHUNK = 4096
 _RUN = 1 << 14
 _FEWEST_ROWS = 64
 _SUMMED = 128
+_KEPT_NBYTES = 1 << 28  # two of the largest matrices
+_MOST_BASES = 4  # a message of ours has one
 
 
-@lru_cache(16)
-def _matrix(n: int) -> Tensor:
+def _made(n: int) -> Tensor:
     """The orthonormal DCT-II: row k holds cos(π (2j + 1) k / 2n), times √(2/n), the first row times √(1/n)."""
     place = torch.arange(n, dtype=torch.float64)
     matrix = torch.cos(math.pi / (2 * n) * place[:, None] * (2 * place + 1)) * math.sqrt(2 / n)
     matrix[0] = math.sqrt(1 / n)
     return matrix
+
+
+_lock = threading.Lock()
+_kept: OrderedDict[int, Tensor] = OrderedDict()
+
+
+def _matrix(n: int) -> Tensor:
+    """The matrix of n rows; those used last are kept, up to `_KEPT_NBYTES` of them."""
+    with _lock:
+        if n in _kept:
+            _kept.move_to_end(n)
+            return _kept[n]
+    made = _made(n)
+    with _lock:
+        _kept[n] = made
+        while sum(one.nbytes for one in _kept.values()) > _KEPT_NBYTES:
+            _kept.popitem(last=False)
+    return made
 
 
 def in_runs(work: Callable[[int, int], R], d: int, chunk: int) -> list[R]:
@@ -103,4 +122,7 @@ class Cosine(Inner):
         reader.book("header")
         if not 1 <= chunk <= LONGEST_CHUNK:
             raise WireError(f"chunks of {chunk} entries in the message; 1 to {LONGEST_CHUNK} are allowed")
+        reader.bases.add(min(chunk, n))
+        if len(reader.bases) > _MOST_BASES:
+            raise WireError(f"the message is in bases of {sorted(reader.bases)} entries; up to {_MOST_BASES} are allowed")
         return cls(*read_inner(reader, n, dtype), chunk)
