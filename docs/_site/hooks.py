@@ -122,11 +122,15 @@ def _doc(cls: Any) -> str:
 
 
 def _prose(cls: Any) -> str:
-    """The class's docstring: its paragraphs, with examples as code."""
+    """The class's docstring: its paragraphs, arguments as a list, examples as code; papers come after it."""
     parts = []
     for block in re.split(r"\n\s*\n", _doc(cls)):
-        code = ">>>" in block
-        parts.append(f"```pycon\n{inspect.cleandoc(block)}\n```" if code else _escaped(block))
+        if block.startswith("Args:"):
+            parts.append(re.sub(r"^    (\w+): ", r"* `\1`: ", _escaped(block.partition("\n")[2]), flags=re.MULTILINE))
+        elif ">>>" in block:
+            parts.append(f"```pycon\n{inspect.cleandoc(block)}\n```")
+        elif not block.startswith("References:"):
+            parts.append(_escaped(block))
     return "\n\n".join(parts)
 
 

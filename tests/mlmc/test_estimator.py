@@ -9,6 +9,7 @@ import torch
 import telegrad as tg
 from cases import EVERY_LAW, MLMC, T1, FixedKey, by_dtype, by_spec, extreme_tensors, numbers, ordinary_tensors, variants
 from telegrad.kernels.random_numbers.weighted_draws import draw
+from telegrad.mlmc import RefinementLadder
 from telegrad.mlmc import ladder as contract
 from telegrad.mlmc.probabilities import level_probabilities
 from telegrad.spec import build
@@ -22,6 +23,11 @@ LAST_BELOW_ONE = math.nextafter(1.0, 0.0)
 
 # One level a message, drawn by a single uniform; other samplings are held to their moments in test_sampling.py.
 SINGLE = [compressor for compressor in MLMC if compressor.sampling == "independent"]
+
+
+def rounds_rotated(ladder):
+    """Whether the last level is rounded in another basis, as test_refinement.py enumerates it."""
+    return isinstance(ladder, RefinementLadder)
 
 
 def enumerated_mean(compressor, v):
@@ -77,7 +83,7 @@ EXACT_CASES = {"T1": T1, "seven": torch.tensor([3.3, -0.7, 1.9, 0.0, -1.9, 0.011
 
 
 @pytest.mark.parametrize("x", EXACT_CASES.values(), ids=EXACT_CASES)
-@pytest.mark.parametrize("compressor", **by_spec(SINGLE))
+@pytest.mark.parametrize("compressor", **by_spec([c for c in SINGLE if not rounds_rotated(c.ladder)]))
 def test_what_is_sent_for_a_level_is_unbiased_and_its_variance_exact(compressor, x):
     """An entry of a level takes one value for uniforms below a share f of [0, 1), and another one above.
 
@@ -102,7 +108,9 @@ def test_what_is_sent_for_a_level_is_unbiased_and_its_variance_exact(compressor,
     assert compressor.variance(x) == pytest.approx(squared_error, rel=1e-9, abs=1e-12)
 
 
-@pytest.mark.parametrize("compressor", [c for c in EVERY_LAW if c.ladder.values == "fp32"], ids=str)
+@pytest.mark.parametrize(
+    "compressor", [c for c in EVERY_LAW if c.ladder.values == "fp32" and not rounds_rotated(c.ladder)], ids=str
+)
 @pytest.mark.parametrize("name", ["normal", "heavy", "tied", "constant", "with zeros", "half steps"])
 def test_variance_is_the_mean_squared_error_over_the_levels(compressor, name):
     """B1.4 against enumeration, where values are sent exactly."""

@@ -2,9 +2,9 @@
 
 import pytest
 import torch
-from f4_runs import BEST, GAP, SHIFTS, WORKERS, D, Noisy, energy, held, known, oracle_method_run, unlikeness
 
 import telegrad as tg
+from f4_runs import BEST, GAP, SHIFTS, WORKERS, D, Noisy, energy, held, known, oracle_method_run, unlikeness
 from telegrad.theory import bounds, step_sizes
 
 STEPS, SEEDS = 200, 3

@@ -58,12 +58,16 @@ def away_from_default_device(function: Callable[Arguments, Result]) -> Callable[
 
     @wraps(function)
     def front(*arguments: Arguments.args, **named: Arguments.kwargs) -> Result:
-        if torch.empty(0).is_cpu:  # the quickest public way to ask
+        if not _modes() or torch.empty(0).is_cpu:  # the quickest public way to ask
             return function(*arguments, **named)
         with torch.device("cpu"):
             return function(*arguments, **named)
 
     return front
+
+
+# A default device is one of the modes that torch asks; without any there is none. Not public, and ten times as quick.
+_modes: Callable[[], int] = getattr(torch._C, "_len_torch_function_stack", lambda: 1)
 
 
 @cache

@@ -7,6 +7,7 @@ from telegrad.mlmc.fixed_point import FixedPointLadder
 from telegrad.mlmc.floating_point import FloatingPointLadder
 from telegrad.mlmc.ladder import Ladder, Levels
 from telegrad.mlmc.low_rank import LowRankLadder
+from telegrad.mlmc.refinement import RefinementLadder
 from telegrad.mlmc.rtn import RTNLadder
 from telegrad.mlmc.shared_order import SharedOrderLadder
 from telegrad.mlmc.stopk import SegmentedTopKLadder
@@ -22,6 +23,7 @@ __all__ = [
     "Levels",
     "LowRankLadder",
     "RTNLadder",
+    "RefinementLadder",
     "SegmentedTopKLadder",
     "SharedOrderLadder",
     "TwoLevelLadder",

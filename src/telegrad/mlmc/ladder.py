@@ -48,6 +48,12 @@ class Levels(ABC):
         """E‖what is sent for r_l at weight 1‖², exactly, where `norms` approximates its root; float64, shape (L,)."""
         return self.norms().square()
 
+    def energies(self) -> Tensor:
+        """‖r_l‖², exactly: less than `second_moments` where the value coding adds to it; float64, shape (L,). Asked for
+        only where residuals are not orthogonal.
+        """
+        return self.second_moments()
+
     @abstractmethod
     def costs(self) -> Tensor:
         """K_l, about how many bits a message of level l takes; float64, shape (L,), positive."""

@@ -42,12 +42,13 @@ def estimator_variance(v: Tensor, levels: Levels, design: Design, values: Coding
     rest = v.double().clone()
     _subtract(rest, levels.base())
     # Orthogonal residuals share out the energy, whatever the coding adds to `squares`.
-    energy = float(rest.square().sum()) if levels.orthogonal else float(squares.sum())
+    energies = squares if levels.orthogonal else levels.energies()
+    energy = float(rest.square().sum()) if levels.orthogonal else float(energies.sum())
     total = float((moments * squares)[pi > 0].sum()) - energy
     if not levels.orthogonal:
         for level in range(1, min(base, len(pi)) + 1):
             _subtract(rest, levels.residual(level))
-        total += _cross(levels, design, squares, rest)
+        total += _cross(levels, design, energies, rest)
     if values == "sign" or (values == "fp32" and v.dtype in (torch.float32, torch.float64)):
         return total
     sent = ((squares > 0) & (pi > 0)).nonzero().flatten().tolist()
@@ -59,13 +60,13 @@ def _subtract(out: Tensor, terms: tuple[Term, ...]) -> None:
         term.add_to(out, -1.0)
 
 
-def _cross(levels: Levels, design: Design, squares: Tensor, rest: Tensor) -> float:
+def _cross(levels: Levels, design: Design, energies: Tensor, rest: Tensor) -> float:
     """The terms of two different levels; `rest` = v − g^base."""
     pi, sampling = design.pi[design.base :], design.sampling
     if sampling == "poisson":
         return 0.0
     if sampling == "independent":
-        return -float(rest.square().sum() - squares[design.base :].sum()) / design.draws
+        return -float(rest.square().sum() - energies[design.base :].sum()) / design.draws
     drawn, vectors = pi.nonzero().flatten().tolist(), {}
     for level in drawn:
         vectors[level] = torch.zeros_like(rest)

@@ -40,6 +40,8 @@ class Reader:
     the message were in so far: each is a table that its length does not pay for.
     """
 
+    bases: frozenset[int] = frozenset()
+
     def __init__(
         self, data: bytes | bytearray | memoryview, shared_bytes: bytes | bytearray | memoryview | None = None
     ) -> None:
@@ -47,11 +49,10 @@ class Reader:
         self._at, self._end, self._booked = 0, len(self._data), 0
         self._shared = None if shared_bytes is None else Reader(shared_bytes)
         self.account: dict[str, int] = {}
-        self.bases: set[int] = set()
 
     def book(self, name: str) -> None:
         """Book all that was read since the last time as this field of the ledger."""
-        at = self._at + (self._shared._at if self._shared else 0)
+        at = self._at if self._shared is None else self._at + self._shared._at
         self.account[name] = self.account.get(name, 0) + at - self._booked
         self._booked = at
 
@@ -87,12 +88,13 @@ class Reader:
 
     def varint(self) -> int:
         """A LEB128 number below 2^63."""
-        value, data = 0, self._data
+        at = self._at
+        if at < self._end and (value := self._data[at]) < 0x80:  # most are
+            self._at = at + 1
+            return value
+        value = 0
         for shift in range(0, 63, 7):
-            if self._at >= self._end:
-                self.take(1)
-            byte = data[self._at]
-            self._at += 1
+            byte = self.byte()
             value |= (byte & 0x7F) << shift
             if byte < 0x80:
                 return value

@@ -207,7 +207,7 @@ class Code:
             if len(self.terms) == 1 and isinstance(self.terms[0].positions, All):
                 return self.terms[0].values.numbers_as(self.dtype).to("cpu").view(self.shape)
             out = zeros(self.shape, self.dtype if len(self.terms) <= 1 else torch.float64)
-            self.add_to(out)
+            add_codes((self,), out)
             return out.to(self.dtype)
         except (MemoryError, RuntimeError) as error:
             if isinstance(error, RuntimeError) and "memory" not in str(error):  # torch's own for want of it

@@ -144,17 +144,18 @@ def read_message(reader: Reader, numel: int | None = None) -> Code:
     """The code of a message that the reader is over, but for its checksum. `numel`: see `unpack`."""
     shared = reader.shared
     first, rank = shared.byte(), shared.varint()
-    _check_version(first)
+    if first >> 4 != VERSION:
+        _check_version(first)
     dtype_code = first & 0xF
     if dtype_code >= len(DTYPES) or rank > _MAX_RANK:
         raise WireError(f"unknown dtype {dtype_code} or rank {rank} in the message")
-    shape = tuple([reader.varint() for _ in range(rank)])
+    shape = (reader.varint(),) if rank == 1 else tuple(reader.varint() for _ in range(rank))
     reader.book("header")
     announced, level = math.prod(shape), reader.varint()
     reader.book("level")
     n_terms = shared.varint()
     reader.book("header")
-    if announced > _MAX_NUMEL or (announced == 0 and math.prod(filter(None, shape)) > _MAX_NUMEL):
+    if (announced or math.prod(size or 1 for size in shape)) > _MAX_NUMEL:
         raise WireError(f"the message announces {announced} entries; up to {_MAX_NUMEL} are allowed")
     if numel is not None and announced != numel:
         raise WireError(f"the message is for {announced} entries, where {numel} are expected")
@@ -162,22 +163,25 @@ def read_message(reader: Reader, numel: int | None = None) -> Code:
         terms = _read_terms(reader, n_terms, announced, DTYPES[dtype_code])
     except MemoryError:
         raise WireError(f"the message announces {announced} entries, more than the memory holds") from None
-    if left := reader.left + (shared.left if shared is not reader else 0):
-        raise WireError(f"{left} bytes follow the end of the message")
+    if reader.left or shared.left:
+        raise WireError(f"{reader.left + shared.left} bytes follow the end of the message")
     reader.account["header"] += CHECKSUM_NBYTES
     return Code(shape, DTYPES[dtype_code], terms, level, received=reader.account)
 
 
 def _read_terms(reader: Reader, count: int, numel: int, dtype: torch.dtype) -> tuple[Term, ...]:
-    terms, free = [], _FREE * numel
+    terms, free, shared = [], _FREE * numel, reader.shared
     for _ in range(count):
         before = reader.left
-        kinds = reader.shared.byte()
+        kinds = shared.byte()
         reader.book("header")
         positions = read_positions(kinds >> 4, reader, numel)
         reader.book("index")
-        terms.append(Term(positions, read_values(kinds & 0xF, reader, positions.n, dtype)))
-        free -= max(0, positions.n - 8 * (before - reader.left))
-        if free < 0:
-            raise WireError(f"the message announces {count} terms with more entries than {numel} need")
+        n = positions.n
+        terms.append(Term(positions, read_values(kinds & 0xF, reader, n, dtype)))
+        unpaid = n - 8 * (before - reader.left)
+        if unpaid > 0:
+            free -= unpaid
+            if free < 0:
+                raise WireError(f"the message announces {count} terms with more entries than {numel} need")
     return tuple(terms)

@@ -254,11 +254,11 @@ class ContextDecoder:
         self.bits, rows = bits, np.arange(len(frequency))[:, None]
         self.starts = np.zeros((len(frequency), frequency.shape[1] + 1), dtype=np.uint64)
         self.starts[:, 1:] = np.cumsum(frequency, axis=1)
-        # The last symbol that starts at or before the first slot of each guess: of one row after the other.
-        slots = np.arange(256, dtype=np.int64) << (bits - 8)
-        ends = (self.starts[:, 1:].astype(np.int64) + (rows << bits)).reshape(-1)
-        found = np.searchsorted(ends, (slots + (rows << bits)).reshape(-1), side="right").reshape(-1, 256)
-        self.guess = (found - rows * frequency.shape[1]).astype(np.uint16)
+        # The last symbol that starts at or before the first slot of each guess: as many as end at or before it.
+        width = 1 << (bits - 8)
+        first = (self.starts[:, 1:].astype(np.int64) + (width - 1)) // width  # guess at or behind each end
+        ending = np.bincount((first + 257 * rows).reshape(-1), minlength=257 * len(rows)).reshape(-1, 257)
+        self.guess = np.cumsum(ending[:, :256], axis=1).astype(np.uint16)
 
     def piece(self, states: np.ndarray, words: np.ndarray, symbols: np.ndarray, contexts: np.ndarray) -> bool:
         """Fill `symbols`, integers; `contexts`: the row of each. False where these are not an encoder's work."""

@@ -21,6 +21,7 @@ from telegrad.wire.positions.base import Positions
 
 __all__ = ["IndexSet", "marked"]
 
+_NO_OVERFLOW = 1 << 62
 _SPARSE = 8  # with less than one in so many of the entries a set is sparse
 
 
@@ -113,8 +114,10 @@ def _read_gaps(reader: Reader, n: int, form: int, d: int) -> np.ndarray:
     else:
         index = Integers.read(reader, n, form)
         index[1:] += 1
+        widest = int(index.max()) if n else 0
         np.cumsum(index, out=index)
-        if n and not (index[0] >= 0 and index[-1] < d and (index[1:] > index[:-1]).all()):
+        # Gaps are not negative: where none is wider than the vector, sums could only overflow in very large ones.
+        if n and not (widest <= d and index[-1] < d and (n * d < _NO_OVERFLOW or (index[1:] > index[:-1]).all())):
             index = None
     if index is None:
         raise WireError(f"an index in the message lies outside the vector of {d} entries")

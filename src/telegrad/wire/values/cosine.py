@@ -122,7 +122,8 @@ class Cosine(Inner):
         reader.book("header")
         if not 1 <= chunk <= LONGEST_CHUNK:
             raise WireError(f"chunks of {chunk} entries in the message; 1 to {LONGEST_CHUNK} are allowed")
-        reader.bases.add(min(chunk, n))
+        reader.bases |= {min(chunk, n)}
         if len(reader.bases) > _MOST_BASES:
-            raise WireError(f"the message is in bases of {sorted(reader.bases)} entries; up to {_MOST_BASES} are allowed")
+            sizes = sorted(reader.bases)
+            raise WireError(f"the message is in bases of {sizes} entries; up to {_MOST_BASES} are allowed")
         return cls(*read_inner(reader, n, dtype), chunk)
