@@ -57,13 +57,14 @@ class BucketExchange:
         exchange: Exchange,
         parameters: dict[str, torch.nn.Parameter],
         pieces: list[Piece],
+        meter: Meter,
         optimizer: torch.optim.Optimizer | None,
         grad_scaler: torch.amp.GradScaler | None,
         check_every: int,
         error_every: int,
         skips: bool,
     ) -> None:
-        self.exchange, self.parameters, self.pieces = exchange, parameters, pieces
+        self.exchange, self.parameters, self.pieces, self.meter = exchange, parameters, pieces, meter
         self.check_every, self.error_every = check_every, error_every
         self.step = 0
         self.error: BaseException | None = None
@@ -75,7 +76,6 @@ class BucketExchange:
         own, remembers = self._piece_of, any(memory_of(exchange, parameters)["worker"].values())
         self._wasted = WastedPasses(list(parameters.values()), str(exchange.method) if remembers else None)
         self.bad_steps = BadSteps(lambda: own, self._wasted.used)
-        self.meter = Meter(sum(8 * p.numel() * p.element_size() for p in parameters.values()))
         self._first, self._through = True, threading.Event()
         # Of the thread:
         self._views: dict[Tensor, Tensor] = {}

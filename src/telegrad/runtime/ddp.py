@@ -24,7 +24,9 @@ from telegrad.runtime.exchange import Exchange, exchange_of
 from telegrad.runtime.handle import Handle as AnyHandle
 from telegrad.runtime.ledger import Ledger
 from telegrad.runtime.memory import load_memory, memory_of
+from telegrad.runtime.meter import Meter
 from telegrad.runtime.pieces import Granularity, Piece, pieces_of
+from telegrad.runtime.rate_advice import RateAdvice
 from telegrad.runtime.shapes import granularity_for, warn_of_lost_shapes
 from telegrad.runtime.topologies import Topology
 from telegrad.runtime.transport import GroupTransport
@@ -106,8 +108,10 @@ def register(
         pieces = pieces_of(parameters, granularity or granularity_for(method), model.bucket_bytes_cap)
         warn_of_lost_shapes(exchange, pieces, parameters)
         skips = getattr(model, "skip_all_reduce_unused_params", False)
+        # What "auto" chooses keeps within its patience, and its choice says why.
+        meter = Meter(sum(map(_bits, parameters.values())), RateAdvice.of(exchange) if rule is None else None)
         settings = (optimizer, grad_scaler, check_every, AnyHandle.error_every, skips)
-        parts = (model, hook, group, BucketExchange(exchange, parameters, pieces, *settings))
+        parts = (model, hook, group, BucketExchange(exchange, parameters, pieces, meter, *settings))
         handle = Handle(*parts) if rule is None else _automatic_handle(*parts, rule=rule, seed=seed)
         check_alike(transport, {**handle.configuration(), "seed": seed, "check_every": check_every})
     except BaseException:
@@ -130,6 +134,10 @@ def _automatic_handle(*parts: Any, rule: Automatic, seed: int) -> "Handle":
     from telegrad.runtime.automatic import AutomaticHandle  # which is a Handle
 
     return AutomaticHandle(*parts, rule=rule, seed=seed)
+
+
+def _bits(parameter: torch.Tensor) -> int:
+    return 8 * parameter.numel() * parameter.element_size()
 
 
 class Handle(AnyHandle):
