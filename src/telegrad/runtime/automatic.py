@@ -72,6 +72,9 @@ class AutomaticHandle(Handle):
         self._clock = ForwardClock()
         self._clock_hook = parts[0].register_forward_pre_hook(self._clock)
 
+    def _advice(self) -> None:
+        """None: what is chosen keeps within `patience` steps, and `choice` says why."""
+
     @property
     def _transport(self) -> GroupTransport:
         transport = self.exchange.transport

@@ -33,6 +33,7 @@ from telegrad.runtime.ledger import Ledger
 from telegrad.runtime.memory import load_memory, memory_of
 from telegrad.runtime.meter import Meter, reading
 from telegrad.runtime.pieces import Granularity, Piece, pieces_of
+from telegrad.runtime.rate_advice import RateAdvice
 from telegrad.runtime.shapes import granularity_for, warn_of_lost_shapes
 from telegrad.runtime.topologies import Topology
 from telegrad.runtime.transport import GroupTransport
@@ -171,7 +172,7 @@ class Handle(AnyHandle):
         self._bad_steps = BadSteps(lambda: piece_of, self._wasted.used)
         if dist.get_backend(group) == "gloo":  # NCCL's groups can only be left by all ranks at once
             weakref.finalize(self, leave, group).atexit = False
-        self._meter = Meter(sum(8 * p.numel() * p.element_size() for p in parameters.values()))
+        self._meter = Meter(sum(8 * p.numel() * p.element_size() for p in parameters.values()), self._advice())
         self._model = weakref.ref(model)  # whose reducer keeps this handle alive
         self._skips = getattr(model, "skip_all_reduce_unused_params", False)
         self._step, self._first, self._left_out = 0, True, False
@@ -184,6 +185,9 @@ class Handle(AnyHandle):
         self._under_way: deque[Callable[[], None]] = deque()
         self._error: BaseException | None = None
         self._stream: Any = None
+
+    def _advice(self) -> RateAdvice | None:
+        return RateAdvice.of(self.exchange)
 
     @property
     def ledger(self) -> Ledger:

@@ -18,7 +18,7 @@ from telegrad.random import Key
 from telegrad.runtime.expectations import Expected
 from telegrad.runtime.ledger import Ledger
 from telegrad.runtime.member import Member
-from telegrad.runtime.pieces import Piece
+from telegrad.runtime.pieces import Piece, shard_of
 from telegrad.runtime.snapshots import ledger_from, ledger_state
 from telegrad.runtime.topologies import Topology
 from telegrad.runtime.topologies.base import Phase
@@ -136,12 +136,16 @@ class Running:
 
     def _measure(self, phase: Phase, gradients: Sequence[Tensor]) -> None:
         """Add this worker's squared error, and the squared norm of its gradients, to the exchange's `error`."""
-        codes = next(iter(phase.outgoing.values()), Parcel()).codes
-        if [code.numel for code in codes] != [len(gradient) for gradient in gradients]:
-            return  # a share of each, or nothing
+        workers, parcels = self._exchange.transport.workers, dict.fromkeys(phase.outgoing.values())
+        pairs = []
+        for receiver, parcel in phase.outgoing.items() if len(parcels) > 1 else [(0, next(iter(parcels), Parcel()))]:
+            for code, piece, gradient in zip(parcel.codes, self._pieces, gradients, strict=False):
+                own = gradient if len(parcels) == 1 else shard_of(gradient, piece, receiver, workers)
+                if code.numel != len(own):
+                    return  # neither the whole nor a shard, or nothing
+                pairs.append((code, own.double()))
         error, square = self._exchange.error
-        for code, gradient in zip(codes, gradients, strict=True):
-            own = gradient.double()
+        for code, own in pairs:
             error += float((code.decode().double() - own).square().sum())
             square += float(own.square().sum())
         self._exchange.error = error, square
