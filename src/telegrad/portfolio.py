@@ -312,10 +312,14 @@ class Auto(Unbiased):
     always fit; `variance` is the prediction for what is chosen. Unbiased as far as what it chooses is: exactly, but
     where rotations are taken (see eden).
 
-    `effort`: trellises of 8 states, or of 256 (best), which save another 6 to 10 % of the rotated tail's error and take
-    some ten times as long to encode; decoding is the same. `budget`: what `bits` are of: every message, or the mean
-    over messages. Then MLMC over bit planes by cost is a choice, too, whose messages are mostly a few bytes, and now
-    and then long; it errs less at very few bits of vectors with large entries.
+    Args:
+        bits: bits a coordinate that a message, or the mean of messages, may have.
+        target: named `omega` in specs: the largest predicted E‖C(x) − x‖² / ‖x‖²; either this or bits is given.
+        effort: trellises of 8 states, or of 256 (best), which save another 6 to 10 % of the rotated tail's error and
+            take some ten times as long to encode; decoding is the same.
+        budget: what `bits` are of: every message, or the mean over messages. Then MLMC over bit planes by cost is a
+            choice, too, whose messages are mostly a few bytes, and now and then long; it errs less at very few bits of
+            vectors with large entries.
     """
 
     bits: float | None = None

@@ -2,6 +2,7 @@
 that runs.
 """
 
+import dataclasses
 import doctest
 import inspect
 import re
@@ -11,6 +12,8 @@ import pytest
 import torch
 
 import telegrad as tg
+from telegrad.citation import references
+from telegrad.spec import registered
 
 FUNCTIONS = {
     **{name: getattr(tg, name) for name in tg.__all__ if inspect.isfunction(getattr(tg, name))},
@@ -19,6 +22,12 @@ FUNCTIONS = {
     **{f"{name}.register": getattr(tg, name).register for name in ("ddp", "fsdp", "outer")},
 }
 CLASSES = {name: getattr(tg, name) for name in ("Key", "Code", "Context", "Result")}
+REGISTERED = [
+    cls
+    for kind in ("compressor", "ladder", "method", "topology", "workload")
+    for cls in registered(kind).values()
+    if cls.__module__.startswith("telegrad.")
+]
 
 
 def arguments(function):
@@ -46,6 +55,18 @@ def test_functions_name_every_argument_and_what_they_return(name):
 def test_classes_name_every_field(name):
     cls = CLASSES[name]
     assert re.findall(r"^    (\w+):", section(cls.__doc__, "Attributes"), re.MULTILINE) == arguments(cls)
+
+
+@pytest.mark.parametrize("cls", REGISTERED, ids=lambda cls: f"{cls.kind}-{cls.spec_name}")
+def test_what_specs_name_says_what_its_arguments_are_and_where_it_comes_from(cls):
+    text = inspect.getdoc(cls)
+    assert re.match(r"\S.*\.$", text.splitlines()[0]), "the summary is one sentence in one line"
+    listed = re.findall(r"^    (\w+):", section(text, "Args"), re.MULTILINE)
+    assert listed == [field.name for field in dataclasses.fields(cls) if field.init]
+    cited = " ".join(section(text, "References").split())
+    for paper in references(cls):
+        assert paper.title in cited
+        assert paper.fields.get("url", "") in cited
 
 
 @pytest.mark.parametrize("name", [*FUNCTIONS, *CLASSES])

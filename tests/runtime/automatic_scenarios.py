@@ -2,6 +2,7 @@
 
 import io
 import logging
+import math
 import sys
 from contextlib import contextmanager
 from unittest import mock
@@ -14,7 +15,8 @@ from torch.nn.parallel import DistributedDataParallel
 
 import telegrad as tg
 from telegrad.runtime import automatic
-from telegrad.runtime.choosing import PLAIN
+from telegrad.runtime.bfloat16_average import average_in_bfloat16
+from telegrad.runtime.choosing import HALF, PLAIN, Choice, Option
 from telegrad.runtime.link import Link
 
 SCENARIOS = {}
@@ -32,7 +34,7 @@ def over(link):
     machine's.
     """
     share = 1.0 if link is FAST else 0.05
-    with mock.patch.multiple(automatic, measured_link=lambda *_: link, _NOTHING_TO_GAIN=share):
+    with mock.patch.multiple(automatic, measured_link=lambda *_: link, _NOTHING_TO_GAIN=share, _LOOKS=math.inf):
         yield
 
 
@@ -84,6 +86,71 @@ def without_compression_it_is_ddp_bit_for_bit_and_booked():
     assert ledger.up[rank].total() == 12 * bits
     assert ledger.sent[rank] - ledger.probes[rank] == 12 * bits  # a ring of two: 2 (M - 1)/M of the tensor
     assert handle.gathered_ledger().sent[1 - rank] == ledger.sent[rank]
+
+
+@scenario
+def the_average_in_bfloat16_is_unbiased_alike_on_all_ranks_and_hands_nan_on():
+    """2,000 averages of 50 numbers: each one's mean is the exact average's within 5 standard errors."""
+    rank, handle = dist.get_rank(), wrapped("auto", Net(width=8))[1]
+    rows = torch.stack([tg.Key(one).normal(50).float() ** 3 for one in range(2)])
+    sent = torch.empty(2000, 50)
+    for seed in range(2000):
+        sent[seed] = rows[rank]
+        average_in_bfloat16(sent[seed], handle.exchange.transport, tg.Key(seed).fold(rank=rank))
+    found = told(sent)
+    assert torch.equal(found[0], found[1])
+    assert torch.equal(sent.bfloat16().float(), sent)
+    exact, error = rows.double().mean(0), sent.double().std(0) / 2000**0.5
+    assert bool(((sent.double().mean(0) - exact).abs() <= 5 * error + 1e-12).all())
+    # Each of the two roundings errs by less than 2^-7 of its number.
+    assert bool(((sent - exact).abs() <= 2.0**-7 * (exact.abs() + rows.abs().sum(0) / 2)).all())
+    for odd in (math.nan, math.inf):
+        vector = torch.ones(3)
+        vector[1] = odd if rank else 1.0
+        average_in_bfloat16(vector, handle.exchange.transport, tg.Key(1).fold(rank=rank))
+        assert vector.isfinite().tolist() == [True, False, True]
+
+
+@scenario
+def the_all_reduce_in_bfloat16_trains_and_is_booked():
+    plain = DistributedDataParallel(Net())
+    chosen = Choice(HALF, True, "told so", (Option(HALF, 1.0, 1.0, True),))
+    lasting = mock.patch.object(automatic.AutomaticHandle, "_lasting", return_value=50)
+    with over(SLOW), lasting, mock.patch.multiple(automatic, decide=lambda *_: chosen):
+        model, handle = wrapped("auto", check_every=3)
+        train(model, 6)
+    train(plain, 6)
+    assert handle.choice.way == HALF
+    assert_alike(model)
+    assert not torch.equal(values(model), values(plain))
+    moved = (values(plain) - values(Net())).norm()
+    assert float((values(model) - values(plain)).norm()) <= 2.0**-6 * float(moved)
+    rank, ledger = dist.get_rank(), handle.ledger
+    entries = sum(p.numel() for p in model.parameters())
+    assert ledger.dense_steps == 0
+    assert ledger.steps == 6
+    assert ledger.up[rank].total() == 6 * 16 * entries
+    assert ledger.sent[rank] - ledger.probes[rank] in (6 * 16 * entries, 6 * 16 * (entries + 1))
+
+
+@scenario
+def what_looks_cost_sets_how_often_they_come():
+    with mock.patch.multiple(automatic, measured_link=lambda *_: FAST, _NOTHING_TO_GAIN=1.0):
+        model, handle = wrapped("auto(every=5)")
+        train(model, 7)
+        assert handle.choice.settled
+        waits = handle._next_look - 5
+        assert waits >= 5  # a hundredth of the time: the first look alone took as long as many of these steps
+        assert len(set(told(waits))) == 1
+
+
+@scenario
+def noise_is_that_of_the_ranks_gradients():
+    """Rank r holds s + (-1)^r n: the mean is s, its variance ‖n‖²; so φ = ‖n‖² / (‖s‖² − ‖n‖²) by the estimator."""
+    handle = wrapped("auto", Net(width=8))[1]
+    sign = (-1.0) ** dist.get_rank()
+    for signal, noise, expected in ((1.0, 0.0, 0.0), (1.0, 0.5, 0.25 / 0.75), (0.5, 1.0, math.inf), (0.0, 0.0, 0.0)):
+        assert handle._noise(torch.full((20_000,), signal + sign * noise)) == pytest.approx(expected)
 
 
 @scenario

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import telegrad as tg
-from telegrad.runtime.choosing import CANDIDATES, PLAIN, Automatic, Way, automatic, decide
+from telegrad.runtime.choosing import CANDIDATES, HALF, PLAIN, Automatic, Way, automatic, decide
 from telegrad.theory.cost_model import Cluster, Profile, all_reduce, step_cost
 
 D = 25_000_000
@@ -92,6 +92,47 @@ def test_patience_bounds_the_steps():
     assert factors[Way("auto(bits=1.0)", "allgather")] == pytest.approx(1.0475)
     assert factors[Way("auto(bits=1.0)", "two_phase")] == pytest.approx(1.38 * 1.0475)
     assert Way("auto(bits=0.1)", "two_phase") not in factors
+
+
+SHORT = (
+    Profile("auto(bits=0.03)", D, 0.03 * D, 36.0, 30e-9 * D, 1e-9 * D),
+    Profile("auto(bits=0.1)", D, 0.1 * D, 10.0, 30e-9 * D, 1e-9 * D),
+    Profile("auto(bits=0.3)", D, 0.3 * D, 2.6, 40e-9 * D, 2e-9 * D),
+    *PROFILES[2:],
+)
+
+
+def test_by_default_patience_leaves_short_codes_to_their_time_to_the_target():
+    """Over 1 Mbit/s four ranks' messages are all that counts: bits (1 + ω/M), least at .1 bits an entry: 1 + 10/4."""
+    slow = cluster(1e6, workers=4)
+    first = choose(slow, patience=Automatic().patience, profiles=SHORT)
+    assert first.way == Way("auto(bits=0.1)", "allgather")
+    assert first.options[0].factor == pytest.approx(3.5)
+    assert choose(slow, patience=2.0, profiles=SHORT).way.spec == "auto(bits=0.3)"
+
+
+def test_the_noisier_the_gradients_the_longer_the_code():
+    """From 1 + ω/M steps without noise to 1 + ω where noise is all there is."""
+    slow = cluster(1e6, workers=4)
+    chosen = [decide(slow, SHORT, D, 4 * D, 10.0, {}, noise).options[0] for noise in (0.0, 1.0, 100.0, float("inf"))]
+    lengths = [float(option.way.spec.partition("=")[2].rstrip(")")) for option in chosen]
+    assert lengths == sorted(lengths)
+    assert lengths[0] == 0.1 < lengths[-1]
+    assert chosen[-1].way == Way("auto(bits=1.0)", "two_phase")
+    assert chosen[-1].factor == pytest.approx(1.38**2)
+
+
+def test_an_all_reduce_in_bfloat16_is_taken_where_halving_the_bytes_is_all_that_pays():
+    where = cluster(1e10, compute=0.05)
+    plain = reality(where, PLAIN)
+    half = all_reduce(where, D, 16.0, 0.01).seconds
+    assert half < 0.95 * plain
+    choice = decide(where, (), D, 4 * D, 10.0, {PLAIN: plain}, halving=0.01)
+    assert (choice.way, choice.settled) == (HALF, False)
+    assert choice.options[0].seconds == half
+    assert decide(where, (), D, 4 * D, 10.0, {PLAIN: plain, HALF: half}, halving=0.01).settled
+    assert decide(where, (), D, 4 * D, 10.0, {PLAIN: plain, HALF: plain}, halving=0.01).way == PLAIN
+    assert decide(where, (), D, 4 * D, 10.0, {PLAIN: plain}).way == PLAIN
 
 
 def test_a_measured_step_counts_in_place_of_the_predicted():

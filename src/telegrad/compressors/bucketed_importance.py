@@ -29,7 +29,15 @@ class BucketedImportance(Unbiased):
 
     π_b = min(1, λ √(e_b / n_b)) for the n_b entries of energy e_b in a bucket: the best that depend on the bucket only.
     Unbiased; variance Σ e_b (1/π_b − 1) (A6.1), at most (d/k − 1) ‖x‖², attained by equal magnitudes; its second moment
-    is at most 9/8 of that of `importance`. One pass and a histogram, no sort. `values`: the coding of x_j / π_b (B2.7).
+    is at most 9/8 of that of `importance`. One pass and a histogram, no sort.
+
+    Args:
+        k: expected number of entries sent: a count, or a fraction of d.
+        values: the coding of x_j / π_b (B2.7).
+
+    References:
+        Wangni et al., "Gradient Sparsification for Communication-Efficient Distributed Optimization", 2018,
+            https://arxiv.org/abs/1710.09854
     """
 
     k: Amount

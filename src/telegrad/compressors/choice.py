@@ -63,6 +63,16 @@ class Policy(_Choice):
     A tensor has a name where every tensor is a piece; by itself, `encode` takes what its key was folded with as
     "piece". Policies nest: the default may be a policy. Constants are the worse of those that d entries can meet;
     `variance` is that of a tensor without a name.
+
+    Args:
+        special: the compressor of small or named tensors.
+        default: that of all others.
+        below: tensors of fewer entries are small; 0: none is.
+        named: a shell pattern of names, such as '*bias*'; none: no name fits.
+
+    References:
+        Vogels, Karimireddy and Jaggi, "PowerSGD: Practical Low-Rank Gradient Compression for Distributed Optimization",
+            2019, https://arxiv.org/abs/1905.13727
     """
 
     special: Compressor
@@ -109,6 +119,15 @@ class Warmup(_Choice):
 
     By itself, `encode` takes what its key was folded with as "step". Constants are the worse of the two; `variance` is
     that after the warm-up. A longer schedule is a warm-up of warm-ups.
+
+    Args:
+        first: the compressor of the first steps.
+        then: the one from there on.
+        steps: how many steps are the first ones.
+
+    References:
+        Lin et al., "Deep Gradient Compression: Reducing the Communication Bandwidth for Distributed Training", 2018,
+            https://arxiv.org/abs/1712.01887
     """
 
     first: Compressor

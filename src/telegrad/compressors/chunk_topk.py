@@ -34,12 +34,19 @@ class ChunkTopK(Contractive):
     each in which of `bins` it lies; an entry stands for the mean of its bin.
 
     The bins are of one width and reach from −3σ to 3σ, σ² the mean square of the kept entries; the outermost take what
-    lies beyond. Their means are sent once, in the tensor's precision (float32 for 16-bit tensors). `bins`: an even
-    number, so that each bin has one sign; None sends the kept entries as they are.
+    lies beyond. Their means are sent once, in the tensor's precision (float32 for 16-bit tensors).
 
     Contractive: of a chunk's energy at least k/chunk is kept; of that, with bins, what `alpha` says: entries of the two
     inner bins are at most w = 6σ/bins, and those of any other bin lie within a ratio b/a of each other, of whose energy
     their mean keeps 4ab/(a + b)². The chunks are those of the flat tensor, whatever its shape; the last may be shorter.
+
+    Args:
+        chunk: entries of a chunk.
+        k: entries kept of each chunk.
+        bins: an even number, so that each bin has one sign; None sends the kept entries as they are.
+
+    References:
+        Sarfi et al., "Communication Efficient LLM Pre-training with SparseLoCo", 2025, https://arxiv.org/abs/2508.15706
     """
 
     chunk: int = 4096

@@ -32,6 +32,14 @@ class Comp(Contractive):
     spread = (k′−k)/k, attained where k′ entries at most are non-zero (A19.2). Contractive only for k′ < 2k, with
     alpha = (k′/d)(2 − k′/k), attained at equal magnitudes; else `scaled(comp(…))` is. `k2=none` is k′ = 2k; k′ is k
     at least.
+
+    Args:
+        k: entries sent: a count, or a fraction of d.
+        k2: k′, the entries of largest magnitude that they are drawn from; none is 2k.
+
+    References:
+        Condat, Yi and Richtárik, "EF-BV: A Unified Theory of Error Feedback and Variance Reduction Mechanisms for
+            Biased and Unbiased Compression in Distributed Optimization", 2022, https://arxiv.org/abs/2205.04180
     """
 
     k: Amount

@@ -32,6 +32,13 @@ class Compose(Compressor):
 
     `variance` is B's plus E var_A(B(x)): exact where B is deterministic or var_A a multiple of the energy (Rand-k).
     Otherwise no closed form exists, and var_A(B)/‖B‖² is averaged over 32 fixed draws of B.
+
+    Args:
+        outer: A, unbiased.
+        inner: B, any compressor.
+
+    References:
+        Horváth et al., "Natural Compression for Distributed Deep Learning", 2019, https://arxiv.org/abs/1905.10988
     """
 
     outer: Compressor

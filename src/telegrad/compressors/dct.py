@@ -32,6 +32,13 @@ class DCT(Contractive):
     one is shorter where d is no multiple: the two-dimensional transform of matrices is left out. Sent: the places of
     the non-zero coefficients and these in the tensor's precision (float32 for 16-bit tensors, whose range a sum of
     entries would leave).
+
+    Args:
+        chunk: entries of a chunk.
+        k: coefficients kept of each chunk.
+
+    References:
+        Peng, Quesnelle and Kingma, "DeMo: Decoupled Momentum Optimization", 2024, https://arxiv.org/abs/2411.19870
     """
 
     chunk: int = 64

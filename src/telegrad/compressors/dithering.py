@@ -74,6 +74,15 @@ class Dithering(Unbiased):
 
     Unbiased; exact variance (‖x‖_p²/s²) Σ f_j (1 − f_j), f_j the fraction of y_j; `dithering_omega` derives omega and
     says where it is attained. norm=2 is QSGD, norm=inf with one level is TernGrad.
+
+    Args:
+        levels: s, the number of levels above zero.
+        norm: p from 1 on, or inf.
+
+    References:
+        Goodall, "Television by Pulse Code Modulation", 1951, https://doi.org/10.1002/j.1538-7305.1951.tb01365.x
+        Horváth et al., "Natural Compression for Distributed Deep Learning", 2019, https://arxiv.org/abs/1905.10988
+        Roberts, "Picture Coding Using Pseudo-Random Noise", 1962, https://doi.org/10.1109/TIT.1962.1057702
     """
 
     levels: int = 4

@@ -94,6 +94,13 @@ class ECUQ(Contractive):
     K is as large as an empirical entropy of at most `bits` an entry allows (`UniformBins.levels_within`), so that an
     entropy coder sends about `bits` each; the centres that occur are sent once. Deterministic, |C(x)_j − x_j| <= Δ/2;
     with K >= ⌊2^bits⌋, alpha = 1 − d / (2 ⌊2^bits⌋²) where that is positive. Equal entries are sent exactly.
+
+    Args:
+        bits: empirical entropy of an entry, in bits, at most.
+
+    References:
+        Dorfman et al., "DoCoFL: Downlink Compression for Cross-Device Federated Learning", 2023,
+            https://arxiv.org/abs/2302.00543
     """
 
     bits: float

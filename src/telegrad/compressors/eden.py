@@ -48,6 +48,18 @@ class Eden(Unbiased):
     others up to ‖bias‖² of about 1e-5 ‖x‖² for most x. One bit leaves up to 7e-5 where one entry is far larger than all
     others, and 1e-3 where these are only 64; two nearly equal entries among 64 leave 2e-3. So `exact` is false, and
     methods treat it as unbiased.
+
+    Args:
+        bits: bits a coordinate: of the symbols (fixed), or of the whole message (entropy, trellis).
+        coder: fixed, entropy or trellis.
+        states: of the trellis: 8 or 256.
+
+    References:
+        Marcellin and Fischer, "Trellis Coded Quantization of Memoryless and Gauss–Markov Sources", 1990,
+            https://doi.org/10.1109/26.46532
+        Vargaftik et al., "DRIVE: One-bit Distributed Mean Estimation", 2021, https://arxiv.org/abs/2105.08339
+        Vargaftik et al., "EDEN: Communication-Efficient and Robust Distributed Mean Estimation for Federated Learning",
+            2022, https://arxiv.org/abs/2108.08842
     """
 
     bits: float = 1.0

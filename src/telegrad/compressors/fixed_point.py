@@ -23,6 +23,13 @@ class FixedPoint(Gridded):
 
     |C(x)_j − x_j| <= m 2^−level; contractive with alpha = (1 − t²) / (1 + (d−1) t²), t = 2^−level, approached by one
     entry m and d − 1 just below m t.
+
+    Args:
+        level: bits kept of each magnitude, 1 to 62.
+
+    References:
+        Zukerman, Hamoud and Levy, "Beyond Communication Overhead: A Multilevel Monte Carlo Approach for Mitigating
+            Compression Bias in Distributed Learning", 2025, https://arxiv.org/abs/2507.05508
     """
 
     level: int

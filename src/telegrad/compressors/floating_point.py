@@ -69,6 +69,13 @@ class FloatingPoint(Contractive):
 
     Contractive with alpha = 1 − (1 + 2^level)^−2, the exact supremum (A15.2). A level beyond the dtype's mantissa (23
     bits for float32) sends all of it.
+
+    Args:
+        level: mantissa bits kept, from 0 on.
+
+    References:
+        Zukerman, Hamoud and Levy, "Beyond Communication Overhead: A Multilevel Monte Carlo Approach for Mitigating
+            Compression Bias in Distributed Learning", 2025, https://arxiv.org/abs/2507.05508
     """
 
     level: int

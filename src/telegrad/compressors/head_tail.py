@@ -44,6 +44,15 @@ class HeadTail(Unbiased):
     steps an octave (A27.2). `coder=trellis`: the tail in a trellis code of so many `states` (A28). Without a head this
     is eden with the same coder, so it is predicted to be no worse. `omega` is EDEN's, `variance` the prediction: both
     for large d, and unbiased as far as EDEN is.
+
+    Args:
+        bits: bits a coordinate of the whole message.
+        coder: of the tail: entropy or trellis.
+        states: of the trellis: 8 or 256.
+
+    References:
+        Horváth and Richtárik, "A Better Alternative to Error Feedback for Communication-Efficient Distributed
+            Learning", 2021, https://arxiv.org/abs/2006.11077
     """
 
     bits: float

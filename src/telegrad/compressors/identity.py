@@ -21,7 +21,8 @@ __all__ = ["Identity"]
 class Identity(Unbiased):
     """No compression: the vector itself in its own precision.
 
-    C(x) = x, in x's own precision: omega = 0, alpha = 1."""
+    C(x) = x, in x's own precision: omega = 0, alpha = 1.
+    """
 
     random = False
 

@@ -74,14 +74,22 @@ class Importance(Unbiased):
 
     Keep entry j independently with probability π_j = min(1, |x_j| / t), send x_j / π_j; Σ π_j = k (A5.2).
 
-    Unbiased, with the least variance at k expected entries: Σ x_j² (1 − π_j) / π_j, at most (d/k − 1) ‖x‖². An entry
-    up to t decodes to ±t, so `values=sign` (the default) sends its place and sign only, and t once (A5.5); larger ones
-    are sent in full, or as a table where few of them are distinct. t is rounded up to what is sent, and the
-    probabilities follow it, so nothing is biased.
-    `values=fp32` sends every kept value in full: the same estimate at a higher price. `k`: a count, or a fraction of d.
+    Unbiased, with the least variance at k expected entries: Σ x_j² (1 − π_j) / π_j, at most (d/k − 1) ‖x‖². An entry up
+    to t decodes to ±t, so `values=sign` (the default) sends its place and sign only, and t once (A5.5); larger ones are
+    sent in full, or as a table where few of them are distinct. t is rounded up to what is sent, and the probabilities
+    follow it, so nothing is biased. `values=fp32` sends every kept value in full: the same estimate at a higher price.
 
     `design=systematic` draws the uncertain entries by a comb through the sums of π in random order, instead of one by
     one (A5.6): their number is then fixed, up to one by the rounding of t; π, and so the variance, stays (A5.1).
+
+    Args:
+        k: a count, or a fraction of d.
+        values: sign or fp32: how kept values are coded.
+        design: bernoulli: entries are kept independently; systematic: their number is fixed.
+
+    References:
+        Wangni et al., "Gradient Sparsification for Communication-Efficient Distributed Optimization", 2018,
+            https://arxiv.org/abs/1710.09854
     """
 
     k: Amount

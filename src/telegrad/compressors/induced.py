@@ -25,6 +25,14 @@ class Induced(Unbiased):
 
     `first` (A) is deterministic, `second` (B) unbiased. A is decoded as it is sent, so that B makes up for the rounding
     of A's scales, too; the remainder is rounded stochastically to x's dtype where that cannot hold it.
+
+    Args:
+        first: A, without randomness, such as topk(k=0.01).
+        second: B, unbiased, such as randk(k=0.01).
+
+    References:
+        Horváth and Richtárik, "A Better Alternative to Error Feedback for Communication-Efficient Distributed
+            Learning", 2021, https://arxiv.org/abs/2006.11077
     """
 
     first: Compressor

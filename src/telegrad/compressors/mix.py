@@ -30,6 +30,14 @@ class Mix(Contractive):
     Biased; contractive with alpha = (k + k′)/d in expectation. Relative bias eta = (d−k−k′)/√((d−k) d) and variance
     about the mean spread = k′ (d−k−k′)/((d−k) d) (A19.1); all three are attained at equal magnitudes. `k2=none` is
     k′ = k. Where fewer than k + k′ entries are there, all are sent.
+
+    Args:
+        k: entries of largest magnitude: a count, or a fraction of d.
+        k2: k′, random others: a count, or a fraction of d; none is k.
+
+    References:
+        Condat, Yi and Richtárik, "EF-BV: A Unified Theory of Error Feedback and Variance Reduction Mechanisms for
+            Biased and Unbiased Compression in Distributed Optimization", 2022, https://arxiv.org/abs/2205.04180
     """
 
     k: Amount

@@ -32,6 +32,9 @@ class Natural(Unbiased):
     infinity, are sent as they are (in float64 this is refused as overflow, and numbers
     below 2^−1022 count as zero). Sent: a sign an entry, and its exponent,
     coded.
+
+    References:
+        Horváth et al., "Natural Compression for Distributed Deep Learning", 2019, https://arxiv.org/abs/1905.10988
     """
 
     def omega(self, d: int) -> float:

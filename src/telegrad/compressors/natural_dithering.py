@@ -34,6 +34,13 @@ class NaturalDithering(Unbiased):
     With b = 2^(1−s) and R = d^(2/min(p,2)) b²: omega = √R − 1 where √R >= 9/4, attained by equal entries for p <= 2,
     else 1/8 + 2R/9; within (A12.2). For p = ∞ it is the larger of 1/8 and (√(1 + (d−1) b²) − 1)/2. One level is
     `dithering`.
+
+    Args:
+        levels: s, the number of powers of two.
+        norm: p from 1 on, or inf.
+
+    References:
+        Horváth et al., "Natural Compression for Distributed Deep Learning", 2019, https://arxiv.org/abs/1905.10988
     """
 
     levels: int = 8

@@ -38,6 +38,13 @@ class PermK(Unbiased):
     All workers use one compressor: the context tells the rank (0 where it does not) and, without `workers`, how many
     there are; by itself, `encode` takes the rank that its key was folded with. The shared permutation comes from the
     key without its rank. Its seed is sent, no indices.
+
+    Args:
+        workers: n, the number of workers that share out the entries.
+
+    References:
+        Szlendak, Tyurin and Richtárik, "Permutation Compressors for Provably Faster Distributed Nonconvex
+            Optimization", 2022, https://arxiv.org/abs/2110.03300
     """
 
     workers: int | None = None

@@ -49,6 +49,15 @@ class PowerSGD(ReadsMatrix, Contractive):
     keeps more is sent: alone, the last directions would keep nothing of a G orthogonal to them (alpha = 0). So alpha
     stays, and no message is worse than with `start=random`, for two iterations instead of one, and a third for the
     estimate. Before the first estimate, after one of zero, and for a compressor by itself, the start is random.
+
+    Args:
+        rank: columns of P.
+        rows: of the matrix; none: by the tensor's shape.
+        start: random, or last: from the last estimate.
+
+    References:
+        Vogels, Karimireddy and Jaggi, "PowerSGD: Practical Low-Rank Gradient Compression for Distributed Optimization",
+            2019, https://arxiv.org/abs/1905.13727
     """
 
     rank: int = 2

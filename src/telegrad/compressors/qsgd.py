@@ -34,8 +34,15 @@ class QSGD(Unbiased):
     Sent: the symbols of all entries, entropy coded; where few are not zero, their places, signs and magnitudes;
     and ‖x‖/s.
 
-    `bucket`: so many neighbouring entries share a norm (512 in the paper); then omega is that of one bucket, every
-    symbol is sent, and a scale for each bucket.
+    Args:
+        levels: s, the number of levels above zero.
+        norm: l2 or inf.
+        bucket: so many neighbouring entries share a norm (512 in the paper); then omega is that of one bucket, every
+            symbol is sent, and a scale for each bucket.
+
+    References:
+        Alistarh et al., "QSGD: Communication-Efficient SGD via Gradient Quantization and Encoding", 2017,
+            https://arxiv.org/abs/1610.02132
     """
 
     levels: int = 4

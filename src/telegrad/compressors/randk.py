@@ -27,8 +27,18 @@ class RandK(Compressor):
     C(x) = (d/k) x_S on a uniformly random k-subset S, zero elsewhere: unbiased, omega = d/k − 1, for every x (A4.1).
 
     The subset's 64-bit seed is sent instead of indices. `scaled=false` leaves the factor out: then C is biased and
-    contractive with alpha = k/d in expectation (A4.2), as error feedback wants it. `values`: the coding of entries
-    (B2.7).
+    contractive with alpha = k/d in expectation (A4.2), as error feedback wants it.
+
+    Args:
+        k: a count, or a fraction of d.
+        values: the coding of entries (B2.7).
+        scaled: whether what is kept is multiplied by d/k.
+
+    References:
+        Konečný et al., "Federated Learning: Strategies for Improving Communication Efficiency", 2016,
+            https://arxiv.org/abs/1610.05492
+        Wangni et al., "Gradient Sparsification for Communication-Efficient Distributed Optimization", 2018,
+            https://arxiv.org/abs/1710.09854
     """
 
     k: Amount

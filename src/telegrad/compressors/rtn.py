@@ -44,6 +44,15 @@ class RTN(Gridded):
     |C(x)_j − x_j| <= min(|x_j|, δ/2); contractive with alpha = (1 − t²) / (1 + (d−1) t²), t = 1 / (2^level − 1),
     attained by one entry c and d − 1 of magnitude c t. `grid=mid_rise`: the 2^level points −c, −c + δ, …, c, without 0
     (A16.2); |C(x)_j − x_j| <= δ/2, and alpha = 1 − (d−1) t² where that is positive, attained by one non-zero entry.
+
+    Args:
+        level: bits of an entry's symbol.
+        grid: mid_tread, with a point at 0, or mid_rise, without.
+
+    References:
+        Gupta et al., "Deep Learning with Limited Numerical Precision", 2015, https://arxiv.org/abs/1502.02551
+        Zukerman, Hamoud and Levy, "Beyond Communication Overhead: A Multilevel Monte Carlo Approach for Mitigating
+            Compression Bias in Distributed Learning", 2025, https://arxiv.org/abs/2507.05508
     """
 
     level: int

@@ -26,6 +26,14 @@ class Scaled(Contractive):
     unbiased A: λ* = alpha = 1/(1 + omega), attained where A attains omega. What λ makes of A's values is rounded to
     what a message can hold (stochastically where A is random), which `variance` leaves out: below 2^−16 of ‖x‖² for
     16-bit tensors, 2^−46 for others.
+
+    Args:
+        inner: A, any compressor with a known relative bias.
+        by: λ in (0, 1]; none: the best.
+
+    References:
+        Condat, Yi and Richtárik, "EF-BV: A Unified Theory of Error Feedback and Variance Reduction Mechanisms for
+            Biased and Unbiased Compression in Distributed Optimization", 2022, https://arxiv.org/abs/2205.04180
     """
 
     inner: Compressor

@@ -29,6 +29,18 @@ class Sign(Contractive):
     `scale=two_means`: entries of at least 0 become their mean, those below 0 theirs; the error is the sum of squares
     within both groups, never above the former (A13.2). One non-zero entry attains alpha either way. Scales are rounded
     to float32 (float64 for float64 input).
+
+    Args:
+        scale: mean, or two_means: one for each sign.
+
+    References:
+        Bernstein et al., "signSGD: Compressed Optimisation for Non-Convex Problems", 2018,
+            https://arxiv.org/abs/1802.04434
+        Karimireddy et al., "Error Feedback Fixes SignSGD and other Gradient Compression Schemes", 2019,
+            https://arxiv.org/abs/1901.09847
+        Seide et al., "1-Bit Stochastic Gradient Descent and its Application to Data-Parallel Distributed Training of
+            Speech DNNs", 2014,
+            https://doi.org/10.21437/Interspeech.2014-274
     """
 
     scale: Literal["mean", "two_means"] = "mean"

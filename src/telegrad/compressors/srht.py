@@ -26,7 +26,16 @@ class SRHT(Unbiased):
 
     Unbiased, omega = d/k − 1, and the variance is (d/k − 1) ‖x‖² for every x: a rotation does not change Rand-k's
     (A21). It spreads the error evenly. Two seeds are sent instead of indices, values in the tensor's precision, rounded
-    stochastically (for 16-bit tensors that adds up to 2^−16 of the second moment). `k`: a count, or a fraction of d.
+    stochastically (for 16-bit tensors that adds up to 2^−16 of the second moment).
+
+    Args:
+        k: a count, or a fraction of d.
+
+    References:
+        Ailon and Chazelle, "The Fast Johnson–Lindenstrauss Transform and Approximate Nearest Neighbors", 2009,
+            https://doi.org/10.1137/060673096
+        Tropp, "Improved Analysis of the Subsampled Randomized Hadamard Transform", 2011,
+            https://arxiv.org/abs/1011.1595
     """
 
     k: Amount

@@ -24,6 +24,15 @@ class SegmentedTopK(Contractive):
 
     Contractive with alpha = min(1, s · keep / d), attained where all |x_j| are equal (A3). As a compressor it is Top-k;
     what the blocks are for is `mlmc(stopk(s=…))`.
+
+    Args:
+        s: entries of a block: a count, or a fraction of d.
+        keep: blocks kept.
+        values: how kept values are coded (B2.7).
+
+    References:
+        Zukerman, Hamoud and Levy, "Beyond Communication Overhead: A Multilevel Monte Carlo Approach for Mitigating
+            Compression Bias in Distributed Learning", 2025, https://arxiv.org/abs/2507.05508
     """
 
     s: Amount

@@ -37,6 +37,14 @@ class Subsample(Unbiased):
     `variance` is (d/k − 1) ‖x‖² plus A's expected one over all subsets, where there are 64 at most; else that is
     averaged over 32 fixed ones. What rounding (d/k) x_S to x's dtype adds is left out: below 2^−16 of the second moment
     for 16-bit tensors, 2^−46 for others.
+
+    Args:
+        inner: A, unbiased.
+        fraction: k/d, above 0 up to 1.
+
+    References:
+        Konečný et al., "Federated Learning: Strategies for Improving Communication Efficiency", 2016,
+            https://arxiv.org/abs/1610.05492
     """
 
     inner: Compressor

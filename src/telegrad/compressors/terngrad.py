@@ -27,6 +27,13 @@ class TernGrad(Compressor):
     omega = (√d − 1)/2, attained by (1, a, …, a) with a = 1/(1 + √d) (A10.2). The original paper clips the entries
     first, at 2.5 standard deviations: `clip=2.5` clips at so many times the root mean square of x. That is a bias no
     later step removes (the mean of C(x) is the clipped x), and the result has no contraction constant.
+
+    Args:
+        clip: times the root mean square that entries are clipped at; none: not at all.
+
+    References:
+        Wen et al., "TernGrad: Ternary Gradients to Reduce Communication in Distributed Deep Learning", 2017,
+            https://arxiv.org/abs/1705.07878
     """
 
     clip: float | None = None

@@ -23,9 +23,17 @@ __all__ = ["TopK"]
 class TopK(Contractive):
     """C(x) keeps the k entries of largest magnitude and zeroes the rest; ties go to the lowest indices.
 
-    Contractive with alpha = k/d, attained where all |x_j| are equal (A2.1). `k`: a count, or a fraction of d.
-    `values`: how the kept entries are coded (B2.7); a random coding of relative variance w lowers alpha to (k/d)(1 −
-    w).
+    Contractive with alpha = k/d, attained where all |x_j| are equal (A2.1).
+
+    Args:
+        k: a count, or a fraction of d.
+        values: how the kept entries are coded (B2.7); a random coding of relative variance w lowers alpha to (k/d)(1 −
+            w).
+
+    References:
+        Aji and Heafield, "Sparse Communication for Distributed Gradient Descent", 2017,
+            https://arxiv.org/abs/1704.05021
+        Stich, Cordonnier and Jaggi, "Sparsified SGD with Memory", 2018, https://arxiv.org/abs/1809.07599
     """
 
     k: Amount

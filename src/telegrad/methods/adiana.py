@@ -33,6 +33,18 @@ class ADIANA(OracleMethod):
     √(M/(32 omega)) − 1) / (2 (1 + omega))), θ₁ = min(1/4, √(η mu/p)), θ₂ = 1/2, γ = η / (2 (θ₁ + η mu)), β = 1 − γ mu,
     `mu` the strong convexity of f (C9.2); the theory's η is min(1/(2L), M / (64 omega (2 p (omega + 1) + 1)² L)), L
     the smoothness of every f_i. x comes down as it is, and w when it changes. Needs an unbiased compressor.
+
+    Args:
+        compressor: an unbiased one, such as mlmc(stopk(s=0.01)).
+        mu: the strong convexity of f.
+        probability: p, of moving w; none: theory's.
+        theta: θ₁; none: theory's.
+        gamma: γ; none: theory's.
+        beta: β; none: theory's.
+
+    References:
+        Li et al., "Acceleration for Compressed Gradient Descent in Distributed and Federated Optimization", 2020,
+            https://arxiv.org/abs/2002.11364
     """
 
     compressor: Compressor

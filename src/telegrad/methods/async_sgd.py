@@ -29,6 +29,16 @@ class AsyncSGD(AsynchronousMethod):
 
     A message whose point is more than `longest_delay` changes of x old is left out (none is, by default), and its
     worker starts anew from the present x. Meant for data that are alike on all workers. Needs an unbiased compressor.
+
+    Args:
+        compressor: an unbiased one, such as mlmc(stopk(s=0.01)).
+        longest_delay: changes of x that a message's point may be old; none: any.
+
+    References:
+        Maranjyan, Tyurin and Richtárik, "Ringmaster ASGD: The First Asynchronous SGD with Optimal Time Complexity",
+            2025, https://arxiv.org/abs/2501.16168
+        Recht et al., "Hogwild!: A Lock-Free Approach to Parallelizing Stochastic Gradient Descent", 2011,
+            https://arxiv.org/abs/1106.5730
     """
 
     compressor: Compressor

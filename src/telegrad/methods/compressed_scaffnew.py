@@ -32,6 +32,16 @@ class CompressedScaffnew(OracleMethod):
 
     `owners` is s, from 2 to the number of workers, where it is `scaffnew`. `chi` is χ, by default the largest that the
     theory allows, n(s − 1)/(s(n − 1)). A good p is √(n/(s κ)), κ the condition number of the f_i (C15.3).
+
+    Args:
+        probability: p, of a round with communication.
+        owners: s, the workers that send an entry.
+        chi: χ; none: the largest that the theory allows.
+
+    References:
+        Condat, Agarský and Richtárik, "Provably Doubly Accelerated Federated Learning: The First Theoretically
+            Successful Combination of Local Training and Communication Compression", 2022,
+            https://arxiv.org/abs/2210.13277
     """
 
     probability: float

@@ -31,9 +31,18 @@ class DASHA(GradientMethod):
     m_i = C_i(h_i⁺ − h_i − a (g_i − h_i)), g_i ← g_i + m_i, where h_i⁺ is the new gradient and h_i the last one; the
     estimate is g ← g + mean m_i = mean g_i (C12.1).
 
-    `rate` is a, by default 1/(2 omega(d) + 1). `start`: dense, the first gradients are sent uncompressed and g_i = h_i,
-    which the bound needs; or zero, g_i = h_i = 0, and nothing dense is ever sent. Needs an unbiased compressor.
-    `dasha_page` and `dasha_mvr` are its forms for batches.
+    `rate` is a, by default 1/(2 omega(d) + 1). Needs an unbiased compressor. `dasha_page` and `dasha_mvr` are its forms
+    for batches.
+
+    Args:
+        compressor: an unbiased one, such as mlmc(stopk(s=0.01)).
+        rate: a; none: 1/(2 omega + 1).
+        start: dense, the first gradients are sent uncompressed and g_i = h_i, which the bound needs; or zero, g_i = h_i
+            = 0, and nothing dense is ever sent.
+
+    References:
+        Tyurin and Richtárik, "DASHA: Distributed Nonconvex Optimization with Communication Compression and Optimal
+            Oracle Complexity", 2023, https://arxiv.org/abs/2202.01268
     """
 
     compressor: Compressor

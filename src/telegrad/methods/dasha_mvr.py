@@ -26,9 +26,18 @@ class DASHAMVR(OracleMethod):
 
     As `dasha`, with h_i⁺ = ∇f_i(x⁺, ξ) + (1 − b)(h_i − ∇f_i(x, ξ)), both gradients on one batch (C12.2).
 
-    `momentum` is b: 1 takes the batch's gradient as it is, smaller values remember more. `first_batches`: over so many
-    batches h_i is averaged at the start, in a dense round; after it only compressed vectors are sent. `rate` is a, by
-    default 1/(2 omega + 1). Needs an unbiased compressor.
+    `momentum` is b: 1 takes the batch's gradient as it is, smaller values remember more. Needs an unbiased compressor.
+
+    Args:
+        compressor: an unbiased one, such as mlmc(stopk(s=0.01)).
+        momentum: b in (0, 1].
+        first_batches: over so many batches h_i is averaged at the start, in a dense round; after it only compressed
+            vectors are sent. `rate` is a, by default 1/(2 omega + 1).
+        rate: a; none: 1/(2 omega + 1).
+
+    References:
+        Tyurin and Richtárik, "DASHA: Distributed Nonconvex Optimization with Communication Compression and Optimal
+            Oracle Complexity", 2023, https://arxiv.org/abs/2202.01268
     """
 
     compressor: Compressor

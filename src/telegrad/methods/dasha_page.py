@@ -30,6 +30,15 @@ class DASHAPage(OracleMethod):
 
     A good p is B/(m + B) for batches of B among m examples. After the first round, which is dense, only compressed
     vectors are sent. `rate` is a, by default 1/(2 omega + 1). Needs an unbiased compressor.
+
+    Args:
+        compressor: an unbiased one, such as mlmc(stopk(s=0.01)).
+        probability: p, of a full gradient.
+        rate: a; none: 1/(2 omega + 1).
+
+    References:
+        Tyurin and Richtárik, "DASHA: Distributed Nonconvex Optimization with Communication Compression and Optimal
+            Oracle Complexity", 2023, https://arxiv.org/abs/2202.01268
     """
 
     compressor: Compressor

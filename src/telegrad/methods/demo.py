@@ -31,6 +31,14 @@ class DeMo(GradientMethod):
 
     γ is the learning rate, `decay` is β. Meant for plain SGD, whose step is then γ sign(…), and `granularity=tensor`
     as in the paper; chunks are those of the flat vector.
+
+    Args:
+        chunk: entries of a chunk.
+        k: coefficients sent of each chunk.
+        decay: β in [0, 1).
+
+    References:
+        Peng, Quesnelle and Kingma, "DeMo: Decoupled Momentum Optimization", 2024, https://arxiv.org/abs/2411.19870
     """
 
     chunk: int = 64

@@ -28,6 +28,14 @@ class DIANA(GradientMethod):
     All h_i and h = mean h_i start at zero. As the h_i learn the gradients at the optimum, what is compressed vanishes
     there, so that heterogeneous data leave no error. `shift_rate` is a; by default 1/(1 + omega(d)). The momentum form
     is the optimizer's own momentum. Needs an unbiased compressor.
+
+    Args:
+        compressor: an unbiased one, such as mlmc(stopk(s=0.01)).
+        shift_rate: a; none: 1/(1 + omega).
+
+    References:
+        Mishchenko et al., "Distributed Learning with Compressed Gradient Differences", 2019,
+            https://arxiv.org/abs/1901.09269
     """
 
     compressor: Compressor

@@ -28,10 +28,21 @@ class EF14(GradientMethod):
 
     p_i = e_i + γ g_i; send c_i = C(p_i); e_i ← p_i − c_i; x ← x − (1/M) Σ c_i (C4.1), γ the current learning rate.
 
-    The step size is inside the memory, so a schedule may change it. The estimate handed to the optimizer is (1/M) Σ
-    c_i / γ: plain SGD then makes just the move above, and x_t − (1/M) Σ e_i is SGD's own iterate (C4.2). In a step
-    with γ = 0 nothing is sent. Needs a contractive compressor. `decay`: p_i = decay · e_i + γ g_i, so that the memory
-    fades.
+    The step size is inside the memory, so a schedule may change it. The estimate handed to the optimizer is (1/M) Σ c_i
+    / γ: plain SGD then makes just the move above, and x_t − (1/M) Σ e_i is SGD's own iterate (C4.2). In a step with γ =
+    0 nothing is sent. Needs a contractive compressor.
+
+    Args:
+        compressor: a contractive one, such as topk(k=0.01).
+        decay: p_i = decay · e_i + γ g_i, so that the memory fades.
+
+    References:
+        Karimireddy et al., "Error Feedback Fixes SignSGD and other Gradient Compression Schemes", 2019,
+            https://arxiv.org/abs/1901.09847
+        Seide et al., "1-Bit Stochastic Gradient Descent and its Application to Data-Parallel Distributed Training of
+            Speech DNNs", 2014,
+            https://doi.org/10.21437/Interspeech.2014-274
+        Stich, Cordonnier and Jaggi, "Sparsified SGD with Memory", 2018, https://arxiv.org/abs/1809.07599
     """
 
     compressor: Compressor

@@ -33,9 +33,19 @@ class EF21(GradientMethod):
     c_i = C(∇f_i(x) − g_i); g_i ← g_i + c_i; the estimate is g ← g + (1/M) Σ c_i = (1/M) Σ g_i (C5.1).
 
     All g_i start at zero, so the first message is C(∇f_i(x_0)) and no round is idle. Needs a contractive compressor.
-    `down`: a contractive compressor of what a server sends, of which all ends keep a memory (EF21-BC). `participation`:
-    a count or a fraction of the workers, drawn anew in every step; the others send nothing (EF21-PP). The optimizer's
-    momentum makes it EF21-HB.
+    The optimizer's momentum makes it EF21-HB.
+
+    Args:
+        compressor: a contractive one, such as topk(k=0.01).
+        down: a contractive compressor of what a server sends, of which all ends keep a memory (EF21-BC).
+        participation: a count or a fraction of the workers, drawn anew in every step; the others send nothing
+            (EF21-PP).
+
+    References:
+        Fatkhullin et al., "EF21 with Bells & Whistles: Practical Algorithmic Extensions of Modern Error Feedback",
+            2021, https://arxiv.org/abs/2110.03294
+        Richtárik, Sokolov and Fatkhullin, "EF21: A New, Simpler, Theoretically Better, and Practically Faster Error
+            Feedback", 2021, https://arxiv.org/abs/2106.05203
     """
 
     compressor: Compressor

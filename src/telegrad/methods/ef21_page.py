@@ -30,6 +30,14 @@ class EF21Page(OracleMethod):
     ∇f_i(x, ξ) on one batch, in place of the gradient (C5).
 
     The first v_i is in full and g_i starts at zero: nothing dense is sent. Needs a contractive compressor.
+
+    Args:
+        compressor: a contractive one, such as topk(k=0.01).
+        probability: p, of a full gradient.
+
+    References:
+        Fatkhullin et al., "EF21 with Bells & Whistles: Practical Algorithmic Extensions of Modern Error Feedback",
+            2021, https://arxiv.org/abs/2110.03294
     """
 
     compressor: Compressor

@@ -31,6 +31,14 @@ class EF21SGD2M(GradientMethod):
 
     η is `momentum`. The second momentum takes the term of order T^(−2/3) out of the rate of `ef21_sgdm`. v_i and u_i
     start as the first gradient and g_i at zero. Needs a contractive compressor.
+
+    Args:
+        compressor: a contractive one, such as topk(k=0.01).
+        momentum: η in (0, 1].
+
+    References:
+        Fatkhullin, Tyurin and Richtárik, "Momentum Provably Improves Error Feedback!", 2023,
+            https://arxiv.org/abs/2305.15155
     """
 
     compressor: Compressor

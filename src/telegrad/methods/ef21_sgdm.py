@@ -29,6 +29,14 @@ class EF21SGDM(GradientMethod):
 
     η is `momentum`: 1 gives EF21 with stochastic gradients. v_i starts as the first gradient and g_i at zero: the first
     message is C(∇f_i(x_0, ξ_i)), not a dense one. Needs a contractive compressor.
+
+    Args:
+        compressor: a contractive one, such as topk(k=0.01).
+        momentum: η in (0, 1].
+
+    References:
+        Fatkhullin, Tyurin and Richtárik, "Momentum Provably Improves Error Feedback!", 2023,
+            https://arxiv.org/abs/2305.15155
     """
 
     compressor: Compressor

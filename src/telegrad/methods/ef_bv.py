@@ -29,6 +29,15 @@ class EFBV(GradientMethod):
     All h_i start at zero. `shift_rate` is λ and `estimate_rate` is ν; by default λ = min(1, (1 − η)/((1 − η)² + ω))
     from the compressor's relative bias η and variance ω at d, and ν the same with ω/M, as workers draw independently
     (C7.2). λ = ν = 1 is EF21, and ν = 1, λ = 1/(1 + ω) is DIANA. Needs a compressor with η below 1.
+
+    Args:
+        compressor: one with a relative bias below 1.
+        shift_rate: λ; none: theory's.
+        estimate_rate: ν; none: theory's.
+
+    References:
+        Condat, Yi and Richtárik, "EF-BV: A Unified Theory of Error Feedback and Variance Reduction Mechanisms for
+            Biased and Unbiased Compression in Distributed Optimization", 2022, https://arxiv.org/abs/2205.04180
     """
 
     compressor: Compressor

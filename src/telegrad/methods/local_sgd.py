@@ -32,10 +32,24 @@ class LocalSGD(OracleMethod):
     gradient of the run's optimizer: with plain SGD at learning rate 1 this is FedAvg (C13).
 
     `local_lr` is η, `local_steps` is H; with `fewest_steps` every worker draws its own H from there to H in each round.
-    `participation`: who takes part, a count m or a fraction (uniformly drawn), or with `sampling=independent` a
-    probability for each worker by itself, or a tuple with one of its own for each; means are unbiased either way (E7).
-    `weighted`: by the number of a worker's examples, which it sends along. Needs an unbiased compressor: an identity, a
-    quantiser, MLMC (C20). Where data differ between workers, many local steps end elsewhere (C13.1).
+
+    Needs an unbiased compressor: an identity, a quantiser, MLMC (C20). Where data differ between workers, many local
+    steps end elsewhere (C13.1).
+
+    Args:
+        compressor: an unbiased one, such as mlmc(stopk(s=0.01)).
+        local_lr: η, of the local steps.
+        local_steps: H, at most.
+        fewest_steps: the least H that a worker may draw; none: H for all.
+        participation: who takes part, a count m or a fraction (uniformly drawn), or with `sampling=independent` a
+            probability for each worker by itself, or a tuple with one of its own for each; means are unbiased either
+            way (E7).
+        sampling: uniform or independent.
+        weighted: by the number of a worker's examples, which it sends along.
+
+    References:
+        McMahan et al., "Communication-Efficient Learning of Deep Networks from Decentralized Data", 2017,
+            https://arxiv.org/abs/1602.05629
     """
 
     compressor: Compressor

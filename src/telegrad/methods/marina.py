@@ -31,6 +31,15 @@ class MARINA(OracleMethod):
     The first round is dense. With batches (VR-MARINA, C10.4) a difference is between gradients on one batch, and a
     dense gradient is over all of a worker's examples, or on its batch where `refresh` is "batch". Good values of p are
     a message's share of the bits of a dense one: k for randk(k=…), 1/M for permk. Needs an unbiased compressor.
+
+    Args:
+        compressor: an unbiased one, such as mlmc(stopk(s=0.01)).
+        probability: p, of a dense round.
+        refresh: full or batch: what a dense gradient is over.
+
+    References:
+        Gorbunov et al., "MARINA: Faster Non-Convex Distributed Learning with Compression", 2021,
+            https://arxiv.org/abs/2102.07845
     """
 
     compressor: Compressor

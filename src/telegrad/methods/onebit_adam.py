@@ -32,6 +32,17 @@ class OneBitAdam(OracleMethod):
 
     C is scaled sign by default: one bit an entry, up and down. A message covers the whole model, a bucket or a tensor
     (`granularity`), with one scale each. No bias correction, as in the paper.
+
+    Args:
+        compressor: of the momentum, after the warm-up.
+        warmup: dense steps.
+        beta1: β₁, of the momentum.
+        beta2: β₂, of the second moment.
+        eps: ε.
+
+    References:
+        Tang et al., "1-bit Adam: Communication Efficient Large-Scale Training with Adam's Convergence Speed", 2021,
+            https://arxiv.org/abs/2102.02888
     """
 
     compressor: Compressor = _SIGNS

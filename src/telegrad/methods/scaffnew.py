@@ -27,6 +27,13 @@ class Scaffnew(OracleMethod):
     mean x̂_i, h_i ← h_i + (p/γ)(x̄ − x̂_i); else x_i ← x̂_i and nothing is sent (C14.2). γ is the learning rate.
 
     Every worker has an x_i of its own; Σ h_i = 0. The best p is 1/√κ, κ the condition number of the f_i.
+
+    Args:
+        probability: p, of a round with communication.
+
+    References:
+        Mishchenko et al., "ProxSkip: Yes! Local Gradient Steps Provably Lead to Communication Acceleration! Finally!",
+            2022, https://arxiv.org/abs/2202.09357
     """
 
     probability: float

@@ -30,11 +30,16 @@ class SGD(GradientMethod):
 
     Worker i sends C_i(g_i); the estimate is (1/M) Σ C_i(g_i) (C2.1). No state.
 
-    `participation`: a count m or a fraction of the workers, drawn anew in every step; the estimate is then the mean
-    over them, unbiased, with (E7)'s error: that of compression divided by m, and of their being a sample.
-
     With an unbiased compressor this is SGD with (1 + ω/M) times the noise-free second moment (B7.4). A biased one is
     allowed, as the literature's baseline, and may get stuck away from the optimum (C2, test T2).
+
+    Args:
+        compressor: any; unbiased, unless you want the literature's baseline.
+        participation: a count m or a fraction of the workers, drawn anew in every step; the estimate is then the mean
+            over them, unbiased, with (E7)'s error: that of compression divided by m, and of their being a sample.
+
+    References:
+        Robbins and Monro, "A Stochastic Approximation Method", 1951, https://doi.org/10.1214/aoms/1177729586
     """
 
     compressor: Compressor

@@ -45,6 +45,14 @@ class Shadowheart(OracleMethod):
     run's `clock`, and t* is the equilibrium time (C17.1); a worker for which either is 0 sits out, and none does more
     than 1000 of either. `noise` is σ²/ε: the variance of a gradient over the wanted ‖∇f‖². w_i = 1 / (b_i omega + omega
     noise + m_i noise). Meant for data that are alike on all workers. Needs an unbiased compressor.
+
+    Args:
+        compressor: an unbiased one, such as mlmc(stopk(s=0.01)).
+        noise: σ²/ε.
+
+    References:
+        Tyurin et al., "Shadowheart SGD: Distributed Asynchronous SGD with Optimal Time Complexity Under Arbitrary
+            Computation and Communication Heterogeneity", 2024, https://arxiv.org/abs/2402.04785
     """
 
     compressor: Compressor

@@ -32,12 +32,22 @@ class SignSGD(GradientMethod):
 
     Worker i sends sign(g_i), one bit an entry; the estimate is their mean, or the sign of their sum (C3).
 
-    `vote`: mean, as in distributed sign SGD, or majority, whose estimate of −1, 0 or 1 comes down in less than two bits
-    an entry from a server. `ties` of a majority: zero leaves the entry where it is, plus counts as +1. `momentum` β of
-    signum: m_i ← β m_i + (1 − β) g_i, and sign(m_i) is sent. sign(0) is +1; a gradient that is all zero sends zeros.
-
     The estimate does not tell how large the gradient is: the learning rate alone says how far a step goes. Where
     workers' data differ, the point where signs cancel is not the optimum (C3, test T2).
+
+    Args:
+        vote: mean, as in distributed sign SGD, or majority, whose estimate of −1, 0 or 1 comes down in less than two
+            bits an entry from a server. `ties` of a majority: zero leaves the entry where it is, plus counts as +1.
+            `momentum` β of signum: m_i ← β m_i + (1 − β) g_i, and sign(m_i) is sent. sign(0) is +1; a gradient that is
+            all zero sends zeros.
+        momentum: β of signum in [0, 1); 0: the gradient's own signs.
+        ties: zero or plus.
+
+    References:
+        Bernstein et al., "signSGD: Compressed Optimisation for Non-Convex Problems", 2018,
+            https://arxiv.org/abs/1802.04434
+        Bernstein et al., "signSGD with Majority Vote is Communication Efficient and Fault Tolerant", 2019,
+            https://arxiv.org/abs/1810.05291
     """
 
     vote: Literal["mean", "majority"] = "mean"

@@ -33,6 +33,15 @@ class TAMUNA(OracleMethod):
 
     `cohort` is c, `owners` is s, from 2 to c; χ = n(s − 1)/(s(n − 1)) with all n workers. γ is the learning rate. The
     new x̄ is sent to all workers, so that whoever is drawn next has it.
+
+    Args:
+        probability: p: a round has 1/p local steps in the mean.
+        cohort: c, the workers that take part.
+        owners: s, those that send an entry, 2 to c.
+
+    References:
+        Condat et al., "TAMUNA: Doubly Accelerated Federated Learning with Local Training, Compression, and Partial
+            Participation", 2023, https://arxiv.org/abs/2302.09832
     """
 
     probability: float

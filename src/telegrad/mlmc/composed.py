@@ -28,6 +28,10 @@ class ComposedLadder(Ladder):
 
     A message is as short as one plane of one block, and as unbiased. What the inner ladder always sends, it sends for
     every block. (1 + omega) is at most the product of both ladders': of the inner at d entries.
+
+    Args:
+        outer: the ladder whose residuals are refined.
+        inner: the ladder that refines them.
     """
 
     outer: Ladder

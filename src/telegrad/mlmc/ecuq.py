@@ -27,6 +27,13 @@ class ECUQLadder(Ladder):
     g^l = ECUQ with l bits an entry, l = 1 … `budgets`; one more level is v itself, so that nothing is biased.
 
     E‖C(v) − v‖² = (ΣΔ_l)² − ‖v‖² with adaptive probabilities.
+
+    Args:
+        budgets: levels before the exact one: level l has l bits an entry.
+
+    References:
+        Dorfman et al., "DoCoFL: Downlink Compression for Cross-Device Federated Learning", 2023,
+            https://arxiv.org/abs/2302.00543
     """
 
     budgets: int = 6

@@ -35,17 +35,24 @@ class MLMC(Unbiased):
     C(v) = g⁰ + (g^l − g^(l−1)) / p_l with level l drawn with probability p_l (B1.2): unbiased for every v.
 
     E‖C(v) − v‖² = Σ_l Δ_l² / p_l − ‖v − g⁰‖² (B1.4), least at p_l = Δ_l / ΣΔ, where it is (ΣΔ_l)² − ‖v − g⁰‖².
-    `ladder`: what comes in levels; `probabilities`: adaptive (the paper's Algorithm 3), fixed (Algorithm 2), or cost.
-    `base`: so many first levels are always sent, as g⁰ (B11.1). `draws`: the expected number of other levels in a
-    message;
-    `sampling`: how they are drawn (B11.2, B11.3): independent draws, averaged (a whole number of them); poisson or
-    systematic, without replacement, where a heavy level is certain; or coupled: all levels up to a random one.
-    `weight`: with probabilities=cost, the c of the objective (c + ω) · bits that they minimise: 0 for error times bits,
-    1 where the noise of gradients dominates, M for M workers without it (B9.2); none is p ∝ Δ/√K, which is c = 1 where
-    nothing is always sent (B9.1).
-    `workers`: above 1, that many workers (all: as many as there are) spread their levels evenly by a stream they share
-    (B12.1): each one's law is unchanged, but their errors are no longer independent, and the mean's can be far smaller
-    where gradients are alike.
+
+    Args:
+        ladder: what comes in levels.
+        probabilities: adaptive (the paper's Algorithm 3), fixed (Algorithm 2), or cost.
+        base: so many first levels are always sent, as g⁰ (B11.1).
+        draws: the expected number of other levels in a message.
+        sampling: how they are drawn (B11.2, B11.3): independent draws, averaged (a whole number of them); poisson or
+            systematic, without replacement, where a heavy level is certain; or coupled: all levels up to a random one.
+        workers: above 1, that many workers (all: as many as there are) spread their levels evenly by a stream they
+            share (B12.1): each one's law is unchanged, but their errors are no longer independent, and the mean's can
+            be far smaller where gradients are alike.
+        weight: with probabilities=cost, the c of the objective (c + ω) · bits that they minimise: 0 for error times
+            bits, 1 where the noise of gradients dominates, M for M workers without it (B9.2); none is p ∝ Δ/√K, which
+            is c = 1 where nothing is always sent (B9.1).
+
+    References:
+        Zukerman, Hamoud and Levy, "Beyond Communication Overhead: A Multilevel Monte Carlo Approach for Mitigating
+            Compression Bias in Distributed Learning", 2025, https://arxiv.org/abs/2507.05508
     """
 
     ladder: Ladder

@@ -35,6 +35,10 @@ class FixedPointLadder(Ladder):
     Fixed probabilities p_l = 2^−l / (1 − 2^−63) give E‖C(v) − v‖² = (1 − 2^−63) m ‖v‖₁ − ‖v‖² (B3.4), entry by entry
     the law of TernGrad (B3.5); adaptive ones p_l ∝ 2^−l √n_l, n_l the number of set bits, m² (Σ 2^−l √n_l)² − ‖v‖²,
     which is never more (B3.6). omega <= (√d − 1)/2 (A10.2).
+
+    References:
+        Zukerman, Hamoud and Levy, "Beyond Communication Overhead: A Multilevel Monte Carlo Approach for Mitigating
+            Compression Bias in Distributed Learning", 2025, https://arxiv.org/abs/2507.05508
     """
 
     values = "fp32"

@@ -31,6 +31,10 @@ class FloatingPointLadder(Ladder):
     entry the law of natural compression, E‖C(v) − v‖² = Σ 4^E_j f_j (1 − f_j) up to 2^−L (B4.2); adaptive ones p_l ∝
     2^−l √(Σ_j 4^E_j b_jl) are no worse (B4.4). omega <= 1/8. Sign, exponent and the one drawn bit of an entry travel
     together.
+
+    References:
+        Zukerman, Hamoud and Levy, "Beyond Communication Overhead: A Multilevel Monte Carlo Approach for Mitigating
+            Compression Bias in Distributed Learning", 2025, https://arxiv.org/abs/2507.05508
     """
 
     values = "fp32"

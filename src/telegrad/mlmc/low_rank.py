@@ -31,6 +31,14 @@ class LowRankLadder(ReadsMatrix, Ladder):
     1, at most min(rows, columns) − 1. `sampling=poisson` over them is ATOMO. A level is sent as its factors. Rows and
     columns are those of `powersgd`: the first dimension against all others, ⌊√d⌋ rows for a flat tensor, or `rows`.
     The whole decomposition is computed, from the products of the shorter side's rows or columns with each other.
+
+    Args:
+        rank: singular directions of a level.
+        rows: of the matrix; none: by the tensor's shape.
+
+    References:
+        Wang et al., "ATOMO: Communication-efficient Learning via Atomic Sparsification", 2018,
+            https://arxiv.org/abs/1806.04090
     """
 
     rank: int = 1

@@ -51,6 +51,11 @@ class RefinementLadder(Ladder):
     With levels enough, codes on the rate-distortion curve have 1 + ω = 2.89 / R at R mean bits an entry (the limit of
     (Σ Δ_l √K_l)² for ever finer levels, the least there is), where a random rotation without levels (`eden`) can have
     1 / (1 − 4^−R). The rounded last level costs no more than many levels in its place: few refinements are best.
+
+    Args:
+        bits: bits an entry of each trellis code, .05 to 6.
+        refinements: levels before the exact one, 1 to 24.
+        states: of the trellis: 8 or 256.
     """
 
     bits: float = 1.0

@@ -29,6 +29,14 @@ class RTNLadder(Ladder):
     Residuals take few distinct values, sent once in a table; the exact level costs the tensor's full precision.
     E‖C(v) − v‖² = (ΣΔ_l)² − ‖v‖² with adaptive probabilities. Level 1 of the mid-tread grid is zero and never drawn;
     that of the mid-rise grid is m sign(v), of norm m √d, which is dear where the largest entry m stands out (B5.3).
+
+    Args:
+        grids: levels before the exact one: level l has l bits an entry.
+        grid: mid_tread or mid_rise, see the compressor `rtn`.
+
+    References:
+        Zukerman, Hamoud and Levy, "Beyond Communication Overhead: A Multilevel Monte Carlo Approach for Mitigating
+            Compression Bias in Distributed Learning", 2025, https://arxiv.org/abs/2507.05508
     """
 
     grids: int = 12

@@ -32,6 +32,10 @@ class SharedOrderLadder(Ladder):
     for a compressor by itself, that of the indices). Any order is unbiased; this one makes blocks nearly
     as uneven as `stopk`'s where gradients change slowly and workers are alike, and a message carries its level and s
     values. With `mlmc(…, workers=M)` workers spread their levels evenly. omega(v) <= ⌈d/s⌉ − 1 (B2.5).
+
+    Args:
+        s: entries of a run: a count, or a fraction of d.
+        values: how they are coded (B2.7).
     """
 
     s: Amount

@@ -43,13 +43,21 @@ class SegmentedTopKLadder(Ladder):
     r_l = v on block S_l = the ((l−1)s+1)-th to the (ls)-th largest entries, L = ⌈d/s⌉; residuals are orthogonal.
 
     omega(v) = (Σ_l ‖v_S_l‖)² / ‖v‖² − 1 <= ⌈d/s⌉ − 1 (B2.1, B2.5). With `values=sign` entry j of the block is kept with
-    probability |v_j| / m_l and sent as a sign, m_l = max over the block: ‖v_S_l‖² becomes m_l ‖v_S_l‖₁ (B2.7).
-    Blocks are cut in the order of magnitudes, equal ones in the order of their indices; the last may be shorter. From
-    4096 entries on (but for float64) nothing is sorted: the norms come from a histogram, and only the drawn block is
-    found, exactly. Any p that the sender knows leaves the estimate unbiased (B13.1); this one costs at most 2^−10 of
-    its second moment.
-    `growth`: each block is so many times as long as the one before: logarithmically many levels, which want
-    `probabilities=cost` (B10.2: at growth 1.2 the price is 1 %, with adaptive ones far more).
+    probability |v_j| / m_l and sent as a sign, m_l = max over the block: ‖v_S_l‖² becomes m_l ‖v_S_l‖₁ (B2.7). Blocks
+    are cut in the order of magnitudes, equal ones in the order of their indices; the last may be shorter. From 4096
+    entries on (but for float64) nothing is sorted: the norms come from a histogram, and only the drawn block is found,
+    exactly. Any p that the sender knows leaves the estimate unbiased (B13.1); this one costs at most 2^−10 of its
+    second moment.
+
+    Args:
+        s: entries of a block: a count, or a fraction of d.
+        values: how they are coded (B2.7): fp32 in full, sign, and others.
+        growth: each block is so many times as long as the one before: logarithmically many levels, which want
+            `probabilities=cost` (B10.2: at growth 1.2 the price is 1 %, with adaptive ones far more).
+
+    References:
+        Zukerman, Hamoud and Levy, "Beyond Communication Overhead: A Multilevel Monte Carlo Approach for Mitigating
+            Compression Bias in Distributed Learning", 2025, https://arxiv.org/abs/2507.05508
     """
 
     s: Amount

@@ -33,6 +33,13 @@ class TwoLevelLadder(Ladder):
     With adaptive probabilities omega(v) = (‖A(v)‖ + ‖v − A(v)‖)² / ‖v‖² − 1. Where A projects and keeps the share α of
     the energy (Top-k), that is 2√(α(1−α)) <= 1 (B1.8), and with fixed ones 1; for others `omega` is what alpha(d) alone
     tells, where A has one.
+
+    Args:
+        first: A, a compressor without randomness, such as topk(k=0.01).
+
+    References:
+        Zukerman, Hamoud and Levy, "Beyond Communication Overhead: A Multilevel Monte Carlo Approach for Mitigating
+            Compression Bias in Distributed Learning", 2025, https://arxiv.org/abs/2507.05508
     """
 
     first: Compressor

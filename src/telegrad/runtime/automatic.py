@@ -17,7 +17,8 @@ from torch.autograd import Variable
 from telegrad.errors import CommunicationError, SpecError
 from telegrad.random import Key
 from telegrad.runtime.agreement import check_no_drift
-from telegrad.runtime.choosing import CANDIDATES, PLAIN, TRIAL, WARM, Automatic, Choice, Way, decide
+from telegrad.runtime.bfloat16_average import average_in_bfloat16, in_bfloat16, sent_bits
+from telegrad.runtime.choosing import CANDIDATES, HALF, PLAIN, TRIAL, WARM, Automatic, Choice, Way, decide
 from telegrad.runtime.comm_hook import Load
 from telegrad.runtime.ddp import Handle
 from telegrad.runtime.exchange import exchange_of
@@ -31,6 +32,8 @@ __all__ = ["AutomaticHandle"]
 
 _log = logging.getLogger("telegrad.ddp")
 _SAMPLE = 1 << 17  # entries of the gradient that compressors are tried on
+_COMPARED = 8192  # entries of it that all ranks tell each other
+_LOOKS = 0.01  # of the time may go into looks and trials
 _NOTHING_TO_GAIN = 0.05  # of a step: where communication takes less, compressors are not even timed
 
 
@@ -64,6 +67,8 @@ class AutomaticHandle(Handle):
         self._timed, self._began, self._computed_at = False, math.nan, math.nan
         self._periods: list[float] = []
         self._waits: list[float] = []
+        self._blocked = self._spent = 0.0
+        self._number = 0
         self._clock = ForwardClock()
         self._clock_hook = parts[0].register_forward_pre_hook(self._clock)
 
@@ -79,28 +84,29 @@ class AutomaticHandle(Handle):
         return {**super().configuration(), "method": str(self.rule), **chosen}
 
     def _receive(self, load: Load) -> None:
-        if self._left_out or self._error is not None:
+        if self._left_out or self._buckets.error is not None:
             super()._receive(load)
             return
         begins, self._fresh = self._fresh, load.last
         if begins:
             self._begin_step()
         self._held.append(load)
-        looks = self._step >= self._next_look
+        looks = self.steps >= self._next_look
         if looks and not load.last:
             return
         if looks:
             try:
                 self._look()
             except BaseException as error:
-                self._error = error
+                self._buckets.error = error
         held, self._held = self._held, []
         for one in held:
             self._pass_on(one, at_once=looks)
 
     def _begin_step(self) -> None:
         """Time the steps before a look, from first bucket to first bucket: so all that a step does counts."""
-        before, self._timed = self._timed, 0 < self._next_look - self._step <= TRIAL
+        self._number, self._blocked = 0, 0.0
+        before, self._timed = self._timed, 0 < self._next_look - self.steps <= TRIAL
         if before or self._timed:
             now = self._now()
             if before:
@@ -114,24 +120,32 @@ class AutomaticHandle(Handle):
         return time.perf_counter()
 
     def _pass_on(self, load: Load, at_once: bool) -> None:
-        if self._error is None and self._way == PLAIN:
+        if load.last and self._timed:
+            with contextlib.suppress(RuntimeError):  # outside of a backward pass
+                Variable._execution_engine.queue_callback(self._computed)
+        if self._buckets.error is None and self._way in (PLAIN, HALF):
             try:
                 self._average(load, at_once)
                 return
             except BaseException as error:
-                self._error = error
+                self._buckets.error = error
         super()._receive(load)
 
     def _average(self, load: Load, at_once: bool) -> None:
-        """DDP's own exchange. `at_once`: DDP has the load's future already."""
-        if self._first:
-            self._bad_steps.begin()
-            if self.check_every and self._step % self.check_every == 0:
-                check_no_drift(self._transport, self.parameters, self._step)
-        self._first = load.last
-        if load.last and self._timed:
-            with contextlib.suppress(RuntimeError):  # outside of a backward pass
-                Variable._execution_engine.queue_callback(self._computed)
+        """DDP's own exchange, or that in bfloat16. `at_once`: DDP has the load's future already."""
+        buckets = self._buckets
+        if buckets.begins(load.last) and buckets.check_every and self.steps % buckets.check_every == 0:
+            check_no_drift(self._transport, self.parameters, self.steps)
+        if self._way == HALF:
+            self._halve(load)
+        else:
+            self._reduce(load, at_once)
+        if load.last:
+            self.ledger.dense_steps += self._way == PLAIN
+            self.ledger.steps += 1
+            buckets.step += 1
+
+    def _reduce(self, load: Load, at_once: bool) -> None:
         work = dist.all_reduce(load.buffer.div_(self._transport.workers), group=self._group, async_op=True)
         if at_once:
             try:
@@ -141,28 +155,32 @@ class AutomaticHandle(Handle):
             load.future.set_result(load.buffer)
         else:
             load.future = work.get_future().then(_first_of)
-        _book(self.ledger, self._transport, load.buffer)
-        if load.last:
-            self.ledger.dense_steps += 1
-            self.ledger.steps += 1
-            self._step += 1
+        bits = 8 * load.buffer.numel() * load.buffer.element_size()
+        around = 2 * bits * (self._transport.workers - 1) // self._transport.workers
+        _book(self.ledger, self._transport, load.buffer.numel(), bits, around)
+
+    def _halve(self, load: Load) -> None:
+        """Not beside the backward pass: what that costs shows in the time of a step."""
+        began, (me,) = self._now() if self._timed else 0.0, self._transport.ranks
+        key = self._key.fold(step=self.steps, rank=me).fold(piece=self._number)
+        average_in_bfloat16(load.buffer, self._transport, key)
+        self._number += 1
+        load.future.set_result(load.buffer)
+        entries = load.buffer.numel()
+        _book(self.ledger, self._transport, entries, 16 * entries, sent_bits(entries, self._transport.workers))
+        if self._timed:
+            self._blocked += self._now() - began
 
     def _computed(self) -> None:
         self._computed_at = self._now()
         Variable._execution_engine.queue_callback(self._averaged)
 
     def _averaged(self) -> None:
-        self._waits.append(self._now() - self._computed_at)
-
-    def _after_backward(self) -> None:
-        began = self._now() if self._timed else 0.0
-        super()._after_backward()
-        if self._timed:
-            self._waits.append(self._now() - began)
+        self._waits.append(self._now() - self._computed_at + self._blocked)
 
     def _look(self) -> None:
         """Measure, decide on all ranks alike, and go on with what is chosen."""
-        transport, ledger = self._transport, self.ledger
+        transport, ledger, began = self._transport, self.ledger, self._now()
         period, waits = (statistics.median(own) if own else math.nan for own in (self._periods, self._waits))
         compute = max(period - waits, 1e-6) if self._periods and self._waits else self._now() - self._clock.began
         sample, copying = self._sample()
@@ -171,7 +189,7 @@ class AutomaticHandle(Handle):
         period, compute, waits, any_poor = gathered_numbers(transport, ledger, [*own, float(poor)]).amax(0).tolist()
         if any_poor:  # as while a GradScaler finds its scale
             self.choice = Choice(self._way, False, "kept for now: a gradient is zero or not finite")
-            self._next_look = self._step + 1
+            self._next_look = self.steps + 1
             return
         self._clock_hook.remove()
         if self._periods:
@@ -180,11 +198,20 @@ class AutomaticHandle(Handle):
         self._periods, self._waits = [], []
         self.choice = choice = self._choose(compute, waits, sample, copying)
         self._go(choice.way)
-        self._next_look = self._step + (self.rule.every if choice.settled else WARM + TRIAL)
+        self._spent += self._now() - began
+        self._next_look = self.steps + (self._lasting() if choice.settled else WARM + TRIAL)
         if choice.settled and choice.way != self._said:
             self._said = choice.way
             if transport.ranks[0] == 0:
-                _log.info("step %d: %s", self._step, choice.reason)
+                _log.info("step %d: %s", self.steps, choice.reason)
+
+    def _lasting(self) -> int:
+        """After how many steps to look again: looks and trials that were slower are to take a hundredth of the time."""
+        spent = float(gathered_numbers(self._transport, self.ledger, [self._spent]).max())
+        usual = self._measured[self._way]
+        spent += (WARM + TRIAL) * sum(max(0.0, seconds - usual) for seconds in self._measured.values())
+        self._spent = 0.0
+        return max(self.rule.every, math.ceil(spent / (_LOOKS * usual)))
 
     def _choose(self, compute: float, waits: float, sample: Tensor, copying: float) -> Choice:
         transport, step = self._transport, compute + waits
@@ -198,8 +225,19 @@ class AutomaticHandle(Handle):
         dense = all_reduce(cluster, entries, 8 * nbytes / entries)
         if not self._measured and dense.transfer <= _NOTHING_TO_GAIN * compute:
             return Choice(PLAIN, False, "plain DDP is tried first: little of a step is communication")
-        profiles = self._profiles(sample, copying, entries)
-        return decide(cluster, profiles, entries, nbytes, self.rule.patience, self._measured)
+        profiles, halving = self._profiles(sample, copying, entries)
+        noise = self._noise(sample)
+        return decide(cluster, profiles, entries, nbytes, self.rule.patience, self._measured, noise, halving)
+
+    def _noise(self, sample: Tensor) -> float:
+        """The variance of the mean gradient over the square of its own mean, from how the ranks' gradients differ."""
+        workers = self._transport.workers
+        rows = gathered_numbers(self._transport, self.ledger, sample[:: -(-len(sample) // _COMPARED)].tolist())
+        each, mean = float(rows.square().sum(1).mean()), float(rows.mean(0).square().sum())
+        if workers < 2 or not each > 0:
+            return 0.0
+        signal = workers * mean - each
+        return (each - mean) / signal if signal > 0 else math.inf
 
     def _sample(self) -> tuple[Tensor, float]:
         """Some of each bucket that is held, and seconds to copy all of them to where they are encoded."""
@@ -209,23 +247,38 @@ class AutomaticHandle(Handle):
         copying = (self._now() - began) / share if self._held[0].buffer.is_cuda else 0.0
         return sample, copying
 
-    def _profiles(self, sample: Tensor, copying: float, entries: int) -> list[Profile]:
-        """The candidates' bits, ω and seconds on these gradients, the worst of all ranks."""
+    def _profiles(self, sample: Tensor, copying: float, entries: int) -> tuple[list[Profile], float]:
+        """The candidates' bits, ω and seconds on these gradients, and seconds to bfloat16 and back; the worst of all
+        ranks.
+        """
         mine = [figure for spec in CANDIDATES for figure in _figures(spec, sample, entries)]
-        rows = gathered_numbers(self._transport, self.ledger, mine).amax(0).view(-1, 4).tolist()
-        return [
+        told = gathered_numbers(self._transport, self.ledger, [self._halving(sample, entries), *mine]).amax(0)
+        rows = told[1:].view(-1, 4).tolist()
+        profiles = [
             Profile(spec, entries, bits, omega, encode + copying, decode)
             for spec, (bits, omega, encode, decode) in zip(CANDIDATES, rows, strict=True)
         ]
+        return profiles, float(told[0])
+
+    def _halving(self, sample: Tensor, entries: int) -> float:
+        """Seconds to bfloat16 and back: infinite where no bytes are saved."""
+        if any(one.buffer.dtype != torch.float32 for one in self._held):
+            return math.inf
+        part, seconds = sample.to(self._held[0].buffer.device), math.inf
+        for _ in range(3):
+            began = self._now()
+            in_bfloat16(part, self._key).float()
+            seconds = min(seconds, self._now() - began)
+        return seconds * (1 + 1 / self._transport.workers) * entries / len(sample)
 
     def _go(self, way: Way) -> None:
         """Exchange `way` from now on."""
         if way == self._way:
             return
         self._way = way
-        if way != PLAIN:
+        if way not in (PLAIN, HALF):
             ledger = self.exchange.ledger
-            self.exchange = exchange_of(way.spec, way.topology, None, self._transport, self._key)
+            self._buckets.exchange = exchange_of(way.spec, way.topology, None, self._transport, self._key)
             self.exchange.ledger = ledger
 
     def state_dict(self) -> dict[str, Any]:
@@ -245,7 +298,7 @@ class AutomaticHandle(Handle):
         way = Way(saved["spec"], saved["topology"])
         self._go(way)
         looked = bool(saved["reason"])
-        self._next_look = max(int(saved["next_look"]), self._step + WARM + TRIAL) if looked else self._step
+        self._next_look = max(int(saved["next_look"]), self.steps + WARM + TRIAL) if looked else self.steps
         self.choice = Choice(way, bool(saved["settled"]), saved["reason"]) if looked else None
         self._measured, self._periods, self._waits, self._timed = {}, [], [], False
         self._said = way if saved["settled"] else None
@@ -276,14 +329,13 @@ def _figures(spec: str, sample: Tensor, entries: int) -> list[float]:
     return [found.bits, found.omega, found.encode, found.decode]
 
 
-def _book(ledger: Ledger, transport: GroupTransport, buffer: Tensor) -> None:
-    """Book the all-reduce of a bucket as that of a ring."""
-    (me,), workers, bits = transport.ranks, transport.workers, 8 * buffer.numel() * buffer.element_size()
+def _book(ledger: Ledger, transport: GroupTransport, entries: int, bits: int, around: int) -> None:
+    """Book the all-reduce of a bucket of `bits`; a rank sends, and receives, `around` for it."""
+    (me,) = transport.ranks
     ledger.up[me]["value"] += bits
     ledger.down[me]["value"] += bits
     ledger.by_piece.setdefault("all-reduce", type(ledger.up[me])())["value"] += bits
-    ledger.paper_up[me] += 64 * buffer.numel()
+    ledger.paper_up[me] += 64 * entries
     ledger.messages_up += 1
-    around = 2 * bits * (workers - 1) // workers
     ledger.sent[me] += around
     ledger.received[me] += around

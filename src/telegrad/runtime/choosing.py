@@ -13,10 +13,22 @@ from telegrad.spec import Registered, build, check_that, register
 from telegrad.theory.advice import step_factor
 from telegrad.theory.cost_model import Cluster, Profile, TopologyName, all_reduce, step_cost
 
-__all__ = ["CANDIDATES", "PLAIN", "TRIAL", "WARM", "Automatic", "Choice", "Option", "Way", "automatic", "decide"]
+__all__ = [
+    "CANDIDATES",
+    "HALF",
+    "PLAIN",
+    "TRIAL",
+    "WARM",
+    "Automatic",
+    "Choice",
+    "Option",
+    "Way",
+    "automatic",
+    "decide",
+]
 
 CANDIDATES = (
-    "randk(k=1.0, values=bf16)",
+    "auto(bits=0.03)",
     "auto(bits=0.1)",
     "auto(bits=0.3)",
     "auto(bits=1.0)",
@@ -26,8 +38,8 @@ CANDIDATES = (
     "eden(bits=1)",
     "eden(bits=4)",
 )
-"""What is considered: every entry rounded stochastically to bfloat16, the portfolio at several budgets, and codes that
-are quicker to encode. All are unbiased and without memory, so that a change costs nothing.
+"""What is considered beside all-reduces: the portfolio at several budgets, and codes that are quicker to encode. All
+are unbiased and without memory, so that a change costs nothing.
 """
 TOPOLOGIES: tuple[TopologyName, ...] = ("allgather", "two_phase")
 WARM, TRIAL = 2, 3
@@ -42,14 +54,17 @@ _MOST_TRIALS = 3
 class Automatic(Registered):
     """The exchange of least time to a target on the link that there is: `telegrad.ddp.register(model, "auto")`.
 
-    `patience`: how many times more steps compression may cost at most, (1 + ω/M), and over two_phase (1 + ω)(1 + ω/M).
-    `every`: steps after which all is measured again.
+    What counts is the time of a step times the steps that it needs: 1 + ω/M times those of plain DDP where gradients
+    have no noise, up to 1 + ω where noise is all they have, from the noise that the ranks' gradients show (see
+    `telegrad.theory.advice.step_factor`). `patience`: how many times more steps compression may cost at most, whatever
+    time that saves. `every`: steps after which all is measured again, or more: measuring takes at most a hundredth of
+    the time.
 
     Raises `SpecError` for values out of range. Example: `register(model, "auto(patience=1.2, every=500)")`.
     """
 
     kind: ClassVar[str] = "rule"
-    patience: float = 2.0
+    patience: float = 10.0
     every: int = 1000
 
     def __post_init__(self) -> None:
@@ -82,7 +97,7 @@ def automatic(spec: Any) -> Automatic | None:
 
 @dataclass(frozen=True)
 class Way:
-    """A compressor's spec and a topology; `PLAIN` is DDP's own all-reduce."""
+    """A compressor's spec and a topology; `PLAIN` is DDP's own all-reduce, `HALF` one in bfloat16."""
 
     spec: str
     topology: str
@@ -92,6 +107,7 @@ class Way:
 
 
 PLAIN = Way("none", "all-reduce")
+HALF = Way("stochastic rounding to bfloat16", "all-reduce")
 
 
 @dataclass(frozen=True)
@@ -128,10 +144,15 @@ def decide(
     nbytes: int,
     patience: float,
     measured: Mapping[Way, float],
+    noise: float = 0.0,
+    halving: float = math.inf,
 ) -> Choice:
-    """The way with the least time to a target among plain DDP and `profiles` over two topologies.
+    """The way with the least time to a target among plain DDP, its all-reduce in bfloat16, and `profiles` over two
+    topologies.
 
-    `entries`, `nbytes`: of a gradient; `measured`: seconds a step of the ways that were tried, which count in place of
+    `entries`, `nbytes`: of a gradient; `noise`: the variance of the ranks' mean gradient over the square of what it is
+    the mean of; `halving`: seconds to round a gradient to bfloat16 and back, infinite where that cannot be done;
+    `measured`: seconds a step of the ways that were tried, which count in place of
     predictions. What is chosen and was not tried is on trial; plain DDP goes first where it may be the best, that is
     unless it is predicted to take more than twice as long. Compression must save 5 %. A pure function: ranks with the
     same numbers choose alike. Raises `ConfigError` for a patience below 1.
@@ -139,11 +160,14 @@ def decide(
     if not patience >= 1:
         raise ConfigError(f"patience={patience}: a number from 1 is allowed")
     options = [_plain(cluster, entries, nbytes, measured)]
+    if math.isfinite(halving):
+        predicted = all_reduce(cluster, entries, 16.0, halving).seconds
+        options.append(Option(HALF, measured.get(HALF, predicted), 1.0, HALF in measured))
     for profile in profiles:
         for topology in TOPOLOGIES:
             way = Way(profile.spec, topology)
             second = profile.omega if topology == "two_phase" else 0.0
-            factor = step_factor(profile.omega, cluster.workers, 0.0, second)
+            factor = step_factor(profile.omega, cluster.workers, noise, second)
             if factor <= patience and math.isfinite(profile.encode + profile.decode + profile.bits):
                 predicted = step_cost(cluster, profile, topology).seconds
                 options.append(Option(way, measured.get(way, predicted), factor, way in measured))

@@ -89,6 +89,17 @@ class Cifar10(Workload):
     the 50,000 training images, `validation_examples` are kept for validation and `train_examples` of the others train;
     `test_examples` of the 10,000 test images test. All parts are keyed and stratified by class; a smaller
     `train_examples` gives a shorter run on a part of what a larger one has, and only images in use are decoded.
+
+    Args:
+        width: channels of the first stage.
+        blocks: of each of the four stages.
+        train_examples: none: all that are left.
+        validation_examples: kept back from training.
+        test_examples: none: all 10,000.
+
+    References:
+        Krizhevsky, "Learning Multiple Layers of Features from Tiny Images", 2009,
+            https://www.cs.toronto.edu/~kriz/learning-features-2009-TR.pdf
     """
 
     width: int = 64

@@ -78,6 +78,9 @@ class Digits(Workload):
     """The 1,797 digits of `sklearn.datasets.load_digits`: 1,197 for training, 300 for validation, 300 for test.
 
     The split is stratified by class. Needs scikit-learn and no folder: `data` is ignored.
+
+    References:
+        Alpaydin and Kaynak, "Optical Recognition of Handwritten Digits", 1998, https://doi.org/10.24432/C50P49
     """
 
     def load(self, data: Path | None, key: Key) -> Task:

@@ -104,10 +104,16 @@ class LogisticTask(Task):
 class Logistic(Workload):
     """Logistic regression on a LIBSVM file, plain, .bz2 or .gz, in the data folder or its subfolder `libsvm`.
 
-    `dataset`: a9a, german (the file german.numer_scale), mushrooms, phishing or w8a. A file with `.t` after its name is
-    the test split where there is one, and a tenth of the training file validates; otherwise a tenth each of the one
-    file is for validation and test. Splits are keyed and stratified. The smaller of the two labels in the file becomes
-    −1, the larger +1. Features are stored dense.
+    Args:
+        dataset: a9a, german (the file german.numer_scale), mushrooms, phishing or w8a. A file with `.t` after its name
+            is the test split where there is one, and a tenth of the training file validates; otherwise a tenth each of
+            the one file is for validation and test. Splits are keyed and stratified. The smaller of the two labels in
+            the file becomes −1, the larger +1. Features are stored dense.
+        l2: weight of the squared norm.
+        dtype: of features and parameters.
+
+    References:
+        Chang and Lin, "LIBSVM: A Library for Support Vector Machines", 2011, https://doi.org/10.1145/1961189.1961199
     """
 
     dataset: Literal["a9a", "german", "mushrooms", "phishing", "w8a"] = "a9a"

@@ -103,14 +103,18 @@ class QuadraticTask(Task):
 class Quadratic(Workload):
     """A diagonal quadratic of `d` variables, the mean over `examples` of their own quadratics.
 
-    - `condition`: the curvatures run geometrically from 1 down to 1 / `condition` (L = 1, mu = 1 / `condition`).
-    - `spread`: how far apart the examples' minimisers lie: b_j = c + spread · z_j with a common c and standard normal
-      z_j. At 0 all examples agree; with as many examples as workers it is the heterogeneity between workers.
-    - `curvature_spread`, in [0, 1): a_jk is a_k (1 + curvature_spread · u_jk) with u uniform on [−1, 1), so that the
-      examples' Hessians differ too; L and mu then move a little, and the task's methods say where to.
-    - `noise`: standard deviation per entry of fresh gradient noise in training (see `QuadraticTask.augment`).
-
     Needs no folder: `data` is ignored. `key` draws c, z and u.
+
+    Args:
+        d: variables.
+        examples: quadratics whose mean is f.
+        condition: the curvatures run geometrically from 1 down to 1 / `condition` (L = 1, mu = 1 / `condition`).
+        spread: how far apart the examples' minimisers lie: b_j = c + spread · z_j with a common c and standard normal
+            z_j. At 0 all examples agree; with as many examples as workers it is the heterogeneity between workers.
+        curvature_spread: a_jk is a_k (1 + curvature_spread · u_jk) with u uniform on [−1, 1), so that the examples'
+            Hessians differ too; L and mu then move a little, and the task's methods say where to.
+        noise: standard deviation per entry of fresh gradient noise in training (see `QuadraticTask.augment`).
+        dtype: of the variables.
     """
 
     d: int = 32

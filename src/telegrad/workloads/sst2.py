@@ -79,17 +79,23 @@ class Sst2Task(Task):
 class Sst2(Workload):
     """BERT fine-tuned on SST-2: 67,349 sentences and phrases for training, the 872 of the development set for test.
 
-    - `model`: a folder (a path, or one in the data folder) in the layout of the Hugging Face Hub, an installed Python
-      package that holds one, or a name on the Hub such as 'bert-base-uncased'.
-    - `layers`: how many of its first layers are taken; none means all.
-    - `train_words`: whether the table of word vectors is trained. Where it is not, it is no part of the model: a small
-      BERT has most of its parameters there.
-    - `train_examples`, `validation_examples`: taken from the training set, keyed and stratified; none means all the
-      rest. The test set of GLUE has no labels, so the development set tests and takes no part in any choice.
-    - `longest`: sentences are cut after so many tokens.
-
     Batches are of sentences of like length. Dropout is off: its draws would come from torch's global generator. Take
     `gradients: loop`.
+
+    Args:
+        model: a folder (a path, or one in the data folder) in the layout of the Hugging Face Hub, an installed Python
+            package that holds one, or a name on the Hub such as 'bert-base-uncased'.
+        layers: how many of its first layers are taken; none means all.
+        train_words: whether the table of word vectors is trained. Where it is not, it is no part of the model: a small
+            BERT has most of its parameters there.
+        train_examples: taken from the training set, keyed and stratified; none means all the rest.
+        validation_examples: likewise. The test set of GLUE has no labels, so the development set tests and takes no
+            part in any choice.
+        longest: sentences are cut after so many tokens.
+
+    References:
+        Socher et al., "Recursive Deep Models for Semantic Compositionality Over a Sentiment Treebank", 2013,
+            https://aclanthology.org/D13-1170
     """
 
     model: str = "bert-base-uncased"

@@ -81,6 +81,17 @@ class Text(Workload):
     The text is cut into windows of `context` characters without overlap. The last twentieth is for test, the
     twentieth before it for validation, the rest for training; of validation and test, the first `held_out_windows`
     are scored. Its classes are no labels of examples, so a Dirichlet split does not apply.
+
+    Args:
+        layers: of the transformer.
+        width: of its vectors.
+        heads: of attention.
+        context: characters of a window.
+        held_out_windows: windows scored of each of validation and test.
+
+    References:
+        Karpathy, "The Unreasonable Effectiveness of Recurrent Neural Networks", 2015,
+            https://karpathy.github.io/2015/05/21/rnn-effectiveness/
     """
 
     layers: int = 4

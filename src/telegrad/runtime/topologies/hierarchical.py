@@ -27,6 +27,9 @@ class Hierarchical(Topology):
     Ranks 0 … node−1 are a node, the next `node` ranks another. The first rank of each adds its node's gradients up
     in the order of ranks, is the method's worker for them, and exchanges messages with the other first ranks as in
     `allgather`; then it hands the estimate to its node. The last node may be smaller: its gradients weigh as much.
+
+    Args:
+        node: ranks of a node.
     """
 
     node: int

@@ -26,6 +26,9 @@ class Server(Topology):
     Rank `rank` takes all workers' messages, and sends its estimate to all through the downlink's compressor.
 
     A worker sends one message a round, whatever their number; the serving rank receives M − 1 and sends M − 1.
+
+    Args:
+        rank: the serving rank.
     """
 
     rank: int = 0
