@@ -111,7 +111,7 @@ def main() -> None:
             watching.terminate()
             running.terminate()
         site = built(scratch / "site")
-        for label, width, dark in (("docs", 1200, False), ("docs-narrow-dark", 400, True)):
+        for label, width, dark in (("docs", 1300, False), ("docs-narrow-dark", 400, True)):
             shoot((site / "start.html").as_uri(), SHOTS / f"{label}.png", width, 800, dark)
 
 

@@ -141,7 +141,7 @@ def require_finite_codes(codes: Iterable[Code]) -> None:
 
 def _bound(codes: Iterable[Code]) -> float:
     """No entry of the codes' sum is larger."""
-    return sum(term.values.largest() for code in codes for term in code.terms)
+    return sum([term.values.largest() for code in codes for term in code.terms])
 
 
 def require_finite(estimate: Tensor) -> None:

@@ -118,11 +118,13 @@ class Running:
     def __init__(self, exchange: Exchange, pieces: Sequence[Piece], gradients: Sequence[Sequence[Tensor]]) -> None:
         self._exchange, self._pieces, self._names = exchange, pieces, [piece.name for piece in pieces]
         self._dtype = gradients[0][0].dtype
-        members = zip(exchange.members, gradients, strict=True)
-        self._rounds = [exchange.topology.round(member, pieces, own) for member, own in members]
+        self._rounds, entries = [], 0
+        for member, own in zip(exchange.members, gradients, strict=True):
+            self._rounds.append(exchange.topology.round(member, pieces, own))
+            entries += sum(map(Tensor.numel, own))
         began = time.perf_counter()
         # Up to its first messages a round is its worker's alone: they may run side by side.
-        phases = each(next, self._rounds, sum(gradient.numel() for own in gradients for gradient in own))
+        phases = each(next, self._rounds, entries)
         exchange.seconds["encode"] += time.perf_counter() - began
         if exchange.measures:
             self._measure(phases[0], gradients[0])
@@ -152,7 +154,7 @@ class Running:
 
     def _expected(self, phase: Phase) -> Expected:
         exchange, shapes = self._exchange, dict(phase.expected)
-        if phase.account in ("up", "both"):
+        if phase.account in ("up", "both") and exchange.members[0].round.cohort is not None:
             shapes.update({sender: () for sender in shapes if not exchange.takes_part(sender)})
         ordered = "last" in exchange.method.asks and phase.account != "down"
         return Expected(shapes, self._dtype, ordered, phase.alike)
@@ -170,7 +172,7 @@ class Running:
                 try:
                     phases.append(one.send(inbox))
                 except StopIteration as end:
-                    for piece, estimate in zip(self._pieces, end.value, strict=True):
+                    for piece, estimate in zip(self._pieces if member.wants_last else (), end.value, strict=False):
                         member.keep(estimate, piece, self._exchange.topology.as_worker(piece, member))
                     estimates.append(end.value)
             if estimates:
