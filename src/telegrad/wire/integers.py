@@ -136,7 +136,7 @@ class Integers:
     def _distinct(self, counts: np.ndarray | None, nbytes: int) -> bytes | None:
         """The distinct integers and which one each is, where few are distinct and that is shorter than `nbytes`."""
         if counts is not None:
-            table = np.flatnonzero(counts) if len(counts) > _FEWEST else ()
+            table: np.ndarray = np.flatnonzero(counts) if len(counts) > _FEWEST else np.empty(0, dtype=np.int64)
             if not len(table) or 4 * len(table) > len(counts) or coded_bits(counts[table]) / 8 + len(table) >= nbytes:
                 return None
             number = np.zeros(len(counts), dtype=np.uint16)
