@@ -77,8 +77,11 @@ def main() -> None:
             seconds = measured[mbit, exchange]
             rows.append(
                 {
-                    "exchange": exchange, "mbit": mbit, "measured": seconds,
-                    "processor_measured": in_situ if mbit else None, "from_the_bench": cost.seconds,
+                    "exchange": exchange,
+                    "mbit": mbit,
+                    "measured": seconds,
+                    "processor_measured": in_situ if mbit else None,
+                    "from_the_bench": cost.seconds,
                     "sent_bytes": cost.sent,
                 }
             )

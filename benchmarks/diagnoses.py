@@ -1,7 +1,7 @@
 """Gradients early and late in training, of four models: docs/theory-diagnose.md.
 
     nice python benchmarks/diagnoses.py --data DIR --out benchmarks/results/diagnoses
-    python benchmarks/diagnoses.py --out benchmarks/results/diagnoses --figure docs/theory-diagnose.png
+    python benchmarks/diagnoses.py --out benchmarks/results/diagnoses --figure docs/images/theory-diagnose.png
 
 DIR holds cifar10, sst2 and tinyshakespeare. A model is trained uncompressed by one worker, and looked at after a few
 steps and at the end. Writes a JSON file and an HTML page for each look.

@@ -168,7 +168,7 @@ def main() -> None:
     parser.add_argument("--gradients", type=Path, help="folder that real_gradients.py filled")
     parser.add_argument("--names", nargs="*", default=["resnet18-0", "resnet18-60", "resnet18-150", "bert-100"])
     parser.add_argument("--json", type=Path, default=Path("benchmarks/results/error_against_bits.json"))
-    parser.add_argument("--figure", type=Path, default=Path("docs/error-against-bits.png"))
+    parser.add_argument("--figure", type=Path, default=Path("docs/images/error-against-bits.png"))
     parser.add_argument(
         "--families", nargs="*", default=[*FAMILIES, "powersgd"], help="of others the JSON file is kept"
     )

@@ -46,7 +46,7 @@ SPECS += ["eden(bits=2, coder=entropy)", "subsample(ecdq(bits=2), fraction=0.5)"
 SPECS += ["natural", "randk(k=0.3)", "importance(k=0.4)"]
 SHAPES = ((3, 4), (40,), (33, 32), (3000,))
 DTYPES = (torch.float32, torch.bfloat16, torch.float64, torch.float16)
-ODD = (0, 1, 2, 3, 31, 32, 0x3F, 0x40, 0x41, 0x7E, 0x7F, 0x80, 0x81, 0x82, 0xFE, 0xFF)
+ODD = (0, 1, 2, 3, 31, 32, 0x3F, 0x40, 0x41, 0x7E, 0x7F, 0x80, 0x81, 0x82, 0x83, 0xFE, 0xFF)
 LARGE = (255, 256, 257, 4095, 4096, 65535, 65536, 1 << 20, (1 << 31) - 1, 1 << 31, 1 << 36, 1 << 40, 1 << 62)
 MIDDLE = tuple(number for number in LARGE if number <= 1 << 20)
 FLOATS = (0.0, -0.0, math.nan, math.inf, -math.inf, 1e-45, 5e-324, -1.0, 3.4e38, 1e300, 2.0**-16, 1024.0)

@@ -1,4 +1,4 @@
-"""What computing MLMC's levels costs, ladder by ladder, and what adaptive probabilities save: docs/theory-levels.md.
+"""What computing MLMC's levels costs, ladder by ladder, and what adaptive probabilities save: docs/measurements/levels.md.
 
     nice python benchmarks/levels.py --out benchmarks/results/levels.json
 

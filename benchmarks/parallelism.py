@@ -1,6 +1,6 @@
 """The error at a fixed number of samples against the number of workers: docs/theory-parallelism.md.
 
-    nice python benchmarks/parallelism.py --out benchmarks/results/parallelism.json --figures docs
+    nice python benchmarks/parallelism.py --out benchmarks/results/parallelism.json --figures docs/images
 
 M from 1 to 4096 for uncompressed SGD, Rand-k, MLMC and EF21-SGDM, each at the best of its rates (and EF21-SGDM of
 its momenta). Three minutes of processor time.

@@ -71,7 +71,9 @@ def table(name: str, x: Tensor, repeats: int) -> list[dict]:
             family: measure(f"{family}(bits={budget}, coder=trellis)", x, tg.Key(1), repeats).omega
             for family in ("eden", "head_tail")
         }
-        rows.append({"vector": name, "bits": budget, "refinement": omega, "planes": planes, **peers, "setting": setting})
+        rows.append(
+            {"vector": name, "bits": budget, "refinement": omega, "planes": planes, **peers, "setting": setting}
+        )
         figures = " | ".join(f"{rows[-1][column]:.3g}" for column in ("refinement", "planes", "eden", "head_tail"))
         print(f"| {name} | {budget} | {figures} | `{setting}` |", flush=True)
     return rows

@@ -1,6 +1,6 @@
 """SDEs beside the algorithms that they stand for: the figures and verdicts of docs/theory-sde.md.
 
-    nice python benchmarks/sde.py --out benchmarks/results/sde.json --figures docs
+    nice python benchmarks/sde.py --out benchmarks/results/sde.json --figures docs/images
 
 Seeds are fixed; about four minutes on one core.
 """

@@ -74,6 +74,12 @@ def t2():
     return quadratics(matrices, torch.eye(2), torch.tensor([0.5, 0.5]))
 
 
+def t2_gradients(x):
+    """∇f_1 and ∇f_2 of T2 at x."""
+    curvature = torch.tensor([[1.0, 2.0], [3.0, 1.0]], dtype=torch.float64)
+    return list(curvature * x - torch.eye(2, dtype=torch.float64))
+
+
 def f4():
     """F4: ten quadratics in twenty dimensions, L = 100, mu = 1."""
     n, d = 10, 20

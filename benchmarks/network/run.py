@@ -1,7 +1,10 @@
-"""DDP over slow links, measured: time a step and bytes sent, and time to an accuracy.
+"""DDP and outer loops over slow links, measured: time a step and bytes sent, and both to an accuracy or a loss.
 
     python benchmarks/network/run.py --out benchmarks/results/network.json
     python benchmarks/network/run.py --task digits --outer --mbit 10 --mbit 100 --out benchmarks/results/outer.json
+    python benchmarks/network/run.py --task text --outer --mbit 10 --mbit 100 --data FOLDER --out …/outer-text.json
+
+`--tuned` takes the learning rates and numbers of steps from an earlier report, and measures time and bytes anew.
 
 Four workers in network namespaces of this machine, each link shaped by `tc tbf` (root needed; everything is removed
 afterwards). Workers share the machine's cores, so compute is slower here than on machines of their own: compare rows of
@@ -12,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -34,17 +38,18 @@ EXCHANGES = [
     "auto",
 ]
 ROUND = 30  # inner steps
-OUTER = [
-    "ddp",
-    "mlmc(stopk(s=0.01, values=sign))",
-    "ef21_sgdm(topk(k=0.01))",
-    f"outer:diloco(every={ROUND})",
-    f"outer:sparseloco(every={ROUND})",
-    f"outer:outer(mlmc(stopk(s=0.01)), every={ROUND})",
-    f"outer:outer(head_tail(bits=0.5), every={ROUND})",
-]
-"""The rows of --outer: outer loops beside what exchanges in every step."""
-RATES = (0.1, 0.3)
+SHARE = 0.01  # of the entries, what sparse messages of the rows of --outer hold
+MOST = 600  # steps within which the target is to be reached
+RATES = {"digits": (0.1, 0.3), "text": (0.003, 0.01)}
+TARGETS = {"digits": "accuracy=0.95", "text": "loss=2.3"}
+
+
+def outer_rows() -> list[str]:
+    """The rows of --outer: outer loops beside what exchanges in every step."""
+    each_step = [f"mlmc(stopk(s={SHARE}, values=sign))", f"importance(k={SHARE})", f"ef21_sgdm(topk(k={SHARE}))"]
+    ours = [f"mlmc(stopk(s={SHARE}))", f"mlmc(stopk(s={SHARE}, values=sign))", "eden(bits=1)", "head_tail(bits=0.5)"]
+    presets = [f"outer:{preset}(every={ROUND})" for preset in ("diloco", "sparseloco")]
+    return ["ddp", *each_step, *presets, *(f"outer:outer({compressor}, every={ROUND})" for compressor in ours)]
 
 
 def measure(workers: int, mbit: float | None, limit: float, *arguments: str) -> dict[str, Any]:
@@ -79,52 +84,79 @@ def wide(options: argparse.Namespace) -> list[dict[str, Any]]:
     return rows
 
 
-def digits(options: argparse.Namespace) -> list[dict[str, Any]]:
-    """Time to 95 % validation accuracy of a network of 0.55 million parameters.
+def training(options: argparse.Namespace) -> list[dict[str, Any]]:
+    """Time and bytes to the target of a task.
 
-    How many steps that takes does not depend on the links, so it is found once for each of two learning rates over
+    How many steps that takes does not depend on the links, so it is found once for each of some learning rates over
     unshaped links; the fewest count. Then the time of a step over each kind of link is measured.
     """
     rows = []
-    for exchange in options.exchange or (OUTER if options.outer else [name for name in EXCHANGES if name != "none"]):
-        tried = {}
-        for rate in RATES:
-            task = ("digits", exchange, "--steps", "400", "--lr", str(rate))
-            tried[rate] = measure(options.workers, None, options.limit, *task).get("steps_to_target")
-        reached = {rate: steps for rate, steps in tried.items() if steps}
-        rate = min(reached, key=lambda r: reached[r]) if reached else None
+    every_row = outer_rows() if options.outer else [name for name in EXCHANGES if name != "none"]
+    for exchange in options.exchange or every_row:
+        rate, reached = steps_to_target(exchange, options)
         for mbit in options.mbit or [10, 100, 1000, 0]:
-            row = {"mbit": mbit or None, "exchange": exchange, "lr": rate, "steps_to_target": reached.get(rate)}
+            row = {"mbit": mbit or None, "exchange": exchange, "lr": rate, "steps_to_target": reached}
             if rate is not None:
-                # After the first three steps, of outer loops just one round: their mean is a step's share of it.
-                steps = str(options.steps or (3 + ROUND if exchange.startswith("outer:") else 12 if mbit == 10 else 30))
-                task = ("digits", exchange, "--steps", steps, "--lr", str(rate), "--target", "2")
-                found = measure(options.workers, mbit or None, options.limit, *task)
-                row |= found | {"steps_to_target": reached[rate]}
+                # Of outer loops the first round, in which loops are loaded, and one more: a step has its share of it.
+                first = ROUND if exchange.startswith("outer:") else 3
+                steps = str(options.steps or (2 * ROUND if first == ROUND else 12 if mbit == 10 else 30))
+                told = task(exchange, options, rate, steps, first=first)
+                found = measure(options.workers, mbit or None, options.limit, *told)
+                row |= found | {"steps_to_target": reached, "first": first}
                 if "seconds_a_step" in found:
-                    later = found["seconds_a_step"] * (reached[rate] - 3)
-                    row["seconds_to_target"] = found["seconds_of_first_three"] + later
+                    row["seconds_to_target"] = found["seconds_of_first"] + found["seconds_a_step"] * (reached - first)
+                    row["interface_bytes_to_target"] = round(found["interface_bytes_a_step"] * reached)
             rows.append(row)
             print(json.dumps(row), flush=True)
     return rows
 
 
+def steps_to_target(exchange: str, options: argparse.Namespace) -> tuple[float | None, int | None]:
+    """The learning rate that reaches the target first, and after how many steps; None where none does."""
+    if options.tuned:
+        known = {row["exchange"]: row for row in json.loads(options.tuned.read_text(encoding="utf-8"))["rows"]}
+        return known[exchange]["lr"], known[exchange]["steps_to_target"]
+    best: tuple[float | None, int | None] = None, None
+    for rate in RATES[options.task]:
+        most = str(best[1] or MOST)  # one that takes longer than the best so far need not be waited for
+        found = measure(options.workers, None, options.limit, *task(exchange, options, rate, most, options.target))
+        steps = found.get("steps_to_target")
+        if steps and (best[1] is None or steps < best[1]):
+            best = rate, steps
+    return best
+
+
+def task(
+    exchange: str, options: argparse.Namespace, rate: float, steps: str, target: str = "loss=0", first: int = 3
+) -> tuple[str, ...]:
+    """What a worker is told."""
+    data = ("--data", str(options.data)) if options.data else ()
+    how = ("--steps", steps, "--lr", str(rate), "--target", target, "--first", str(first))
+    return (options.task, exchange, *how, *data)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--task", choices=["wide", "digits"], default="wide")
+    parser.add_argument("--task", choices=["wide", *RATES], default="wide")
     parser.add_argument("--workers", type=int, default=4)
     parser.add_argument("--mbit", type=float, action="append", help="0 for unshaped; may be repeated")
     parser.add_argument("--exchange", action="append")
-    parser.add_argument("--outer", action="store_true", help="compare outer loops; with --task digits")
+    parser.add_argument("--outer", action="store_true", help="compare outer loops; with --task digits or text")
     parser.add_argument("--steps", type=int, default=None)
     parser.add_argument("--bucket-mb", type=float, default=100)
     parser.add_argument("--limit", type=float, default=240)
+    parser.add_argument("--target", help="accuracy=… or loss=… on validation data")
+    parser.add_argument("--data", type=Path, help="the folder of the text")
+    parser.add_argument("--tuned", type=Path, help="take learning rates and steps to the target from this report")
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
-    rows = (wide if options.task == "wide" else digits)(options)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that the network is removed then, too
+    options.target = options.target or TARGETS.get(options.task)
+    rows = (wide if options.task == "wide" else training)(options)
     if options.out:
-        command = "python " + " ".join(sys.argv)
-        report = {"command": command, "task": options.task, "workers": options.workers, **provenance(), "rows": rows}
+        command = ("python " + " ".join(sys.argv)).replace(str(options.data), "FOLDER")
+        report = {"command": command, "task": options.task, "workers": options.workers, "target": options.target}
+        report |= {**provenance(), "rows": rows}
         options.out.parent.mkdir(parents=True, exist_ok=True)
         options.out.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
 

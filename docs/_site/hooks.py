@@ -7,15 +7,22 @@ from __future__ import annotations
 
 import html
 import inspect
+import json
+import os
 import re
+from functools import cache
 from pathlib import Path
 from typing import Any
 
+import torch
 from mkdocs.exceptions import PluginError
 from mkdocs.structure.files import File, Files
 
 import telegrad as tg
 from telegrad.citation import references
+from telegrad.methods import AsynchronousMethod
+from telegrad.methods.gradient_method import GradientMethod
+from telegrad.methods.oracle_method import OracleMethod
 from telegrad.spec import registered
 
 ROOT = Path(__file__).parents[2]
@@ -51,7 +58,7 @@ def on_files(files: Files, config: Any) -> Files:
             _anchors.update(dict.fromkeys(re.findall(r'<a id="([^"]+)"', content), page.src_uri))
         _documented.update(re.findall(r"^::: telegrad\.([\w.]+)", content, re.MULTILINE))
         for target, _ in LINK.findall(content):
-            path = (ROOT / "docs" / page.src_uri).parent.joinpath(target).resolve()
+            path = _target(page.src_uri, target)
             if path.is_file() and not path.is_relative_to(ROOT / "docs"):
                 uri = f"files/{path.relative_to(ROOT).as_posix()}"
                 if files.get_file_from_path(uri) is None:
@@ -64,13 +71,20 @@ def on_page_markdown(markdown: str, page: Any, config: Any, files: Files) -> str
     """Links to files of the repository lead to their copies in the site."""
 
     def moved(match: re.Match[str]) -> str:
-        path = (ROOT / "docs" / page.file.src_uri).parent.joinpath(match[1]).resolve()
+        path = _target(page.file.src_uri, match[1])
         if not path.is_file() or path.is_relative_to(ROOT / "docs"):
             return match[0]
         up = "../" * page.file.src_uri.count("/")
         return f"]({up}files/{path.relative_to(ROOT).as_posix()}{match[2] or ''})"
 
+    if page.file.src_uri.startswith("reference/"):
+        markdown = markdown.replace("][", "]\\[")  # two tags, such as [D][V], are no link
     return LINK.sub(moved, markdown)
+
+
+def _target(uri: str, link: str) -> Path:
+    """The file that a page links to."""
+    return Path(os.path.normpath((ROOT / "docs" / uri).parent / link))
 
 
 def on_page_content(content: str, page: Any, config: Any, files: Files) -> str:
@@ -111,8 +125,8 @@ def _catalogue(title: str, text: str, kinds: tuple[str, ...]) -> str:
             example, summary = cls.example.replace("|", r"\|"), _escaped(_doc(cls).splitlines()[0])
             lines.append(f"| [`{name}`](#{kind}-{name}) | `{example}` | {summary} |")
         for name, cls in known.items():
-            lines += ["", f"### `{name}` {{ #{kind}-{name} }}", "", f"`{cls.example}`", "", _prose(cls), ""]
-            lines += [*_constants(cls), f"*Source:* {_escaped(cls.source)}", *_papers(cls)]
+            lines += ["", f"### `{name}` {{ #{kind}-{name} }}", "", _prose(cls), "", *_facts(cls), *_papers(cls)]
+            lines += ["", *_example(cls)]
         lines.append("")
     return "\n".join(lines)
 
@@ -134,13 +148,99 @@ def _prose(cls: Any) -> str:
     return "\n\n".join(parts)
 
 
-def _constants(cls: Any, d: int = 10_000) -> list[str]:
-    """What an example declares at d = 10,000 entries."""
-    if cls.kind != "compressor":
-        return []
-    example = tg.compressor(cls.example)
-    kind = "unbiased" if example.unbiased else "biased"
-    return [f"*At 10,000 entries:* {kind}, ω = {example.omega(d):.4g}, α = {example.alpha(d):.4g}.", ""]
+def _facts(cls: Any) -> list[str]:
+    """A table of what an example declares and costs, and where it comes from."""
+    rows = _OF[cls.kind](cls) if cls.kind in _OF else {}
+    rows["source"] = _escaped(cls.source)
+    return ["| | |", "|---|---|", *(f"| {name} | {text} |" for name, text in rows.items())]
+
+
+def _of_compressor(cls: Any, d: int = 10_000) -> dict[str, str]:
+    """Class, constants and bits at d entries, and the measured time of an entry."""
+    one = tg.compressor(cls.example)
+    omega, alpha = one.omega(d), one.alpha(d)
+    rows = {
+        "class": "unbiased" if one.unbiased else "biased, contractive" if alpha > 0 else "biased",
+        "at 10,000 entries": f"ω = {omega:.4g}, α = {alpha:.4g}",
+        "bits": f"{_bits(one, d):.3g} an entry, for 10,000 Gaussian ones",
+    }
+    return rows | _time(str(one))
+
+
+def _of_ladder(cls: Any, d: int = 10_000) -> dict[str, str]:
+    """Of MLMC over the ladder."""
+    spec = f"mlmc({cls.example})"
+    one = tg.compressor(spec)
+    return {
+        "class": f"`{spec}` is unbiased",
+        "at 10,000 entries": f"ω = {one.omega(d):.4g}",
+        "bits": f"{_bits(one, d):.3g} an entry in one message, for 10,000 Gaussian ones",
+    } | _time(str(one))
+
+
+def _of_method(cls: Any, d: int = 100) -> dict[str, str]:
+    """Where it runs, and how many numbers it remembers for each of the model's."""
+    one = tg.method(cls.example)
+    if isinstance(one, GradientMethod):
+        states = one.worker_init(d, torch.float32), one.server_init(d, torch.float32)
+        where = "the simulator, torchrun, DDP and every topology"
+    elif isinstance(one, OracleMethod | AsynchronousMethod):
+        x = torch.zeros(d)
+        states = one.worker_init(x), one.server_init(x)
+        where = "the simulator" + (
+            "'s clock" if getattr(one, "needs_clock", True) else " and torchrun; `server` and `allgather`"
+        )
+    else:
+        return {"runs in": "`telegrad.outer.register`, and the simulator"}
+    worker, server = (sum(value.numel() for value in state.values()) / d for state in states)
+    return {
+        "runs in": where,
+        "memory": f"{worker:.0f} vectors of the model's size on a worker, {server:.0f} on the server",
+    }
+
+
+_OF = {"compressor": _of_compressor, "ladder": _of_ladder, "method": _of_method}
+
+
+def _bits(compressor: Any, d: int) -> float:
+    """Of one message, an entry."""
+    x = tg.Key(1).normal(d).float()
+    if hasattr(compressor, "for_shape"):
+        x = x.reshape(100, d // 100)
+    return compressor.encode(x, tg.Key(2).fold(step=0, rank=0)).nbits / d
+
+
+def _time(spec: str) -> dict[str, str]:
+    """What `telegrad bench` measured, where it did."""
+    times = [read.get(spec) for read in _speeds()]
+    if None in times:
+        return {}
+    (encode, decode), copy = times, _speeds()[0]["copy"]
+    return {
+        "time": f"encode {encode / copy:.3g}, decode {decode / copy:.3g} times a copy, a million Gaussian entries, one "
+        "core ([speed](measurements/speed.md))"
+    }
+
+
+@cache
+def _speeds() -> tuple[dict[str, float], dict[str, float]]:
+    files = (ROOT / "benchmarks" / "results" / f"speed_catalogue{what}.json" for what in ("", "_decode"))
+    rows = (json.loads(file.read_text(encoding="utf-8"))["results"] for file in files)
+    encode, decode = ({row["name"]: row["seconds"] for row in found} for found in rows)
+    return encode, decode
+
+
+_CALLS = {
+    "compressor": 'tg.compressor("{}").encode(gradient, tg.Key(seed=0).fold(step=0, rank=0))',
+    "ladder": 'tg.compressor("mlmc({})").encode(gradient, tg.Key(seed=0).fold(step=0, rank=0))',
+    "method": 'tg.simulate("digits", "{}", workers=4, steps=100, lr=0.1)',
+    "topology": 'tg.simulate("digits", "sgd(auto(bits=1))", topology="{}", workers=4, steps=100, lr=0.1)',
+    "workload": 'tg.simulate("{}", "sgd(auto(bits=1))", workers=4, steps=100, lr=0.1)',
+}
+
+
+def _example(cls: Any) -> list[str]:
+    return ["```py", _CALLS[cls.kind].format(cls.example), "```"]
 
 
 def _papers(cls: Any) -> list[str]:

@@ -107,6 +107,7 @@ _MODULES = {
     "flower": "telegrad.adapters.flower",
     "lightning": "telegrad.adapters.lightning",
     "transformers": "telegrad.adapters.transformers",
+    "writers": "telegrad.adapters.writers",
 }
 _ROOMS = (
     *("adapters", "compressors", "kernels", "lab", "methods", "mlmc", "portfolio", "random", "runtime", "theory"),

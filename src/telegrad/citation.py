@@ -32,14 +32,22 @@ class Reference:
         return re.sub(r"[{}\\]", "", self.fields["title"]).replace("--", "–")
 
     def is_named_in(self, source: str) -> bool:
-        """Whether one of the parts of a registry's source, which semicolons divide, names the authors and the year."""
+        """Whether one of the parts of a registry's source, which semicolons divide, names the authors and the year, and
+        where it names a number on arXiv, this paper's.
+        """
         surnames = [author.partition(",")[0] for author in self.fields["author"].split(" and ")]
         several = " and ".join(filter(None, (", ".join(surnames[:-1]), surnames[-1])))
         forms = "|".join(re.escape(form) for form in (f"{surnames[0]} et al.", ", ".join(surnames), several))
         # Not preceded by a comma: Tyurin, Richtárik are not the authors that Fatkhullin, Tyurin, Richtárik are.
         names = re.compile(rf"(?<!, )(?<!\w)(?:{forms})(?!\w)")
         year = re.compile(rf"\b{self.fields['year']}\b")
-        return any(names.search(part) and year.search(part) for part in _without_initials(source).split(";"))
+
+        def is_named(part: str) -> bool:
+            number = re.search(r"arXiv (\d+\.\d+)", part)
+            ours = number is None or number[1] in f"{self.fields.get('url')} {self.fields.get('howpublished')}"
+            return ours and bool(names.search(part) and year.search(part))
+
+        return any(map(is_named, _without_initials(source).split(";")))
 
 
 def _without_initials(source: str) -> str:

@@ -106,7 +106,7 @@ def compare(
     ] = None,
     warmup_steps: Annotated[int | None, _option("Steps of linear warm-up [default: 0]")] = None,
     dirichlet: Annotated[
-        float | None, _option("Concentration of a worker's classes; small: unlike [default: alike]")
+        float | None, _option("Concentration of a worker's classes; small: unlike, 0: sorted [default: alike]")
     ] = None,
     topology: Annotated[
         str | None, _option("How messages travel: server, allgather, two_phase, hierarchical(node=2) [default: server]")

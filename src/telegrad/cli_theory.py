@@ -115,6 +115,7 @@ def add_to(app: typer.Typer, console: Callable[[], Console]) -> None:
             parse_bandwidth(node_bandwidth, "node_bandwidth"),
             overlap=overlap,
             sharing=sharing,
+            memory_bandwidth=costs.copy_bandwidth(d),
         )
         goal = parse_count(steps, "steps")
         known = costs.read_speeds(speeds) if speeds else None

@@ -30,9 +30,9 @@ from telegrad.random import Key
 from telegrad.spec import check_that, register
 from telegrad.wire.bits import varint_nbytes
 from telegrad.wire.code import Code
+from telegrad.wire.distinct import few_distinct
 from telegrad.wire.integers import table_bits
 from telegrad.wire.values.base import scalar_nbytes
-from telegrad.wire.values.table import few_distinct
 
 __all__ = ["Auto", "Choice", "Magnitudes", "Portfolio", "portfolio"]
 

@@ -98,12 +98,9 @@ class Key:
         for name, value in what.items():
             if type(value) is not int and type(value) is not str:
                 what[name] = _exact(name, value)
-        return self._at((*self.path, *(sorted(what.items()) if len(what) > 1 else what.items())))
-
-    def _at(self, path: tuple[tuple[str, int | str], ...]) -> Key:
-        """The key of the same seed at `path`, past the checks of a new seed: messages fold many keys."""
-        key = object.__new__(Key)
-        key.__dict__["seed"], key.__dict__["path"] = self.seed, path
+        key = object.__new__(Key)  # past the checks of a new seed: messages fold many keys
+        key.__dict__["seed"] = self.seed
+        key.__dict__["path"] = (*self.path, *(sorted(what.items()) if len(what) > 1 else what.items()))
         return key
 
     def without(self, name: str) -> Key:
@@ -119,7 +116,10 @@ class Key:
             >>> tg.Key().fold(step=3, rank=1).without("rank")
             Key(seed=0, path=(('step', 3),))
         """
-        return self._at(tuple((key, value) for key, value in self.path if key != name))
+        key = object.__new__(Key)
+        key.__dict__["seed"] = self.seed
+        key.__dict__["path"] = tuple([one for one in self.path if one[0] != name])
+        return key
 
     @cached_property
     def words(self) -> tuple[int, int]:
@@ -142,7 +142,7 @@ class Key:
             >>> 0 <= tg.Key(seed=1).to_int() < 2**64
             True
         """
-        if all(name != "piece" for name, _ in self.path):
+        if "piece" not in dict(self.path):
             return self.words[0]
         return self.without("piece").words[0] & ~0xFFFF | self.words[0] & 0xFFFF
 

@@ -32,6 +32,7 @@ __all__ = [
     "build",
     "check_amount",
     "check_that",
+    "fields_in_order",
     "implied",
     "names",
     "register",
@@ -68,7 +69,7 @@ class Registered:
 
     def __str__(self) -> str:
         parts = []
-        for field in dataclasses.fields(self):  # type: ignore[arg-type]
+        for field in fields_in_order(type(self)):
             value = getattr(self, field.name)
             if isinstance(value, Registered) and field.default is dataclasses.MISSING:
                 parts.append(str(value))
@@ -273,14 +274,15 @@ def _build_node(node: ast.AST, kind: str, spec: str) -> Any:
     if cls is None:
         raise SpecError(_no_such(head.id, kind))
     hints = typing.get_type_hints(cls)
-    fields = {_word(field): field for field in dataclasses.fields(cls) if field.init}  # type: ignore[arg-type]
+    fields = {_word(field): field for field in fields_in_order(cls) if field.init}
     given: dict[str, ast.AST] = {}
     positional = call.args if call else []
-    if len(positional) > len(fields):
+    places = [word for word, field in fields.items() if not field.kw_only]
+    if len(positional) > len(places):
         raise SpecError(
-            f"`{ast.unparse(node)}`: {cls.spec_name} takes {len(fields)} arguments, for example `{cls.example}`"
+            f"`{ast.unparse(node)}`: {cls.spec_name} takes {len(places)} arguments, for example `{cls.example}`"
         )
-    given.update(zip(fields, positional, strict=False))
+    given.update(zip(places, positional, strict=False))
     for keyword in call.keywords if call else []:
         if keyword.arg not in fields:
             raise SpecError(
@@ -314,6 +316,11 @@ def _no_such(name: str, kind: str) -> str:
     if kind in _implied and (near := difflib.get_close_matches(name, names(_implied[kind][0]), n=1)):
         unknown = f"unknown {kind} {name!r}; did you mean the {_implied[kind][0]} {near[0]!r}?"
     return f"{unknown}; {example}"
+
+
+def fields_in_order(cls: type[Registered]) -> list[dataclasses.Field[Any]]:
+    """The fields in the order in which a spec names them: those without a place last."""
+    return sorted(dataclasses.fields(cls), key=lambda field: bool(field.kw_only))  # type: ignore[arg-type]
 
 
 def _word(field: dataclasses.Field[Any]) -> str:

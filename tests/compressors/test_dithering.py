@@ -255,3 +255,15 @@ def test_natural_compression_sends_the_top_binade_as_it_is(dtype):
 def test_unfit_arguments_are_refused(text):
     with pytest.raises(tg.SpecError, match="for example"):
         compressor(text)
+
+
+@pytest.mark.parametrize("levels", [16, 256, 4096, 2**24])
+@pytest.mark.parametrize("d", [512, 10_000])
+def test_many_levels_of_tied_entries_cost_about_their_entropy(levels, d):
+    x = tg.Key(2).normal(d).sign().float() * torch.where(tg.Key(3).normal(d) > 0, 1.0, 3.0)
+    compressor = tg.compressor(f"qsgd(levels={levels})")
+    code = compressor.encode(x, tg.Key(4))
+    symbols = (code.decode().double() * levels / x.double().norm()).round()
+    _, counts = symbols.unique(return_counts=True)
+    entropy = -float((counts * (counts / d).log2()).sum())
+    assert code.nbits <= 1.03 * entropy + 8 * 80

@@ -37,6 +37,7 @@ def assert_faithful(compressor, x):
     assert torch.equal(numbers(received), numbers(code))
     assert tg.pack(received) == data
     assert received.fields == code.fields
+    assert received.paper_bits == code.paper_bits
     assert received.level == code.level
 
     assert tg.pack(compressor.encode(x, KEY)) == data

@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -10,12 +11,13 @@ import pytest
 
 pytest.importorskip("mkdocs", reason="the documentation needs mkdocs: pip install 'telegrad[docs]'")
 ROOT = Path(__file__).parents[2]
+NOWHERE = "A" + "99.9"  # a formula that the reference lacks
 
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory):
     out = tmp_path_factory.mktemp("site")
-    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(out)]
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(out)]
     environment = {**os.environ, "NO_MKDOCS_2_WARNING": "1"}
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -42,6 +44,46 @@ def test_citations_become_links_to_anchors(site):
 
 
 def test_links_to_the_repositorys_files_lead_to_copies(site):
-    text = (site / "distributed.html").read_text(encoding="utf-8")
-    assert 'href="files/examples/ddp_train.py"' in text
+    text = (site / "how-to/ddp.html").read_text(encoding="utf-8")
+    assert 'href="../files/examples/ddp_train.py"' in text
     assert (site / "files/examples/ddp_train.py").read_bytes() == (ROOT / "examples/ddp_train.py").read_bytes()
+
+
+def _link(root):
+    (root / "docs" / "start.md").write_text("# Start\n\n[lost](nowhere.md)\n", encoding="utf-8")
+
+
+def _anchor(root):
+    (root / "docs" / "start.md").write_text("# Start\n\n[lost](which-one.md#nowhere)\n", encoding="utf-8")
+
+
+def _citation(root):
+    (root / "docs" / "start.md").write_text(f"# Start\n\nAs ({NOWHERE}) says.\n", encoding="utf-8")
+
+
+def _name(root):
+    page = root / "docs" / "api" / "core.md"
+    page.write_text(page.read_text(encoding="utf-8").replace("::: telegrad.pack\n", ""), encoding="utf-8")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("spoil", "words"),
+    [
+        (_link, "'nowhere.md'"),
+        (_anchor, "#nowhere"),
+        (_citation, f"start.md cites {NOWHERE}, which no page of docs/reference defines"),
+        (_name, "public names that no page under docs/api documents: pack"),
+    ],
+)
+def test_the_build_fails(spoil, words, tmp_path):
+    for entry in ROOT.iterdir():
+        if entry.name != "docs" and not entry.name.startswith("."):
+            (tmp_path / entry.name).symlink_to(entry)
+    shutil.copytree(ROOT / "docs", tmp_path / "docs")
+    spoil(tmp_path)
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(tmp_path / "built")]
+    environment = {**os.environ, "NO_MKDOCS_2_WARNING": "1"}
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert done.returncode != 0
+    assert words in done.stdout + done.stderr

@@ -35,7 +35,7 @@ def error_of(values):
         ({"optimizer": "adam"}, "optimizer: 'adam'", "sgd or adamw", "`optimizer: sgd`"),
         ({"momentum": 1}, "momentum: 1", "[0, 1)", "`momentum: 0.9`"),
         ({"schedule": None}, "schedule: None", "constant, linear or cosine", "`schedule: cosine`"),
-        ({"dirichlet": 0}, "dirichlet: 0", "above 0", "`dirichlet: 0.5`"),
+        ({"dirichlet": -1}, "dirichlet: -1", "from 0", "`dirichlet: 0.5`"),
         ({"target": float("inf")}, "target: inf", "value of the metric", "`target: 0.9`"),
         ({"methods": []}, "methods: []", "at least one", "`methods: ["),
         ({"methods": [3]}, "methods[0]: 3", "the spec of a method", "`spec: "),

@@ -6,15 +6,8 @@ import pytest
 import torch
 
 import telegrad as tg
+from problems import t2_gradients
 from telegrad.methods.base import Step
-
-# T2 of the reference: two quadratics in two dimensions, x_0 = 0, x* = (1/4, 1/3), step 1/4.
-CURVATURE = torch.tensor([[1.0, 2.0], [3.0, 1.0]], dtype=torch.float64)
-LINEAR = torch.tensor([[1.0, 0.0], [0.0, 1.0]], dtype=torch.float64)
-
-
-def t2_gradients(x):
-    return list(CURVATURE * x - LINEAR)
 
 
 class Drive:

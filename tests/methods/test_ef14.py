@@ -74,3 +74,26 @@ def test_what_is_left_out_is_sent_later(drive):
         run.step(0.01)
     assert torch.allclose(-run.x / 10.0, gradient, atol=0.02)
     assert tg.method("ef14(topk(k=1))").compressor.alpha(4) == 0.25
+
+
+def test_momentum_is_added_after_decompression_as_in_powersgds_paper(t2):
+    """g' = mean c_i / γ, m ← β m + g', x ← x − γ (g' + m), by hand on T2 with Top-1."""
+    ours, plain = t2("ef14(topk(k=1), momentum=0.9)"), t2("ef14(topk(k=1))")
+    momentum = torch.zeros(2, dtype=torch.float64)
+    for _ in range(6):
+        plain.x = ours.x.clone()
+        mean = plain.step()
+        momentum = 0.9 * momentum + mean
+        torch.testing.assert_close(ours.step(), mean + momentum)
+
+
+def test_powersgd_trains_as_its_paper_runs_it():
+    spec = "ef14(powersgd(rank=1, start=last), momentum=0.9)"
+    run = tg.simulate("digits", spec, workers=4, steps=80, lr=0.05, granularity="tensor")
+    assert run.records[-1]["validation"] > 0.85
+
+
+@pytest.mark.parametrize("spec", ["ef14(topk(k=1), momentum=1.0)", "ef14(topk(k=1), momentum=-0.1)"])
+def test_a_momentum_out_of_range_is_refused(spec):
+    with pytest.raises(tg.SpecError, match="momentum"):
+        tg.method(spec)

@@ -1,20 +1,13 @@
 """Sign methods, EF-BV, DASHA, DeMo, EF21's and SGD's options: traces on T2, identities, and cohorts."""
 
-import dataclasses
 import itertools
 
 import pytest
 import torch
 
 import telegrad as tg
-from conftest import t2_gradients
-from problems import DRAWS
-from telegrad.compressors.base import Encoded, Unbiased
+from problems import DRAWS, t2_gradients
 from telegrad.methods.base import Step
-from telegrad.spec import register
-from telegrad.wire.code import Term
-from telegrad.wire.positions import All
-from telegrad.wire.values import Floats
 
 
 def close(found, wanted, atol=1e-7):
@@ -83,70 +76,6 @@ def test_dashas_rate_is_the_theorys(drive):
     one, other = (by_hand(drive, f"dasha(drawn_by_hand(first=1){rate})") for rate in ("", ", rate=0.3333333333333333"))
     for _ in range(3):
         close(one.step(), other.step().tolist(), atol=1e-15)
-
-
-@register("half_dropout", example="half_dropout(outcome=0)", source="C8.4")
-@dataclasses.dataclass(frozen=True)
-class HalfDropout(Unbiased):
-    """Twice the vector or nothing: bit `rank` of `outcome` says which."""
-
-    outcome: int = 0
-
-    looks_at = frozenset({"rank"})
-
-    def omega(self, d):
-        return 1.0
-
-    def _encode(self, v, key):
-        kept = self.outcome >> self.context.rank & 1
-        return Encoded((Term(All(len(v)), Floats(2.0 * kept * v)),))
-
-    def _variance(self, v):
-        return float(v.double().square().sum())
-
-
-def second_moment(spec, n, s, names):
-    """E[T ⊗ T] of one step of a method on f_i = x²/2 (μ = 1), linear in the state (x, one number a worker and name)."""
-    size, total = 1 + n * len(names), 0.0
-    for outcome in range(2**n):
-        method, columns = tg.method(spec.format(outcome)), []
-        for column in torch.eye(size, dtype=torch.float64):
-            states = [
-                {name: column[1 + i * n + rank : 2 + i * n + rank] for i, name in enumerate(names)} for rank in range(n)
-            ]
-            x, step = column[:1], Step(1, s, tg.Key(0), workers=n)
-            if "shift" in names:
-                server = {"shift": torch.stack([state["shift"] for state in states]).mean(0)}
-                worked = [method.worker_step(x, state, rank, step) for rank, state in enumerate(states)]
-                estimate, _ = method.server_step([code for code, _ in worked], server, step)
-                moved = x - s * estimate
-                columns.append(torch.cat([moved, *(state[name] for name in names for _, state in worked)]))
-            else:  # DASHA: x moves by the mean of the g_i first; h_i = x, and the state is e_i = g_i − h_i
-                known = [x + state["error"] for state in states]
-                moved = x - s * torch.stack(known).mean(0)
-                worked = [
-                    method.worker_step(moved, {"tracked": x, "known": known[rank]}, rank, step)[1] for rank in range(n)
-                ]
-                columns.append(torch.cat([moved, *(state["known"] - moved for state in worked)]))
-        matrix = torch.stack(columns, dim=1)
-        total = total + torch.kron(matrix, matrix) / 2**n
-    return float(torch.linalg.eigvals(total).abs().max())
-
-
-@pytest.mark.parametrize(("n", "frontier"), [(1, 0.457427), (2, 0.780776), (3, 1.0)])
-def test_dianas_stability_frontier(n, frontier):  # C8.4
-    radius = [second_moment("diana(half_dropout(outcome={}), shift_rate=0.5)", n, s, ["shift"]) for s in (
-        frontier * 0.999, frontier, frontier * 1.001)]  # fmt: skip
-    assert radius[0] < 1 < radius[2]
-    assert radius[1] == pytest.approx(1, abs=2e-5)
-
-
-@pytest.mark.parametrize(("n", "frontier"), [(1, 0.632456), (2, 1.0), (3, 1.215250)])
-def test_dashas_stability_frontier(n, frontier):  # C12.4
-    spec = "dasha(half_dropout(outcome={}), rate=0.3333333333333333, start=zero)"
-    radius = [second_moment(spec, n, s, ["error"]) for s in (frontier * 0.999, frontier, frontier * 1.001)]
-    assert radius[0] < 1 < radius[2]
-    assert radius[1] == pytest.approx(1, abs=2e-5)
 
 
 def test_sign_methods_on_t2(drive):  # C3: with sign(0) = +1 the signs at 0 cancel, and x stays

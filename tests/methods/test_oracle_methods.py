@@ -22,7 +22,7 @@ def coins(monkeypatch):
 
 
 def test_diana_follows_its_trace_on_t2(drive):  # C8
-    from conftest import t2_gradients
+    from problems import t2_gradients
 
     one = drive("diana(drawn_by_hand, shift_rate=0.5)", t2_gradients, 2)
     one.key = tg.Key(0)

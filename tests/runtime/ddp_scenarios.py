@@ -590,7 +590,7 @@ def buffers_that_lie_side_by_side_are_not_taken_for_one():
     whole = torch.arange(8.0)
     piece = Piece("x", (Part("p", 0, 4), Part("q", 0, 4)))
     for views, copied in (((a, b), True), (whole.split(4), False), (whole.split(4)[::-1], True)):
-        joined = handle._joined(piece, list(views))
+        joined = handle._buckets.joined(piece, list(views))
         assert torch.equal(joined, torch.cat(views))
         assert (joined.data_ptr() != views[0].data_ptr()) == copied
 

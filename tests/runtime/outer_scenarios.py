@@ -276,6 +276,47 @@ def several_inner_optimizers_are_counted_by_the_last():
     assert_alike(net)
 
 
+def muon_and_adamw(net):
+    matrices = [net.first.weight, net.second.weight]
+    rest = [p for p in net.parameters() if all(p is not one for one in matrices)]
+    return [torch.optim.Muon(matrices, lr=0.02), torch.optim.AdamW(rest, lr=0.01)]
+
+
+def train_by_several(net, optimizers, first, steps):
+    for step in range(first, first + steps):
+        net.zero_grad()
+        loss_of(net, dist.get_rank(), step).backward()
+        for optimizer in optimizers:
+            optimizer.step()
+
+
+@scenario
+def muloco_around_torchs_own_muon():
+    """Two rounds are those made by hand: what Muon and AdamW do on each rank, the mean of it, Nesterov's .9 and .8."""
+    net, plain = Net(), Net()
+    optimizers, alone = muon_and_adamw(net), muon_and_adamw(plain)
+    handle = tg.outer.register(net, optimizers, "muloco", every=3)
+    theta = [p.detach().clone().requires_grad_() for p in plain.parameters()]
+    outer = torch.optim.SGD(theta, lr=0.9, momentum=0.8, nesterov=True)
+    for place in range(2):
+        train_by_several(net, optimizers, 3 * place, 3)
+        train_by_several(plain, alone, 3 * place, 3)
+        for own, moved in zip(theta, plain.parameters(), strict=True):
+            own.grad = own.detach() - moved.detach()
+            dist.all_reduce(own.grad)
+            own.grad /= dist.get_world_size()
+        outer.step()
+        for own, moved in zip(theta, plain.parameters(), strict=True):
+            moved.data.copy_(own.data)
+        for own, (name, found) in zip(theta, handle.global_parameters.items(), strict=True):
+            torch.testing.assert_close(found, own.detach(), rtol=1e-5, atol=1e-6, msg=name)
+    assert len(optimizers[0].state) == 2, "Muon's momentum stays with its rank"
+    before = float(loss_of(Net(), dist.get_rank(), 99))
+    train_by_several(net, optimizers, 6, 60)
+    assert_alike(net)
+    assert float(loss_of(net, dist.get_rank(), 99)) < before
+
+
 @scenario
 def removed_it_makes_no_more_rounds():
     net, optimizer, handle = registered(f"outer(identity, {STREAMING})")

@@ -15,7 +15,7 @@ ORACLE_RUNS = [(topology, method) for topology in ("server(rank=1)", "allgather"
 RUNS = [
     *((topology, method) for topology in TOPOLOGIES for method in METHODS),
     ("two_phase", "ef14(powersgd(rank=1, start=last))"),
-    ("server", "diana(randk(k=0.1))"),
+    ("server", "diana(mlmc(stopk(s=0.1)), shift_rate=realised)"),
     ("two_phase", "outer(mlmc(stopk(s=0.05)), every=8, fragments=2, delay=2, alpha=0.5)"),
     ("server", "outer(topk(k=0.01), feedback=ef(decay=0.95), optimizer=sgd, every=10)"),
     *ORACLE_RUNS,

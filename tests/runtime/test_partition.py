@@ -31,6 +31,15 @@ def test_a_small_concentration_gives_workers_few_classes():
     assert largest_class_share(1000.0) < 0.15
 
 
+def test_a_concentration_of_zero_sorts_by_class_and_cuts_evenly():
+    targets = torch.where(torch.arange(1000) % 4 == 0, 1.0, -1.0)
+    shares = partition(targets, 2, 7, 0.0, 1, Key(3))
+    assert {len(share) for share in shares} == {142, 143}
+    assert torch.equal(torch.cat(shares).sort().values, torch.arange(1000))
+    classes = [set(targets[share].tolist()) for share in shares]
+    assert classes == [{-1.0}] * 5 + [{-1.0, 1.0}, {1.0}]
+
+
 def test_same_key_same_shares_another_key_others():
     first, again, other = (partition(TARGETS, 10, 4, 0.5, 1, Key(seed)) for seed in (1, 1, 2))
     assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
@@ -43,7 +52,7 @@ def test_same_key_same_shares_another_key_others():
         ((TARGETS, 10, 300, None, 16), "workers"),
         ((TARGETS, 10, 0, None, 16), "workers"),
         ((TARGETS, None, 4, 0.5, 16), "dirichlet"),
-        ((TARGETS, 10, 4, 0.0, 16), "dirichlet"),
+        ((TARGETS, 10, 4, -0.5, 16), "dirichlet"),
         ((TARGETS, 10, 50, 0.001, 10), "dirichlet"),
     ],
 )

@@ -11,7 +11,7 @@ from telegrad.cli import app
 from telegrad.errors import ConfigError, DataError, InputError
 from telegrad.theory.advice import recommend, step_factor
 from telegrad.theory.cost_model import Cluster, Profile, all_reduce, break_even, step_cost
-from telegrad.theory.profiles import profile, read_speeds
+from telegrad.theory.profiles import copy_bandwidth, profile, read_speeds
 from telegrad.theory.units import parse_bandwidth, parse_count, parse_seconds
 
 EXACT = {"latency": 0.0, "efficiency": 1.0}  # a wire without surcharges, so that numbers can be worked out by hand
@@ -45,6 +45,20 @@ def test_latency_efficiency_overlap_sharing_and_host():
     # Where latency rules, recursive doubling (two phases) beats the ring (six).
     assert all_reduce(replace(there, latency=1.0), 1000).transfer == pytest.approx(2.0, rel=0.01)
     assert step_cost(Cluster(1, 1e8), SPARSE, "allgather").transfer == 0
+
+
+def test_whole_gradients_that_are_written_anew_take_the_processors_time():
+    """Two-phase cuts, decodes and joins gradient-sized vectors; an all-gather's estimate takes the gradient's place."""
+    there = Cluster(4, 1e8, compute=0.5, memory_bandwidth=64e6, sharing=2.0, **EXACT)  # 0.5 s for 32e6 bits
+    free = replace(there, memory_bandwidth=math.inf)
+    for topology, copies in (("allgather", 0), ("two_phase", 3.25), ("server", 5)):
+        slow = step_cost(there, SPARSE, topology)
+        assert slow.copies == pytest.approx(2 * 0.5 * copies)
+        assert slow.seconds - step_cost(free, SPARSE, topology).seconds == pytest.approx(slow.copies)
+    assert step_cost(replace(there, node=2), SPARSE, "hierarchical").copies == pytest.approx(10)
+    assert 1e8 < copy_bandwidth(100_000) < 1e15
+    with pytest.raises(InputError, match="from 1"):
+        copy_bandwidth(0)
 
 
 @pytest.mark.parametrize("topology", ["server", "allgather", "two_phase", "hierarchical(node=2)"])

@@ -66,6 +66,49 @@ def test_ef21_sgdm_makes_the_trace_of_the_library():
     assert measured == pytest.approx([expected[0], expected[1], expected[6]])
 
 
+SPECS = {
+    "sgd": "sgd(identity)",
+    "randk": "sgd(randk(k=3))",
+    "mlmc": "sgd(mlmc(stopk(s=3)))",
+    "ef21_sgdm": "ef21_sgdm(topk(k=3), momentum=0.3)",
+}
+
+
+def as_problem(task):
+    """A quadratic workload whose examples agree, as the experiment wants it: from x − x*, with the workload's noise."""
+    curvatures = task.train.inputs.chunk(2, dim=1)[0][0].numpy()
+
+    def draw(x, count, generator):
+        exact = np.repeat((curvatures * x)[:, None, :], count, axis=1)
+        return exact + task.noise * generator.standard_normal(exact.shape) if task.noise else exact
+
+    return Problem(-task.minimiser(task.train).numpy(), draw, lambda x: (curvatures * x**2).sum(axis=-1) / 2)
+
+
+def simulated(task, method, steps, seed):
+    run = tg.simulate(task, SPECS[method], workers=4, steps=steps, batch_size=1, lr=0.4, seed=seed)
+    return run.records[-1]["test"]
+
+
+@pytest.mark.parametrize("method", ["sgd", "ef21_sgdm"])
+def test_without_noise_the_experiment_and_the_simulator_give_the_same_number(method):
+    task = tg.workloads.Quadratic(d=12, examples=8, spread=0.0, dtype="float64").load(None, tg.Key(1))
+    for steps in (1, 2, 9):
+        (found,) = train(as_problem(task), method, 4, steps, np.array([0.4]), tg.Key(0), k=3, momentum=0.3)
+        assert found == pytest.approx(simulated(task, method, steps, 0), rel=1e-9)
+
+
+@pytest.mark.parametrize("method", list(SPECS))
+def test_with_noise_they_give_the_same_mean(method):
+    """Nine steps of four workers: 4,000 replicas against 40 seeds of the simulator, within four standard errors."""
+    task = tg.workloads.Quadratic(d=12, examples=8, spread=0.0, noise=0.5, dtype="float64").load(None, tg.Key(1))
+    found = train(as_problem(task), method, 4, 9, np.full(4000, 0.4), tg.Key(2), k=3, momentum=0.3)
+    others = np.array([simulated(task, method, 9, seed) for seed in range(40)])
+    error = math.hypot(found.std() / math.sqrt(len(found)), others.std(ddof=1) / math.sqrt(len(others)))
+    assert found.mean() == pytest.approx(others.mean(), abs=4 * error)
+    assert error < 0.1 * found.mean()
+
+
 def test_many_workers_need_no_more_memory_than_few():
     def noisy(x, count, generator):
         return x[:, None, :] + generator.standard_normal((len(x), count, x.shape[1]))

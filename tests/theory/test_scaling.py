@@ -70,6 +70,13 @@ def test_adamw_follows_the_square_root_rule():
     assert (found.steps, found.momentum, found.beta2) == pytest.approx((500, 0.8, 0.998))
 
 
+def test_momentum_counts_as_a_larger_learning_rate():
+    heavy = Run(0.002, 4, 8, momentum=0.9)
+    assert rescale(TUNED, Run(0.02, 4, 8, momentum=0.9)).run.lr == pytest.approx(0.002)
+    found = rescale(heavy, Run(0.002, 4, 8, omega=3.0, momentum=0.9)).run
+    assert (found.lr, found.steps, found.momentum) == (pytest.approx(0.0005), pytest.approx(4000), 0.9)
+
+
 def test_warnings_and_refusals():
     assert "unstable" in rescale(TUNED, Run(0.02, 400, 8), smoothness=2.0).warnings[0]
     assert "pass smoothness" in rescale(TUNED, Run(0.02, 400, 8)).warnings[0]
@@ -78,6 +85,12 @@ def test_warnings_and_refusals():
         rescale(TUNED, Run(0.02, 4, 8, optimizer="sign"))
     with pytest.raises(ConfigError, match="tune the learning rate anew"):
         rescale(TUNED, Run(0.02, 4, 8, optimizer="adamw"))
+    with pytest.raises(ConfigError, match=r"momentum=0\.9: there is no rule for signs with momentum"):
+        rescale(Run(0.02, 4, 8, momentum=0.9), Run(0.02, 4, 8, optimizer="sign", momentum=0.9), noise=1.0)
+    for name in ("noise", "new_noise", "smoothness"):
+        for wrong in (0.0, -1.0, math.nan, math.inf):
+            with pytest.raises(ConfigError, match=f"{name}=.*above 0"):
+                rescale(TUNED, Run(0.02, 4, 16), **{name: wrong})
     with pytest.raises(ConfigError, match="below 1"):
         rescale(TUNED, Run(0.02, 400, 8), "workers")
     with pytest.raises(ConfigError, match="workers=0"):

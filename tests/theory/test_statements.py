@@ -90,7 +90,7 @@ def test_equilibrium_times_are_those_of_c17():
     assert (two.seconds, two.gradients, two.messages) == (pytest.approx(1 + math.sqrt(5)), (3, 1), (3, 3))
     assert two.weight == pytest.approx(1.8857, abs=5e-5)
     assert equilibrium((1,), (1,), 1, 1).seconds == pytest.approx(2 + 2 * math.sqrt(2))
-    with pytest.raises(ConfigError, match="numbers from 0"):
+    with pytest.raises(ConfigError, match="send=-1: a number from 0"):
         equilibrium((1,), (-1,), 1, 1)
 
 
@@ -284,7 +284,7 @@ def test_nonsense_is_refused_by_every_statement():
         constants = {
             name: draw.choice(strange)
             if draw.random() < 0.125
-            else draw.choice([1, 2, 3] if CONSTANTS[name].whole else [1e-5, 0.5, 1.0])
+            else draw.choice([1, 2, 3] if CONSTANTS[name].range.whole else [1e-5, 0.5, 1.0])
             for name in one.wants
         }
         try:

@@ -7,8 +7,8 @@ from hypothesis import given, settings
 
 from telegrad import WireError
 from telegrad.kernels.coding.bit_streams import rice_nbits
-from telegrad.wire.bits import Reader
-from telegrad.wire.integers import BUCKETS, ENTROPY, Integers, entropy_bits
+from telegrad.wire.bits import Reader, pack_varint
+from telegrad.wire.integers import BUCKETS, DISTINCT, ENTROPY, Integers, entropy_bits
 
 SHORT = st.lists(st.one_of(st.integers(0, 3), st.integers(0, 300), st.integers(0, 2**40)), max_size=60)
 
@@ -139,3 +139,40 @@ def test_a_word_too_many_or_too_few_is_refused():
         Integers.read(Reader(data), 1999)
     with pytest.raises(WireError, match="does not end where it should"):
         Integers.read(Reader(data), 2001)
+
+
+@pytest.mark.parametrize("n", [40, 511, 512, 5000])
+@pytest.mark.parametrize("table", [[3, 4], [300, 301, 7000, 7001], [2**40, 2**40 + 1], [0, 1, 2**61], [1000] * 2])
+def test_few_distinct_integers_cost_which_one_each_is(n, table):
+    rng = np.random.default_rng(n)
+    values = np.array(table, dtype=np.int64)[rng.integers(len(table), size=n)]
+    _, again = reread(values)
+    assert np.array_equal(again, values)
+    which = np.searchsorted(np.unique(values), values)
+    assert Integers(values).nbytes <= Integers(which).nbytes + 30 + 10 * len(table)
+
+
+def distinct_message(table, which, n):
+    data = bytes([DISTINCT]) + b"".join(map(pack_varint, (len(table), *table))) + which
+    return Reader(data), n
+
+
+@pytest.mark.parametrize(
+    ("table", "which", "said"),
+    [
+        ([5, 2**62, 2**62], bytes([65, 0]), "longer than 62 bits"),
+        ([5], bytes([65, 255]), "refers to integer 1 of 1"),
+        ([5, 0], bytes([DISTINCT, 1, 0, 64]), "nests"),
+        ([5, 0], bytes([BUCKETS, 64]), "nests"),
+        ([5] * 9, bytes([64]), "9 distinct integers among 8"),
+        ([], bytes([64]), "refers to integer 0 of 0"),
+    ],
+)
+def test_tables_of_distinct_integers_that_are_none_are_refused(table, which, said):
+    with pytest.raises(WireError, match=said):
+        Integers.read(*distinct_message(table, which, 8))
+
+
+def test_buckets_are_not_a_table_of_distinct_integers():
+    with pytest.raises(WireError, match="buckets of buckets"):
+        Integers.read(Reader(bytes([BUCKETS, DISTINCT, 1, 0, 64])), 8)

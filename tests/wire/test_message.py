@@ -313,6 +313,8 @@ def test_small_grid_points_are_read_as_bytes_and_stand_for_the_same_numbers(n, l
     values = tg.unpack(tg.pack(code)).terms[0].values
     assert values.symbol.dtype == (torch.int8 if largest <= 127 else torch.int64)
     assert torch.equal(values.symbol.long(), symbol)
+    assert values.largest() == values.scaled(-2.0).largest() / 2 == largest * scale
+    assert "_parts" not in vars(values)  # the bound took no packing
     assert torch.equal(values.numbers(), symbol.double() * scale)
     assert torch.equal(values.numbers_as(dtype), (symbol.double() * scale).to(dtype))
 

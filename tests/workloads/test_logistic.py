@@ -1,4 +1,5 @@
 import bz2
+import dataclasses
 import gzip
 import os
 from pathlib import Path
@@ -120,7 +121,9 @@ def test_the_regulariser_follows_functional_call_and_vmap(task):
         torch.testing.assert_close(stacked[worker], expected, rtol=1e-12, atol=1e-14)
 
 
-def test_the_constants_bound_the_hessian_and_are_reached(task):
+@pytest.mark.parametrize("nonconvex", [0.0, 0.3])
+def test_the_constants_bound_the_hessian_and_are_reached(task, nonconvex):
+    task = dataclasses.replace(task, nonconvex=nonconvex)
     wrapped = _Loss(task)
 
     def curvatures(x, rows):
@@ -134,8 +137,9 @@ def test_the_constants_bound_the_hessian_and_are_reached(task):
     for rows in (every, some):
         assert curvatures(torch.zeros(24).double(), rows)[-1] == pytest.approx(task.smoothness(rows), rel=1e-12)
         spectrum = curvatures(Key(3).normal(24), rows)
-        assert task.strong_convexity() * (1 - 1e-9) <= spectrum[0] <= spectrum[-1] < task.smoothness(rows)
+        assert task.l2 - nonconvex / 2 - 1e-11 <= spectrum[0] <= spectrum[-1] < task.smoothness(rows)
     assert task.smoothness() == task.smoothness(every)
+    assert task.strong_convexity() == max(0, task.l2 - nonconvex / 2)
     single = [task.smoothness(torch.tensor([row])) for row in range(5)]
     torch.testing.assert_close(task.smoothness_of_examples()[:5], torch.tensor(single).double())
 
@@ -175,7 +179,9 @@ def test_a_test_file_with_foreign_labels_is_refused(tmp_path):
         Logistic().load(tmp_path, Key(0))
 
 
-@pytest.mark.parametrize("spec", ["logistic(dataset=iris)", "logistic(l2=-1)", "logistic(dtype=float16)"])
+@pytest.mark.parametrize(
+    "spec", ["logistic(dataset=iris)", "logistic(l2=-1)", "logistic(nonconvex=-1)", "logistic(dtype=float16)"]
+)
 def test_bad_arguments_are_refused(spec):
     with pytest.raises(SpecError, match=r"allowed.*for example `logistic\("):
         build(spec, "workload")

@@ -152,8 +152,8 @@ class Compressor(Contextual, Shortcuts, ABC):
         if v is None:
             return Encoded(())
         encoded = bound._encode(v if on_gpu(v) and bound.on_gpu(v) else v.cpu(), key)
-        terms = tuple(term for term in encoded.terms if term.positions.n)
-        return Encoded(tuple(scaled_up(term, shift) for term in terms) if shift else terms, encoded.level)
+        terms = [term for term in encoded.terms if term.positions.n]
+        return Encoded(tuple([scaled_up(term, shift) for term in terms] if shift else terms), encoded.level)
 
     def _bound(self, key: Key, given: Context | None, x: Tensor) -> Compressor:
         """This within the context given, or the one that it is in, completed by what the key tells."""
@@ -216,7 +216,7 @@ _TOP = {dtype: torch.finfo(dtype).max for dtype in DTYPES}
 def _fits(code: Code) -> bool:
     """Whether the estimate and every term of it are finite in the tensor's dtype; decoded only where it is close."""
     top = _TOP[code.dtype]
-    if sum(term.values.largest() for term in code.terms) <= top:
+    if sum([term.values.largest() for term in code.terms]) <= top:
         return True
     peaks = [float(term.values.numbers().abs().max()) for term in code.terms]
     return max(peaks) <= top and (sum(peaks) <= top or bool(code.decode().isfinite().all()))

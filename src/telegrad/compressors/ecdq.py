@@ -27,6 +27,7 @@ from telegrad.kernels.quantising.dither_frequencies import (
 from telegrad.kernels.quantising.dithered_rounding import dithered_symbols
 from telegrad.kernels.selection.by_rank import SMALL
 from telegrad.kernels.statistics.magnitudes import largest_magnitude, sums_of_squares
+from telegrad.kernels.threads import kept
 from telegrad.kernels.trellis.dithered_paths import DENSITIES, dithered_paths, path_error
 from telegrad.random import Key
 from telegrad.spec import check_that, register
@@ -117,18 +118,21 @@ class ECDQ(Unbiased):
         target = self.bits * d - _overhead(d, v.dtype)
         if target <= 0:  # the header alone is longer: no step makes the message short enough
             return round_scalar(largest, v.dtype, None) or 2.0**-149
-        tolerance = 1e-4 * d
+        tolerance = 5e-4 * target
 
         def excess(goal: float, at: float) -> float:
-            return law.nbits(math.exp(at)) - goal
+            return d * law.rate(math.exp(at)) - goal
 
-        middle = _solve(partial(excess, target), low, high, tolerance)
-        # The law is coarse: what it says of itself is corrected by what it costs the entries, near the solution.
-        for _ in range(1 if self._paths == 1 else 3):
-            goal = target - law.true_nbits(math.exp(middle), self._paths) + law.nbits(math.exp(middle))
-            reach = 0.3 if self._paths == 1 else 1.0
-            near = max(low, middle - reach), min(high, middle + reach)
-            before, middle = middle, _solve(partial(excess, goal), *near, tolerance)
+        # As a normal vector would have it: ½ log2(1 + 12 σ²/Δ²) bits.
+        slope = math.log(2) / d  # a bit more an entry halves the step
+        guess = math.log(root) + math.log(12 / math.expm1(2 * math.log(2) * target / d)) / 2
+        middle = _solve(partial(excess, target), low, high, tolerance, guess, slope)
+        # A perfect coder's rate is corrected by what ours takes beyond it, near the solution: once, but where that
+        # depends on the step.
+        for _ in range(1 if self._paths == 1 and d >= SMALL else 3):
+            beyond = law.nbits(math.exp(middle), self._paths) - d * law.rate(math.exp(middle))
+            near = max(low, middle - 1.0), min(high, middle + 1.0)
+            before, middle = middle, _solve(partial(excess, target - beyond), *near, tolerance, middle, slope)
             if abs(middle - before) < 0.01:
                 break
         return round_scalar(math.exp(middle), v.dtype, None) or 2.0**-149
@@ -151,7 +155,7 @@ class Solved:
     @property
     def nbits(self) -> float:
         """The expected length of the message in bits."""
-        return self.law.true_nbits(self.step, self.states) + _overhead(len(self.v), self.v.dtype)
+        return self.law.nbits(self.step, self.states) + _overhead(len(self.v), self.v.dtype)
 
     def encode(self, key: Key) -> Encoded:
         """The message with the dither of this key."""
@@ -170,11 +174,26 @@ def _overhead(d: int, dtype: torch.dtype) -> float:
     return 8 * (12 + 13 + scalar_nbytes(dtype)) + 24 * state_count(d)
 
 
-def _solve(excess: Callable[[float], float], low: float, high: float, tolerance: float) -> float:
+def _solve(
+    excess: Callable[[float], float], low: float, high: float, tolerance: float, start: float, slope: float
+) -> float:
     """Where a falling excess is within the tolerance of 0, or changes its sign; an end where it does not.
 
-    The Illinois form of false position (Dowell and Jarratt 1971), at most 40 evaluations.
+    From `start`, where it falls by about 1 / `slope`, a few secants may do. Else the Illinois form of false position
+    (Dowell and Jarratt 1971), at most 40 evaluations.
     """
+    if low < start < high:
+        there = excess(start)
+        other = start + max(-0.5, min(0.5, there * slope))
+        for _ in range(5):
+            if abs(there) <= tolerance or not low < other < high:
+                break
+            at = excess(other)
+            if at == there:
+                break
+            start, there, other = other, at, other - at * (other - start) / (at - there)
+        if abs(there) <= tolerance:
+            return start
     above, below = excess(low), excess(high)
     if above <= 0 or below >= 0:
         return low if above <= 0 else high
@@ -203,7 +222,6 @@ class _Law:
             raise not_finite(v)
         self.fine = magnitude_histogram(v, self.top)
         self.counts = self.fine.reshape(-1, 4).sum(1)
-        self._known: dict[float, float] = {}
 
     def in_steps(self, step: float) -> tuple[float, np.ndarray]:
         """(the largest magnitude in steps, rounded up to float32; the counts, to four bits).
@@ -217,20 +235,32 @@ class _Law:
         counts = np.append(self.counts[: size - 1], self.counts[size - 1 :].sum())
         return ratio, counted(bucket_of(counts))
 
-    def nbits(self, step: float) -> float:
-        """The expected length of the symbols and of the law, were the entries spread as the law says."""
-        if step not in self._known:  # a solver asks for the same ends again
-            self._known[step] = self._nbits(step, None)
-        return self._known[step]
+    def rate(self, step: float) -> float:
+        """The bits an entry of a perfect coder that knows the fine law: I(v; v + U) = h(v + U) − log2 Δ."""
+        edges, reached = self._reached
+        first = int(np.searchsorted(edges, step / 64))  # what is below is as good as zero
+        edge = np.append(0.0, edges[first:] / step)
+        share = np.append(0.0, reached[first:])
+        # Between these the density of (v + U) / Δ hardly bends.
+        at = np.concatenate([np.linspace(0.0, edge[-1] + 0.5, 64), np.abs(0.5 - edge), 0.5 + edge])
+        at.sort()
+        below = at - 0.5
+        up, down = np.interp(at + 0.5, edge, share), np.copysign(np.interp(np.abs(below), edge, share), below)
+        density = np.maximum((up - down) / 2, 1e-30)
+        price = density * np.log2(density)
+        return -float((price[1:] + price[:-1]) @ np.diff(at))
 
-    def true_nbits(self, step: float, states: int = 1) -> float:
-        """The same of the entries as they are spread, through a trellis of so many states."""
-        return self._nbits(step, self.fine, states)
+    @kept
+    def _reached(self) -> tuple[np.ndarray, np.ndarray]:
+        """Increasing edges of the fine law, and the shares of the magnitudes up to each."""
+        edges = self.top * 2.0 ** (-np.arange(len(self.fine)) / 16)
+        return edges[::-1], self.fine[::-1].cumsum() / self.d
 
-    def _nbits(self, step: float, true: np.ndarray | None, states: int = 1) -> float:
+    def nbits(self, step: float, states: int = 1) -> float:
+        """The expected length of the symbols and of the law, through a trellis of so many states."""
         (ratio, counts), bits = self.in_steps(step), shortest_bits(self.d)
-        if states > 1 and true is not None:
-            each = expected_path_bits(ratio, counts, bits, true, DENSITIES[states])
+        if states > 1:
+            each = expected_path_bits(ratio, counts, bits, self.fine, DENSITIES[states])
         else:
-            each = expected_bits(ratio, counts, bits, true)
+            each = expected_bits(ratio, counts, bits, self.fine)
         return self.d * each + 8 * Integers(bucket_of(counts)).nbytes

@@ -66,7 +66,7 @@ def each(work: Callable[[T], R], items: Sequence[T], size: int) -> list[R]:
     """
     threads = min(torch.get_num_threads(), len(items))
     if threads < 2 or size < _SMALLEST_CHUNK * len(items) or _within.work:
-        return [work(item) for item in items]
+        return list(map(work, items))
     waiting, done = iter(range(len(items))), [None] * len(items)
     failed: dict[int, BaseException] = {}
 

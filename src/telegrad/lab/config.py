@@ -53,7 +53,10 @@ _HELP = {
     "weight_decay": ("a number from 0 is wanted", "weight_decay: 0.0005"),
     "schedule": ("constant, linear or cosine is wanted", "schedule: cosine"),
     "warmup_steps": ("an integer from 0 up to the number of steps is wanted", "warmup_steps: 20"),
-    "dirichlet": ("a number above 0 (small: unlike workers), or null for equal shares, is wanted", "dirichlet: 0.5"),
+    "dirichlet": (
+        "a number from 0 (small: unlike workers; 0: sorted by class), or null for equal shares, is wanted",
+        "dirichlet: 0.5",
+    ),
     "topology": ("the spec of a topology is wanted", "topology: server"),
     "granularity": ("model, bucket or tensor is wanted", "granularity: model"),
     "downlink": ("the spec of an unbiased compressor, or null for the topology's own, is wanted", "downlink: identity"),
@@ -155,7 +158,7 @@ class Experiment(_Model):
     weight_decay: NotNegative = 0.0
     schedule: Schedule = "constant"
     warmup_steps: Annotated[int, Field(ge=0)] = 0
-    dirichlet: Annotated[float, Field(gt=0)] | None = None
+    dirichlet: Annotated[float, Field(ge=0)] | None = None
     topology: str = "server"
     granularity: Granularity = "model"
     downlink: str | None = None

@@ -72,7 +72,7 @@ def _declared(compressor: Compressor, d: int) -> dict[str, float]:
         found["omega"] = compressor.omega(d)
     x = quantile_vector("gauss", min(d, 10_000_000), Key(0))
     found["message_bits"] = 8.0 * len(pack(compressor.encode(x, Key(0)))) * (d / len(x))
-    return {name: value for name, value in found.items() if CONSTANTS[name].fits(value)}
+    return {name: value for name, value in found.items() if CONSTANTS[name].range.fits(value)}
 
 
 def lines(method: str, constants: Mapping[str, float]) -> list[Line]:
@@ -123,7 +123,7 @@ def constants_table(names: Sequence[str]) -> Table:
     for name in names:
         one = CONSTANTS[name]
         meaning = one.meaning + (f" (default: {one.like})" if one.like else "")
-        table.add_row(name, Text(one.symbol), meaning, one.unit, one.allowed)
+        table.add_row(name, Text(one.symbol), meaning, one.unit, one.range.allowed)
     return table
 
 

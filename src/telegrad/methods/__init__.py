@@ -26,6 +26,7 @@ from telegrad.methods.onebit_adam import OneBitAdam
 from telegrad.methods.oracle_method import OracleMethod
 from telegrad.methods.outer import Outer
 from telegrad.methods.outer_method import OuterMethod
+from telegrad.methods.rennala import Rennala
 from telegrad.methods.scaffnew import Scaffnew
 from telegrad.methods.sgd import SGD
 from telegrad.methods.shadowheart import Shadowheart
@@ -62,6 +63,7 @@ __all__ = [
     "OracleMethod",
     "Outer",
     "OuterMethod",
+    "Rennala",
     "Scaffnew",
     "Shadowheart",
     "SignSGD",

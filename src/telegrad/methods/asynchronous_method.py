@@ -1,4 +1,4 @@
-"""The contract of an asynchronous method: workers that wait for nobody, on a simulated clock."""
+"""The contract of an asynchronous method: workers that wait for nobody, on a simulated clock or as processes."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ["ArrivalStep", "AsynchronousMethod"]
 @dataclass(frozen=True)
 class ArrivalStep(OracleStep):
     """What the server knows of an arrival: whose it is, `sender`; how many arrivals before it have changed x since that
-    worker got its own, `delay`; and the simulated time, `seconds`.
+    worker got its own, `delay`; and the time of the run, `seconds`, simulated or real.
     """
 
     sender: int = 0
@@ -28,11 +28,12 @@ class AsynchronousMethod(Method):
     """A method whose server acts on every message as it arrives. A step of the run is one arrival.
 
     A worker asks its oracle for gradients at the x that it got last, and sends; when that has arrived, the server makes
-    its step and sends x to this worker, which goes on at once. The run's `clock` says how long each takes. All are pure
-    functions: states are values. In the simulator only.
+    its step and sends x to this worker, which goes on at once. All are pure functions: states are values. In the
+    simulator the run's `clock` says how long each takes; with processes (`train_distributed`) every worker has a socket
+    to the server, which is a thread of rank 0's process, and takes as long as it takes.
     """
 
-    needs = "has workers that wait for nobody, on a simulated clock"
+    needs = "has workers that wait for nobody"
     instead = "sgd(randk(k=0.1))"
 
     def worker_init(self, x: Tensor) -> State:

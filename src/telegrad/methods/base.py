@@ -95,6 +95,7 @@ class Step:
         return tuple(self.common.fold(draw=name).subset(self.workers, min(size, self.workers)).tolist())
 
 
+@dataclass(frozen=True)
 class Method(Contextual, ABC):
     """A distributed optimisation method. One of four kinds, in a file each:
 
@@ -102,7 +103,7 @@ class Method(Contextual, ABC):
       a torch optimizer takes as the gradient. The only kind that fits the hooks of DDP and FSDP2.
     - `OracleMethod`: asks for gradients where it wants them, and may move iterates of its own.
     - `OuterMethod`: workers' own optimizers move models of their own, and what that comes to is sent now and then.
-    - `AsynchronousMethod`: workers that wait for nobody, on a simulated clock.
+    - `AsynchronousMethod`: workers that wait for nobody.
     """
 
     kind: ClassVar[str] = "method"
@@ -110,6 +111,9 @@ class Method(Contextual, ABC):
     """What it needs beyond gradients of a backward pass, as the second half of a sentence that begins with its name."""
     instead: ClassVar[str] = "diana(randk(k=0.01))"
     """The spec of a gradient method to use where only such ones fit."""
+
+    allow_unsupported: bool = field(default=False, kw_only=True)
+    """Take a compressor, too, that no theory admits to this method: for explorers, at their own risk."""
 
 
 def mean_of(codes: Sequence[Code], weight: float = 1.0, workspace: Tensor | None = None) -> Tensor:
@@ -137,7 +141,7 @@ def require_finite_codes(codes: Iterable[Code]) -> None:
 
 def _bound(codes: Iterable[Code]) -> float:
     """No entry of the codes' sum is larger."""
-    return sum(term.values.largest() for code in codes for term in code.terms)
+    return sum([term.values.largest() for code in codes for term in code.terms])
 
 
 def require_finite(estimate: Tensor) -> None:

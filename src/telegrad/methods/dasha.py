@@ -21,7 +21,7 @@ from telegrad.wire.code import Code
 __all__ = ["DASHA"]
 
 
-@register("dasha", example="dasha(randk(k=0.01))", source="C12; Tyurin, Richtárik, ICLR 2023")
+@register("dasha", example="dasha(randk(k=0.01))", source="C12; Tyurin, Richtárik, ICLR 2023 (arXiv 2202.01268)")
 @dataclass(frozen=True)
 class DASHA(GradientMethod):
     """DASHA: compressed gradient differences with momentum, no synchronisation of the workers.

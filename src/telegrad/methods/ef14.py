@@ -10,7 +10,7 @@ from torch import Tensor
 
 from telegrad.compressors.base import Compressor
 from telegrad.errors import NonFiniteError
-from telegrad.methods.base import State, Step, mean_of
+from telegrad.methods.base import State, Step, mean_of, require_finite
 from telegrad.methods.contractive import require_contractive
 from telegrad.methods.gradient_method import GradientMethod
 from telegrad.spec import check_that, register
@@ -35,6 +35,9 @@ class EF14(GradientMethod):
     Args:
         compressor: a contractive one, such as topk(k=0.01).
         decay: p_i = decay · e_i + γ g_i, so that the memory fades.
+        momentum: β, after decompression: m ← β m + (1/M) Σ c_i / γ, and the estimate is that mean plus m. So PowerSGD
+            is trained with in its paper: `ef14(powersgd(rank=2, start=last), momentum=0.9)`, under plain SGD and
+            granularity=tensor.
 
     References:
         Karimireddy et al., "Error Feedback Fixes SignSGD and other Gradient Compression Schemes", 2019,
@@ -43,14 +46,18 @@ class EF14(GradientMethod):
             Speech DNNs", 2014,
             https://doi.org/10.21437/Interspeech.2014-274
         Stich, Cordonnier and Jaggi, "Sparsified SGD with Memory", 2018, https://arxiv.org/abs/1809.07599
+        Vogels, Karimireddy and Jaggi, "PowerSGD: Practical Low-Rank Gradient Compression for Distributed Optimization",
+            2019, https://arxiv.org/abs/1905.13727
     """
 
     compressor: Compressor
     decay: float = 1.0
+    momentum: float = 0.0
 
     def __post_init__(self) -> None:
         require_contractive(self, self.compressor)
         check_that(0 < self.decay <= 1, self, "decay", "a number in (0, 1] is allowed")
+        check_that(0 <= self.momentum < 1, self, "momentum", "a weight of the old momentum in [0, 1) is allowed")
 
     def worker_init(self, d: int, dtype: torch.dtype) -> State:
         return {"error": torch.zeros(d, dtype=dtype)}
@@ -66,7 +73,13 @@ class EF14(GradientMethod):
         return code, {"error": pending - code.decode()}
 
     def server_init(self, d: int, dtype: torch.dtype) -> State:
-        return {}
+        return {"momentum": torch.zeros(d, dtype=dtype)} if self.momentum else {}
 
     def server_step(self, codes: Sequence[Code], state: State, step: Step) -> tuple[Tensor, State]:
-        return mean_of(codes, 1 / step.lr if step.lr else 0.0, step.workspace), state
+        mean = mean_of(codes, 1 / step.lr if step.lr else 0.0, step.workspace)
+        if not self.momentum:
+            return mean, state
+        momentum = self.momentum * state["momentum"] + mean
+        estimate = mean + momentum
+        require_finite(estimate.to(codes[0].dtype))
+        return estimate, {"momentum": momentum}

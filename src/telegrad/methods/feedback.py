@@ -24,6 +24,6 @@ class Feedback(Registered):
     def __post_init__(self) -> None:
         check_that(0 < self.decay <= 1, self, "decay", "a number in (0, 1] is allowed")
 
-    def around(self, compressor: Compressor) -> EF14:
+    def around(self, compressor: Compressor, allow_unsupported: bool = False) -> EF14:
         """The method that sends with this memory."""
-        return EF14(compressor, self.decay)
+        return EF14(compressor, self.decay, allow_unsupported=allow_unsupported)

@@ -59,16 +59,20 @@ class OuterMethod(Method, ABC):
         check_that(0 <= self.alpha < 1, self, "alpha", "a number in [0, 1) is allowed")
         if self.feedback is not None:
             require_contractive(self, self.compressor)
-        elif not self.compressor.unbiased:
+        elif not self.compressor.unbiased and not self.allow_unsupported:
             raise SpecError(
                 f"{self.spec_name}: {self.compressor} is biased, and what it leaves out would be lost: write "
-                f"feedback=ef(decay=0.95), or make it unbiased by mlmc(…) or induced(…). For example `{self.example}`"
+                f"feedback=ef(decay=0.95), or make it unbiased by mlmc(…) or induced(…). For example `{self.example}`; "
+                "to explore without theory, write allow_unsupported=true"
             )
 
     @property
     def exchanged(self) -> GradientMethod:
         """The method by which the differences are exchanged, as if they were gradients at a learning rate of 1."""
-        return SGD(self.compressor) if self.feedback is None else self.feedback.around(self.compressor)
+        unsupported = self.allow_unsupported
+        if self.feedback is None:
+            return SGD(self.compressor, allow_unsupported=unsupported)
+        return self.feedback.around(self.compressor, unsupported)
 
     def leaves_after(self, step: int) -> int | None:
         """The fragment that is sent after inner step number `step`, counted from 1; None for none."""

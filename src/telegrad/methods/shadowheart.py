@@ -1,4 +1,4 @@
-"""Shadowheart SGD: every worker does as much as fits into a common time, on a simulated clock."""
+"""Shadowheart SGD: every worker does as much as fits into a common time."""
 
 from __future__ import annotations
 
@@ -42,9 +42,10 @@ class Shadowheart(OracleMethod):
     Σ_i w_i Σ_j C_ij(G_i) / Σ_i w_i m_i b_i (C17.2), the gradient of the run's optimizer.
 
     b_i = ⌊t*/h_i⌋ and m_i = ⌊t*/τ_i⌋, where h_i and τ_i are worker i's seconds for a gradient and a message on the
-    run's `clock`, and t* is the equilibrium time (C17.1); a worker for which either is 0 sits out, and none does more
-    than 1000 of either. `noise` is σ²/ε: the variance of a gradient over the wanted ‖∇f‖². w_i = 1 / (b_i omega + omega
-    noise + m_i noise). Meant for data that are alike on all workers. Needs an unbiased compressor.
+    run's `clock`, simulated or measured of processes, and t* is the equilibrium time (C17.1); a worker for which either
+    is 0 sits out, and none does more than 1000 of either. `noise` is σ²/ε: the variance of a gradient over the wanted
+    ‖∇f‖². w_i = 1 / (b_i omega + omega noise + m_i noise). Meant for data that are alike on all workers. Needs an
+    unbiased compressor.
 
     Args:
         compressor: an unbiased one, such as mlmc(stopk(s=0.01)).
@@ -59,7 +60,7 @@ class Shadowheart(OracleMethod):
     noise: float = 1.0
 
     needs_clock = True
-    needs = "plans by a simulated clock, with several gradients and messages a round"
+    needs = "plans by a clock, with several gradients and messages a round"
     instead = "sgd(randk(k=0.1))"
 
     def __post_init__(self) -> None:

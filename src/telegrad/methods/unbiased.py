@@ -6,18 +6,20 @@ import math
 
 from telegrad.compressors.base import Compressor
 from telegrad.errors import SpecError
+from telegrad.methods.base import Method
 from telegrad.spec import Registered
 
 __all__ = ["momentum_of", "require_unbiased", "shift_rate_of"]
 
 
-def require_unbiased(method: Registered, compressor: Compressor) -> None:
+def require_unbiased(method: Method, compressor: Compressor) -> None:
     """Raise `SpecError` where `compressor` is biased: its errors would not average out."""
-    if not compressor.unbiased:
+    if not compressor.unbiased and not method.allow_unsupported:
         cls = type(method)
         raise SpecError(
             f"{cls.spec_name} needs an unbiased compressor, and {compressor} is not one; contractive compressors go "
-            f"with ef21(…), or made unbiased by mlmc(…) or induced(…). For example `{cls.example}`"
+            f"with ef21(…), or made unbiased by mlmc(…) or induced(…). For example `{cls.example}`; to explore without "
+            "theory, write allow_unsupported=true"
         )
 
 

@@ -84,28 +84,29 @@ class AutomaticHandle(Handle):
         return {**super().configuration(), "method": str(self.rule), **chosen}
 
     def _receive(self, load: Load) -> None:
-        if self._left_out or self._error is not None:
+        if self._left_out or self._buckets.error is not None:
             super()._receive(load)
             return
         begins, self._fresh = self._fresh, load.last
         if begins:
             self._begin_step()
         self._held.append(load)
-        looks = self._step >= self._next_look
+        looks = self.steps >= self._next_look
         if looks and not load.last:
             return
         if looks:
             try:
                 self._look()
             except BaseException as error:
-                self._error = error
+                self._buckets.error = error
         held, self._held = self._held, []
         for one in held:
             self._pass_on(one, at_once=looks)
 
     def _begin_step(self) -> None:
         """Time the steps before a look, from first bucket to first bucket: so all that a step does counts."""
-        before, self._timed = self._timed, 0 < self._next_look - self._step <= TRIAL
+        self._number, self._blocked = 0, 0.0
+        before, self._timed = self._timed, 0 < self._next_look - self.steps <= TRIAL
         if before or self._timed:
             now = self._now()
             if before:
@@ -119,25 +120,22 @@ class AutomaticHandle(Handle):
         return time.perf_counter()
 
     def _pass_on(self, load: Load, at_once: bool) -> None:
-        if self._error is None and self._way in (PLAIN, HALF):
+        if load.last and self._timed:
+            with contextlib.suppress(RuntimeError):  # outside of a backward pass
+                Variable._execution_engine.queue_callback(self._computed)
+        if self._buckets.error is None and self._way in (PLAIN, HALF):
             try:
                 self._average(load, at_once)
                 return
             except BaseException as error:
-                self._error = error
+                self._buckets.error = error
         super()._receive(load)
 
     def _average(self, load: Load, at_once: bool) -> None:
         """DDP's own exchange, or that in bfloat16. `at_once`: DDP has the load's future already."""
-        if self._first:
-            self._number, self._blocked = 0, 0.0
-            self._bad_steps.begin()
-            if self.check_every and self._step % self.check_every == 0:
-                check_no_drift(self._transport, self.parameters, self._step)
-        self._first = load.last
-        if load.last and self._timed:
-            with contextlib.suppress(RuntimeError):  # outside of a backward pass
-                Variable._execution_engine.queue_callback(self._computed)
+        buckets = self._buckets
+        if buckets.begins(load.last) and buckets.check_every and self.steps % buckets.check_every == 0:
+            check_no_drift(self._transport, self.parameters, self.steps)
         if self._way == HALF:
             self._halve(load)
         else:
@@ -145,7 +143,7 @@ class AutomaticHandle(Handle):
         if load.last:
             self.ledger.dense_steps += self._way == PLAIN
             self.ledger.steps += 1
-            self._step += 1
+            buckets.step += 1
 
     def _reduce(self, load: Load, at_once: bool) -> None:
         work = dist.all_reduce(load.buffer.div_(self._transport.workers), group=self._group, async_op=True)
@@ -164,7 +162,7 @@ class AutomaticHandle(Handle):
     def _halve(self, load: Load) -> None:
         """Not beside the backward pass: what that costs shows in the time of a step."""
         began, (me,) = self._now() if self._timed else 0.0, self._transport.ranks
-        key = self._key.fold(step=self._step, rank=me).fold(piece=self._number)
+        key = self._key.fold(step=self.steps, rank=me).fold(piece=self._number)
         average_in_bfloat16(load.buffer, self._transport, key)
         self._number += 1
         load.future.set_result(load.buffer)
@@ -180,12 +178,6 @@ class AutomaticHandle(Handle):
     def _averaged(self) -> None:
         self._waits.append(self._now() - self._computed_at + self._blocked)
 
-    def _after_backward(self) -> None:
-        began = self._now() if self._timed else 0.0
-        super()._after_backward()
-        if self._timed:
-            self._waits.append(self._now() - began)
-
     def _look(self) -> None:
         """Measure, decide on all ranks alike, and go on with what is chosen."""
         transport, ledger, began = self._transport, self.ledger, self._now()
@@ -197,7 +189,7 @@ class AutomaticHandle(Handle):
         period, compute, waits, any_poor = gathered_numbers(transport, ledger, [*own, float(poor)]).amax(0).tolist()
         if any_poor:  # as while a GradScaler finds its scale
             self.choice = Choice(self._way, False, "kept for now: a gradient is zero or not finite")
-            self._next_look = self._step + 1
+            self._next_look = self.steps + 1
             return
         self._clock_hook.remove()
         if self._periods:
@@ -207,11 +199,11 @@ class AutomaticHandle(Handle):
         self.choice = choice = self._choose(compute, waits, sample, copying)
         self._go(choice.way)
         self._spent += self._now() - began
-        self._next_look = self._step + (self._lasting() if choice.settled else WARM + TRIAL)
+        self._next_look = self.steps + (self._lasting() if choice.settled else WARM + TRIAL)
         if choice.settled and choice.way != self._said:
             self._said = choice.way
             if transport.ranks[0] == 0:
-                _log.info("step %d: %s", self._step, choice.reason)
+                _log.info("step %d: %s", self.steps, choice.reason)
 
     def _lasting(self) -> int:
         """After how many steps to look again: looks and trials that were slower are to take a hundredth of the time."""
@@ -286,7 +278,7 @@ class AutomaticHandle(Handle):
         self._way = way
         if way not in (PLAIN, HALF):
             ledger = self.exchange.ledger
-            self.exchange = exchange_of(way.spec, way.topology, None, self._transport, self._key)
+            self._buckets.exchange = exchange_of(way.spec, way.topology, None, self._transport, self._key)
             self.exchange.ledger = ledger
 
     def state_dict(self) -> dict[str, Any]:
@@ -306,7 +298,7 @@ class AutomaticHandle(Handle):
         way = Way(saved["spec"], saved["topology"])
         self._go(way)
         looked = bool(saved["reason"])
-        self._next_look = max(int(saved["next_look"]), self._step + WARM + TRIAL) if looked else self._step
+        self._next_look = max(int(saved["next_look"]), self.steps + WARM + TRIAL) if looked else self.steps
         self.choice = Choice(way, bool(saved["settled"]), saved["reason"]) if looked else None
         self._measured, self._periods, self._waits, self._timed = {}, [], [], False
         self._said = way if saved["settled"] else None

@@ -23,32 +23,28 @@ class BadSteps:
 
     An optimizer does not get to see the gradients that a bad backward pass left in the parameters `own()`: nor what
     clipping made of them, nor those that a closure computes within `optimizer.step(closure)`. Gradients that were set
-    afresh, by hand or by torch.distributed.checkpoint, pass. `before_step` is called before every step of an optimizer
+    afresh, by hand or by torch.distributed.checkpoint, pass. `newest`: whether the newest backward pass was bad;
+    `count`: how many were. `before_step` is called before every step of an optimizer
     of these parameters. The hook in all optimizers ends with `close`, or with this object: it holds nothing alive.
     """
 
     def __init__(self, own: Callable[[], Container[Tensor]], before_step: Callable[[], None] | None = None) -> None:
         self._own, self._before = own, before_step
-        self._bad, self.count = False, 0
+        self.newest, self.count = False, 0
         self._spoilt = WeakTensorKeyDictionary()
         hook = register_optimizer_step_pre_hook(_weakly(weakref.ref(self)))
         self.close = weakref.finalize(self, hook.remove)
         self.close.atexit = False
 
-    @property
-    def newest(self) -> bool:
-        """Whether the newest backward pass was bad."""
-        return self._bad
-
     def begin(self) -> None:
         """A new backward pass, or training that goes on from elsewhere: what it leaves is not bad yet."""
-        self._bad = False
+        self.newest = False
         self._spoilt.clear()
 
     def add(self, step: int, error: NonFiniteError) -> None:
         """Note that the newest backward pass, `step`, is bad; a second time changes nothing."""
-        if not self._bad:
-            self._bad, self.count = True, self.count + 1
+        if not self.newest:
+            self.newest, self.count = True, self.count + 1
             if self.count == 1:
                 text = f"step {step} is skipped on all ranks: {error}"
                 warnings.warn(text, TelegradWarning, stacklevel=3)
@@ -61,7 +57,7 @@ class BadSteps:
 
     def _before_step(self, optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> Any:
         closure = args[1] if len(args) > 1 else kwargs.get("closure")
-        if closure is None and self._before is None and not self._bad:
+        if closure is None and self._before is None and not self.newest:
             return None
         own = self._own()
         if not any(parameter in own for group in optimizer.param_groups for parameter in group["params"]):
@@ -81,7 +77,7 @@ class BadSteps:
         """Take the gradients of a bad backward pass away from the optimizer's parameters."""
         if self._before is not None:
             self._before()
-        if not self._bad:
+        if not self.newest:
             return
         own = self._own()
         for group in optimizer.param_groups:

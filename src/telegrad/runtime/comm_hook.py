@@ -64,8 +64,10 @@ class CommHook:
         if buffer.layout != torch.strided:
             raise InputError("sparse gradients cannot be compressed; build the embedding with sparse=False")
         parameters = bucket.parameters()
-        flat = buffer.split([parameter.numel() for parameter in parameters])
-        views = {parameter: _as_laid_out(own, parameter) for parameter, own in zip(parameters, flat, strict=True)}
+        flat, views = buffer.split(list(map(Tensor.numel, parameters))), {}
+        for parameter, own in zip(parameters, flat, strict=True):
+            plain = parameter.is_contiguous()
+            views[parameter] = own.view(parameter.shape) if plain else _as_laid_out(own, parameter)
         load = Load(buffer, views, bucket.is_last())
         self.receiver(load)
         return load.future
@@ -73,9 +75,7 @@ class CommHook:
 
 def _as_laid_out(flat: Tensor, parameter: Tensor) -> Tensor:
     """A bucket's entries of a parameter, in its shape: they lie in the order of its memory, as DDP puts them there."""
-    if parameter.is_contiguous() or not _dense(parameter):
-        return flat.view(parameter.shape)
-    return flat.as_strided(parameter.shape, parameter.stride())
+    return flat.as_strided(parameter.shape, parameter.stride()) if _dense(parameter) else flat.view(parameter.shape)
 
 
 def _dense(tensor: Tensor) -> bool:

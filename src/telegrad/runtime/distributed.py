@@ -23,7 +23,8 @@ def train_distributed(
 
     Each rank computes its own worker's gradient as a lone process does, so parameters, records and ledger are those of
     `simulate(..., gradients="loop")`, bit for bit on CPUs of one kind. All ranks return the same result, times apart.
-    Raises `ConfigError` without an initialised process group.
+    Of an asynchronous method (`async_sgd`, `rennala`), whose `steps` are arrivals, the messages are the same, and come
+    in the order of the workers' own speed. Raises `ConfigError` without an initialised process group.
     """
     if not (dist.is_available() and dist.is_initialized()):
         raise ConfigError(

@@ -18,7 +18,7 @@ from telegrad.random import Key
 from telegrad.runtime.expectations import Expected
 from telegrad.runtime.ledger import Ledger
 from telegrad.runtime.member import Member
-from telegrad.runtime.pieces import Piece
+from telegrad.runtime.pieces import Piece, shard_of
 from telegrad.runtime.snapshots import ledger_from, ledger_state
 from telegrad.runtime.topologies import Topology
 from telegrad.runtime.topologies.base import Phase
@@ -118,11 +118,13 @@ class Running:
     def __init__(self, exchange: Exchange, pieces: Sequence[Piece], gradients: Sequence[Sequence[Tensor]]) -> None:
         self._exchange, self._pieces, self._names = exchange, pieces, [piece.name for piece in pieces]
         self._dtype = gradients[0][0].dtype
-        members = zip(exchange.members, gradients, strict=True)
-        self._rounds = [exchange.topology.round(member, pieces, own) for member, own in members]
+        self._rounds, entries = [], 0
+        for member, own in zip(exchange.members, gradients, strict=True):
+            self._rounds.append(exchange.topology.round(member, pieces, own))
+            entries += sum(map(Tensor.numel, own))
         began = time.perf_counter()
         # Up to its first messages a round is its worker's alone: they may run side by side.
-        phases = each(next, self._rounds, sum(gradient.numel() for own in gradients for gradient in own))
+        phases = each(next, self._rounds, entries)
         exchange.seconds["encode"] += time.perf_counter() - began
         if exchange.measures:
             self._measure(phases[0], gradients[0])
@@ -136,19 +138,23 @@ class Running:
 
     def _measure(self, phase: Phase, gradients: Sequence[Tensor]) -> None:
         """Add this worker's squared error, and the squared norm of its gradients, to the exchange's `error`."""
-        codes = next(iter(phase.outgoing.values()), Parcel()).codes
-        if [code.numel for code in codes] != [len(gradient) for gradient in gradients]:
-            return  # a share of each, or nothing
+        workers, parcels = self._exchange.transport.workers, dict.fromkeys(phase.outgoing.values())
+        pairs = []
+        for receiver, parcel in phase.outgoing.items() if len(parcels) > 1 else [(0, next(iter(parcels), Parcel()))]:
+            for code, piece, gradient in zip(parcel.codes, self._pieces, gradients, strict=False):
+                own = gradient if len(parcels) == 1 else shard_of(gradient, piece, receiver, workers)
+                if code.numel != len(own):
+                    return  # neither the whole nor a shard, or nothing
+                pairs.append((code, own.double()))
         error, square = self._exchange.error
-        for code, gradient in zip(codes, gradients, strict=True):
-            own = gradient.double()
+        for code, own in pairs:
             error += float((code.decode().double() - own).square().sum())
             square += float(own.square().sum())
         self._exchange.error = error, square
 
     def _expected(self, phase: Phase) -> Expected:
         exchange, shapes = self._exchange, dict(phase.expected)
-        if phase.account in ("up", "both"):
+        if phase.account in ("up", "both") and exchange.members[0].round.cohort is not None:
             shapes.update({sender: () for sender in shapes if not exchange.takes_part(sender)})
         ordered = "last" in exchange.method.asks and phase.account != "down"
         return Expected(shapes, self._dtype, ordered, phase.alike)
@@ -166,7 +172,7 @@ class Running:
                 try:
                     phases.append(one.send(inbox))
                 except StopIteration as end:
-                    for piece, estimate in zip(self._pieces, end.value, strict=True):
+                    for piece, estimate in zip(self._pieces if member.wants_last else (), end.value, strict=False):
                         member.keep(estimate, piece, self._exchange.topology.as_worker(piece, member))
                     estimates.append(end.value)
             if estimates:

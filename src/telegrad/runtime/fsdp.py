@@ -24,6 +24,7 @@ from telegrad.runtime.handle import Handle as AnyHandle
 from telegrad.runtime.ledger import Ledger
 from telegrad.runtime.meter import Meter, Reading, reading
 from telegrad.runtime.pieces import Part, Piece
+from telegrad.runtime.rate_advice import RateAdvice
 from telegrad.runtime.shapes import looks_at_shapes
 from telegrad.runtime.topologies.scatter import Scatter
 from telegrad.runtime.transport import GroupTransport
@@ -104,11 +105,12 @@ class Handle(AnyHandle):
         self.model, self.method, self.key = model, SGD(compressor), Key(seed)
         self.exchanges: dict[dist.ProcessGroup, Exchange] = {}
         self.calls = dict.fromkeys(sharded, 0)
-        self._step, self._backward = 0, -1
+        self._step, self._backward, self._measures = 0, -1, False
         self._now: Counter[str] = Counter()
         self._gathered = self._scattered = 0
         self._bad_steps = BadSteps(lambda: set(model.parameters()))
-        self._meter = Meter(sum(8 * p.numel() * p.element_size() for p in model.parameters()))
+        advice = RateAdvice(str(compressor), dist.get_world_size()) if dist.get_rank() == 0 else None
+        self._meter = Meter(sum(8 * p.numel() * p.element_size() for p in model.parameters()), advice)
         self._comms = {name: (_ReduceScatter(self, name), _AllGather(self)) for name in sharded}
         for name, module in sharded.items():
             # FSDP2 asks for no more than two methods; its own base classes have no public place.
@@ -181,6 +183,7 @@ class Handle(AnyHandle):
         self._enter_step()
         self._now[name] += 1
         self.calls[name] += 1
+        exchange.measures = self._measures
         exchange.begin(self._step - 1, 1.0)
         # A module that is used twice may be reduced twice in a step: with draws of its own each time.
         label = name if self._now[name] == 1 else f"{name}#{self._now[name]}"
@@ -204,6 +207,9 @@ class Handle(AnyHandle):
             if self._step:
                 self._meter.end_step(self._reading())
             self._backward, self._step = backward, self._step + 1
+            self._measures = bool(self.error_every) and (self._step - 1) % self.error_every == 0
+            for exchange in self.exchanges.values() if self._measures else ():
+                exchange.error = (0.0, 0.0)
             self._now.clear()
             self._bad_steps.begin()
 

@@ -84,6 +84,7 @@ class VectorisedGradients(Gradients):
         self.model, self.objective, self.works = model, _Objective(task, model), True
         entries = sum(p.numel() for p in model.parameters())
         self.chunk = chunk or max(1, _VMAP_ENTRIES // max(1, entries))
+        self._seen: tuple[list[tuple[Tensor, Tensor]], tuple[Tensor, Tensor]] = [], (torch.empty(0), torch.empty(0))
 
     def __call__(self, batches: Sequence[Split], buffers: Buffers) -> tuple[Tensor, Tensor, Buffers]:
         if not self.works or len({len(batch) for batch in batches}) > 1:
@@ -104,8 +105,7 @@ class VectorisedGradients(Gradients):
         self.model.train()
         parameters = {name: p.detach() for name, p in self.objective.named_parameters()}
         own = {f"model.{name}": buffer.clone() for name, buffer in buffers.items()}
-        inputs = torch.stack([batch.inputs for batch in batches])
-        targets = torch.stack([batch.targets for batch in batches])
+        inputs, targets = self._stacked(batches)
 
         def loss(parameters: Buffers, own: Buffers, inputs: Tensor, targets: Tensor) -> tuple[Tensor, Buffers]:
             value = torch.func.functional_call(self.objective, (parameters, own), (inputs, targets))
@@ -117,6 +117,15 @@ class VectorisedGradients(Gradients):
         grads, (losses, after) = cast(Any, over_workers(parameters, own, inputs, targets))
         flat = torch.cat([grads[name].flatten(1) for name in parameters], dim=1)
         return flat, losses.detach(), {name: after[f"model.{name}"] for name in buffers}
+
+    def _stacked(self, batches: Sequence[Split]) -> tuple[Tensor, Tensor]:
+        """Inputs and targets of all batches; kept for the next call, which may bring the very same."""
+        parts = [(batch.inputs, batch.targets) for batch in batches]
+        seen, stacked = self._seen
+        if len(seen) != len(parts) or any(a is not c or b is not d for (a, b), (c, d) in zip(seen, parts, strict=True)):
+            stacked = torch.stack([one for one, _ in parts]), torch.stack([one for _, one in parts])
+            self._seen = parts, stacked
+        return stacked
 
 
 def stacked_buffers(model: nn.Module, workers: int) -> Buffers:

@@ -75,6 +75,10 @@ class Ledger:
 
         `lengths`: whether ranks tell each other the parcels' lengths first, as in an all-to-all.
         """
+        if rank in outgoing and rank in incoming:
+            # What a rank sent itself it has read again, and so knows how long every field is.
+            sent, read = outgoing[rank], incoming[rank]
+            outgoing = {receiver: read if parcel is sent else parcel for receiver, parcel in outgoing.items()}
         if account in ("up", "both"):
             for parcel in dict.fromkeys(outgoing.values()):
                 for code, fields, piece in zip(parcel.codes, parcel.fields, pieces, strict=False):
@@ -84,12 +88,12 @@ class Ledger:
                 for fields in parcel.fields:
                     self.down[rank].update(fields)
         told = 8 * LENGTH_NBYTES * (self.workers - 1) if lengths else 0
-        away = 8 * sum(parcel.nbytes for receiver, parcel in outgoing.items() if receiver != rank)
+        away = 8 * sum([parcel.nbytes for receiver, parcel in outgoing.items() if receiver != rank])
         if account == "inside":
             self.inside[rank] += away
             away = 0
         self.sent[rank] += told + away
-        home = 0 if account == "inside" else sum(p.nbytes for sender, p in incoming.items() if sender != rank)
+        home = 0 if account == "inside" else sum([p.nbytes for sender, p in incoming.items() if sender != rank])
         self.received[rank] += told + 8 * home
 
     def _uplink(self, worker: int, code: Code, fields: Mapping[str, int], piece: str) -> None:

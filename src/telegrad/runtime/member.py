@@ -47,12 +47,13 @@ class Member:
         self.rank, self.workers, self.method, self.downlink, self.key = rank, workers, method, downlink, key
         self.worker_states, self.server_states = States(method.worker_init), States(method.server_init)
         self.last_estimates, self.down_states = States(_no_estimate), States(downlink.init)
-        self._shared, self._wants_last = shared, "last" in method.asks
+        self._shared, self._asks, self.wants_last = shared, bool(method.asks), "last" in method.asks
         self._worker_pending: dict[Piece, State] = {}
         self._server_pending: dict[Piece, State] = {}
         self._last_pending: dict[Piece, State] = {}
         self._down_pending: dict[Piece, State] = {}
         self._now = Step(0, 0.0, key, workers=method_workers)
+        self._steps: dict[str, Step] = {}
         self.workspaces: dict[Piece, Tensor] = {}
 
     def begin(self, index: int, lr: float) -> None:
@@ -60,21 +61,26 @@ class Member:
         common = self.key.fold(step=index, role="common")
         self._now = replace(self._now, index=index, lr=lr, common=common)
         self._now = replace(self._now, round=self.method.plan(self._now))
+        self._steps.clear()
         self._worker_pending, self._server_pending, self._last_pending, self.workspaces = {}, {}, {}, {}
         self._down_pending = {}
 
     def commit(self) -> None:
         """Make the pending states those that count."""
-        self.worker_states.update(self._worker_pending)
-        self.server_states.update(self._server_pending)
-        self.last_estimates.update(self._last_pending)
-        self.down_states.update(self._down_pending)
+        for states, pending in (
+            (self.worker_states, self._worker_pending),
+            (self.server_states, self._server_pending),
+            (self.last_estimates, self._last_pending),
+            (self.down_states, self._down_pending),
+        ):
+            if pending:
+                states.update(pending)
 
     def keep(self, estimate: Tensor, piece: Piece, shards: Sequence[Piece]) -> None:
-        """Remember the estimate of `piece`, by the shards that the worker cuts it into, for a method that wants it in
-        the next step.
+        """Remember the estimate of `piece`, by the shards that the worker cuts it into, for a method that
+        `wants_last`.
         """
-        for i, shard in enumerate(shards if self._wants_last else ()):
+        for i, shard in enumerate(shards):
             own = self.once(("kept", shard.name), lambda i=i: shard_of(estimate, piece, i, len(shards)))  # type: ignore[misc]
             self._last_pending[shard] = {"last": own}
 
@@ -82,7 +88,7 @@ class Member:
         """Have states for these pieces, initial ones where there are none yet: what a checkpoint must list."""
         for pieces, states in ((as_worker, self.worker_states), (as_server, self.server_states)):
             states.update({piece: states.of(piece, dtype) for piece in pieces})
-        if self._wants_last:
+        if self.wants_last:
             self.last_estimates.update({piece: self.last_estimates.of(piece, dtype) for piece in as_worker})
         self.down_states.update({piece: self.down_states.of(piece, dtype) for piece in as_worker})
 
@@ -105,14 +111,17 @@ class Member:
         return self._now.round
 
     def _step(self, piece: Piece) -> Step:
-        return replace(self._now, key=self.key.fold(step=self._now.index, piece=piece.name))
+        if piece.name not in self._steps:
+            key = self.key.fold(step=self._now.index, piece=piece.name)
+            self._steps[piece.name] = replace(self._now, key=key)
+        return self._steps[piece.name]
 
     def _last(self, piece: Piece, dtype: torch.dtype) -> LastEstimate:
         return self.once(("last", piece.name), lambda: LastEstimate(self.last_estimates.of(piece, dtype)["last"]))
 
     def _context(self, piece: Piece, dtype: torch.dtype, worker: int | None = None) -> Context:
         """That of this piece in this step, for a worker or for a server."""
-        last = self._last(piece, dtype) if self._wants_last else None
+        last = self._last(piece, dtype) if self.wants_last else None
         shape = piece.shape or (piece.numel,)
         return Context(worker, self._now.workers, self._now.index, piece.name, shape, last)
 
@@ -125,39 +134,46 @@ class Member:
 
     def encode(self, pieces: Sequence[Piece], gradients: Sequence[Tensor], worker: int | None = None) -> Parcel:
         """The worker's messages for its gradients, as worker number `worker` (its rank)."""
-        worker, codes = self.rank if worker is None else worker, []
-        if not self.round.has(worker):
+        worker, codes, method = self.rank if worker is None else worker, [], self.method
+        if not self._now.round.has(worker):
             return Parcel()
         for piece, gradient in zip(pieces, gradients, strict=True):
             state = self.worker_states.of(piece, gradient.dtype)
             try:
-                method = self.method.within(self._context(piece, gradient.dtype, worker))
+                if self._asks:
+                    method = self.method.within(self._context(piece, gradient.dtype, worker))
                 code, state = method.worker_step(gradient, state, worker, self._step(piece))
             except NonFiniteError as error:
                 return Parcel(failure=f"worker {worker}, {piece.name}: {error}")
-            self._worker_pending[piece] = state
+            if state:
+                self._worker_pending[piece] = state
             codes.append(code)
         return Parcel(tuple(codes))
 
     def serve(self, pieces: Sequence[Piece], inbox: Mapping[int, Parcel], dtype: torch.dtype) -> list[Tensor] | str:
         """The server's estimates for the workers' messages, in the order of ranks; or why there are none."""
-        parcels = [inbox[rank] for rank in sorted(inbox)]
-        failure = next((parcel.failure for parcel in parcels if parcel.failure), None)
-        if failure is not None:
-            return failure
-        parcels = [parcel for worker, parcel in enumerate(parcels) if self.round.has(worker)]
-        estimates = []
+        parcels, estimates, method = [inbox[rank] for rank in sorted(inbox)], [], self.method
+        for parcel in parcels:
+            if parcel.failure:
+                return parcel.failure
+        if self._now.round.cohort is not None:
+            parcels = [parcel for worker, parcel in enumerate(parcels) if self._now.round.has(worker)]
         for number, piece in enumerate(pieces):
             codes = [parcel.codes[number] for parcel in parcels]
-            context = self._context(piece, dtype)
-            if self._wants_last:
-                codes = [code.within(context) for code in codes]
-            state = self.server_states.of(piece, dtype)
-            step = replace(self._step(piece), workspace=self.workspaces.get(piece))
+            if self._asks:
+                context = self._context(piece, dtype)
+                method = self.method.within(context)
+                if self.wants_last:
+                    codes = [code.within(context) for code in codes]
+            state, step = self.server_states.of(piece, dtype), self._step(piece)
+            if piece in self.workspaces:
+                step = replace(step, workspace=self.workspaces[piece])
             try:
-                estimate, self._server_pending[piece] = self.method.within(context).server_step(codes, state, step)
+                estimate, state = method.server_step(codes, state, step)
             except NonFiniteError as error:
                 return f"{piece.name}: {error}"
+            if state:
+                self._server_pending[piece] = state
             estimates.append(estimate.to(dtype))
         return estimates
 

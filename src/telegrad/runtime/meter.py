@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from telegrad.runtime.exchange import Exchange
+from telegrad.runtime.rate_advice import RateAdvice
 
 __all__ = ["Meter", "Reading", "reading"]
 
@@ -43,10 +44,10 @@ def reading(exchanges: Iterable[Exchange], steps: int, skipped: int) -> Reading:
 
 
 class Meter:
-    """Readings at the ends of steps, and what lies between two of them."""
+    """Readings at the ends of steps, and what lies between two of them. `advice` is told the first error."""
 
-    def __init__(self, uncompressed_bits: int) -> None:
-        self._uncompressed = uncompressed_bits
+    def __init__(self, uncompressed_bits: int, advice: RateAdvice | None = None) -> None:
+        self._uncompressed, self._advice = uncompressed_bits, advice
         self._before = self._newest = self._asked = Reading()
 
     def end_step(self, now: Reading) -> None:
@@ -54,6 +55,8 @@ class Meter:
         if now.steps != self._newest.steps:
             self._before = self._newest
         self._newest = now
+        if self._advice is not None:
+            self._advice.tell(now.error)
 
     def last_step(self) -> dict[str, float]:
         """The figures of the last step; empty before there was one."""

@@ -22,12 +22,13 @@ from telegrad.runtime.ledger import Ledger
 from telegrad.runtime.oracle import TaskOracle
 from telegrad.runtime.snapshots import ledger_from, ledger_state
 from telegrad.runtime.timeline import Timeline
+from telegrad.runtime.together import Together
 from telegrad.runtime.topologies import Topology
 from telegrad.runtime.topologies.base import Inbox, Phase, Relay
 from telegrad.runtime.transport import LocalTransport, Transport
 from telegrad.wire.parcel import Parcel
 
-__all__ = ["OracleRun", "packed"]
+__all__ = ["OracleRun", "packed", "read_parcel"]
 
 
 class OracleRun:
@@ -47,6 +48,7 @@ class OracleRun:
         oracles: Mapping[int, TaskOracle],
         make_optimizer: Callable[[], OptimizerStep],
         clock: Clock | None,
+        together: Together | None = None,
     ) -> None:
         topology.check(transport.workers)
         if not topology.relays:
@@ -61,7 +63,8 @@ class OracleRun:
         down = topology.downlink(downlink, None)
         self.method, self.topology, self.transport, self.model = method, topology, transport, model
         self.oracles, self.ledger, self.encode_seconds = oracles, Ledger(transport.workers), 0.0
-        self.timeline = Timeline(clock, transport.workers) if clock is not None else None
+        simulated = clock is not None and isinstance(transport, LocalTransport)  # else it is only planned by
+        self.timeline = Timeline(clock, transport.workers) if clock is not None and simulated else None
         start = model.vector()
         self._first = OracleStep(
             *(0, 0.0, key),
@@ -74,7 +77,7 @@ class OracleRun:
         self.x = dict.fromkeys(transport.ranks, start)
         self.states = {rank: method.worker_init(start) for rank in transport.ranks}
         self.server = method.server_init(start)
-        self._make = make_optimizer
+        self._make, self._together = make_optimizer, together
         self._optimizers: dict[int, OptimizerStep] = {}
 
     def step(self, index: int, lr: float) -> float:
@@ -142,11 +145,15 @@ class OracleRun:
     def _work(self, step: OracleStep) -> tuple[dict[int, Upload], dict[int, State], float]:
         """What the cohort uploads, all next states, and the mean loss."""
         uploads, states, told, failures = {}, dict(self.states), [], []
+        cohort = [rank for rank in self.transport.ranks if step.round.has(rank)]
+        for rank in cohort:
+            self.oracles[rank].begin()
+        if self._together is not None:
+            self._together.begin(cohort)
         for rank in self.transport.ranks:
             oracle, failure = self.oracles[rank], ""
-            took_part = step.round.has(rank)
+            took_part = rank in cohort
             if took_part:
-                oracle.begin()
                 try:
                     own = replace(step, rank=rank)
                     upload, states[rank] = self.method.worker_step(oracle, self.x[rank], self.states[rank], own)
@@ -177,7 +184,7 @@ class OracleRun:
                 try:
                     if failure:  # only a stranger sends one: ranks tell each other of failures before
                         raise NonFiniteError(failure)
-                    received = {rank: Upload(*_read(inbox[rank], step)) for rank in sorted(inbox)}
+                    received = {rank: Upload(*read_parcel(inbox[rank], step)) for rank in sorted(inbox)}
                     broadcast, state = self.method.server_step(received, self.server, step)
                     self._require_planned("the server", broadcast, step.round.broadcast)
                     served.append((packed(broadcast), receivers, state))
@@ -203,7 +210,7 @@ class OracleRun:
         there = {rank: parcel for rank, parcel in came.items() if parcel is not None}
         for parcel in dict.fromkeys(there.values()):
             require_finite_codes(parcel.codes)
-        each = {parcel: Broadcast(*_read(parcel, step)) for parcel in there.values()}  # one often goes to many
+        each = {parcel: Broadcast(*read_parcel(parcel, step)) for parcel in there.values()}  # one often goes to many
         return {rank: each[parcel] for rank, parcel in there.items()}, served[0][2] if served else self.server
 
     def _require_planned(self, who: str, upload: Upload, planned: Contents) -> None:
@@ -266,7 +273,7 @@ def _shapes(contents: Contents, step: OracleStep) -> list[Shape]:
     return [*(contents.messages * [(piece.numel,) for piece in step.pieces]), *(contents.numbers * [()])]
 
 
-def _read(parcel: Parcel, step: OracleStep) -> tuple[tuple[Message, ...], tuple[float, ...]]:
+def read_parcel(parcel: Parcel, step: OracleStep) -> tuple[tuple[Message, ...], tuple[float, ...]]:
     """Messages and numbers of a parcel: numbers are the codes of shape ()."""
     vectors, count = [code for code in parcel.codes if code.shape != ()], len(step.pieces)
     numbers = tuple(float(code.decode()) for code in parcel.codes if code.shape == ())

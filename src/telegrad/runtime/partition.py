@@ -25,7 +25,8 @@ def partition(
     Homogeneous (`dirichlet=None`): a random permutation cut into shares whose sizes differ by at most one.
     Heterogeneous: the examples of every class are shared out in proportions drawn from a symmetric Dirichlet law of
     that concentration (small values: few classes a worker), drawn again until every share is large enough. Raises
-    `ConfigError` where that cannot be.
+    `ConfigError` where that cannot be. With a concentration of 0 the examples are sorted by class and cut into equal
+    shares: as unlike as equal shares can be.
     """
     rows = len(targets)
     if workers < 1 or rows < workers * smallest:
@@ -33,14 +34,16 @@ def partition(
             f"{rows} training examples cannot give {workers} workers {smallest} each; lower workers or batch_size"
         )
     if dirichlet is None:
-        order, share = key.permutation(rows), -(-torch.arange(workers + 1) * rows // workers)
-        return [order[share[i] : share[i + 1]].sort().values for i in range(workers)]
+        return _cut(key.permutation(rows), workers)
     if classes is None:
         raise ConfigError(
             "dirichlet splits by class, and this workload's targets are not classes; write dirichlet: null"
         )
-    if dirichlet <= 0:
-        raise ConfigError(f"dirichlet={dirichlet}: a concentration above 0 is allowed, for example 0.5")
+    if dirichlet < 0:
+        raise ConfigError(f"dirichlet={dirichlet}: a concentration from 0 is allowed, for example 0.5")
+    if dirichlet == 0:
+        order = key.permutation(rows)
+        return _cut(order[targets[order].argsort(stable=True)], workers)
     _, label = torch.unique(targets, return_inverse=True)
     generator = key.generator()
     for _ in range(_ATTEMPTS):
@@ -52,6 +55,12 @@ def partition(
         f"dirichlet={dirichlet} left some of {workers} workers with fewer than {smallest} examples "
         f"in {_ATTEMPTS} draws; raise dirichlet, or lower workers or batch_size"
     )
+
+
+def _cut(order: Tensor, workers: int) -> list[Tensor]:
+    """Neighbours in this order for each worker, in shares whose sizes differ by at most one."""
+    ends = -(-torch.arange(workers + 1) * len(order) // workers)
+    return [order[ends[i] : ends[i + 1]].sort().values for i in range(workers)]
 
 
 def _owners(label: np.ndarray, workers: int, concentration: float, generator: np.random.Generator) -> np.ndarray:

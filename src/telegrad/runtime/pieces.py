@@ -115,7 +115,7 @@ def split_up(flat: Tensor, parameters: Mapping[str, Tensor], pieces: Sequence[Pi
 
 def shapes_of(pieces: Sequence[Piece]) -> tuple[tuple[int, ...], ...]:
     """The shapes of the pieces' flat vectors."""
-    return tuple((piece.numel,) for piece in pieces)
+    return tuple([(piece.numel,) for piece in pieces])
 
 
 def by_parameter(vectors: Sequence[Tensor], pieces: Sequence[Piece]) -> dict[str, Tensor]:

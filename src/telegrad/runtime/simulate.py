@@ -68,7 +68,8 @@ def simulate(
         schedule: of the learning rate: "constant", "linear" or "cosine".
         warmup_steps: steps of linear warm-up.
         seed: decides first parameters, the split over workers, batches and every draw of the compressors.
-        dirichlet: concentration of the classes of a worker (small: unlike workers); None: equal shares.
+        dirichlet: concentration of the classes of a worker (small: unlike workers; 0: examples sorted by class, in
+            equal shares); None: equal shares at random.
         topology: how messages travel: "server", "allgather", "two_phase", "hierarchical(node=2)".
         granularity: what one compressor call sees: the "model", a "bucket" of tensors, or each "tensor".
         downlink: an unbiased compressor of what servers send; None: the topology's usual one.

@@ -6,21 +6,24 @@ import math
 import time
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields, replace
-from functools import partial
+from dataclasses import fields, replace
+from functools import cache, partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from telegrad.compressors.base import Compressor
-from telegrad.errors import ConfigError, DivergedError, NonFiniteError, TelegradWarning
+from telegrad.errors import ConfigError, DivergedError, NonFiniteError, SpecError, TelegradWarning
 from telegrad.methods.asynchronous_method import AsynchronousMethod
 from telegrad.methods.base import Method
-from telegrad.methods.oracle_method import OracleMethod
+from telegrad.methods.clock import Clock
+from telegrad.methods.oracle_method import OracleMethod, OracleStep
 from telegrad.methods.outer_method import OuterMethod
 from telegrad.random import Key
 from telegrad.runtime.asynchronous_run import AsynchronousRun
+from telegrad.runtime.asynchronous_training import train_asynchronously
 from telegrad.runtime.exchange import exchange_of
 from telegrad.runtime.flat import FlatModel, OptimizerStep
 from telegrad.runtime.gradient_run import GradientRun
@@ -31,8 +34,11 @@ from telegrad.runtime.oracle_run import OracleRun
 from telegrad.runtime.outer_run import OuterRun
 from telegrad.runtime.partition import batch_rows, partition
 from telegrad.runtime.pieces import pieces_of
+from telegrad.runtime.result import Result, evaluation
 from telegrad.runtime.schedule import learning_rate
 from telegrad.runtime.setting import Record, Setting
+from telegrad.runtime.together import Together
+from telegrad.runtime.topologies.server import Server
 from telegrad.runtime.transport import LocalTransport, Transport
 from telegrad.spec import build
 from telegrad.theory.known_problems import problem_of, theory_rate
@@ -42,38 +48,6 @@ from telegrad.workloads.imported import workload_of
 __all__ = ["Result", "train"]
 
 _PATIENCE = 10
-
-
-@dataclass(frozen=True)
-class Result:
-    """What a run of `tg.simulate` leaves.
-
-    Attributes:
-        records: one dict an evaluation, the first at step 0 and the last at the last step, with the keys `step`,
-            `epoch`, `bits_up_per_worker`, `bits_down_per_worker`, `paper_bits_up_per_worker`, `train_loss` (mean over
-            the steps since the last evaluation; NaN at step 0), `validation`, `test` (the metric on these splits),
-            `seconds` (training so far, without evaluation), `encode_seconds` (the part of it spent in the methods'
-            worker and server steps).
-        ledger: the account of bits.
-        parameters: the final ones by name.
-        metric: what `validation` and `test` measure.
-        higher_is_better: whether more of it is better.
-        seconds_per_step: of training, on this machine.
-        encode_seconds_per_step: the part of it spent in the methods' worker and server steps.
-
-    Example:
-        >>> result = tg.simulate("quadratic(d=10)", "topk(k=1)", workers=2, steps=5, lr=0.1)
-        >>> result.records[-1]["step"], result.ledger.steps
-        (5, 5)
-    """
-
-    records: list[Record]
-    ledger: Ledger
-    parameters: dict[str, Tensor]
-    metric: str
-    higher_is_better: bool
-    seconds_per_step: float
-    encode_seconds_per_step: float
 
 
 def train(
@@ -98,11 +72,23 @@ def train(
     if isinstance(setting.lr, str):
         setting = replace(setting, lr=_theory_lr(setting.lr, chosen, task, shares, model, transport))
 
-    def batch(rank: int, number: int) -> Split:
-        return _batch(task, shares[rank], number, batch_size, root.fold(role="data", rank=rank))
+    @cache
+    def whole(rank: int) -> Split:
+        return task.train.rows(shares[rank])
 
-    run = _run(chosen, setting, transport, task, model, shares, batch)
+    def batch(rank: int, number: int) -> Split:
+        key = root.fold(role="data", rank=rank)
+        if batch_size is None:
+            own = whole(rank)
+        else:
+            own = task.train.rows(batch_rows(shares[rank], number, batch_size, key, task.train.lengths))
+        return Split(task.augment(own.inputs, key.fold(role="augment", step=number)), own.targets)
+
     examples_a_gradient = sum(len(share) for share in shares) / workers if batch_size is None else batch_size
+    if isinstance(chosen, AsynchronousMethod) and not isinstance(transport, LocalTransport):
+        parts = _asynchronous(chosen, setting, transport, task, model, whole, batch)
+        return train_asynchronously(chosen, setting, transport, task, model, *parts, examples_a_gradient)
+    run = _run(chosen, setting, transport, task, model, whole, batch)
     seconds = 0.0
     skipped_in_a_row = 0
     losses: list[float] = []
@@ -114,22 +100,9 @@ def train(
     def evaluate(step: int) -> None:
         run.show()
         load_mean_buffers(model, {name: transport.gathered(own) for name, own in run.buffers.items()})
-        account = ledger_of_all()
-        records.append(
-            {
-                "step": step,
-                "epoch": sum(account.gradients) * examples_a_gradient / len(task.train),
-                "bits_up_per_worker": account.bits_up_per_worker,
-                "bits_down_per_worker": account.bits_down_per_worker,
-                "paper_bits_up_per_worker": account.paper_bits_up_per_worker,
-                "train_loss": math.fsum(losses) / len(losses) if losses else math.nan,
-                "validation": task.score(model, task.validation),
-                "test": task.score(model, task.test),
-                "seconds": seconds,
-                "encode_seconds": run.encode_seconds,
-                **({} if run.timeline is None else {"simulated_seconds": run.timeline.seconds}),
-            }
-        )
+        simulated = None if run.timeline is None else run.timeline.seconds
+        told = (step, losses, seconds, run.encode_seconds, simulated)
+        records.append(evaluation(task, model, ledger_of_all(), examples_a_gradient, *told))
         losses.clear()
 
     snapshots, name = setting.snapshots, ""
@@ -195,30 +168,23 @@ def _run(
     transport: Transport,
     task: Task,
     model: nn.Module,
-    shares: Sequence[Tensor],
+    whole: Callable[[int], Split],
     batch: Callable[[int, int], Split],
 ) -> GradientRun | OracleRun | OuterRun | AsynchronousRun:
     """The steps of the method, whatever its kind."""
     root, topology = Key(setting.seed), build(setting.topology, "topology")
-    parameters = dict(model.named_parameters())
-    pieces = pieces_of(parameters, setting.granularity)
-    if setting.clock is not None and not isinstance(transport, LocalTransport):
+    if isinstance(method, AsynchronousMethod):
+        return AsynchronousRun(method, *_asynchronous(method, setting, transport, task, model, whole, batch))
+    if setting.clock is not None and not isinstance(transport, LocalTransport) and not _plans_by_clock(method):
         raise ConfigError("a clock is simulated: leave it out where workers are processes, or use telegrad.simulate")
-    if isinstance(method, (OracleMethod, AsynchronousMethod)):
-        flat = FlatModel(parameters, pieces)
-
-        def oracle(rank: int) -> TaskOracle:
-            own = task.train.rows(shares[rank])
-            return TaskOracle(rank, task, model, flat, partial(batch, rank), own, setting.batch_size)
-
-        def make() -> OptimizerStep:
-            return OptimizerStep(flat, lambda own: _optimizer(setting, own))
-
-        oracles = {rank: oracle(rank) for rank in transport.ranks}
-        parts = (setting.downlink, transport, root, flat, oracles, make, setting.clock)
-        if isinstance(method, AsynchronousMethod):
-            return AsynchronousRun(method, topology, *parts)
-        return OracleRun(method, topology, *parts)
+    if isinstance(method, OracleMethod):
+        flat, oracles, make = _oracles(setting, transport, task, model, whole, batch)
+        vectorises = setting.gradients == "vmap" and len(oracles) > 1 and not list(model.buffers())
+        together = Together(oracles, VectorisedGradients(task, model, setting.chunk), flat) if vectorises else None
+        return OracleRun(
+            method, topology, setting.downlink, transport, root, flat, oracles, make, setting.clock, together
+        )
+    pieces = pieces_of(dict(model.named_parameters()), setting.granularity)
     if isinstance(method, OuterMethod):
         return OuterRun(
             method,
@@ -236,6 +202,44 @@ def _run(
     exchange = exchange_of(method, topology, setting.downlink, transport, root)
     optimizer = _optimizer(setting, list(model.parameters()))
     return GradientRun(exchange, model, pieces, compute, optimizer, batch, setting.clock)
+
+
+def _plans_by_clock(method: Method) -> bool:
+    return isinstance(method, OracleMethod) and method.needs_clock
+
+
+def _oracles(
+    setting: Setting,
+    transport: Transport,
+    task: Task,
+    model: nn.Module,
+    whole: Callable[[int], Split],
+    batch: Callable[[int, int], Split],
+) -> tuple[FlatModel, dict[int, TaskOracle], Callable[[], OptimizerStep]]:
+    """The flat model, the oracles of this process's ranks, and what makes the run's optimizer."""
+    parameters = dict(model.named_parameters())
+    flat = FlatModel(parameters, pieces_of(parameters, setting.granularity))
+
+    def oracle(rank: int) -> TaskOracle:
+        return TaskOracle(rank, task, model, flat, partial(batch, rank), whole(rank), setting.batch_size)
+
+    oracles = {rank: oracle(rank) for rank in transport.ranks}
+    return flat, oracles, lambda: OptimizerStep(flat, lambda own: _optimizer(setting, own))
+
+
+def _asynchronous(
+    method: AsynchronousMethod, setting: Setting, transport: Transport, *rest: Any
+) -> tuple[OracleStep, FlatModel, dict[int, TaskOracle], Callable[[], OptimizerStep], Clock | None]:
+    """What a run of an asynchronous method is made of. Raises `SpecError` for what it does not go with."""
+    topology = build(setting.topology, "topology")
+    if not isinstance(topology, Server):
+        raise SpecError(f"{method} runs over topology=server, not over {topology}")
+    if setting.downlink is not None:
+        raise SpecError(f"{method} sends its iterates down as they are, so leave out downlink={setting.downlink}")
+    flat, oracles, make = _oracles(setting, transport, *rest)
+    key, dtype = Key(setting.seed), flat.vector().dtype
+    first = OracleStep(0, 0.0, key, workers=transport.workers, pieces=flat.pieces, clock=setting.clock, dtype=dtype)
+    return first, flat, oracles, make, setting.clock
 
 
 def _kept(
@@ -270,11 +274,6 @@ def _theory_lr(
 
 def _loaded(workload: str | Workload, data: str | Path | None) -> Task:
     return workload_of(workload).load(None if data is None else Path(data), Key())
-
-
-def _batch(task: Task, rows: Tensor, step: int, batch_size: int | None, key: Key) -> Split:
-    batch = task.train.rows(batch_rows(rows, step, batch_size, key, task.train.lengths))
-    return Split(task.augment(batch.inputs, key.fold(role="augment", step=step)), batch.targets)
 
 
 def _optimizer(setting: Setting, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:

@@ -9,6 +9,7 @@ from functools import partial
 
 from telegrad.errors import ConfigError
 from telegrad.theory.cost_model import Cluster, Profile, StepCost, TopologyName, all_reduce, break_even, step_cost
+from telegrad.theory.ranges import ABOVE_0, COUNT, FROM_0, Range, check
 
 __all__ = ["DO_NOT_COMPRESS", "Advice", "Prediction", "recommend", "step_factor"]
 
@@ -24,8 +25,13 @@ def step_factor(omega: float, workers: int, noise: float, omega_down: float = 0.
     the mean gradient over ‖∇f‖², that is the gradient noise scale over the batch of all workers. φ = 0: 1 + ω/M;
     φ → ∞: 1 + ω (B7.6). Raises `ConfigError` for values below 0.
     """
-    if min(omega, noise, omega_down) < 0 or workers < 1:
-        raise ConfigError(f"omega={omega}, omega_down={omega_down}, noise={noise}: numbers from 0 are allowed")
+    unbounded = Range(infinite=True)
+    check(
+        omega=(omega, unbounded),
+        workers=(workers, COUNT),
+        noise=(noise, unbounded),
+        omega_down=(omega_down, unbounded),
+    )
     if math.isinf(noise):
         return (1 + omega_down) * (1 + omega)
     return (1 + omega_down) * ((1 + omega / workers) + (1 + omega) * noise) / (1 + noise)
@@ -83,8 +89,9 @@ def recommend(
     """
     if not profiles:
         raise ConfigError("no compressor to consider: give at least one profile")
-    if not steps > 0:
-        raise ConfigError(f"steps={steps}: a number above 0 is allowed")
+    check(steps=(steps, ABOVE_0), noise=(noise, Range(infinite=True)))
+    if convert is not None:
+        check(convert=(convert, FROM_0))
     d = profiles[0].d
 
     def dense_cost(there: Cluster) -> StepCost:
@@ -159,6 +166,11 @@ def _assumptions(cluster: Cluster, noise: float, steps: float) -> tuple[str, ...
         f"{steps:g} steps uncompressed; gradient noise of the whole batch {noise:g} times the gradient (φ); each "
         "method at its own best step size, as in (B7.4)",
     ]
+    if math.isfinite(cluster.memory_bandwidth):
+        said.append(
+            f"a processor copies {cluster.memory_bandwidth / 1e9:.3g} Gbit/s into new memory, and {cluster.sharing:g} "
+            "workers share one"
+        )
     if cluster.workers > 256:
         said.append(
             "extrapolated beyond what was measured: an all-to-all among so many workers is taken to cost two "

@@ -6,9 +6,9 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
-from numbers import Real
 
 from telegrad.errors import ConfigError
+from telegrad.theory.ranges import FROM_0, SHARE, Range
 
 __all__ = ["CONSTANTS", "Constant", "check_constants", "parse_constants"]
 
@@ -23,35 +23,16 @@ class Constant:
     symbol: str
     meaning: str
     unit: str = "1"
-    low: float = 0.0
-    high: float = math.inf
-    open_low: bool = False
-    whole: bool = False
+    range: Range = FROM_0
     like: str | None = None
 
-    @property
-    def allowed(self) -> str:
-        """The range in words."""
-        kind = "an integer" if self.whole else "a number"
-        low = f"above {self.low:g}" if self.open_low else f"from {self.low:g}"
-        return f"{kind} {low}" + ("" if math.isinf(self.high) else f" up to {self.high:g}")
 
-    def fits(self, value: float) -> bool:
-        """Whether `value` is in the range, and not more than a float64 holds."""
-        try:
-            number = float(value)
-        except OverflowError:
-            return False
-        above = number > self.low if self.open_low else number >= self.low
-        return math.isfinite(number) and above and number <= self.high and (not self.whole or number == int(number))
-
-
-def _positive(symbol: str, meaning: str, unit: str = "1", **more: float | str | bool | None) -> Constant:
-    return Constant(symbol, meaning, unit, open_low=True, **more)  # type: ignore[arg-type]
+def _positive(symbol: str, meaning: str, unit: str = "1", high: float = math.inf, like: str | None = None) -> Constant:
+    return Constant(symbol, meaning, unit, Range(high=high, open_low=True), like)
 
 
 def _count(symbol: str, meaning: str, low: int = 1) -> Constant:
-    return Constant(symbol, meaning, low=low, whole=True)
+    return Constant(symbol, meaning, range=Range(low=low, whole=True))
 
 
 _CURVATURE = "loss / length²"
@@ -80,7 +61,7 @@ CONSTANTS: dict[str, Constant] = {
     "omega": Constant("ω", "E‖C(x) − x‖² ≤ ω‖x‖² of an unbiased compressor"),
     "omega_down": Constant("ω_M", "the same of the compressor of what the server sends"),
     "alpha": _positive("α", "E‖C(x) − x‖² ≤ (1 − α)‖x‖² of a contractive compressor", high=1.0),
-    "eta": Constant("η", "relative bias ‖E C(x) − x‖ ≤ η‖x‖", high=1.0),
+    "eta": Constant("η", "relative bias ‖E C(x) − x‖ ≤ η‖x‖", range=SHARE),
     "spread": Constant("ω", "relative variance E‖C(x) − E C(x)‖² ≤ ω‖x‖²"),
     "p": _positive("p", "probability of a dense round", high=1.0),
     "batch": _count("B", "samples of a worker's gradient"),
@@ -110,8 +91,8 @@ def check_constants(**given: float) -> None:
     """
     for name, value in given.items():
         constant = CONSTANTS[name]
-        if isinstance(value, bool) or not isinstance(value, Real) or not constant.fits(value):
-            raise ConfigError(f"{name}={value} ({constant.meaning}): {constant.allowed} is allowed")
+        if not constant.range.fits(value):
+            raise ConfigError(f"{name}={value} ({constant.meaning}): {constant.range.allowed} is allowed")
     _check_order(given)
 
 
@@ -141,6 +122,6 @@ def parse_constants(texts: list[str]) -> dict[str, float]:
             raise ConfigError(f"{text!r}: write a constant as NAME=NUMBER, for example {name}=2")
         if name in found:
             raise ConfigError(f"{name} is given twice")
-        found[name] = int(number) if CONSTANTS[name].whole and number.is_integer() else number
+        found[name] = int(number) if CONSTANTS[name].range.whole and number.is_integer() else number
         check_constants(**found)
     return found

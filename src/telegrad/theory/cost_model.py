@@ -2,12 +2,13 @@
 
 A step is compute, encoding, transfer and decoding, one after the other:
 
-    seconds = compute + sharing · (encode + decode) + max(0, max(wire, host) − overlap · compute)
+    seconds = compute + sharing · (encode + decode + copies) + max(0, max(wire, host) − overlap · compute)
     wire = phases · latency + 8 · bytes over the busiest link / (efficiency · bandwidth)
+    copies = gradient-sized vectors written into new memory · 32 d / memory_bandwidth
 
-`host` is the processor's own time for moving bytes, which runs beside the wire. The bytes and phases of each topology
-are those of `telegrad.runtime.topologies`. Uncompressed gradients travel by the better of a ring and a recursive
-doubling all-reduce. The comparison with measured steps is in docs/theory-costs.md.
+`host` is the processor's own time for moving bytes, which runs beside the wire. The bytes, phases and copies of each
+topology are those of `telegrad.runtime.topologies`. Uncompressed gradients travel by the better of a ring and a
+recursive doubling all-reduce. The comparison with measured steps is in docs/theory-costs.md.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from telegrad.errors import ConfigError
+from telegrad.theory.ranges import ABOVE_0, COUNT, FROM_1, SHARE, Range, check, check_all
 
 __all__ = [
     *("TOPOLOGIES", "Cluster", "Profile", "StepCost", "TopologyName"),
@@ -27,6 +29,9 @@ __all__ = [
 TopologyName = Literal["allgather", "two_phase", "server", "hierarchical"]
 TOPOLOGIES: tuple[TopologyName, ...] = ("allgather", "two_phase", "server", "hierarchical")
 DENSE = "identity"
+_BANDWIDTH = Range(open_low=True, infinite=True, what="bits per second")
+_SECONDS = Range(what="seconds")
+_FOREVER = Range(what="seconds", infinite=True)
 
 
 @dataclass(frozen=True)
@@ -38,7 +43,9 @@ class Cluster:
     (for `hierarchical`); `efficiency`: the share of the bandwidth that carries payload (packet headers and
     acknowledgements take the rest); `overlap`: the share of `compute` during which messages may already travel;
     `sharing`: how many workers share the processor that encodes and decodes; `host_bandwidth`: bits per second that
-    this processor moves into and out of sockets. Raises `ConfigError` for values out of range.
+    this processor moves into and out of sockets; `memory_bandwidth`: bits per second at which it copies a gradient
+    into new memory (`telegrad.theory.profiles.copy_bandwidth` measures it). Raises `ConfigError` for values out of
+    range.
     """
 
     workers: int
@@ -51,29 +58,29 @@ class Cluster:
     overlap: float = 0.0
     sharing: float = 1.0
     host_bandwidth: float = math.inf
+    memory_bandwidth: float = math.inf
 
     def __post_init__(self) -> None:
-        rules = {
-            "workers": (self.workers >= 1, "a number from 1"),
-            "bandwidth": (self.bandwidth > 0, "bits per second above 0"),
-            "latency": (0 <= self.latency < math.inf, "seconds from 0"),
-            "compute": (0 <= self.compute < math.inf, "seconds from 0"),
-            "node": (1 <= self.node <= self.workers, "a number from 1 up to the workers"),
-            "node_bandwidth": (self.node_bandwidth > 0, "bits per second above 0"),
-            "efficiency": (0 < self.efficiency <= 1, "a share above 0 and up to 1"),
-            "overlap": (0 <= self.overlap <= 1, "a share from 0 to 1"),
-            "sharing": (1 <= self.sharing < math.inf, "a number from 1"),
-            "host_bandwidth": (self.host_bandwidth > 0, "bits per second above 0"),
-        }
-        for name, (fits, allowed) in rules.items():
-            if not fits:  # NaN fits nowhere
-                raise ConfigError(f"{name}={getattr(self, name)}: {allowed} is allowed")
+        bandwidths = ("bandwidth", "node_bandwidth", "host_bandwidth", "memory_bandwidth")
+        check_all(
+            vars(self),
+            {
+                "workers": COUNT,
+                **dict.fromkeys(bandwidths, _BANDWIDTH),
+                **dict.fromkeys(("latency", "compute"), _SECONDS),
+                "node": Range(low=1, high=self.workers, whole=True),
+                "efficiency": Range(high=1, open_low=True),
+                "overlap": SHARE,
+                "sharing": FROM_1,
+            },
+        )
 
 
 @dataclass(frozen=True)
 class Profile:
     """What a compressor makes of a gradient of `d` entries: `bits` of a message, `omega` = E‖C(x) − x‖²/‖x‖² on such a
-    gradient, and this machine's seconds to encode and pack one, and to unpack and add up one.
+    gradient, and this machine's seconds to encode and pack one, and to unpack and add up one. Raises `ConfigError` for
+    values out of range.
     """
 
     spec: str
@@ -84,10 +91,20 @@ class Profile:
     decode: float
     unbiased: bool = True
 
+    def __post_init__(self) -> None:
+        bits = Range(infinite=True, what="bits")
+        omega = Range(infinite=True)
+        check_all(
+            vars(self),
+            {"d": COUNT, "bits": bits, "omega": omega, "encode": _FOREVER, "decode": _FOREVER},
+        )
+
 
 @dataclass(frozen=True)
 class StepCost:
-    """One predicted step in seconds, and its parts; `sent` is the bytes that a worker hands to its link in a step."""
+    """One predicted step in seconds, and its parts: `compute`, `encode`, `decode`, `copies` of whole gradients, and
+    `transfer`. `sent` is the bytes that a worker hands to its link in a step.
+    """
 
     spec: str
     topology: str
@@ -97,22 +114,27 @@ class StepCost:
     decode: float
     transfer: float
     sent: float
+    copies: float = 0.0
 
 
 @dataclass(frozen=True)
 class _Traffic:
-    """Bits that leave a worker, bits over the busiest link, one-way latencies; and encodings and decodings in a row."""
+    """Bits that leave a worker, bits over the busiest link, one-way latencies; and what the busiest rank does one after
+    the other: encodings, decodings, and vectors as long as the gradient that it writes into new memory.
+    """
 
     sent: float
     busiest: float
     phases: float
     encodings: float
     decodings: float
+    copies: float = 0.0
     inside: float = 0.0
 
 
 def _allgather(cluster: Cluster, b: float, dense: float, unbiased: bool) -> _Traffic:
     others = cluster.workers - 1
+    # The estimate takes the gradient's place in memory.
     return _Traffic(others * b, others * b, 2, 1, cluster.workers)
 
 
@@ -121,18 +143,23 @@ def _two_phase(cluster: Cluster, b: float, dense: float, unbiased: bool) -> _Tra
     back = b if unbiased else dense
     bits = (m - 1) / m * (b + back)
     again = 1 / m if unbiased else 0.0
-    return _Traffic(bits, bits, 4, 1 + again, 1 + (1 if unbiased else 0))
+    # The gradient cut into shards, this rank's own estimate, all estimates decoded, and joined.
+    return _Traffic(bits, bits, 4, 1 + again, 1 + (1 if unbiased else 0), 3 + 1 / m)
 
 
 def _server(cluster: Cluster, b: float, dense: float, unbiased: bool) -> _Traffic:
     others = cluster.workers - 1
-    return _Traffic(b, others * (b + dense), 4, 1, cluster.workers)
+    # The server's estimate packed, put in line for every other rank, and read by the server itself.
+    return _Traffic(b, others * (b + dense), 4, 1, cluster.workers, others + 2)
 
 
 def _hierarchical(cluster: Cluster, b: float, dense: float, unbiased: bool) -> _Traffic:
     nodes = math.ceil(cluster.workers / cluster.node)
     inside = 2 * (cluster.node - 1) * dense
-    return _Traffic((nodes - 1) * b, (nodes - 1) * b, 6, 1, nodes, inside)
+    # The node's first rank: every gradient received and read, their sum in float64 and back, the estimate packed, put
+    # in line for the others, and read.
+    copies = 3 * cluster.node + 4 if cluster.node > 1 else 0
+    return _Traffic((nodes - 1) * b, (nodes - 1) * b, 6, 1, nodes, copies, inside)
 
 
 _TRAFFIC: dict[TopologyName, Callable[[Cluster, float, float, bool], _Traffic]] = {
@@ -163,14 +190,16 @@ def step_cost(cluster: Cluster, profile: Profile, topology: TopologyName) -> Ste
         cluster.sharing * traffic.decodings * profile.decode,
         wire,
         traffic.sent,
+        cluster.sharing * traffic.copies * 32.0 * profile.d / cluster.memory_bandwidth,
     )
 
 
 def all_reduce(cluster: Cluster, d: int, bits: float = 32.0, convert: float = 0.0, spec: str = DENSE) -> StepCost:
     """The predicted step of an all-reduce of `d` numbers of so many `bits`: the better of a ring, which sends
     2(M − 1)/M of the tensor in 2(M − 1) phases, and of recursive doubling, which sends it ⌈log2 M⌉ times in as many.
-    `convert`: seconds to convert to and from such numbers.
+    `convert`: seconds to convert to and from such numbers. Raises `ConfigError` for values out of range.
     """
+    check(d=(d, COUNT), bits=(bits, ABOVE_0), convert=(convert, _SECONDS))
     m, tensor = cluster.workers, bits * d
     rounds = math.ceil(math.log2(m))
     ways = [(2 * (m - 1) / m * tensor, 2 * (m - 1)), (rounds * tensor, rounds)]
@@ -185,11 +214,19 @@ def _wire(cluster: Cluster, bits: float, phases: float) -> float:
     return phases * cluster.latency + bits / (cluster.efficiency * cluster.bandwidth)
 
 
-def _cost(cluster: Cluster, name: tuple[str, str], encode: float, decode: float, wire: float, sent: float) -> StepCost:
+def _cost(
+    cluster: Cluster,
+    name: tuple[str, str],
+    encode: float,
+    decode: float,
+    wire: float,
+    sent: float,
+    copies: float = 0.0,
+) -> StepCost:
     host = cluster.sharing * sent / cluster.host_bandwidth
     transfer = max(0.0, max(wire, host) - cluster.overlap * cluster.compute)
-    seconds = cluster.compute + encode + decode + transfer
-    return StepCost(*name, seconds, cluster.compute, encode, decode, transfer, sent / 8)
+    seconds = cluster.compute + encode + decode + copies + transfer
+    return StepCost(*name, seconds, cluster.compute, encode, decode, transfer, sent / 8, copies)
 
 
 def break_even(cost: Callable[[Cluster], float], dense: Callable[[Cluster], float], cluster: Cluster) -> float | None:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from telegrad.errors import ConfigError
+from telegrad.theory.ranges import COUNT, FROM_0, check
 
 __all__ = ["Equilibrium", "equilibrium"]
 
@@ -34,8 +35,10 @@ def equilibrium(
     """
     if not compute or len(compute) != len(send):
         raise ConfigError(f"{len(compute)} compute times and {len(send)} send times: as many of both are needed")
-    if min(*compute, *send, omega, noise) < 0:
-        raise ConfigError("compute and send times, omega and noise are numbers from 0")
+    for values, name in ((compute, "compute"), (send, "send"), ((omega,), "omega"), ((noise,), "noise")):
+        for value in values:
+            check(**{name: (value, FROM_0)})
+    check(most=(most, COUNT))
     order = sorted(range(len(compute)), key=lambda i: max(compute[i], send[i]))
     best = math.inf
     for count in range(1, len(order) + 1):

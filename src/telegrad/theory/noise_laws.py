@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from telegrad.errors import ConfigError
+from telegrad.theory.ranges import ABOVE_0, Range, check
 
 __all__ = ["Gaussian", "NoiseLaw", "StudentT", "Symmetric"]
 
@@ -80,7 +81,7 @@ class StudentT(NoiseLaw):
     nu: float
 
     def __post_init__(self) -> None:
-        if not self.nu > 0 or math.isinf(self.nu):
+        if not ABOVE_0.fits(self.nu):
             raise ConfigError(
                 f"nu={self.nu}: degrees of freedom above 0 are allowed; for Gaussian noise take Gaussian()"
             )
@@ -106,7 +107,8 @@ class StudentT(NoiseLaw):
 @dataclass(frozen=True)
 class Symmetric(NoiseLaw):
     """Any symmetric law, by its distribution function and quantile function (both of arrays), its density at 0 and its
-    variance. Raises `ConfigError` where the distribution function is not that of a symmetric law.
+    variance. Raises `ConfigError` where the distribution function is not that of a symmetric law, and for a density or
+    variance that is not above 0.
     """
 
     distribution: Callable[[np.ndarray], np.ndarray]
@@ -115,6 +117,7 @@ class Symmetric(NoiseLaw):
     second_moment: float = math.inf
 
     def __post_init__(self) -> None:
+        check(density=(self.density, ABOVE_0), second_moment=(self.second_moment, Range(open_low=True, infinite=True)))
         y = np.linspace(0.0, 3.0, 7)
         if not np.allclose(self.distribution(y) + self.distribution(-y), 1.0, atol=1e-6):
             raise ConfigError("the distribution function is not symmetric: F(y) + F(−y) = 1 is wanted")

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from telegrad.errors import InputError
+from telegrad.theory.ranges import COUNT
 
 __all__ = ["NoiseScale", "noise_scale"]
 
@@ -42,8 +43,13 @@ def noise_scale(gradients: Sequence[Tensor], batch_size: int) -> NoiseScale:
     """The noise scale from flat gradients (d,) of independent batches of `batch_size` examples, at least three.
 
     variance = Σ‖g_i − ḡ‖²/(n − 1), signal = ‖ḡ‖² − variance/n. Source: McCandlish, Kaplan, Amodei, OpenAI Dota Team,
-    "An Empirical Model of Large-Batch Training", 2018. Raises `InputError` for fewer than three gradients.
+    "An Empirical Model of Large-Batch Training", 2018. Raises `InputError` for fewer than three gradients,
+    for gradients of different lengths, and for a batch size that is not a number from 1.
     """
+    if not COUNT.fits(batch_size):
+        raise InputError(f"batch_size={batch_size}: {COUNT.allowed} is allowed")
+    if len({gradient.numel() for gradient in gradients}) > 1:
+        raise InputError("the gradients differ in length: they must be of one model")
     n = len(gradients)
     if n < 3:
         raise InputError(f"{n} batches: at least three are needed to tell noise from gradient")

@@ -18,6 +18,7 @@ import numpy as np
 from telegrad.errors import ConfigError
 from telegrad.random import Key
 from telegrad.theory.bounds.error_feedback import double_momentum_rate, single_momentum_term
+from telegrad.theory.ranges import ABOVE_0, COUNT, FROM_0, Range, check
 
 __all__ = ["Draw", "MethodName", "Problem", "ef21_sgd2m_error", "ef21_sgdm_error", "limit", "sgd_error", "train"]
 
@@ -27,6 +28,8 @@ Draw = Callable[[np.ndarray, int, np.random.Generator], np.ndarray]
 
 def sgd_error(samples: float, workers: float, omega: float, L: float, gap: float, sigma2: float) -> float:
     """2(1 + ω/M)LΔM/N + 2√(2LΔ(1 + ω)σ²/N): (B7.4) with T = N/M steps."""
+    _check_error(samples, workers, L, gap, sigma2)
+    check(omega=(omega, FROM_0))
     noisy = math.sqrt(2 * L * gap * (1 + omega) * sigma2 / samples)
     return 2 * (1 + omega / workers) * L * gap * workers / samples + 2 * noisy
 
@@ -39,11 +42,23 @@ def ef21_sgdm_error(samples: float, workers: float, alpha: float, L: float, gap:
 
 def ef21_sgd2m_error(samples: float, workers: float, alpha: float, L: float, gap: float, sigma2: float) -> float:
     """The same with double momentum, without that term: what the MLMC paper's (101) states of EF21-SGDM (B7.5)."""
+    _check_error(samples, workers, L, gap, sigma2)
+    check(alpha=(alpha, Range(high=1, open_low=True)))
     return double_momentum_rate(L, L, alpha, workers, sigma2, gap, samples / workers)
 
 
+def _check_error(samples: float, workers: float, L: float, gap: float, sigma2: float) -> None:
+    """The guarantees take any real numbers of samples and workers, so that `limit` can solve them."""
+    check(samples=(samples, ABOVE_0), workers=(workers, ABOVE_0))
+    check(L=(L, ABOVE_0), gap=(gap, ABOVE_0), sigma2=(sigma2, FROM_0))
+
+
 def limit(error: Callable[[float], float], floor: float, most: float = 1e18) -> float:
-    """The number of workers at which `error(workers)`, which grows, is twice `floor`; `most` where it never is."""
+    """The number of workers at which `error(workers)`, which grows, is twice `floor`; `most` where it never is.
+
+    Raises `ConfigError` for a floor or a largest number that is not above 0.
+    """
+    check(floor=(floor, ABOVE_0), most=(most, ABOVE_0))
     low, high = 1e-6, most
     if error(high) < 2 * floor:
         return most
@@ -84,10 +99,8 @@ def train(
     """
     if method not in ("sgd", "randk", "mlmc", "ef21_sgdm"):
         raise ConfigError(f"method={method!r}: sgd, randk, mlmc or ef21_sgdm is allowed")
-    if workers < 1 or steps < 1 or not 1 <= k <= len(problem.start) or chunk < 1:
-        raise ConfigError(
-            f"workers={workers}, steps={steps}, k={k}, chunk={chunk}: numbers from 1 are allowed, k up to d"
-        )
+    check(workers=(workers, COUNT), steps=(steps, COUNT), chunk=(chunk, COUNT))
+    check(k=(k, Range(low=1, high=len(problem.start), whole=True)), momentum=(momentum, Range(high=1, open_low=True)))
     generator = key.generator()
     x = np.tile(problem.start, (len(lrs), 1))
     memory: list[_Memory] = [_Memory() for _ in range(0, workers, chunk)]

@@ -20,7 +20,7 @@ from telegrad.theory.cost_model import Profile
 from telegrad.theory.measuring import expected_bits
 from telegrad.wire.message import pack, unpack
 
-__all__ = ["CANDIDATES", "Speeds", "conversion_seconds", "profile", "read_speeds"]
+__all__ = ["CANDIDATES", "Speeds", "conversion_seconds", "copy_bandwidth", "profile", "read_speeds"]
 
 CANDIDATES = (
     "mlmc(stopk(s=0.01, values=sign))",
@@ -81,6 +81,19 @@ def profile(
 def conversion_seconds(x: Tensor, d: int | None = None, repeats: int = 3) -> float:
     """Seconds to convert a gradient like `x`, of `d` entries, to float16 and back: the least of `repeats`."""
     return (d or x.numel()) / x.numel() * min(_timed(lambda v: v.half().float(), x, x)[0] for _ in range(repeats + 1))
+
+
+def copy_bandwidth(d: int, repeats: int = 5) -> float:
+    """Bits per second at which this machine copies `d` float32 entries (at most 25 million) into new memory: the
+    fastest of `repeats`.
+
+    The system hands out a large vector's memory page by page, which takes several times as long as copying into memory
+    that is there already. Raises `InputError` for d below 1.
+    """
+    if d < 1:
+        raise InputError(f"d={d}: a number of entries from 1 is allowed")
+    x = torch.ones(min(d, 25_000_000))
+    return 32.0 * x.numel() / min(_timed(lambda v: v.clone(), x, x)[0] for _ in range(repeats + 1))
 
 
 def _timed(call: Callable[[Any], Any], what: Any, x: Tensor) -> tuple[float, Any]:

@@ -8,7 +8,11 @@ worker, N workers and ω of their compressor:
     switch  ησ(1 + ω)/B of SGD = η/(ℓ√B) of signs   (D4.6), σ the noise scale of a coordinate
     adamw   η√((1 + ω)/(NB)) and (1 − β)/η² stay    (Malladi, Lyu, Panigrahi, Arora, NeurIPS 2022)
 
-The number of steps keeps the time ηλ·steps, in which both make the same way.
+With momentum β η stands for η/(1 − β). The number of steps keeps the time ηλ·steps, in which both make the same way.
+
+Tried on logistic regression (docs/theory-scaling.md), where the rules keep the loss curve: SGD without momentum and
+with β = .9, from one to the other, signs with batches of 32, and AdamW without weight decay; more workers, larger
+batches and stronger compression. There is no rule for signs with momentum, nor between AdamW and the others.
 """
 
 from __future__ import annotations
@@ -19,6 +23,7 @@ from typing import Literal
 
 from telegrad.errors import ConfigError
 from telegrad.theory.noise_laws import Gaussian, NoiseLaw
+from telegrad.theory.ranges import ABOVE_0, FROM_0, FROM_1, Range, check, check_all
 
 __all__ = ["Optimizer", "Rescaled", "Run", "rescale"]
 
@@ -44,18 +49,16 @@ class Run:
     beta2: float = 0.999
 
     def __post_init__(self) -> None:
-        rules = {
-            "lr": (0 < self.lr < math.inf, "above 0"),
-            "batch_size": (1 <= self.batch_size < math.inf, "from 1"),
-            "workers": (1 <= self.workers < math.inf, "from 1"),
-            "omega": (0 <= self.omega < math.inf, "from 0"),
-            "steps": (0 < self.steps < math.inf, "above 0"),
-            "momentum": (0 <= self.momentum < 1, "from 0 and below 1"),
-            "beta2": (0 <= self.beta2 < 1, "from 0 and below 1"),
-        }
-        for name, (fits, allowed) in rules.items():
-            if not fits:
-                raise ConfigError(f"{name}={getattr(self, name)}: a number {allowed} is allowed")
+        average = Range(high=1, open_high=True)
+        check_all(
+            vars(self),
+            {
+                **dict.fromkeys(("lr", "steps"), ABOVE_0),
+                **dict.fromkeys(("batch_size", "workers"), FROM_1),
+                "omega": FROM_0,
+                **dict.fromkeys(("momentum", "beta2"), average),
+            },
+        )
         if self.optimizer not in ("sgd", "sign", "adamw"):
             raise ConfigError(f"optimizer={self.optimizer!r}: sgd, sign or adamw is allowed")
 
@@ -83,15 +86,24 @@ def rescale(
     `free`: what may change: "lr", "batch_size" or "workers". `noise`: σ, the scale of a coordinate's gradient noise for
     one example; needed between "sgd" and "sign" (Σσ_j²/Σσ_j where coordinates differ), `new_noise` where it changes;
     `law` of the noise for signs (default: Gaussian). `smoothness` L: to check stability. Raises `ConfigError` where
-    the rule needs what is not given, and between AdamW and the others, for which there is no rule.
+    the rule needs what is not given, and where there is no rule: between AdamW and the others, and for signs with
+    momentum.
     """
     law = law or Gaussian()
     if (old.optimizer == "adamw") != (new.optimizer == "adamw"):
         raise ConfigError("no rule leads from adamw to another optimizer or back: tune the learning rate anew")
+    for run in (old, new):
+        if run.optimizer == "sign" and run.momentum:
+            raise ConfigError(
+                f"momentum={run.momentum:g}: there is no rule for signs with momentum; write momentum=0, or tune anew"
+            )
     if free not in ("lr", "batch_size", "workers"):
         raise ConfigError(f"free={free!r}: lr, batch_size or workers is allowed")
+    for name, value in (("noise", noise), ("new_noise", new_noise), ("smoothness", smoothness)):
+        if value is not None:
+            check(**{name: (value, ABOVE_0)})
     after = noise if new_noise is None else new_noise
-    if old.optimizer != new.optimizer and (noise is None or not noise > 0):
+    if old.optimizer != new.optimizer and noise is None:
         raise ConfigError(
             "between sgd and sign the rule needs noise: the scale of a coordinate's gradient noise, above 0"
         )

@@ -17,6 +17,7 @@ import numpy as np
 from telegrad.errors import ConfigError, DivergedError
 from telegrad.random import Key
 from telegrad.theory.noise_laws import Gaussian, NoiseLaw
+from telegrad.theory.ranges import ABOVE_0, COUNT, FROM_0, FROM_1, Range, check, check_all
 
 __all__ = ["SDE", "Setting", "dcsgd", "dsgd", "dsign", "iterate", "solve", "with_curvature"]
 
@@ -38,16 +39,8 @@ class Setting:
     omega: float = 0.0
 
     def __post_init__(self) -> None:
-        rules = {
-            "lr": (0 < self.lr < math.inf, "above 0"),
-            "workers": (self.workers >= 1, "from 1"),
-            "batch": (self.batch >= 1, "from 1"),
-            "sigma": (0 <= self.sigma < math.inf, "from 0"),
-            "omega": (0 <= self.omega < math.inf, "from 0"),
-        }
-        for name, (fits, allowed) in rules.items():
-            if not fits:
-                raise ConfigError(f"{name}={getattr(self, name)}: a number {allowed} is allowed")
+        ranges = {"lr": ABOVE_0, "workers": FROM_1, "batch": FROM_1, "sigma": FROM_0, "omega": FROM_0}
+        check_all(vars(self), ranges)
 
     @property
     def scale(self) -> float:
@@ -103,20 +96,25 @@ def dsign(gradient: Field, setting: Setting) -> SDE:
 def with_curvature(sde: SDE, curvature_times_gradient: Field, lr: float, sign: int) -> SDE:
     """The SDE with ±(η/2)∇²f∇f added to its drift (D5.1).
 
-    −1 is the classical equation of second weak order, +1 the one that loses stability where the iteration does.
+    −1 is the classical equation of second weak order, +1 the one that loses stability where the iteration does. Raises
+    `ConfigError` for another sign, and for a learning rate that is not above 0.
     """
+    check(lr=(lr, ABOVE_0))
+    if sign not in (-1, 1):
+        raise ConfigError(f"sign={sign}: −1 or 1 is allowed")
     return SDE(lambda x: sde.drift(x) + sign * lr / 2 * curvature_times_gradient(x), sde.spread)
 
 
 def solve(sde: SDE, start: np.ndarray, times: Sequence[float], step: float, key: Key) -> list[np.ndarray]:
     """The replicas at the rising `times`, by Euler-Maruyama with steps of at most `step` (in units of time).
 
-    `start`: (replicas, d). Raises `ConfigError` for a step that is not above 0, and `DivergedError` where replicas blow
+    `start`: (replicas, d). Raises `ConfigError` for a step that is not above 0, for times that fall, and for a start of
+    another shape; and `DivergedError` where replicas blow
     up, which an explicit scheme does where step · curvature > 2.
     """
-    if not step > 0:
-        raise ConfigError(f"step={step}: a time above 0 is allowed")
-    generator, x, now, found = key.generator(), np.array(start, dtype=np.float64), 0.0, []
+    check(step=(step, Range(open_low=True, what="a time")))
+    generator, x, now, found = key.generator(), _replicas(start), 0.0, []
+    _check_rising("times", times)
     for time in times:
         count = max(0, math.ceil((time - now) / step - 1e-9))
         dt = (time - now) / count if count else 0.0
@@ -135,11 +133,14 @@ def iterate(
     """The replicas after the rising numbers of steps `counts` of the discrete algorithm.
 
     `method`: "dsgd" x − (η/N)Σg_i; "dcsgd" with each worker's own random sparsification; "dsign" with the mean of signs
-    (D1.1). Every worker draws its own noise. Raises `DivergedError` where replicas blow up.
+    (D1.1). Every worker draws its own noise. Raises `ConfigError` for another method, counts that fall, or a start that
+    is not (replicas, d); `DivergedError` where replicas blow up.
     """
     if method not in ("dsgd", "dcsgd", "dsign"):
         raise ConfigError(f"method={method!r}: dsgd, dcsgd or dsign is allowed")
-    generator, x, done, found = key.generator(), np.array(start, dtype=np.float64), 0, []
+    check(workers=(setting.workers, COUNT))
+    generator, x, done, found = key.generator(), _replicas(start), 0, []
+    _check_rising("counts", counts)
     keep = 1 / (1 + setting.omega)
     for count in counts:
         with np.errstate(over="ignore", invalid="ignore"):
@@ -155,6 +156,18 @@ def iterate(
         done = count
         found.append(x)
     return found
+
+
+def _replicas(start: np.ndarray) -> np.ndarray:
+    x = np.array(start, dtype=np.float64)
+    if x.ndim != 2 or not np.isfinite(x).all():
+        raise ConfigError(f"start of shape {x.shape}: finite numbers of shape (replicas, d) are allowed")
+    return x
+
+
+def _check_rising(name: str, values: Sequence[float]) -> None:
+    if not all(0 <= a <= b < math.inf for a, b in zip([0, *values], values, strict=False)):
+        raise ConfigError(f"{name}={list(values)}: numbers from 0 that do not fall are allowed")
 
 
 def _check(x: np.ndarray, what: str) -> None:

@@ -1,7 +1,7 @@
 """Where noise keeps the loss: stationary losses of the SDEs and of the algorithms, and bounds on the way there (D3).
 
 On f = ½λ‖x‖² in d dimensions with noise of scale σ/√B a coordinate; "floor" is the stationary E f − f*. All functions
-raise `ConfigError` where there is no stationary law.
+raise `ConfigError` where there is no stationary law, and for values out of range.
 """
 
 from __future__ import annotations
@@ -9,6 +9,8 @@ from __future__ import annotations
 import math
 
 from telegrad.errors import ConfigError
+from telegrad.theory.constants import check_constants
+from telegrad.theory.ranges import ABOVE_0, COUNT, FROM_0, check
 from telegrad.theory.sde import Setting
 
 __all__ = [
@@ -19,6 +21,7 @@ __all__ = [
 
 def dsgd_floor(setting: Setting, d: int) -> float:
     """ηdσ²/(4NB): the SDE's, whatever λ (D3.6)."""
+    check(d=(d, COUNT))
     return setting.lr * d * setting.noise_variance / (4 * setting.workers)
 
 
@@ -29,6 +32,7 @@ def dsgd_floor_discrete(setting: Setting, d: int, curvature: float) -> float:
 
 def dcsgd_floor(setting: Setting, d: int, curvature: float) -> float:
     """½λd(η/N)(1 + ω)(σ²/B)/(2λ − ηωλ²/N): the SDE's (D3.6)."""
+    check(d=(d, COUNT), curvature=(curvature, ABOVE_0))
     n, eta, lam = setting.workers, setting.lr, curvature
     rate = _rate(2 * lam - eta * setting.omega * lam**2 / n, setting)
     return lam * d * eta / n * (1 + setting.omega) * setting.noise_variance / rate / 2
@@ -36,6 +40,7 @@ def dcsgd_floor(setting: Setting, d: int, curvature: float) -> float:
 
 def dcsgd_floor_discrete(setting: Setting, d: int, curvature: float) -> float:
     """½λd(η/N)(1 + ω)(σ²/B)/(2λ − ηλ²(1 + ω/N)): the iterates' (D3.6)."""
+    check(d=(d, COUNT), curvature=(curvature, ABOVE_0))
     n, eta, lam = setting.workers, setting.lr, curvature
     rate = _rate(2 * lam - eta * lam**2 * (1 + setting.omega / n), setting)
     return lam * d * eta / n * (1 + setting.omega) * setting.noise_variance / rate / 2
@@ -43,6 +48,7 @@ def dcsgd_floor_discrete(setting: Setting, d: int, curvature: float) -> float:
 
 def sign_floor(setting: Setting, d: int) -> float:
     """ηdσ/(4Nℓ√B), ℓ = 2·density at 0: the SDE's in phase 3, whatever λ; linear in σ, finite for every law (D3.6)."""
+    check(d=(d, COUNT))
     return setting.lr * d * setting.scale / (4 * setting.workers * setting.noise.slope)
 
 
@@ -51,6 +57,7 @@ def sign_floor_refined(setting: Setting, d: int, curvature: float) -> float:
 
     For Gaussian noise ℓ = √(2/π), and the second term is (η/πN)λ²B/σ².
     """
+    check(d=(d, COUNT), curvature=(curvature, ABOVE_0), sigma=(setting.sigma, ABOVE_0))
     slope = setting.noise.slope * curvature / setting.scale
     rate = setting.lr / (2 * setting.workers)
     return curvature * d * rate / (slope + rate * slope**2) / 2
@@ -61,8 +68,9 @@ def majority_floor(setting: Setting, d: int) -> float:
 
     s = ℓ·N·C(N−1, (N−1)/2)·2^(1−N) for odd N, about ℓ√(2N/π). Raises `ConfigError` for even N.
     """
+    check(d=(d, COUNT))
     n = setting.workers
-    if n % 2 == 0:
+    if n % 2 != 1:
         raise ConfigError(f"workers={n}: an odd number is allowed, so that no vote is tied")
     gain = n * math.comb(n - 1, (n - 1) // 2) * 2.0 ** (1 - n)
     return setting.lr * d * setting.scale / (4 * gain * setting.noise.slope)
@@ -75,6 +83,7 @@ def dsgd_bound(setting: Setting, start: float, time: float, L: float, mu: float,
 
 def dcsgd_bound(setting: Setting, start: float, time: float, L: float, mu: float, d: int) -> float:
     """S_0 e^(−ρt) + (1 − e^(−ρt))·ηL(1 + ω)σ²/(2NBρ), ρ = 2μ − ηLμω/N (D3.2)."""
+    _check_bound(start, time, L, mu, d)
     n = setting.workers
     rate = _rate(2 * mu - setting.lr * L * mu * setting.omega / n, setting)
     total = d * setting.noise_variance
@@ -84,6 +93,8 @@ def dcsgd_bound(setting: Setting, start: float, time: float, L: float, mu: float
 
 def sign_bound(setting: Setting, start: float, time: float, L: float, mu: float, d: int) -> float:
     """S_0 e^(−2μℓt√B/σ) + (1 − e^(…))·ηLdσ/(4μℓN√B): phase 3 (D3.3)."""
+    _check_bound(start, time, L, mu, d)
+    check(sigma=(setting.sigma, ABOVE_0))
     slope = setting.noise.slope / setting.scale
     decay = math.exp(-2 * mu * slope * time)
     return start * decay + (1 - decay) * setting.lr * L * d / (4 * mu * slope * setting.workers)
@@ -91,7 +102,13 @@ def sign_bound(setting: Setting, start: float, time: float, L: float, mu: float,
 
 def sign_phase_one(start: float, time: float, mu: float) -> float:
     """(√S_0 − t√(μ/2))²: phase 1, without noise; it ends in finite time (D3.4)."""
+    check(start=(start, FROM_0), time=(time, FROM_0), mu=(mu, ABOVE_0))
     return max(0.0, math.sqrt(start) - time * math.sqrt(mu / 2)) ** 2
+
+
+def _check_bound(start: float, time: float, L: float, mu: float, d: int) -> None:
+    check(start=(start, FROM_0), time=(time, FROM_0), L=(L, ABOVE_0), mu=(mu, ABOVE_0), d=(d, COUNT))
+    check_constants(L=L, mu=mu)
 
 
 def _rate(rate: float, setting: Setting) -> float:

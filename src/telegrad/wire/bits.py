@@ -188,14 +188,15 @@ def pack_rice(values: np.ndarray, b: int) -> bytes:
 
 def unpack_rice(reader: Reader, n: int, b: int) -> np.ndarray:
     """Read n Rice-coded integers (the inverse of `pack_rice`)."""
-    if n > 8 * reader.left:
-        raise WireError(f"truncated message: {n} coded integers cannot lie in {reader.left} bytes")
+    left = reader.left
+    if n > 8 * left:
+        raise WireError(f"truncated message: {n} coded integers cannot lie in {left} bytes")
     values = np.empty(n, dtype=np.int64)
-    nbits = get_rice(reader.peek(reader.left), b, values)
+    nbits = get_rice(reader.peek(left), b, values)
     if nbits < 0:
         raise WireError("truncated message: a run of coded integers has no end")
     # A run is no longer than the message, so only in very long ones could an integer exceed 62 bits, or even 64.
-    bits = 8 * reader.left
+    bits = 8 * left
     if n and bits >> (62 - b) and (bits >> (64 - b) or int(values.min()) < 0 or int(values.max()) >> 62):
         raise WireError("an integer in the message is longer than 62 bits")
     reader.take((nbits + 7) // 8)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import groupby
 
 import torch
 from torch import Tensor
@@ -51,20 +50,28 @@ class Term:
 
 def _add_terms(terms: Iterable[Term], out: Tensor, weight: float) -> None:
     """out += weight · every term, in their order."""
-    for everywhere, neighbours in groupby(terms, lambda term: isinstance(term.positions, All)):
-        if everywhere:
-            for term in neighbours:
-                term.values.add_to(out, weight)
-        else:
-            listed = list(neighbours)
-            made = each(lambda term: _listed(term, out.dtype), listed, sum(term.positions.n for term in listed))
-            add_at(out, made, weight)
+    listed: list[Term] = []
+    for term in terms:
+        if not isinstance(term.positions, All):
+            listed.append(term)
+            continue
+        if listed:
+            _add_listed(listed, out, weight)
+            listed = []
+        term.values.add_to(out, weight)
+    if listed:
+        _add_listed(listed, out, weight)
 
 
-def _listed(term: Term, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    index = term.positions.narrow_indices()
-    assert index is not None  # only `All` has none
-    return index, term.values.numbers_as(dtype)
+def _add_listed(terms: Sequence[Term], out: Tensor, weight: float) -> None:
+    """`_add_terms` of terms at listed places: decoded side by side, and added in one pass."""
+
+    def decoded(term: Term) -> tuple[Tensor, Tensor]:
+        index = term.positions.narrow_indices()
+        assert index is not None  # only `All` has none
+        return index, term.values.numbers_as(out.dtype)
+
+    add_at(out, each(decoded, terms, sum([term.positions.n for term in terms])), weight)
 
 
 @dataclass(frozen=True)
@@ -101,17 +108,24 @@ class Code:
         if self.received is not None:
             return {name: 8 * self.received.get(name, 0) for name in FIELDS}
         account = dict.fromkeys(FIELDS, 0)
-        dimensions = sum(varint_nbytes(size) for size in self.shape)
-        account["header"] = (
-            1 + varint_nbytes(len(self.shape)) + dimensions + varint_nbytes(len(self.terms)) + CHECKSUM_NBYTES
-        )
-        account["level"] = varint_nbytes(self.level)
+        account["header"], account["level"] = self._frame_nbytes, varint_nbytes(self.level)
         for term in self.terms:
-            account["header"] += 1
             account["index"] += term.positions.nbytes
             for name, nbytes in term.values.sizes(self.dtype).items():
                 account[name] += nbytes
         return {name: 8 * nbytes for name, nbytes in account.items()}
+
+    @property
+    def _frame_nbytes(self) -> int:
+        """What a message has besides its level and its terms' places and values: version, shape, kinds, checksum."""
+        return (
+            1
+            + varint_nbytes(len(self.shape))
+            + sum(map(varint_nbytes, self.shape))
+            + varint_nbytes(len(self.terms))
+            + len(self.terms)
+            + CHECKSUM_NBYTES
+        )
 
     @property
     def nbits(self) -> int:
@@ -123,7 +137,9 @@ class Code:
         """Bits in the MLMC paper's accounting (64 a float and its index free; symbols as sent): to compare with its
         plots only.
         """
-        return sum(term.paper_bits(self.dtype) for term in self.terms)
+        if self.received is not None and not any(isinstance(term.values, Floats) for term in self.terms):
+            return self.nbits - 8 * (self._frame_nbytes + self.received.get("level", 0))
+        return sum([term.paper_bits(self.dtype) for term in self.terms])
 
     def within(self, context: Context) -> Code:
         """This code with the last estimate of the context, where its decoding counts on one.
@@ -203,8 +219,7 @@ def add_codes(codes: Sequence[Code], out: Tensor, weight: float = 1.0) -> None:
     """Accumulate weight · every estimate into `out`, as one `add_to` after the other would to the bit, but in one pass
     over what the codes touch.
     """
-    flat = out.view(-1)
     for code in codes:
-        if flat.numel() != code.numel:
+        if out.numel() != code.numel:
             raise ValueError(f"a code of shape {code.shape} cannot be added to a tensor of shape {tuple(out.shape)}")
-    _add_terms((term for code in codes for term in code.terms), flat, weight)
+    _add_terms([term for code in codes for term in code.terms], out.view(-1), weight)

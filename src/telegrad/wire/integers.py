@@ -1,5 +1,5 @@
-"""Streams of non-negative integers, each in the shortest of its formats: fixed width, Golomb-Rice, entropy coded, or in
-buckets that are entropy coded.
+"""Streams of non-negative integers, each in the shortest of its formats: fixed width, Golomb-Rice, entropy coded, in
+buckets that are entropy coded, or as few distinct ones and which one each is.
 
 Golomb-Rice: S. W. Golomb, "Run-length encodings", 1966. An entropy code needs a table of frequencies; where it would
 be long beside the stream (gaps between places, magnitudes over many octaves), integers go into four buckets an octave
@@ -32,11 +32,13 @@ from telegrad.wire.bits import (
     unpack_rice,
     unpack_varied,
 )
+from telegrad.wire.distinct import distinct
 
 __all__ = [
     "ALPHABET",
     "BITMAP",
     "BUCKETS",
+    "DISTINCT",
     "ENTROPY",
     "FEW",
     "WORTH_CODING",
@@ -59,6 +61,8 @@ BITMAP = 129
 """The format byte of an index set that is sent as one symbol an entry."""
 BUCKETS = 130
 """The format byte of integers that are sent as buckets and what lies below these."""
+DISTINCT = 131
+"""The format byte of integers of which few are distinct."""
 
 ALPHABET = 4096
 """Only integers below this are entropy coded one by one."""
@@ -67,6 +71,7 @@ WORTH_CODING = 512
 _FREQUENCY_WIDTH = 5
 _GROUPED = 256
 _CODER_BITS = 152
+_FEWEST = 12
 FEW = 32
 """From a largest integer of so much on, buckets may be shorter."""
 
@@ -88,21 +93,28 @@ class Integers:
     taken for signed and sent as `folded` makes them, which saves a copy of long streams.
 
     0 … 31: Golomb-Rice with that parameter; 64 + w: w <= 62 bits each; 128: interleaved rANS with its frequencies; 130:
-    buckets, as one of the former, and the bits below each. The last two are taken where the stream has at least 512
-    integers, below 4096 for 128, and they are shorter.
+    buckets, as one of the former, and the bits below each. These two are taken where the stream has at least 512
+    integers, below 4096 for 128, and they are shorter. 131: the distinct integers and, as one of the first three, which
+    one each is; where that is shorter.
     """
 
     values: np.ndarray = field(repr=False)
-    in_buckets: bool = field(default=True, repr=False)
-    """Whether buckets may be tried: those of buckets are not."""
+    nested: bool = field(default=False, repr=False)
+    """Whether these are buckets, or say which one of the distinct ones each is: neither is then tried."""
 
     @kept
     def _form(self) -> tuple[int, int, bytes | None, int]:
         """The format, the length of what follows it in bits, that itself where it is packed already; the largest."""
+        form, nbits, packed, largest, counts = self._one_by_one()
+        few = None if self.nested else self._distinct(counts, (nbits + 7) // 8)
+        return (form, nbits, packed, largest) if few is None else (DISTINCT, 8 * len(few), few, largest)
+
+    def _one_by_one(self) -> tuple[int, int, bytes | None, int, np.ndarray | None]:
+        """The same where each is coded by itself; and how often each occurs, where none is large."""
         n = len(self.values)
         if n < WORTH_CODING:
             b, nbits, packed, largest = packed_shortest(self._unsigned())
-            return b if b >= 0 else _FIXED + largest.bit_length(), nbits, packed, largest
+            return b if b >= 0 else _FIXED + largest.bit_length(), nbits, packed, largest, None
         counts = counted(self.values, ALPHABET)
         if counts is None:
             b, rice, largest = best_rice(self._unsigned().astype(np.int64, copy=False))
@@ -110,16 +122,36 @@ class Integers:
             b, rice, largest = *_best_rice_of(counts), len(counts) - 1
         width = int(largest).bit_length()
         form, nbits = (b, int(rice)) if rice < width * n else (_FIXED + width, width * n)
-        if self.in_buckets and int(largest) >= FEW:
+        if not self.nested and int(largest) >= FEW:
             buckets = self._bucketed(counts, int(largest), nbits)
             if buckets is not None:
-                return BUCKETS, 8 * len(buckets), buckets, largest
+                return BUCKETS, 8 * len(buckets), buckets, largest, counts
         # The table of frequencies takes about half a byte a symbol.
         if counts is not None and nbits and entropy_bits(counts) / 8 + len(counts) / 2 <= (nbits + 7) // 8:
             coded = _pack_entropy(self.values, counts)
             if len(coded) < (nbits + 7) // 8:
-                return ENTROPY, 8 * len(coded), coded, largest
-        return form, nbits, None, largest
+                return ENTROPY, 8 * len(coded), coded, largest, counts
+        return form, nbits, None, largest, counts
+
+    def _distinct(self, counts: np.ndarray | None, nbytes: int) -> bytes | None:
+        """The distinct integers and which one each is, where few are distinct and that is shorter than `nbytes`."""
+        if counts is not None:
+            table: np.ndarray = np.flatnonzero(counts) if len(counts) > _FEWEST else np.empty(0, dtype=np.int64)
+            if not len(table) or 4 * len(table) > len(counts) or coded_bits(counts[table]) / 8 + len(table) >= nbytes:
+                return None
+            number = np.zeros(len(counts), dtype=np.uint16)
+            number[table] = np.arange(len(table))
+            which = number[self._unsigned()]
+        else:
+            # Where an entry costs two bits there is little to save; and most streams show early what they are.
+            if 4 * nbytes <= len(self.values) or len(set(self.values[:32].tolist())) > _FEWEST:
+                return None
+            found = distinct(self._unsigned())
+            if found is None:
+                return None
+            table, which = found
+        packed = _pack_table(table) + Integers(which, nested=True).write()
+        return packed if len(packed) < nbytes else None
 
     @property
     def largest(self) -> int:
@@ -140,7 +172,7 @@ class Integers:
         which, widths = bucketed(values)
         if int(widths.sum()) + coded_bits(np.bincount(which)) >= least:
             return None
-        return Integers(which, in_buckets=False).write() + pack_varied(values, widths)
+        return Integers(which, nested=True).write() + pack_varied(values, widths)
 
     @property
     def nbytes(self) -> int:
@@ -172,6 +204,8 @@ class Integers:
             return _unpack_buckets(reader, n)
         if form == ENTROPY:
             return _unpack_entropy(reader, n)
+        if form == DISTINCT:
+            return _unpack_distinct(reader, n)
         if form < _RICE_PARAMETERS:
             return unpack_rice(reader, n, form)
         width = form - _FIXED
@@ -183,7 +217,7 @@ class Integers:
 def read_buckets(reader: Reader, n: int) -> np.ndarray:
     """The buckets of n integers, uint8, after the format byte; the bits below them follow."""
     form = reader.byte()
-    if form == BUCKETS:
+    if form in (BUCKETS, DISTINCT):
         raise WireError("the message announces buckets of buckets")
     buckets = Integers.read_narrow(reader, n, form)
     if n and int(buckets.max()) > LARGEST_BUCKET:
@@ -197,6 +231,32 @@ def _unpack_buckets(reader: Reader, n: int) -> np.ndarray:
     values = unpack_varied(reader, widths)
     values |= (buckets - 4 * widths) << widths
     return values
+
+
+def _pack_table(table: np.ndarray) -> bytes:
+    """Increasing integers: their number, the first, and how much each exceeds the one before, less one."""
+    gaps = np.diff(table.astype(np.int64), prepend=-1) - 1
+    return b"".join(map(pack_varint, (len(table), *gaps.tolist())))
+
+
+def _unpack_distinct(reader: Reader, n: int) -> np.ndarray:
+    size = reader.varint()
+    if size > min(n, ALPHABET):
+        raise WireError(f"the message announces {size} distinct integers among {n}")
+    table, last = [], -1
+    for _ in range(size):
+        last += 1 + reader.varint()
+        table.append(last)
+    if last >> _MAX_WIDTH > 0:
+        raise WireError("an integer in the message is longer than 62 bits")
+    form = reader.byte()
+    if form in (BUCKETS, DISTINCT):
+        raise WireError("the message nests distinct integers in others")
+    which = Integers.read_narrow(reader, n, form)
+    if n and int(which.max()) >= size:
+        raise WireError(f"the message refers to integer {int(which.max())} of {size} distinct ones")
+    dtype = np.uint8 if last < 1 << 8 else np.uint16 if last < 1 << 16 else np.int64
+    return np.array(table, dtype=dtype).take(which)
 
 
 def _best_rice_of(counts: np.ndarray) -> tuple[int, int]:

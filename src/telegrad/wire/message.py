@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import zlib
+from functools import lru_cache
 
 import torch
 
@@ -63,8 +64,11 @@ def checked(parts: list[Buffer]) -> bytes:
 
 def message_parts(code: Code) -> list[Buffer]:
     """A message but for its checksum, in pieces: what the messages of a parcel share is marked as `Shared`."""
-    parts: list[Buffer] = [_version(code), Shared(pack_varint(len(code.shape)))]
-    parts += [*map(pack_varint, (*code.shape, code.level)), Shared(pack_varint(len(code.terms)))]
+    parts: list[Buffer] = [
+        *_head(code.shape, code.dtype),
+        pack_varint(code.level),
+        Shared(pack_varint(len(code.terms))),
+    ]
     for term in code.terms:
         parts.append(_kinds(term))
         parts += term.positions.parts()
@@ -74,7 +78,7 @@ def message_parts(code: Code) -> list[Buffer]:
 
 def shared_bytes(code: Code) -> bytes:
     """The `Shared` ones of `message_parts(code)`, joined, without packing the message."""
-    parts = [_version(code), pack_varint(len(code.shape)), pack_varint(len(code.terms))]
+    parts = [*_head(code.shape, code.dtype)[:2], pack_varint(len(code.terms))]
     for term in code.terms:
         parts += [_kinds(term), term.positions.shared_bytes, term.values.shared_bytes(code.dtype)]
     return b"".join(parts)
@@ -85,8 +89,11 @@ def _check_version(first: int) -> None:
         raise WireError(f"not a telegrad message of version {VERSION}: it says version {first >> 4}")
 
 
-def _version(code: Code) -> Shared:
-    return Shared([VERSION << 4 | DTYPES.index(code.dtype)])
+@lru_cache(maxsize=4096)
+def _head(shape: tuple[int, ...], dtype: torch.dtype) -> tuple[bytes, ...]:
+    """Version and dtype, the rank, the dimensions: the same in every message of a tensor."""
+    version, rank = Shared([VERSION << 4 | DTYPES.index(dtype)]), Shared(pack_varint(len(shape)))
+    return version, rank, *map(pack_varint, shape)
 
 
 def _kinds(term: Term) -> Shared:

@@ -49,7 +49,7 @@ class Parcel:
         if self.received is not None:
             return self.received
         if len(self.codes) < 2:
-            return tuple(code.nbits // 8 for code in self.codes)
+            return tuple([code.nbits // 8 for code in self.codes])
         numbers: dict[bytes, int] = {}
         taken = [1 + varint_nbytes(len(self.codes)) + CHECKSUM_NBYTES] + [0] * (len(self.codes) - 1)
         for i, code in enumerate(self.codes):
@@ -66,7 +66,9 @@ class Parcel:
 
         What it shares with one before is taken off its header and, where that is not enough, off its places.
         """
-        return tuple(_spread(code, length) for code, length in zip(self.codes, self.lengths, strict=True))
+        if len(self.codes) < 2:
+            return tuple([code.fields for code in self.codes])
+        return tuple([_spread(code, length) for code, length in zip(self.codes, self.lengths, strict=True)])
 
     @kept
     def nbytes(self) -> int:
@@ -94,8 +96,10 @@ def pack_parcel(parcel: Parcel) -> bytes:
         return bytes([_FAILURE]) + _text(parcel.failure)
     count = pack_varint(len(parcel.codes))
     if len(parcel.codes) < 2:
-        messages = list(map(pack, parcel.codes))
-        return b"".join([bytes([_WHOLE]), count, *(part for one in messages for part in (pack_varint(len(one)), one))])
+        whole = [bytes([_WHOLE]), count]
+        for message in map(pack, parcel.codes):
+            whole += [pack_varint(len(message)), message]
+        return b"".join(whole)
     out: list[Buffer] = [bytes([_SHARING]), count]
     numbers: dict[bytes, int] = {}
     for code in parcel.codes:

@@ -1,6 +1,7 @@
 """Binary logistic regression on LIBSVM data: the convex workload with known constants.
 
-f(x) = (1/n) Σ_j log(1 + exp(−y_j a_jᵀx)) + (l2/2) ‖x‖² with rows a_j of A (n × d) and labels y_j in {−1, +1}.
+f(x) = (1/n) Σ_j log(1 + exp(−y_j a_jᵀx)) + (l2/2) ‖x‖² + nonconvex Σ_k x_k² / (1 + x_k²) with rows a_j of A (n × d)
+and labels y_j in {−1, +1}.
 """
 
 from __future__ import annotations
@@ -53,7 +54,8 @@ class LogisticTask(Task):
     validation: Split
     test: Split
     l2: float
-    classes: int | None = None
+    nonconvex: float = 0.0
+    classes: int | None = 2
     metric: ClassVar[str] = "loss"
     higher_is_better: ClassVar[bool] = False
 
@@ -65,8 +67,11 @@ class LogisticTask(Task):
         """f(x) over the batch, in nats. All parameters of `model` are regularised."""
         # softplus(−z) turns linear past 20, which is visible in float64; logsigmoid is exact to rounding everywhere.
         fit = -functional.logsigmoid(targets * model(inputs)).mean()
-        squares = [parameter.square().sum() for parameter in model.parameters()]
-        return fit + self.l2 / 2 * torch.stack(squares).sum()
+        squares = [parameter.square() for parameter in model.parameters()]
+        loss = fit + self.l2 / 2 * torch.stack([own.sum() for own in squares]).sum()
+        if self.nonconvex:
+            loss = loss + self.nonconvex * torch.stack([(own / (1 + own)).sum() for own in squares]).sum()
+        return loss
 
     def augment(self, inputs: Tensor, key: Key) -> Tensor:
         """The batch as it is."""
@@ -79,20 +84,22 @@ class LogisticTask(Task):
         return float(self.loss(model, split.inputs.to(device), split.targets.to(device)))
 
     def smoothness(self, rows: Tensor | None = None) -> float:
-        """L = λ_max(AᵀA) / (4 n) + l2 of the training split, or of its `rows` (int64, shape (n,)): a worker's L_i.
+        """L = λ_max(AᵀA) / (4 n) + l2 + 2 nonconvex of the training split, or of its `rows` (int64, shape (n,)): a
+        worker's L_i.
 
-        The bound on the Hessian, AᵀDA/n + l2·I with D ≤ 1/4, computed from the Gram matrix (d × d) in float64.
+        The bound on the Hessian, AᵀDA/n + l2·I with D ≤ 1/4 and what the nonconvex regulariser adds, from
+        −nonconvex/2 to 2 nonconvex, computed from the Gram matrix (d × d) in float64.
         """
         a = (self.train.inputs if rows is None else self.train.inputs[rows]).double()
-        return float(torch.linalg.eigvalsh(a.T @ a)[-1]) / (4 * len(a)) + self.l2
+        return float(torch.linalg.eigvalsh(a.T @ a)[-1]) / (4 * len(a)) + self.l2 + 2 * self.nonconvex
 
     def smoothness_of_examples(self) -> Tensor:
-        """L_j = ‖a_j‖² / 4 + l2 of every single training example, shape (n,), float64."""
-        return self.train.inputs.double().square().sum(dim=1) / 4 + self.l2
+        """L_j = ‖a_j‖² / 4 + l2 + 2 nonconvex of every single training example, shape (n,), float64."""
+        return self.train.inputs.double().square().sum(dim=1) / 4 + self.l2 + 2 * self.nonconvex
 
     def strong_convexity(self) -> float:
-        """mu = l2: a lower bound on the Hessian's least eigenvalue, everywhere."""
-        return self.l2
+        """mu = l2 − nonconvex/2, a lower bound on the Hessian's least eigenvalue, everywhere; 0 where that is below."""
+        return max(0.0, self.l2 - self.nonconvex / 2)
 
     def curvature(self, rows: Tensor | None = None) -> tuple[float, float]:
         """L and mu of the training split, or of its `rows`: a worker's."""
@@ -111,6 +118,7 @@ class Logistic(Workload):
             the file becomes −1, the larger +1. Features are stored dense.
         l2: weight of the squared norm.
         dtype: of features and parameters.
+        nonconvex: weight of the regulariser Σ_k x_k² / (1 + x_k²).
 
     References:
         Chang and Lin, "LIBSVM: A Library for Support Vector Machines", 2011, https://doi.org/10.1145/1961189.1961199
@@ -119,10 +127,12 @@ class Logistic(Workload):
     dataset: Literal["a9a", "german", "mushrooms", "phishing", "w8a"] = "a9a"
     l2: float = 0.001
     dtype: Literal["float32", "float64"] = "float32"
+    nonconvex: float = 0.0
 
     def __post_init__(self) -> None:
         check_that(self.dataset in _DATASETS, self, "dataset", f"one of {', '.join(_DATASETS)} is allowed")
         check_that(0 <= self.l2 < float("inf"), self, "l2", "a number from 0 is allowed")
+        check_that(0 <= self.nonconvex < float("inf"), self, "nonconvex", "a number from 0 is allowed")
         check_that(self.dtype in ("float32", "float64"), self, "dtype", "float32 or float64 is allowed")
 
     def load(self, data: Path | None, key: Key) -> Task:
@@ -141,10 +151,10 @@ class Logistic(Workload):
         if found_test is not None:
             test = self._read(found_test, labels)[0]
             validation, train = stratified(every.targets, (tenth, len(every) - tenth), key.fold(name="split"))
-            return LogisticTask(every.rows(train), every.rows(validation), test, self.l2)
+            return LogisticTask(every.rows(train), every.rows(validation), test, self.l2, self.nonconvex)
         sizes = (tenth, tenth, len(every) - 2 * tenth)
         held_out, validation, train = stratified(every.targets, sizes, key.fold(name="split"))
-        return LogisticTask(every.rows(train), every.rows(validation), every.rows(held_out), self.l2)
+        return LogisticTask(every.rows(train), every.rows(validation), every.rows(held_out), self.l2, self.nonconvex)
 
     def _read(self, path: Path, labels: np.ndarray | None) -> tuple[Split, np.ndarray]:
         features = _DATASETS[self.dataset][1]

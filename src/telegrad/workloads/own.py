@@ -40,7 +40,7 @@ def task(
         train: a Dataset of (input, target) pairs of tensors of one shape, or two tensors with a row an example.
         loss: of the model's output and the targets, the mean over a batch, a 0-d tensor.
         validation: data like `train`; None: a tenth of `train` is held back.
-        test: likewise.
+        test: data like `train`; None: another tenth is held back.
         metric: "accuracy" (the default for integer targets) or "loss" (else).
 
     Returns:

@@ -55,6 +55,8 @@ _INSIDE = np.array((0.0, 1 / 12, 1 / 4, 5 / 12, 7 / 12, 3 / 4, 11 / 12, 1.0))
 _POINTS = 0.5 - (DISTANCES[:-1, None] + np.diff(DISTANCES)[:, None] * _INSIDE)
 _WEIGHTS = np.array((1e-3, *([1.0] * 6), 1e-3))
 _WEIGHTS /= _WEIGHTS.sum()
+# Two do where only the mean over all cells counts.
+_FEW_POINTS, _EVEN = np.ascontiguousarray(_POINTS[:, [2, 5]]), np.array((0.5, 0.5))
 _ONE = np.uint64(1)
 
 
@@ -95,8 +97,10 @@ def shortest_bits(n: int) -> int:
     return 15 if n >= 1 << 14 else 12
 
 
-def _shares(ratio: float, counts: np.ndarray, fall: float = _QUARTER_OCTAVE) -> tuple[np.ndarray, np.ndarray]:
-    """P(symbol | cell of the dither), and the number of raw bits below each symbol.
+def _shares(
+    ratio: float, counts: np.ndarray, fall: float = _QUARTER_OCTAVE, roughly: bool = False
+) -> tuple[np.ndarray, np.ndarray]:
+    """P(symbol | cell of the dither), or so, and the number of raw bits below each symbol.
 
     `ratio`: the largest magnitude; `counts`: entries from the top edge down, the last from zero. Columns: 0, then +b
     and −b for the buckets b = 1, 2, …; a symbol is that of a positive dither.
@@ -105,7 +109,8 @@ def _shares(ratio: float, counts: np.ndarray, fall: float = _QUARTER_OCTAVE) -> 
     top = int(bucket_of(np.array([int(ratio + 1.0) + 1]))[0])
     low = symbol_of(np.arange(1, top + 2)).astype(np.float64) - 0.5
     shares = np.empty((CONTEXTS, 2 * top + 1))
-    _average(low, _POINTS, _WEIGHTS, edges, reached, np.diff(reached) / np.diff(edges), shares)
+    points, weights = (_FEW_POINTS, _EVEN) if roughly else (_POINTS, _WEIGHTS)
+    _average(low, points, weights, edges, reached, np.diff(reached) / np.diff(edges), shares)
     return shares, np.append(0, np.repeat(tail_width(np.arange(1, top + 1)), 2))
 
 
@@ -186,10 +191,10 @@ def expected_bits(ratio: float, counts: np.ndarray, bits: int, true: np.ndarray 
 
     `true`: the entries' counts between edges that fall by 2^−1/16; without it the law is taken for true.
     """
-    shares, raw = _shares(ratio, counts)
+    shares, raw = _shares(ratio, counts, roughly=True)
     frequency = _integers(shares, bits)
     if true is not None:
-        shares, _ = _shares(ratio, true, _QUARTER_OCTAVE**0.25)
+        shares, _ = _shares(ratio, true, _QUARTER_OCTAVE**0.25, roughly=True)
     shares = shares / shares.sum(1, keepdims=True)
     return float((shares * (bits - np.log2(frequency) + raw)).sum(1) @ (2 * np.diff(DISTANCES)))
 

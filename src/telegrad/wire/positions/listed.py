@@ -35,28 +35,29 @@ class IndexSet(Positions):
     """The places as int64, or as `narrow` makes them; or, as `marked` does, d marks, bool."""
 
     @property
-    def _marks(self) -> np.ndarray | None:
-        return self.given.numpy() if self.given.dtype == torch.bool else None
+    def n(self) -> int:
+        return self._count if self.given.dtype == torch.bool else self.given.numel()
 
     @kept
-    def n(self) -> int:
-        return self.given.numel() if self._marks is None else int(np.count_nonzero(self._marks))
+    def _count(self) -> int:
+        return int(np.count_nonzero(self.given.numpy()))
 
     @property
     def index(self) -> Tensor:
         """The places as int64; made anew where they came narrow or as marks, for the memory."""
-        return self.given.long() if self._marks is None else torch.from_numpy(np.flatnonzero(self._marks))
+        given = self.given
+        return torch.from_numpy(np.flatnonzero(given.numpy())) if given.dtype == torch.bool else given.long()
 
     def indices(self) -> Tensor | None:
         return self.index
 
     def narrow_indices(self) -> Tensor | None:
-        return self.given if self._marks is None else self.index
+        return self.index if self.given.dtype == torch.bool else self.given
 
     @kept
     def _form(self) -> tuple[bool, Integers]:
         """Whether one symbol an entry is shorter than the gaps, as in dense sets; and they, or the gaps."""
-        marks = self._marks
+        marks = self.given.numpy() if self.given.dtype == torch.bool else None
         listed = Integers(gaps_of(plain(self.index)) if marks is None else gaps_between(marks))
         # In a sparse set gaps come as near to the entropy, at the cost of the places and not of d.
         if _SPARSE * self.n < self.d:

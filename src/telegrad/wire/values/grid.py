@@ -39,6 +39,8 @@ class Grid(Values):
     tag: ClassVar[int] = 2
     symbol: Tensor = field(repr=False)
     scale: float
+    top: int = field(default=0, compare=False, repr=False)
+    """The largest magnitude of a symbol, where it is known already; else 0."""
 
     @property
     def n(self) -> int:
@@ -54,13 +56,13 @@ class Grid(Values):
         return times_steps(self.symbol, torch.tensor([self.scale], dtype=torch.float64), max(1, self.n), dtype)
 
     def largest(self) -> float:
-        return (1 + self._parts[1].largest) * abs(self.scale) if self.n else 0.0
+        return (self.top or 1 + self._parts[1].largest) * abs(self.scale) if self.symbol.numel() else 0.0
 
     def scaled(self, factor: float) -> Grid:
-        return Grid(self.symbol, self.scale * factor)
+        return Grid(self.symbol, self.scale * factor, self.top)
 
     def rounded(self, dtype: torch.dtype, key: Key | None) -> Grid:
-        return Grid(self.symbol, round_scalar(self.scale, dtype, key))
+        return Grid(self.symbol, round_scalar(self.scale, dtype, key), self.top)
 
     @kept
     def _parts(self) -> tuple[bytes, Integers]:
@@ -84,6 +86,7 @@ class Grid(Values):
         negative = reader.bits(n)
         reader.book("sign")
         beyond_one = Integers.read_narrow(reader, n)
-        narrow: Any = np.int8 if beyond_one.max(initial=0) < 127 else np.int64
+        top = 1 + int(beyond_one.max(initial=0))
+        narrow: Any = np.int8 if top < 128 else np.int64
         symbol = (1 - 2 * negative.astype(narrow)) * (beyond_one.astype(narrow) + 1)
-        return cls(torch.from_numpy(symbol), scale)
+        return cls(torch.from_numpy(symbol), scale, top)

@@ -15,6 +15,7 @@ from telegrad.kernels.statistics.magnitudes import plain
 from telegrad.kernels.threads import kept
 from telegrad.random import Key
 from telegrad.wire.bits import Reader, pack_varint, varint_nbytes
+from telegrad.wire.distinct import distinct
 from telegrad.wire.integers import Integers
 from telegrad.wire.values.base import (
     Buffer,
@@ -27,10 +28,7 @@ from telegrad.wire.values.base import (
 from telegrad.wire.values.floats import Floats
 from telegrad.wire.values.grid import Grid
 
-__all__ = ["Table", "few_distinct", "shortest_exact"]
-
-_SAMPLE = 1024
-_MOST = 4096
+__all__ = ["Table", "shortest_exact"]
 
 
 @dataclass(frozen=True)
@@ -100,7 +98,7 @@ def shortest_exact(value: Tensor) -> Values:
     where all have one magnitude, it and their signs; else each in its own precision.
     """
     whole = Floats(value)
-    found = _distinct(plain(value))
+    found = distinct(plain(value))
     if found is None:
         return whole
     table, symbol = found
@@ -108,24 +106,3 @@ def shortest_exact(value: Tensor) -> Values:
     if len(table) == 2 and table[0] == -table[1]:
         forms.append(Grid(torch.from_numpy(2 * symbol.astype(np.int8) - 1), float(table[1])))
     return min(forms, key=lambda form: sum(form.sizes(value.dtype).values()))
-
-
-def few_distinct(value: np.ndarray) -> bool:
-    """Whether it is worth a closer look if few of the numbers are distinct: by the first 128."""
-    return len(np.unique(value[:128])) <= min(64, len(value) // 2)
-
-
-def _distinct(value: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
-    """The distinct numbers, increasing, and which one each is; None where there are many."""
-    if len(value) < 2 or not few_distinct(value):
-        return None
-    table = np.unique(value[:: max(1, len(value) // _SAMPLE)])
-    for _ in range(2):
-        if len(table) > min(_MOST, len(value) // 2):
-            return None
-        symbol = np.minimum(np.searchsorted(table, value), len(table) - 1)
-        missing = table[symbol] != value
-        if not missing.any():
-            return table, symbol
-        table = np.unique(np.append(table, value[missing]))
-    return None

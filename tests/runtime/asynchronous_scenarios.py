@@ -1,0 +1,230 @@
+"""Run as 3 ranks: asynchronous methods whose workers are processes. No rank sleeps: the slow one waits for an event."""
+
+import os
+import sys
+import threading
+from datetime import timedelta
+
+import pytest
+import torch
+import torch.distributed as dist
+from ddp_scenarios import run_all
+
+import telegrad as tg
+from telegrad.methods import Clock
+from telegrad.methods.async_sgd import AsyncSGD
+from telegrad.methods.rennala import Rennala
+from telegrad.runtime import asynchronous_processes as processes
+from telegrad.runtime.distributed import train_distributed
+from telegrad.runtime.oracle_run import packed
+from telegrad.spec import build
+from telegrad.wire.parcel import pack_parcel
+from telegrad.workloads.digits import DigitsTask
+
+SCENARIOS = {}
+PATIENCE = timedelta(minutes=20)
+SETTING = {"batch_size": 4, "lr": 0.05}
+
+
+def scenario(function):
+    def patched():
+        with pytest.MonkeyPatch.context() as monkeypatch:
+            function(monkeypatch)
+
+    SCENARIOS[function.__name__] = patched
+    return function
+
+
+def digits():
+    return build("digits", "workload").load(None, tg.Key())
+
+
+class Paced(DigitsTask):
+    """Digits; before its gradient number n (from 0), `pace(n)` is called."""
+
+    def __new__(cls, pace):
+        return object.__new__(cls)
+
+    def __init__(self, pace):
+        for name, value in vars(digits()).items():
+            object.__setattr__(self, name, value)
+        object.__setattr__(self, "pace", pace)
+        object.__setattr__(self, "count", [0])
+
+    def loss(self, model, inputs, targets):
+        if model.training:
+            self.pace(self.count[0])
+            self.count[0] += 1
+        return super().loss(model, inputs, targets)
+
+
+def new_store():
+    """A connection of its own to the store of the process group: one that waits lets no other thread have it."""
+    return dist.TCPStore(os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]), is_master=False)
+
+
+def gathered(mine):
+    found = [None] * dist.get_world_size()
+    dist.all_gather_object(found, mine)
+    return found
+
+
+class Watched:
+    """Notes of what the server of this rank sees, and of the parcels that the worker of this rank packs."""
+
+    def __init__(self, monkeypatch, cls, told=None):
+        self.arrivals, self.parcels = [], []
+        plain, pack = cls.server_step, processes.pack_parcel
+
+        def server_step(method, upload, x, state, step, optimizer):
+            self.arrivals.append((step.sender, step.delay))
+            if told is not None:
+                told(self.arrivals)
+            return plain(method, upload, x, state, step, optimizer)
+
+        def packing(parcel):
+            data = pack(parcel)
+            if threading.current_thread() is threading.main_thread():  # the server's thread packs iterates
+                self.parcels.append(data)
+            return data
+
+        monkeypatch.setattr(cls, "server_step", server_step)
+        monkeypatch.setattr(processes, "pack_parcel", packing)
+
+
+@scenario
+def a_slow_worker_is_not_waited_for_and_its_old_message_counts(monkeypatch):
+    """Worker 2's first gradient waits until six messages of the others have arrived; then the others wait for it."""
+    rank, store, servers = dist.get_rank(), new_store(), new_store()
+
+    def told(arrivals):
+        if len(arrivals) == 6:
+            servers.set("six have come", "")
+        if arrivals[-1][0] == 2:
+            servers.set("the slow one has come", "")
+
+    def pace(number):
+        if rank == 2 and number == 0:
+            store.wait(["six have come"], PATIENCE)
+        if rank != 2 and number == 4:
+            store.wait(["the slow one has come"], PATIENCE)
+
+    seen = Watched(monkeypatch, AsyncSGD, told)
+    result = train_distributed(Paced(pace), "async_sgd(randk(k=0.1))", steps=16, evaluate_every=8, **SETTING)
+    arrivals = gathered(seen.arrivals)[0]
+    assert len(arrivals) == 16
+    first = next(place for place, (sender, _) in enumerate(arrivals) if sender == 2)
+    assert first >= 6
+    assert arrivals[first][1] == first, "all arrivals before it have changed x"
+    # The account is what was sent: every rank's parcels, but for the last one, which came too late.
+    counts = [sum(sender == one for sender, _ in arrivals) for one in range(3)]
+    lengths = [[len(data) for data in parcels] for parcels in gathered(seen.parcels)]
+    assert all(len(own) >= count for own, count in zip(lengths, counts, strict=True))
+    frames = processes.FRAME_NBYTES + 16
+    sent = [8 * (sum(own[:count]) + frames * count) for own, count in zip(lengths, counts, strict=True)]
+    assert result.ledger.sent[1:] == sent[1:]
+    assert [record["step"] for record in result.records] == [0, 8, 16]
+    assert result.ledger.steps == 16
+
+
+@scenario
+def a_workers_first_message_is_that_of_the_simulator(monkeypatch):
+    seen = Watched(monkeypatch, AsyncSGD)
+    train_distributed("digits", "async_sgd(mlmc(stopk(s=0.1)))", steps=6, **SETTING)
+    first, uploads, plain = [own[0] for own in gathered(seen.parcels)], {}, AsyncSGD.server_step
+
+    def server_step(method, upload, x, state, step, optimizer):
+        uploads.setdefault(step.sender, upload)
+        return plain(method, upload, x, state, step, optimizer)
+
+    monkeypatch.setattr(AsyncSGD, "server_step", server_step)
+    tg.simulate("digits", "async_sgd(mlmc(stopk(s=0.1)))", workers=3, steps=3, clock=Clock(gradient=1), **SETTING)
+    assert first == [pack_parcel(packed(uploads[rank])) for rank in range(3)]
+
+
+@scenario
+def all_ranks_end_with_the_same_result_which_has_learnt(monkeypatch):
+    for method, steps in (("async_sgd(mlmc(stopk(s=0.1)))", 300), ("rennala(randk(k=0.2), batch=3)", 600)):
+        result = train_distributed("digits", method, steps=steps, momentum=0.5, lr=0.1, batch_size=16)
+        everywhere = gathered([value.tolist() for value in result.parameters.values()])
+        assert everywhere[0] == everywhere[1] == everywhere[2]
+        assert result.records[-1]["validation"] > 0.7, method
+        assert len(result.records) == 21
+
+
+@scenario
+def a_batch_of_rennala_is_filled_by_those_who_are_fast(monkeypatch):
+    """Worker 2 is at its first gradient until twelve messages have come: four batches of three without it."""
+    rank, store, servers = dist.get_rank(), new_store(), new_store()
+
+    def told(arrivals):
+        if len(arrivals) == 12:
+            servers.set("twelve have come", "")
+
+    def pace(number):
+        if rank == 2 and number == 0:
+            store.wait(["twelve have come"], PATIENCE)
+
+    seen = Watched(monkeypatch, Rennala, told)
+    train_distributed(Paced(pace), "rennala(randk(k=0.1), batch=3)", steps=15, **SETTING)
+    arrivals = gathered(seen.arrivals)[0]
+    assert {sender for sender, _ in arrivals[:12]} <= {0, 1}
+    assert sum(delay == 0 for _, delay in arrivals) >= 6
+
+
+@scenario
+def shadowheart_plans_by_its_clock_and_ends_as_simulated(monkeypatch):
+    """Worker 2 is too slow to take part: it computes nothing, here as in the simulator."""
+    clock = Clock(gradient=(1, 2, 500), message=(1, 1, 500))
+    setting = {"steps": 12, "evaluate_every": 6, "clock": clock, **SETTING}
+    wire = train_distributed("digits", "shadowheart(randk(k=0.1))", **setting)
+    simulated = tg.simulate("digits", "shadowheart(randk(k=0.1))", workers=3, gradients="loop", **setting)
+    assert wire.ledger.to_dict() == simulated.ledger.to_dict()
+    assert wire.ledger.gradients[0] > wire.ledger.gradients[1] > wire.ledger.gradients[2] == 0
+    for name, value in simulated.parameters.items():
+        assert torch.equal(value, wire.parameters[name])
+    assert "simulated_seconds" not in wire.records[-1]
+
+
+@scenario
+def messages_without_a_gradient_are_counted_and_ten_in_a_row_end_the_run(monkeypatch):
+    with pytest.raises(tg.DivergedError, match="10 messages in a row"):
+        train_distributed("digits", "async_sgd(identity)", steps=60, batch_size=4, lr=1e30)
+
+
+@scenario
+def what_does_not_go_with_it_is_refused(monkeypatch):
+    for wrong, error in (
+        ({"clock": Clock(gradient=1)}, "their own time"),
+        ({"downlink": "randk(k=0.1)"}, "leave out downlink"),
+        ({"topology": "allgather"}, "topology=server"),
+    ):
+        with pytest.raises(tg.TelegradError, match=error):
+            train_distributed("digits", "async_sgd(identity)", steps=1, **{**SETTING, **wrong})
+
+
+def lose():
+    """Rank 1 is gone at its third gradient."""
+
+    def pace(number):
+        if dist.get_rank() == 1 and number == 2:
+            os._exit(3)
+
+    try:
+        train_distributed(Paced(pace), "async_sgd(identity)", steps=10_000, **SETTING)
+    except tg.CommunicationError as error:
+        print(error, flush=True)
+        os._exit(7)
+    sys.exit("no error")
+
+
+def main():
+    if sys.argv[1:] == ["lose"]:
+        torch.set_num_threads(1)
+        dist.init_process_group("gloo")
+        lose()
+    run_all(SCENARIOS, sys.argv[1:])
+
+
+if __name__ == "__main__":
+    main()
