@@ -127,7 +127,9 @@ class Contextual(Registered):
     @cached_property
     def _contextual(self) -> dict[str, Contextual]:
         """The parts that may ask, by field; a class that no spec names need be no dataclass, and then has none."""
-        values = {one.name: getattr(self, one.name) for one in (fields(self) if is_dataclass(self) else ())}
+        if not is_dataclass(self):
+            return {}
+        values = {one.name: getattr(self, one.name) for one in fields(self)}
         return {name: value for name, value in values.items() if isinstance(value, Contextual)}
 
     def within(self, context: Context) -> Self:
