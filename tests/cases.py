@@ -132,6 +132,8 @@ class FixedKey:
     `by_role` maps the role of a fold to the value used below it; `default` holds elsewhere.
     """
 
+    path = ()
+
     def __init__(self, default, by_role=None):
         self.value, self.by_role = default, by_role or {}
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, is_dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -126,8 +126,10 @@ class Contextual(Registered):
 
     @cached_property
     def _contextual(self) -> dict[str, Contextual]:
-        """The parts that may ask, by field."""
-        values = {one.name: getattr(self, one.name) for one in fields(self)}  # type: ignore[arg-type]
+        """The parts that may ask, by field; a class that no spec names need be no dataclass, and then has none."""
+        if not is_dataclass(self):
+            return {}
+        values = {one.name: getattr(self, one.name) for one in fields(self)}
         return {name: value for name, value in values.items() if isinstance(value, Contextual)}
 
     def within(self, context: Context) -> Self:

@@ -284,7 +284,7 @@ def test_shards_cover_a_piece_and_depend_on_the_parameter_alone():
         ("two_phase", "topk(k=0.1)", "downlink=topk.*biased"),
         ("allgather", "randk(k=0.1)", "allgather sends no estimates"),
         ("hierarchical(node=0)", None, "node=0"),
-        ("ring", None, "ring"),
+        ("mesh", None, "mesh"),
     ],
 )
 def test_what_does_not_fit_is_refused_at_construction(topology, downlink, culprit):

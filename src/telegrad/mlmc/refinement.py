@@ -56,6 +56,9 @@ class RefinementLadder(Ladder):
         bits: bits an entry of each trellis code, .05 to 6.
         refinements: levels before the exact one, 1 to 24.
         states: of the trellis: 8 or 256.
+
+    References:
+        Equitz and Cover, "Successive Refinement of Information", 1991, https://doi.org/10.1109/18.75242
     """
 
     bits: float = 1.0
