@@ -227,3 +227,10 @@ def test_bad_arguments_name_the_culprit(arguments, error, culprit):
 def test_no_steps_is_an_evaluation():
     result = tg.simulate("digits", "sgd(identity)", steps=0)
     assert [record["step"] for record in result.records] == [0]
+
+
+def test_a_compressor_that_looks_at_shapes_is_handed_tensors_or_a_warning_says_what_it_loses():
+    setting = {"workers": 2, "steps": 1, "lr": 0.1}
+    with pytest.warns(TelegradWarning, match='3 of them, 0.weight first, .* write granularity="tensor"'):
+        tg.simulate("digits", "ef14(powersgd(rank=1))", **setting)
+    tg.simulate("digits", "ef14(powersgd(rank=1))", granularity="tensor", **setting)

@@ -155,6 +155,10 @@ class Handle(AnyHandle):
             weakref.finalize(self, leave, group).atexit = False
         self._model = weakref.ref(model)  # whose reducer keeps this handle alive
 
+    def _joined(self, piece: Piece, views: list[torch.Tensor]) -> torch.Tensor:
+        """The views as one vector, see `BucketExchange.joined`: reports of neighbouring buffers are tried by it."""
+        return self._buckets.joined(piece, views)
+
     @property
     def exchange(self) -> Exchange:
         """The method along its topology, with its memory."""

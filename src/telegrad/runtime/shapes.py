@@ -25,7 +25,7 @@ def warn_of_lost_shapes(exchange: Exchange, pieces: Sequence[Piece], parameters:
     """Warn where a method that looks at shapes is handed matrices as flat vectors."""
     if not looks_at_shapes(exchange.method):
         return
-    (member,), topology = exchange.members, exchange.topology
+    member, topology = exchange.members[0], exchange.topology
     flat = [
         part.name
         for piece in pieces

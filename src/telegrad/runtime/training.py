@@ -37,6 +37,7 @@ from telegrad.runtime.pieces import pieces_of
 from telegrad.runtime.result import Result, evaluation
 from telegrad.runtime.schedule import learning_rate
 from telegrad.runtime.setting import Record, Setting
+from telegrad.runtime.shapes import warn_of_lost_shapes
 from telegrad.runtime.together import Together
 from telegrad.runtime.topologies.server import Server
 from telegrad.runtime.transport import LocalTransport, Transport
@@ -200,6 +201,7 @@ def _run(
         LoopGradients(task, model) if setting.gradients == "loop" else VectorisedGradients(task, model, setting.chunk)
     )
     exchange = exchange_of(method, topology, setting.downlink, transport, root)
+    warn_of_lost_shapes(exchange, pieces, dict(model.named_parameters()))
     optimizer = _optimizer(setting, list(model.parameters()))
     return GradientRun(exchange, model, pieces, compute, optimizer, batch, setting.clock)
 
