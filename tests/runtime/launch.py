@@ -1,5 +1,6 @@
 """Starts a script as several ranks on this machine, as torchrun would, and waits for all."""
 
+import json
 import os
 import socket
 import subprocess
@@ -58,3 +59,10 @@ def _ended(process, timeout):
 def outputs(ended):
     """What all ranks printed, for a failing test's message."""
     return "\n".join(f"--- rank {rank}: exit {one.code}\n{one.output}" for rank, one in enumerate(ended))
+
+
+def told_by(script, ranks):
+    """What every rank of a script says of its situations, the failure of each by name; and what all printed."""
+    ended = launch(script, ranks)
+    lines = [[line for line in one.output.splitlines() if line.startswith('{"scenario"')] for one in ended]
+    return [{said["scenario"]: said["failure"] for said in map(json.loads, rank)} for rank in lines], outputs(ended)

@@ -1,18 +1,14 @@
 """Asynchronous methods with a process a worker: see asynchronous_scenarios.py."""
 
-import json
-
 import asynchronous_scenarios
 import pytest
-from launch import launch, outputs
+from launch import launch, outputs, told_by
 
 
 @pytest.fixture(scope="module")
 def told():
     """What three ranks say of every situation."""
-    ended = launch("asynchronous_scenarios.py", 3)
-    lines = [[line for line in one.output.splitlines() if line.startswith('{"scenario"')] for one in ended]
-    return [{said["scenario"]: said["failure"] for said in map(json.loads, rank)} for rank in lines], outputs(ended)
+    return told_by("asynchronous_scenarios.py", 3)
 
 
 @pytest.mark.xdist_group("asynchronous")

@@ -1,7 +1,6 @@
 """DDP and FSDP2 over gloo: the situations of *_scenarios.py, lost workers, and the examples."""
 
 import functools
-import json
 import os
 import re
 import signal
@@ -14,7 +13,7 @@ import ddp_scenarios
 import fsdp_scenarios
 import pytest
 import torch
-from launch import launch, outputs
+from launch import launch, outputs, told_by
 
 from patience import PATIENCE
 
@@ -25,14 +24,7 @@ pytestmark = pytest.mark.xdist_group("ddp")
 @pytest.fixture(scope="module")
 def told():
     """What two ranks say of every situation of a script."""
-
-    @functools.cache
-    def run(script):
-        ended = launch(script, 2)
-        lines = [[line for line in one.output.splitlines() if line.startswith('{"scenario"')] for one in ended]
-        return [{said["scenario"]: said["failure"] for said in map(json.loads, rank)} for rank in lines], outputs(ended)
-
-    return run
+    return functools.cache(lambda script: told_by(script, 2))
 
 
 @pytest.mark.parametrize(

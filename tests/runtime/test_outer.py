@@ -1,13 +1,12 @@
 """Outer loops: over gloo, the situations of outer_scenarios.py; in the simulator; and how a model is cut."""
 
-import json
 import re
 from pathlib import Path
 
 import outer_scenarios
 import pytest
 import torch
-from launch import launch, outputs
+from launch import launch, outputs, told_by
 
 import telegrad as tg
 from telegrad.runtime.exchange import exchange_of
@@ -22,9 +21,7 @@ STREAMING = "outer(topk(k=0.01), feedback=ef(decay=0.9), every=6, fragments=2, d
 @pytest.fixture(scope="module")
 def told():
     """What two ranks say of every situation."""
-    ended = launch("outer_scenarios.py", 2)
-    lines = [[line for line in one.output.splitlines() if line.startswith('{"scenario"')] for one in ended]
-    return [{said["scenario"]: said["failure"] for said in map(json.loads, rank)} for rank in lines], outputs(ended)
+    return told_by("outer_scenarios.py", 2)
 
 
 @pytest.mark.xdist_group("ddp")

@@ -151,7 +151,7 @@ class GroupTransport(Transport):
 
     def _all_to_all(self, data: Sequence[bytes], sizes: Sequence[int]) -> Callable[[], list[memoryview]]:
         lengths = [len(one) for one in data]
-        sent = torch.frombuffer(bytearray(b"".join(data) or b"\0"), dtype=torch.uint8)[: sum(lengths)]
+        sent = torch.frombuffer(bytearray().join(data) or bytearray(1), dtype=torch.uint8)[: sum(lengths)]
         sent, got = sent.to(self.device), torch.empty(sum(sizes), dtype=torch.uint8, device=self.device)
         work = dist.all_to_all_single(got, sent, list(sizes), lengths, group=self.group, async_op=True)
 

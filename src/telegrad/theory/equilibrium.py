@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from telegrad.errors import ConfigError
+from telegrad.methods.shadowheart import equilibrium_seconds
 from telegrad.theory.ranges import COUNT, FROM_0, check
 
 __all__ = ["Equilibrium", "equilibrium"]
@@ -39,11 +40,7 @@ def equilibrium(
         for value in values:
             check(**{name: (value, FROM_0)})
     check(most=(most, COUNT))
-    order = sorted(range(len(compute)), key=lambda i: max(compute[i], send[i]))
-    best = math.inf
-    for count in range(1, len(order) + 1):
-        h, tau = [compute[i] for i in order[:count]], [send[i] for i in order[:count]]
-        best = min(best, max(max(h[-1], tau[-1]), _balance(h, tau, omega, noise)))
+    best = equilibrium_seconds(list(compute), list(send), omega, noise)
     gradients = tuple(_budget(best, h, most) for h in compute)
     messages = tuple(_budget(best, tau, most) for tau in send)
     active = [(b, m) for b, m in zip(gradients, messages, strict=True) if b and m]
@@ -54,29 +51,3 @@ def equilibrium(
 
 def _budget(seconds: float, each: float, most: int) -> int:
     return most if each == 0 else min(most, math.floor(seconds / each * (1 + 1e-12)))
-
-
-def _balance(h: Sequence[float], tau: Sequence[float], omega: float, noise: float) -> float:
-    """The s with s·Σ 1/(2τω + 4τhωσ²/(εs) + 2hσ²/ε) = 1; the left side grows with s."""
-
-    def excess(s: float) -> float:
-        total = 0.0
-        for a, b in zip(h, tau, strict=True):
-            below = 2 * b * omega + 4 * b * a * omega * noise / s + 2 * a * noise
-            if below == 0:
-                return math.inf
-            total += s / below
-        return total - 1
-
-    high = 1.0
-    if excess(1e-300) == math.inf:
-        return 0.0
-    while excess(high) < 0:
-        high *= 2
-    low = 0.0
-    for _ in range(200):
-        middle = (low + high) / 2
-        if middle in (low, high):
-            break
-        low, high = (middle, high) if excess(middle) < 0 else (low, middle)
-    return high
