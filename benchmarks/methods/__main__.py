@@ -2,7 +2,7 @@
 
     python benchmarks/methods bounds --data FOLDER --out benchmarks/results/methods-bounds.json
     python benchmarks/methods compare --data FOLDER --out benchmarks/results/methods.json
-    python benchmarks/methods figure --dataset a9a --workers 10 --out FILE.png benchmarks/results/methods.json
+    python benchmarks/methods figure benchmarks/results/methods.json --dataset a9a --workers 10 --out FILE.png
 
 `bounds`: at theory's steps, what was measured beside the bound of its theorem, on a9a, w8a, mushrooms and phishing,
 with the l2 and with the nonconvex regulariser, 10 and 100 workers, data split at random and sorted by label; the exit
@@ -26,6 +26,13 @@ from case import DATASETS, REGULARISERS, SPLITS, Case
 from compare import COMPARED, compared
 
 from telegrad.lab.runner import provenance
+
+
+def to_text(head: dict[str, Any], rows: list[dict[str, Any]]) -> str:
+    """JSON, a row a line, with six digits a number."""
+    short = json.loads(json.dumps(rows), parse_float=lambda text: float(f"{float(text):.6g}"))
+    lines = ",\n ".join(json.dumps(row, ensure_ascii=False) for row in short)
+    return f'{json.dumps(head, indent=1)[:-2]},\n "rows": [\n {lines}\n]}}\n'
 
 
 def main() -> None:
@@ -54,8 +61,7 @@ def main() -> None:
         print(f"{time.time() - began:.0f} s: {shown}", flush=True)
         options.out.parent.mkdir(parents=True, exist_ok=True)
         command = ("python " + " ".join(sys.argv)).replace(str(options.data), "FOLDER")
-        report = {"command": command, **provenance(), "rows": rows}
-        options.out.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+        options.out.write_text(to_text({"command": command, **provenance()}, rows), encoding="utf-8")
 
     with ProcessPoolExecutor(options.processes) as pool:
         if options.what == "bounds":

@@ -33,7 +33,7 @@ def draw(rows: list[Row], dataset: str, workers: int, out: Path) -> None:
             for row in rows:
                 if row["method"] in members:
                     axis.plot(costs(row, cost), row["curve"]["validation"], label=row["method"], linewidth=1.4)
-            axis.set(xscale="linear" if cost == "steps" else "symlog", yscale="log")
+            axis.set(xscale="linear" if cost == "steps" else "log", yscale="log")
             axis.grid(alpha=0.3)
         line[0].set_ylabel(f"{family}\n‖∇f‖²")
         line[2].legend(fontsize=7, loc="upper left", bbox_to_anchor=(1.01, 1.02))
