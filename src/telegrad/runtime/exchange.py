@@ -10,6 +10,7 @@ from torch import Tensor
 
 from telegrad.compressors.base import Compressor
 from telegrad.errors import SpecError
+from telegrad.kernels.device import away_from_default_device
 from telegrad.kernels.threads import each
 from telegrad.methods.base import Method
 from telegrad.methods.downlink import Downlink
@@ -62,6 +63,7 @@ class Exchange:
         self.seconds = {"encode": 0.0, "wait": 0.0}
         self.measures, self.error = False, (0.0, 0.0)
 
+    @away_from_default_device
     def begin(self, index: int, lr: float) -> None:
         """Enter step `index`, in which the optimizer's learning rate is `lr`."""
         self._shared.clear()
@@ -84,6 +86,7 @@ class Exchange:
         """
         return self.start(pieces, gradients, overwrite).finish()
 
+    @away_from_default_device
     def start(self, pieces: Sequence[Piece], gradients: Sequence[Sequence[Tensor]], overwrite: bool = False) -> Running:
         """`run`, but only until the first messages are on their way: `finish` what this returns.
 
@@ -94,6 +97,7 @@ class Exchange:
                 member.workspaces.update(zip(pieces, own, strict=True))
         return Running(self, pieces, gradients)
 
+    @away_from_default_device
     def commit(self) -> None:
         """Make the states of this step those that count."""
         self._shared.clear()
@@ -104,6 +108,7 @@ class Exchange:
         """The members' states and the account, as plain values and tensors of their own."""
         return {"members": [member.save() for member in self.members], "ledger": ledger_state(self.ledger)}
 
+    @away_from_default_device
     def load(self, saved: dict[str, Any]) -> None:
         """Go on from what `save` gave."""
         for member, own in zip(self.members, saved["members"], strict=True):
@@ -159,6 +164,7 @@ class Running:
         ordered = "last" in exchange.method.asks and phase.account != "down"
         return Expected(shapes, self._dtype, ordered, phase.alike)
 
+    @away_from_default_device
     def finish(self) -> list[Tensor]:
         """The estimates, by piece. Raises what `Exchange.run` raises."""
         while True:

@@ -12,6 +12,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from telegrad.errors import CommunicationError, TelegradError, WireError
+from telegrad.kernels.device import away_from_default_device
 from telegrad.kernels.threads import each
 from telegrad.runtime.expectations import Expected
 from telegrad.runtime.words import Words
@@ -112,6 +113,7 @@ class GroupTransport(Transport):
     def begin(self) -> None:
         self._words.begin()
 
+    @away_from_default_device
     def send(self, outgoing: Sequence[Outgoing], expected: Sequence[Expected]) -> Delivery:
         (parcels,), (wanted,), (me,) = outgoing, expected, self.ranks
         packed = {parcel: pack_parcel(parcel) for parcel in dict.fromkeys(parcels.values())}  # one often goes to many
@@ -127,6 +129,7 @@ class GroupTransport(Transport):
         except RuntimeError as error:
             raise _named(error) from error
 
+        @away_from_default_device
         def inbox() -> list[dict[int, Parcel]]:
             received = [own if sender == me else data for sender, data in enumerate(wait())]
 
@@ -166,6 +169,7 @@ class GroupTransport(Transport):
 
         return received
 
+    @away_from_default_device
     def gathered(self, tensors: Tensor) -> Tensor:
         rows = [torch.empty_like(tensors[0], device=self.device) for _ in range(self.workers)]
         try:
@@ -175,12 +179,14 @@ class GroupTransport(Transport):
             raise _named(error) from error
         return torch.stack(rows).to(tensors.device)
 
+    @away_from_default_device
     def told(self, tensors: Tensor) -> Tensor:
         try:
             return self._words.told(tensors[0].contiguous())
         except RuntimeError as error:
             raise _named(error) from error
 
+    @away_from_default_device
     def objects(self, mine: Any) -> list[Any]:
         found: list[Any] = [None] * self.workers
         try:
