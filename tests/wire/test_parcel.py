@@ -135,7 +135,8 @@ def test_torchs_default_device_changes_no_parcel(compressor):
         parcel = Parcel(tuple(codes))
         data = pack_parcel(parcel)
         read = unpack_parcel(data, [SMALL[i].numel() for i in (0, 3, 5)])
-        return data, parcel.nbytes, parcel.fields, read.lengths, [code.decode() for code in read.codes]
+        bits = [code.nbits for code in codes]
+        return data, bits, parcel.nbytes, parcel.fields, read.lengths, [code.decode() for code in read.codes]
 
     wanted = all_of_it()
     torch.set_default_device("meta")
@@ -143,6 +144,6 @@ def test_torchs_default_device_changes_no_parcel(compressor):
         found = all_of_it()
     finally:
         torch.set_default_device(None)
-    assert found[:4] == wanted[:4]
-    assert all(got.device.type == "cpu" for got in found[4])
-    assert all(map(torch.equal, found[4], wanted[4]))
+    assert found[:5] == wanted[:5]
+    assert all(got.device.type == "cpu" for got in found[5])
+    assert all(map(torch.equal, found[5], wanted[5]))

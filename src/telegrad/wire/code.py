@@ -103,6 +103,7 @@ class Code:
         return math.prod(self.shape)
 
     @kept
+    @away_from_default_device
     def fields(self) -> dict[str, int]:
         """Bits by field; they add up to `nbits`."""
         if self.received is not None:
@@ -215,6 +216,7 @@ class Code:
             raise WireError(f"a tensor of shape {self.shape} does not fit into memory") from None
 
 
+@away_from_default_device
 def add_codes(codes: Sequence[Code], out: Tensor, weight: float = 1.0) -> None:
     """Accumulate weight · every estimate into `out`, as one `add_to` after the other would to the bit, but in one pass
     over what the codes touch.

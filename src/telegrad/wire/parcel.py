@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 
 from telegrad.errors import WireError
+from telegrad.kernels.device import away_from_default_device
 from telegrad.kernels.threads import kept
 from telegrad.wire.bits import Reader, Shared, pack_varint, varint_nbytes
 from telegrad.wire.code import CHECKSUM_NBYTES, Code
@@ -42,6 +43,7 @@ class Parcel:
     """Of a parcel that was read: its `lengths`."""
 
     @kept
+    @away_from_default_device
     def lengths(self) -> tuple[int, ...]:
         """The bytes that each message takes in the parcel. Where there are several, its length is one of them, and the
         parcel's frame is the first message's.
@@ -61,6 +63,7 @@ class Parcel:
         return tuple(taken)
 
     @kept
+    @away_from_default_device
     def fields(self) -> tuple[Mapping[str, int], ...]:
         """Bits by field of each message, as many as it takes in the parcel.
 
@@ -71,6 +74,7 @@ class Parcel:
         return tuple([_spread(code, length) for code, length in zip(self.codes, self.lengths, strict=True)])
 
     @kept
+    @away_from_default_device
     def nbytes(self) -> int:
         """The exact length of the packed parcel."""
         if self.failure:
@@ -90,6 +94,7 @@ def _text(failure: str) -> bytes:
     return failure.encode()[:_LONGEST_FAILURE]
 
 
+@away_from_default_device
 def pack_parcel(parcel: Parcel) -> bytes:
     """The bytes of a parcel: `len(pack_parcel(parcel)) == parcel.nbytes`."""
     if parcel.failure:
@@ -114,6 +119,7 @@ def pack_parcel(parcel: Parcel) -> bytes:
     return checked(out)
 
 
+@away_from_default_device
 def unpack_parcel(data: bytes | bytearray | memoryview, numels: Sequence[int] | None = None) -> Parcel:
     """The parcel of bytes that `pack_parcel` made. Raises `WireError` on any others.
 
