@@ -836,6 +836,7 @@ def resumed_equals_uninterrupted(make, whole_values):
         assert again.steps == 3
         train(fresh, 2, start=3, optimizer=twin)
         assert torch.equal(whole_values(fresh), whole_values(whole))
+        assert again.metrics()["comm/bits_up"] == again.ledger.up[dist.get_rank()].total() / 2, "of its own two steps"
 
 
 @scenario
