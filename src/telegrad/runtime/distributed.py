@@ -8,9 +8,9 @@ import torch.distributed as dist
 
 from telegrad.errors import ConfigError
 from telegrad.methods.base import Method
+from telegrad.runtime.group_transport import GroupTransport
 from telegrad.runtime.setting import Setting
 from telegrad.runtime.training import Result, train
-from telegrad.runtime.transport import GroupTransport
 from telegrad.workloads.base import Task, Workload
 
 __all__ = ["train_distributed"]

@@ -55,8 +55,9 @@ class Meter:
         if now.steps != self._newest.steps:
             self._before = self._newest
         self._newest = now
-        if self._advice is not None:
+        if self._advice is not None and now.error:
             self._advice.tell(now.error)
+            self._advice = None
 
     def last_step(self) -> dict[str, float]:
         """The figures of the last step; empty before there was one."""
