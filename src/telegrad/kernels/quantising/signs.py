@@ -6,7 +6,7 @@ import numpy as np
 
 from telegrad.kernels.coding.symbols import UNSIGNED
 from telegrad.kernels.compilation import Loop
-from telegrad.kernels.random_numbers.uniforms import UNIT, uniform_bits
+from telegrad.kernels.random_numbers.uniforms import uniform_at, uniform_source
 from telegrad.random import Key
 
 __all__ = ["LEAST", "signs_apart", "signs_in_proportion"]
@@ -19,11 +19,11 @@ def signs_in_proportion(v: np.ndarray, key: Key) -> tuple[float, np.ndarray, np.
     """(m, which, signs): m = max |v_j|; the j with u_j · m < |v_j|, u = `key.uniform(n)`, increasing, int64; the signs
     of these v_j, int8. `v`: float64, shape (n,); entries below `LEAST` are passed over, as if they were not there.
     """
-    largest, which, signs = _signs(v, *key.stream)
+    largest, which, signs = _signs(v, *uniform_source(key, len(v)))
     return float(largest), which, signs
 
 
-def _signs_scalar(v, offset, inner):  # type: ignore[no-untyped-def]
+def _signs_scalar(v, given, offset, inner):  # type: ignore[no-untyped-def]
     largest = 0.0
     for i in range(len(v)):
         largest = max(largest, abs(v[i]))
@@ -33,15 +33,17 @@ def _signs_scalar(v, offset, inner):  # type: ignore[no-untyped-def]
         # Written in any case, kept where drawn: nothing to predict.
         which[n], signs[n], magnitude = i, 1 if v[i] > 0.0 else -1, abs(v[i])
         if magnitude >= LEAST:
-            n += np.float64(uniform_bits(offset, inner, number)) * UNIT * largest < magnitude
+            n += uniform_at(given, offset, inner, number) * largest < magnitude
             number += 1
     return largest, which[:n], signs[:n]
 
 
-def _signs_reference(v: np.ndarray, offset: np.uint64, inner: np.uint64) -> tuple[float, np.ndarray, np.ndarray]:
+def _signs_reference(
+    v: np.ndarray, given: np.ndarray, offset: np.uint64, inner: np.uint64
+) -> tuple[float, np.ndarray, np.ndarray]:
     present = np.flatnonzero(np.abs(v) >= LEAST)
     with np.errstate(over="ignore"):
-        u = uniform_bits(offset, inner, np.arange(len(present))) * UNIT
+        u = uniform_at(given, offset, inner, np.arange(len(present)))
     largest = float(np.abs(v).max(initial=0.0))
     which = present[u * largest < np.abs(v[present])]
     return largest, which, np.sign(v[which]).astype(np.int8)
@@ -70,4 +72,4 @@ def _apart_reference(symbols: np.ndarray, bits: np.ndarray, rest: np.ndarray) ->
 
 
 _apart = Loop(_apart_scalar, _apart_reference)
-_signs = Loop(_signs_scalar, _signs_reference, uses=[uniform_bits])
+_signs = Loop(_signs_scalar, _signs_reference, uses=[uniform_at])
