@@ -606,6 +606,49 @@ def what_looks_at_shapes_gets_tensors():
 
 
 @scenario
+def torchs_default_device_changes_nothing():
+    """ "meta" stands in for "cuda", which not every machine has."""
+    rank = dist.get_rank()
+    data = [batch(rank, step) for step in range(5)]
+
+    def loss(model, rank, step):
+        x, y = data[step]
+        return (model(x) - y).square().mean()
+
+    def run(spec, device, **options):
+        model, other = DistributedDataParallel(Net()), DistributedDataParallel(Net())
+        told = []
+        torch.set_default_device(device)
+        try:
+            handle = tg.ddp.register(model, spec, **options)
+            handle.error_every = 1
+            train(model, 2, loss=loss)
+            with handle.left_out():
+                loss(model, rank, 2).backward()
+            gathered, state = handle.gathered_state_dict(), copy.deepcopy(handle.state_dict())
+            handle.load_state_dict(gathered if rank == 0 else state)
+            train(model, 2, start=2, loss=loss)
+            told += [handle.gathered_ledger().to_dict(), handle.steps, sorted(handle.metrics()), handle.configuration()]
+            again = tg.ddp.register(other, spec, **options)
+            again.load_state_dict(state)
+            train(other, 2, start=2, loss=loss)
+            again.remove()
+        finally:
+            torch.set_default_device(None)
+        return values(model), values(other), told
+
+    for spec, options in (
+        (EF21, {}),
+        (f"sgd({MLMC})", {"topology": "two_phase", "downlink": "qsgd"}),
+        ("powersgd(rank=1)", {"topology": "server"}),
+        ("diana(randk(k=0.1))", {"granularity": "tensor"}),
+    ):
+        wanted, found = run(spec, None, **options), run(spec, "meta", **options)
+        assert all(map(torch.equal, found[:2], wanted[:2])), spec
+        assert found[2] == wanted[2], spec
+
+
+@scenario
 def dropped_models_leave_nothing_behind():
     from torch.optim import optimizer as torch_optimizers
 
@@ -793,6 +836,7 @@ def resumed_equals_uninterrupted(make, whole_values):
         assert again.steps == 3
         train(fresh, 2, start=3, optimizer=twin)
         assert torch.equal(whole_values(fresh), whole_values(whole))
+        assert again.metrics()["comm/bits_up"] == again.ledger.up[dist.get_rank()].total() / 2, "of its own two steps"
 
 
 @scenario

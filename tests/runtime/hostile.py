@@ -120,6 +120,8 @@ def trained(method, topology, how):
             lie(how)
 
     setting = {"steps": 8, "lr": 0.1, "batch_size": 4, "evaluate_every": 8, "granularity": "tensor"}
+    if method.startswith("shadowheart"):
+        setting["clock"] = tg.methods.Clock(gradient=1, message=1)
     group = dist.new_group()
     run = train_distributed(task, method, topology=topology, group=group, progress=progress, **setting)
     return run.ledger.skipped_steps > 0

@@ -25,7 +25,7 @@ from telegrad.runtime.group_transport import GroupTransport
 from telegrad.runtime.handle import Handle as AnyHandle
 from telegrad.runtime.ledger import Ledger
 from telegrad.runtime.memory import load_memory, memory_of
-from telegrad.runtime.meter import Meter
+from telegrad.runtime.meter import Meter, reading
 from telegrad.runtime.pieces import Granularity, Piece, pieces_of
 from telegrad.runtime.rate_advice import RateAdvice
 from telegrad.runtime.shapes import granularity_for, warn_of_lost_shapes
@@ -294,6 +294,7 @@ class Handle(AnyHandle):
         load_memory(self.exchange, own or {})
         self._buckets.step = int(state["step"])
         self._buckets.bad_steps.begin()
+        self._meter.go_on_from(reading([self.exchange], self.steps, self._buckets.bad_steps.count))
 
     def remove(self) -> None:
         if self._hook.receiver != self.receiver:

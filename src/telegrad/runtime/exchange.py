@@ -11,7 +11,7 @@ from torch import Tensor
 
 from telegrad.compressors.base import Compressor
 from telegrad.errors import SpecError
-from telegrad.kernels.device import on_gpu
+from telegrad.kernels.device import away_from_default_device, on_gpu
 from telegrad.kernels.threads import each
 from telegrad.methods.base import Method
 from telegrad.methods.downlink import Downlink
@@ -83,6 +83,7 @@ class Exchange:
         """
         return gradient if on_gpu(gradient) and self.method.on_gpu(gradient) else gradient.cpu()
 
+    @away_from_default_device
     def run(
         self, pieces: Sequence[Piece], gradients: Sequence[Sequence[Tensor]], overwrite: bool = False
     ) -> list[Tensor]:
@@ -114,6 +115,7 @@ class Exchange:
         """The members' states and the account, as plain values and tensors of their own."""
         return {"members": [member.save() for member in self.members], "ledger": ledger_state(self.ledger)}
 
+    @away_from_default_device
     def load(self, saved: dict[str, Any]) -> None:
         """Go on from what `save` gave."""
         for member, own in zip(self.members, saved["members"], strict=True):

@@ -164,6 +164,7 @@ class Handle(AnyHandle):
         # Earlier versions counted by module.
         self._step = int(state["step"]) if "step" in state else max(state["calls"].values(), default=0)
         self._bad_steps.begin()
+        self._meter.go_on_from(self._reading())
 
     def remove(self) -> None:
         for comms in self._comms.values():

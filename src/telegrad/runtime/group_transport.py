@@ -16,6 +16,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from telegrad.errors import CommunicationError, DriftError, TelegradError, WireError
+from telegrad.kernels.device import away_from_default_device
 from telegrad.kernels.threads import each
 from telegrad.runtime.expectations import Expected, longest
 from telegrad.runtime.transport import Delivery, Outgoing, Transport
@@ -103,6 +104,7 @@ class GroupTransport(Transport):
         sent, got = sent.to(self.device), torch.empty(sum(sizes), dtype=torch.uint8, device=self.device)
         return dist.all_to_all_single(got, sent, list(sizes), lengths, group=self.group, async_op=True), got
 
+    @away_from_default_device
     def gathered(self, tensors: Tensor) -> Tensor:
         rows = [torch.empty_like(tensors[0], device=self.device) for _ in range(self.workers)]
         try:
@@ -112,12 +114,14 @@ class GroupTransport(Transport):
             raise _named(error) from error
         return torch.stack(rows).to(tensors.device)
 
+    @away_from_default_device
     def told(self, tensors: Tensor) -> Tensor:
         try:
             return self._words.told(tensors[0].contiguous())
         except RuntimeError as error:
             raise _named(error) from error
 
+    @away_from_default_device
     def objects(self, mine: Any) -> list[Any]:
         found: list[Any] = [None] * self.workers
         try:

@@ -109,6 +109,7 @@ class Code:
         return self._counted if self.received is None else self.received
 
     @kept
+    @away_from_default_device
     def _counted(self) -> dict[str, int]:
         account = dict.fromkeys(FIELDS, 0)
         account["header"], account["level"] = _frame_nbytes(self.shape, len(self.terms)), varint_nbytes(self.level)

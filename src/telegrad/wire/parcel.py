@@ -8,6 +8,7 @@ from itertools import pairwise
 from operator import attrgetter
 
 from telegrad.errors import WireError
+from telegrad.kernels.device import away_from_default_device
 from telegrad.kernels.threads import kept
 from telegrad.wire.bits import Buffer, Reader, Shared, pack_varint, varint_nbytes
 from telegrad.wire.code import CHECKSUM_NBYTES, Code
@@ -42,6 +43,7 @@ class Parcel:
     """Of a parcel that was read: its `lengths`."""
 
     @kept
+    @away_from_default_device
     def lengths(self) -> tuple[int, ...]:
         """The bytes that each message takes in the parcel. Where there are several, its length is one of them, and the
         parcel's frame is the first message's.
@@ -69,10 +71,12 @@ class Parcel:
         return self._spread if len(self.codes) > 1 else tuple(map(_fields, self.codes))
 
     @kept
+    @away_from_default_device
     def _spread(self) -> tuple[Mapping[str, int], ...]:
         return tuple(map(_spread, self.codes, self.lengths))
 
     @kept
+    @away_from_default_device
     def nbytes(self) -> int:
         """The exact length of the packed parcel."""
         if self.failure:
@@ -95,6 +99,7 @@ def _text(failure: str) -> bytes:
     return failure.encode()[:_LONGEST_FAILURE]
 
 
+@away_from_default_device
 def pack_parcel(parcel: Parcel) -> bytes:
     """The bytes of a parcel: `len(pack_parcel(parcel)) == parcel.nbytes`."""
     if parcel.failure:
@@ -120,6 +125,7 @@ def pack_parcel(parcel: Parcel) -> bytes:
     return checked(out)
 
 
+@away_from_default_device
 def unpack_parcel(data: bytes | bytearray | memoryview, numels: Sequence[int] | None = None) -> Parcel:
     """The parcel of bytes that `pack_parcel` made. Raises `WireError` on any others.
 

@@ -14,6 +14,7 @@ from telegrad.errors import WireError
 from telegrad.kernels.coding.rans import ContextDecoder, Encoder
 from telegrad.kernels.quantising.dither_frequencies import (
     FURTHEST,
+    LAST_BUCKET,
     bucket_of,
     counted,
     frequencies,
@@ -36,7 +37,6 @@ from telegrad.wire.values.base import Sizes, Values, largest_of, round_scalar
 __all__ = ["Dithered"]
 
 _MOST_COUNTS = 120
-_LARGEST_BUCKET = 320
 
 
 @dataclass(frozen=True)
@@ -131,8 +131,8 @@ def read_law(reader: Reader) -> tuple[float, np.ndarray]:
     ratio, size = struct.unpack("<fB", reader.take(5))
     buckets = Integers.read(reader, size)
     reader.book("header")
-    counts = counted(np.minimum(buckets, _LARGEST_BUCKET))
-    if not (0 < ratio <= FURTHEST and 1 <= size <= _MOST_COUNTS) or counts.sum() == 0 or max(buckets) > _LARGEST_BUCKET:
+    counts = counted(np.minimum(buckets, LAST_BUCKET))
+    if not (0 < ratio <= FURTHEST and 1 <= size <= _MOST_COUNTS) or counts.sum() == 0 or max(buckets) > LAST_BUCKET:
         raise WireError(f"{size} shares of entries up to {ratio} steps are no law of ours")
     return ratio, counts
 
