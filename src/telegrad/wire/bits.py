@@ -55,8 +55,8 @@ class Reader:
 
     `at`, `end`: the places of the next byte, and of the one behind the last. `apart`: a reader of what a parcel keeps
     of the message beside it, because others share it; None for a message by itself. `account`: bits by field of the
-    ledger, as far as they were booked. `bases`: the sizes of the bases that values of the message were in so far: each
-    is a table that its length does not pay for.
+    ledger, as far as they were booked; `booked`: how many bytes that is. `bases`: the sizes of the bases that values of
+    the message were in so far: each is a table that its length does not pay for.
     """
 
     bases: frozenset[int] = frozenset()
@@ -65,15 +65,15 @@ class Reader:
         self, data: bytes | bytearray | memoryview, apart: bytes | bytearray | memoryview | None = None
     ) -> None:
         self._data = memoryview(data).cast("B")
-        self.at, self.end, self._booked = 0, len(self._data), 0
+        self.at, self.end, self.booked = 0, len(self._data), 0
         self.apart = None if apart is None else Reader(apart)
         self.account = dict.fromkeys(FIELDS, 0)
 
     def book(self, name: str) -> None:
         """Book all that was read since the last time as this field of the ledger."""
         at = self.at if self.apart is None else self.at + self.apart.at
-        self.account[name] += 8 * (at - self._booked)
-        self._booked = at
+        self.account[name] += 8 * (at - self.booked)
+        self.booked = at
 
     @property
     def shared(self) -> Reader:

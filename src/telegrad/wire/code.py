@@ -5,8 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import lru_cache
-from operator import attrgetter
 
 import torch
 from torch import Tensor
@@ -85,6 +83,7 @@ class Code:
         terms: values at positions, which add up; none stand for zero.
         level: what an MLMC compressor drew, 0 where there is none: for the account, the decoder does not need it.
         received: bits by field of the message that the code was read from; None for one that was encoded here.
+        received_paper_bits: the same in the MLMC paper's accounting, see `paper_bits`.
 
     Example:
         >>> code = tg.compressor("topk(k=2)").encode(torch.tensor([3.0, 0.0, -4.0, 1.0]))
@@ -97,6 +96,7 @@ class Code:
     terms: tuple[Term, ...] = ()
     level: int = 0
     received: Mapping[str, int] | None = field(default=None, compare=False, repr=False)
+    received_paper_bits: int = field(default=0, compare=False, repr=False)
 
     @property
     def numel(self) -> int:
@@ -129,10 +129,9 @@ class Code:
         """Bits in the MLMC paper's accounting (64 a float and its index free; symbols as sent): to compare with its
         plots only.
         """
-        if self.received is None or Floats in map(type, map(_values, self.terms)):
-            return sum([term.paper_bits(self.dtype) for term in self.terms])
-        known = self.received
-        return sum(known.values()) - known["level"] - 8 * _frame_nbytes(self.shape, len(self.terms))
+        if self.received is not None:
+            return self.received_paper_bits
+        return sum([term.paper_bits(self.dtype) for term in self.terms])
 
     def within(self, context: Context) -> Code:
         """This code with the last estimate of the context, where its decoding counts on one.
@@ -214,10 +213,6 @@ def decoded_on(device: torch.device, code: Code) -> Tensor:
         raise WireError(f"a tensor of shape {code.shape} does not fit into memory") from None
 
 
-_values = attrgetter("values")
-
-
-@lru_cache(maxsize=4096)
 def _frame_nbytes(shape: tuple[int, ...], terms: int) -> int:
     """What a message has besides its level and its terms' places and values: version, shape, kinds, checksum."""
     sizes = (len(shape), *shape, terms)

@@ -17,7 +17,7 @@ from telegrad.kernels.device import away_from_default_device
 from telegrad.wire.bits import Buffer, Reader, Shared, pack_varint
 from telegrad.wire.code import CHECKSUM_NBYTES, Code, Term
 from telegrad.wire.positions import POSITIONS
-from telegrad.wire.values import DTYPES, VALUES
+from telegrad.wire.values import DTYPES, VALUES, Floats
 
 __all__ = [
     "VERSION",
@@ -172,11 +172,12 @@ def read_message(data: memoryview, numel: int | None = None, apart: memoryview |
         raise WireError(f"the message announces {announced} entries; up to {_MAX_NUMEL} are allowed")
     if numel is not None and announced != numel:
         raise WireError(f"the message is for {announced} entries, where {numel} are expected")
-    free = _FREE * announced
+    free, paper_bits = _FREE * announced, 0
     for _ in range(count):
         before = reader.at
-        term, n = _read_term(reader, shared.byte(), announced, dtype)
+        term, n, bits = _read_term(reader, shared.byte(), announced, dtype)
         terms.append(term)
+        paper_bits += bits
         unpaid = n - 8 * (reader.at - before)
         if unpaid > 0:
             free -= unpaid
@@ -187,12 +188,13 @@ def read_message(data: memoryview, numel: int | None = None, apart: memoryview |
         raise WireError(f"{left} bytes follow the end of the message")
     reader.book("header")
     reader.account["header"] += 8 * CHECKSUM_NBYTES
-    return Code(shape, dtype, tuple(terms), level, received=reader.account)
+    return Code(shape, dtype, tuple(terms), level, reader.account, paper_bits)
 
 
-def _read_term(reader: Reader, kinds: int, d: int, dtype: torch.dtype) -> tuple[Term, int]:
-    """The term of these kinds for a tensor of d entries, and how many it has."""
+def _read_term(reader: Reader, kinds: int, d: int, dtype: torch.dtype) -> tuple[Term, int, int]:
+    """The term of these kinds for a tensor of d entries, how many it has, and its bits in the paper's accounting."""
     reader.book("header")
+    before = reader.booked
     try:
         positions = POSITIONS[kinds >> 4].read(reader, d)
         reader.book("index")
@@ -201,4 +203,4 @@ def _read_term(reader: Reader, kinds: int, d: int, dtype: torch.dtype) -> tuple[
     except MemoryError:
         raise WireError(f"the message announces {d} entries, more than the memory holds") from None
     reader.book("value")
-    return Term(positions, values), n
+    return Term(positions, values), n, 64 * n if isinstance(values, Floats) else 8 * (reader.booked - before)
