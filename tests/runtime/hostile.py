@@ -10,11 +10,11 @@ import torch
 import torch.distributed as dist
 
 import telegrad as tg
-from telegrad.runtime import transport
+from telegrad.runtime import group_transport as transport
 from telegrad.runtime.distributed import train_distributed
 from telegrad.runtime.exchange import exchange_of
+from telegrad.runtime.group_transport import GroupTransport
 from telegrad.runtime.pieces import Part, Piece
-from telegrad.runtime.transport import GroupTransport
 from telegrad.wire.code import Code, Term
 from telegrad.wire.parcel import Parcel, pack_parcel
 from telegrad.wire.positions import All, Ranked

@@ -31,11 +31,12 @@ from telegrad.kernels.threads import kept
 from telegrad.kernels.trellis.dithered_paths import DENSITIES, dithered_paths, path_error
 from telegrad.random import Key
 from telegrad.spec import check_that, register
+from telegrad.wire.bits import SCALARS
 from telegrad.wire.code import Term
 from telegrad.wire.integers import Integers
 from telegrad.wire.positions import All
 from telegrad.wire.values import Dithered, DitheredPaths
-from telegrad.wire.values.base import round_scalar, scalar_nbytes
+from telegrad.wire.values.base import round_scalar
 
 __all__ = ["ECDQ"]
 
@@ -174,7 +175,7 @@ class Solved:
 
 def _overhead(d: int, dtype: torch.dtype) -> float:
     """The bits of a message beside its symbols and its law: header, seed, step and the states of the coder."""
-    return 8 * (12 + 13 + scalar_nbytes(dtype)) + 24 * state_count(d)
+    return 8 * (12 + 13 + SCALARS[dtype].size) + 24 * state_count(d)
 
 
 def _solve(

@@ -16,7 +16,7 @@ from telegrad.methods.base import Contents, State, require_finite_codes
 from telegrad.methods.clock import Clock
 from telegrad.methods.oracle_method import Broadcast, Descent, Message, OracleMethod, OracleStep, Upload
 from telegrad.random import Key
-from telegrad.runtime.expectations import Expected, Shape
+from telegrad.runtime.expectations import Expected, Shapes
 from telegrad.runtime.flat import FlatModel, OptimizerStep
 from telegrad.runtime.ledger import Ledger
 from telegrad.runtime.oracle import TaskOracle
@@ -268,9 +268,9 @@ def packed(upload: Upload) -> Parcel:
     return Parcel((*(code for message in upload.messages for code in message.codes), *numbers))
 
 
-def shapes_of(contents: Contents, step: OracleStep) -> list[Shape]:
+def shapes_of(contents: Contents, step: OracleStep) -> Shapes:
     """The shapes of what the messages of a parcel with these contents stand for."""
-    return [*(contents.messages * [(piece.numel,) for piece in step.pieces]), *(contents.numbers * [()])]
+    return (*(contents.messages * [(piece.numel,) for piece in step.pieces]), *(contents.numbers * [()]))
 
 
 def read_parcel(parcel: Parcel, step: OracleStep) -> tuple[tuple[Message, ...], tuple[float, ...]]:

@@ -12,7 +12,7 @@ from multiprocessing import AuthenticationError
 from multiprocessing.connection import Client, Connection, answer_challenge, deliver_challenge, wait
 
 from telegrad.errors import CommunicationError, WireError
-from telegrad.runtime.expectations import Expected
+from telegrad.runtime.expectations import Expected, longest
 from telegrad.wire.parcel import Parcel, pack_parcel
 
 __all__ = ["FRAME_NBYTES", "Address", "Peer", "Reception", "connected"]
@@ -55,7 +55,7 @@ class Peer:
 
     def take(self) -> bytes:
         """The next message, unread. Raises what `receive` raises for a length that is not allowed, or a lost rank."""
-        most = self.head.size + self.expected.longest(self.rank)
+        most = self.head.size + longest(self.expected.shapes.get(self.rank))
         try:
             return self.connection.recv_bytes(most)
         except (EOFError, OSError) as error:

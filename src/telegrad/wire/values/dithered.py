@@ -30,18 +30,9 @@ from telegrad.kernels.quantising.dithered_rounding import (
 )
 from telegrad.kernels.threads import kept
 from telegrad.random import Key
-from telegrad.wire.bits import Reader, pack_bits, read_seed, seed_parts
+from telegrad.wire.bits import SCALARS, Buffer, Reader, pack_bits, read_seed, seed_parts
 from telegrad.wire.integers import Integers, check_pieces, pack_pieces, unpack_pieces
-from telegrad.wire.values.base import (
-    Buffer,
-    Sizes,
-    Values,
-    largest_of,
-    pack_scalar,
-    read_scalar,
-    round_scalar,
-    scalar_nbytes,
-)
+from telegrad.wire.values.base import Sizes, Values, largest_of, round_scalar
 
 __all__ = ["Dithered"]
 
@@ -98,10 +89,10 @@ class Dithered(Values):
         return pack_law(self.ratio, self.counts)
 
     def sizes(self, dtype: torch.dtype) -> Sizes:
-        return {"header": 8 + len(self._law), "scale": scalar_nbytes(dtype), "value": len(self._stream)}
+        return {"header": 8 + len(self._law), "scale": SCALARS[dtype].size, "value": len(self._stream)}
 
     def parts(self, dtype: torch.dtype) -> list[Buffer]:
-        return [pack_scalar(self.step, dtype), *seed_parts(self.seed), self._law, self._stream]
+        return [SCALARS[dtype].pack(self.step), *seed_parts(self.seed), self._law, self._stream]
 
     def shared_bytes(self, dtype: torch.dtype) -> bytes:
         return seed_parts(self.seed)[1]
@@ -109,7 +100,7 @@ class Dithered(Values):
     @classmethod
     def read(cls, reader: Reader, n: int, dtype: torch.dtype) -> Dithered:
         """The inverse of `write`."""
-        step = read_scalar(reader, dtype)
+        step = reader.scalar(dtype)
         reader.book("scale")
         seed = read_seed(reader)
         ratio, counts = read_law(reader)
