@@ -20,6 +20,7 @@ from telegrad.methods.outer_method import OuterMethod
 from telegrad.random import Key
 from telegrad.runtime.agreement import check_alike, leave, own_group
 from telegrad.runtime.exchange import exchange_of
+from telegrad.runtime.group_transport import GroupTransport, lost
 from telegrad.runtime.handle import Handle as AnyHandle
 from telegrad.runtime.ledger import Ledger
 from telegrad.runtime.memory import load_memory, memory_of
@@ -27,7 +28,6 @@ from telegrad.runtime.meter import Meter, Reading, reading
 from telegrad.runtime.outer_loop import OuterLoop, forget_what_is_not_finite
 from telegrad.runtime.pieces import Granularity
 from telegrad.runtime.topologies import Topology
-from telegrad.runtime.transport import GroupTransport, lost
 from telegrad.spec import build, registered
 
 __all__ = ["Handle", "register"]
