@@ -86,7 +86,7 @@ def running(*commands):
         for process in started:
             process.terminate()
         for process in started:
-            process.wait(timeout=60)
+            process.wait(timeout=600)
 
 
 def superlink(port, *options):
