@@ -113,21 +113,27 @@ def test_far_magnitudes_are_listed_in_order(kind, disable_numba, threads):
 
 def test_the_cells_of_the_dither_are_those_of_its_edges():
     seed = KEY.to_int()
-    assert np.array_equal(contexts_at(seed, 7, N), contexts_of(tg.Key(seed).uniform(N).numpy()[7:] - 0.5))
+    dither = tg.Key(seed).uniform(N).numpy()[7:] - 0.5
+    cells, negative = contexts_at(seed, 7, N)
+    assert np.array_equal(cells, contexts_of(dither))
+    assert np.array_equal(negative, dither < 0)
 
 
-@pytest.mark.parametrize("bits", [2, 11])
-def test_buckets_and_signs_of_symbols_come_back(bits, disable_numba):
+@pytest.mark.parametrize(("bits", "columns"), [(2, 9), (11, 300)])
+def test_buckets_and_signs_of_symbols_come_back(bits, columns, disable_numba):
     """Magnitudes up to 2^bits, whose buckets hold several from 16 on."""
     seed, n = KEY.to_int(), 5000
     sent = np.random.default_rng(0).integers(-(2**bits), 2**bits, n).astype(np.int16)
-    rows = rows_at(sent, 300, seed, 0, n)
-    assert np.array_equal(rows // 300, contexts_at(seed, 0, n))
-    back = signed_symbols((rows % 300).astype(np.uint16), 300, seed)
-    assert np.array_equal(back, np.sign(sent) * symbol_of(bucket_of(np.abs(sent.astype(np.int64)))))
+    magnitudes, back = symbol_of((np.arange(columns) + 1) // 2), np.empty((2, n), dtype=np.int16)
+    cells, negative = contexts_at(seed, 0, n)
+    rows = rows_at(sent, columns, seed, 0, n)
+    assert np.array_equal(rows // columns, cells)
+    signed_symbols((rows % columns).astype(np.uint16), negative, magnitudes, back[0])
+    assert np.array_equal(back[0], np.sign(sent) * symbol_of(bucket_of(np.abs(sent.astype(np.int64)))))
     disable_numba()
-    assert np.array_equal(rows_at(sent, 300, seed, 0, n), rows)
-    assert np.array_equal(signed_symbols((rows % 300).astype(np.uint16), 300, seed), back)
+    assert np.array_equal(rows_at(sent, columns, seed, 0, n), rows)
+    signed_symbols((rows % columns).astype(np.uint16), negative, magnitudes, back[1])
+    assert np.array_equal(back[1], back[0])
 
 
 @pytest.mark.parametrize("kind", [np.int8, np.int16, np.int64])

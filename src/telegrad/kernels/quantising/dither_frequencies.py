@@ -17,6 +17,7 @@ __all__ = [
     "CONTEXTS",
     "DISTANCES",
     "FURTHEST",
+    "SINGLE",
     "bucket_of",
     "contexts_of",
     "counted",
@@ -39,7 +40,8 @@ distance, four an octave; further than 1/16 they are 1/64 wide.
 FURTHEST = 1 << 20
 """Entries up to so many steps from zero are coded."""
 
-_SINGLE = 16
+SINGLE = 16
+"""Magnitudes below it are coded one by one, larger ones in buckets."""
 _QUARTER_OCTAVE = 0.8408964152537145  # 2^(−1/4), multiplied up so that no library's pow matters
 DISTANCES = np.concatenate(
     [
@@ -63,7 +65,7 @@ _ONE = np.uint64(1)
 def bucket_of(magnitude: np.ndarray) -> np.ndarray:
     """Magnitudes below 16 one by one, larger ones in eight buckets an octave; what is below a bucket is sent raw."""
     width = tail_width_of(magnitude)
-    return np.where(magnitude < _SINGLE, magnitude, _SINGLE + (width - 1) * 8 + ((magnitude >> width) & 7))
+    return np.where(magnitude < SINGLE, magnitude, SINGLE + (width - 1) * 8 + ((magnitude >> width) & 7))
 
 
 def tail_width_of(magnitude: np.ndarray) -> np.ndarray:
@@ -74,12 +76,12 @@ def tail_width_of(magnitude: np.ndarray) -> np.ndarray:
 
 def tail_width(bucket: np.ndarray) -> np.ndarray:
     """Raw bits below each bucket."""
-    return np.where(bucket < _SINGLE, 0, (bucket - _SINGLE) // 8 + 1)
+    return np.where(bucket < SINGLE, 0, (bucket - SINGLE) // 8 + 1)
 
 
 def symbol_of(bucket: np.ndarray) -> np.ndarray:
     """The smallest magnitude in each bucket."""
-    return np.where(bucket < _SINGLE, bucket, (8 + (bucket - _SINGLE) % 8) << tail_width(bucket))
+    return np.where(bucket < SINGLE, bucket, (8 + (bucket - SINGLE) % 8) << tail_width(bucket))
 
 
 def counted(bucket: np.ndarray) -> np.ndarray:
@@ -219,7 +221,7 @@ def _path_shares(ratio: float, counts: np.ndarray, density: np.ndarray, fall: fl
     edges, reached = _law_of(ratio, counts, fall)
     slopes, fine = np.diff(reached) / np.diff(edges), len(density)
     # Symbols up to 15 have narrow cells, where the density shows.
-    single = min(_SINGLE - 1, shares.shape[1] // 2)
+    single = min(SINGLE - 1, shares.shape[1] // 2)
     column = np.arange(2 * single + 1)
     symbol = (column + 1) // 2 * np.where(column % 2 == 1, 1, -1)
     middle = (0.5 - (DISTANCES[:-1] + np.diff(DISTANCES) / 2))[:, None]
