@@ -15,6 +15,7 @@ from telegrad.kernels.quantising.dither_frequencies import (
     frequencies,
     symbol_of,
 )
+from telegrad.kernels.quantising.dithered_density import dithered_density
 from telegrad.kernels.quantising.dithered_rounding import contexts_at, far_magnitudes, rows_at, signed_symbols
 from telegrad.kernels.quantising.rounding import rounded_to_steps, times_steps
 from telegrad.kernels.statistics.magnitudes import largest_magnitude, sums_of_squares
@@ -98,6 +99,32 @@ def test_frequencies_are_the_same_in_both_forms(ratio, size, disable_numba):
     disable_numba()
     assert np.array_equal(frequencies(ratio, counts, 15), frequency)
     assert expected_bits(ratio, counts, 15, true) == expected
+
+
+@pytest.mark.parametrize("step", [1e-3, 0.3, 1.0, 40.0])
+def test_the_density_of_dithered_entries_is_the_same_in_both_forms(step, disable_numba):
+    """Between its points it is linear: so its integral over both signs, by trapezia, is 1."""
+    shares = np.append(0.0, np.sort(np.random.default_rng(0).random(400)))
+    edge, shares = np.append(0.0, 3.0 * 2.0 ** (-np.arange(400)[::-1] / 16)) / step, shares / shares[-1]
+    at, density = dithered_density(edge, shares)
+    assert (np.diff(at) >= 0).all()
+    assert 2 * np.trapezoid(density, at) == pytest.approx(1.0, abs=1e-9)
+    disable_numba()
+    for found, expected in zip(dithered_density(edge, shares), (at, density), strict=True):
+        assert np.array_equal(found, expected)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+def test_short_vectors_have_the_counts_of_long_ones(dtype, disable_numba):
+    """Sixteenths of an octave, by a quotient each and by a table of leading bits: edges, zeros and subnormals too."""
+    x = torch.randn(20_000, generator=torch.Generator().manual_seed(0), dtype=torch.float64).pow(3).to(dtype)
+    x[:800] = float(x.abs().max()) * 2.0 ** (-torch.arange(800, dtype=torch.float64) / 16).to(dtype)
+    x[800:810], top = 0.0, float(x.abs().max())
+    few = magnitude_histogram(x, top)
+    assert few.sum() == len(x)
+    assert np.array_equal(magnitude_histogram(x.repeat(2), top), 2 * few)
+    disable_numba()
+    assert np.array_equal(magnitude_histogram(x, top), few)
 
 
 @pytest.mark.parametrize("kind", [np.int8, np.int16, np.int64])

@@ -17,20 +17,21 @@ from telegrad.kernels.threads import in_chunks
 
 __all__ = ["add_in_pieces", "add_times", "adds_in_pieces", "room", "zeros"]
 
+_CPU = torch.device("cpu")
 _IN_NUMPY = {torch.float32: np.float32, torch.float64: np.float64, torch.float16: np.float16}
 _LARGE = 1 << 22  # bytes from which numpy asks for large pages
 _LINE = 64
 _ALONE = 32704  # entries: a few less than torch shares out over threads of its own
 
 
-def zeros(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
-    """A tensor of zeros on the CPU, as fresh memory from the system: what is never touched costs nothing.
+def zeros(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device = _CPU) -> Tensor:
+    """A tensor of zeros; on the CPU as fresh memory from the system: what is never touched costs nothing.
 
     Raises `ValueError`, `MemoryError` or `RuntimeError` where there is no room for such a tensor.
     """
-    if dtype in _IN_NUMPY:
+    if dtype in _IN_NUMPY and device.type == "cpu":
         return torch.from_numpy(np.zeros(shape, dtype=_IN_NUMPY[dtype]))
-    return torch.zeros(shape, dtype=dtype)
+    return torch.zeros(shape, dtype=dtype, device=device)
 
 
 def room(n: int, dtype: torch.dtype) -> Tensor:

@@ -11,7 +11,7 @@ from torch import Tensor
 from telegrad.kernels.compilation import Loop
 from telegrad.kernels.memory import room
 from telegrad.kernels.quantising.dither_frequencies import CONTEXTS, DISTANCES, SINGLE, bucket_of, contexts_of
-from telegrad.kernels.random_numbers.uniforms import STRIDE, UNIT, bits_at, state_at, uniform_bits, words
+from telegrad.kernels.random_numbers.uniforms import STRIDE, UNIT, bits_at, state_at, uniform_bits
 from telegrad.kernels.statistics.magnitudes import plain
 from telegrad.kernels.threads import in_chunks
 from telegrad.random import Key
@@ -54,7 +54,7 @@ def _dithered_reference(
 
 def dithered_symbols(v: Tensor, step: float, seed: int, top: float) -> Tensor:
     """⌊v_j / step + u_j + ½⌋ with the dither of `seed`, in the smallest integer type for magnitudes up to `top`."""
-    x, (offset, inner), most = plain(v), words(Key(seed)), top / step + 1
+    x, (offset, inner), most = plain(v), Key(seed).stream, top / step + 1
     out = np.empty(len(x), dtype=np.int8 if most < 127 else np.int16 if most < 32767 else np.int64)
     in_chunks(lambda _, low, high: _dithered(x[low:high], step, offset, inner, low, out[low:high]), len(x))
     return torch.from_numpy(out)
@@ -85,7 +85,7 @@ def undithered(symbols: Tensor, step: float, seed: int, dtype: torch.dtype) -> T
 
 def write_undithered(symbols: np.ndarray, step: float, seed: int, first: int, out: np.ndarray) -> None:
     """`undithered` of symbols from number `first` on into `out`, by this thread alone."""
-    _undithered(symbols, step, *words(Key(seed)), first, out)
+    _undithered(symbols, step, *Key(seed).stream, first, out)
 
 
 # The least distance from the edge of the dither's range beyond each cell, in units of 2^−53, and the cell of the
@@ -131,7 +131,7 @@ def _contexts_reference(
 def contexts_at(seed: int, first: int, stop: int) -> tuple[np.ndarray, np.ndarray]:
     """The cells of the dither's elements first … stop − 1, and whether each is negative; uint8."""
     out, negative = np.empty((2, stop - first), dtype=np.uint8)
-    _contexts(*words(Key(seed)), first, SLOTS, BEYOND, out, negative)
+    _contexts(*Key(seed).stream, first, SLOTS, BEYOND, out, negative)
     return out, negative
 
 
@@ -183,7 +183,7 @@ def rows_at(symbols: np.ndarray, columns: int, seed: int, first: int, stop: int)
     symbol as it would be were the dither positive: 0, then +b and −b for the buckets b = 1, 2, …
     """
     out = np.empty(stop - first, dtype=np.uint16)
-    _rows(symbols[first:stop], columns, *words(Key(seed)), first, SLOTS, BEYOND, out)
+    _rows(symbols[first:stop], columns, *Key(seed).stream, first, SLOTS, BEYOND, out)
     return out
 
 
