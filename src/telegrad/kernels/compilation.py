@@ -8,7 +8,6 @@ it computes. Where numba is missing the defining form runs, and that is said onc
 from __future__ import annotations
 
 import hashlib
-import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache, partial
@@ -16,8 +15,8 @@ from pathlib import Path
 from types import FunctionType
 from typing import Any
 
-from telegrad.errors import TelegradWarning
 from telegrad.kernels.caching import cached
+from telegrad.kernels.optional import optional
 
 __all__ = ["Loop", "reference_forms"]
 
@@ -118,10 +117,4 @@ def _look_again() -> None:
 
 @cache
 def _numba() -> Any:
-    try:
-        import numba
-    except ImportError:
-        text = "numba is not installed: telegrad's loops run in torch and numpy, many times slower"
-        warnings.warn(text, TelegradWarning, stacklevel=4)
-        return None
-    return numba
+    return optional("numba", "telegrad's loops run in torch and numpy, many times slower")
