@@ -5,8 +5,10 @@
     python benchmarks/network/run.py --task digits --outer --mbit 10 --mbit 100 --out benchmarks/results/outer.json
     python benchmarks/network/run.py --task text --outer --mbit 10 --mbit 100 --data FOLDER --out …/outer-text.json
 
-`--add` keeps those rows of the file `--out` that are not measured anew: so links and exchanges can be measured one at a
-time. `--tuned` takes the learning rates and numbers of steps from an earlier report, and measures time and bytes anew.
+`--add` keeps those rows of the file `--out` that are not measured anew: so links and exchanges can be measured one at
+a time. With `--least`, too, of two measurements of a step the shorter stays: other work on a machine makes steps only
+longer. `--tuned` takes the learning rates and numbers of steps from an earlier report, and measures time and bytes
+anew; `--only-tune` finds them, and no more.
 
 Four workers in network namespaces of this machine, each link shaped by `tc tbf` (root needed; everything is removed
 afterwards). Workers share the machine's cores, so compute is slower here than on machines of their own: compare rows of
@@ -17,6 +19,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import statistics
 import sys
 import threading
@@ -32,24 +35,23 @@ AUTO = "auto"
 EXCHANGES = [
     "none",
     "ddp",
+    AUTO,
     "fp16",
-    "bf16",
     "powersgd(1)",
     "powersgd(4)",
     "mlmc(stopk(s=0.01, values=sign))",
-    "mlmc(stopk(s=0.01, values=sign))@two_phase",
     "importance(k=0.01)",
     "importance(k=0.1)",
+    "mlmc(stopk(s=0.01, values=sign))@two_phase",
     "eden(bits=1)",
     "eden(bits=1, coder=trellis)",
     "head_tail(bits=0.5)",
     "head_tail(bits=0.5, coder=trellis)",
-    AUTO,
 ]
 ROUND = 30  # inner steps
 SHARE = 0.01  # of the entries, what sparse messages of the rows of --outer hold
-MOST = 600  # steps within which the target is to be reached
 RATES = {"digits": (0.1, 0.3), "text": (0.003, 0.01)}
+Tuned = tuple[float | None, float | None]
 TARGETS = {"digits": "accuracy=0.95", "text": "loss=2.3"}
 
 
@@ -103,10 +105,11 @@ def wide(options: argparse.Namespace) -> list[dict[str, Any]]:
 
 
 def wide_job(exchange: str, mbit: float, options: argparse.Namespace) -> dict[str, Any]:
-    """PowerSGD's hook sends its first two steps uncompressed. At 10 Mbit/s plain DDP takes a minute a step."""
-    slow = mbit == 10 and exchange in ("ddp", "fp16", "bf16")
-    warm = 3 if mbit != 10 else 2 if exchange.startswith("powersgd") else 1
-    job = {"exchange": exchange, "steps": options.steps or (1 if slow else 10), "warm": 0 if slow else warm}
+    """At 10 Mbit/s plain DDP takes a minute a step."""
+    dense = exchange in ("ddp", "fp16")
+    steps = (1 if mbit == 10 else 4 if mbit == 100 else 10) if dense else 4 if mbit == 10 else 10
+    warm = 0 if dense and mbit == 10 else 1 if mbit in (10, 100) else 3
+    job = {"exchange": exchange, "steps": options.steps or steps, "warm": warm}
     return job | ({"against": options.against} if options.against else {})
 
 
@@ -119,9 +122,8 @@ def training(options: argparse.Namespace) -> list[dict[str, Any]]:
     """
     every_row = outer_rows() if options.outer else [name for name in EXCHANGES if name != "none"]
     exchanges = options.exchange or every_row
-    tuned = {exchange: steps_to_target(exchange, options) for exchange in exchanges if exchange != AUTO}
-    if AUTO in exchanges:
-        tuned[AUTO] = (tuned["ddp"] if "ddp" in tuned else steps_to_target("ddp", options))[0], None
+    tuned = steps_to_target(list(dict.fromkeys("ddp" if name == AUTO else name for name in exchanges)), options)
+    tuned[AUTO] = tuned.get("ddp", (None, None))[0], None
     rows = []
     for mbit in options.mbit if options.mbit is not None else [10, 100, 1000, 0]:
         jobs, names = [], []
@@ -142,11 +144,11 @@ def timed(exchange: str, mbit: float, rate: float | None, options: argparse.Name
     if rate is None:
         return []
     if exchange == AUTO:
-        whole = {"exchange": exchange, "steps": MOST, "lr": rate, "target": options.target}
+        whole = {"exchange": exchange, "steps": options.most, "lr": rate, "target": options.target}
         return [{**whole, "seed": seed} for seed in (0, *range(options.seeds))]
     # Of outer loops the first round, in which loops are loaded, and one more: a step has its share of it.
     first = ROUND if exchange.startswith("outer:") else 3
-    dense = exchange in ("ddp", "fp16", "bf16")
+    dense = exchange in ("ddp", "fp16")
     steps = options.steps or (2 * ROUND if first == ROUND else 6 if mbit == 10 and dense else 12 if mbit == 10 else 30)
     job = {"exchange": exchange, "steps": steps, "lr": rate, "first": first}
     return [job] if first == ROUND else [{**job, "steps": 4}, job]
@@ -155,7 +157,7 @@ def timed(exchange: str, mbit: float, rate: float | None, options: argparse.Name
 def to_target(
     exchange: str,
     mbit: float | None,
-    tuned: tuple[float | None, float | None],
+    tuned: Tuned,
     found: list[dict[str, Any]],
     options: argparse.Namespace,
 ) -> dict[str, Any]:
@@ -182,26 +184,29 @@ def to_target(
     return row
 
 
-def steps_to_target(exchange: str, options: argparse.Namespace) -> tuple[float | None, float | None]:
+def steps_to_target(exchanges: list[str], options: argparse.Namespace) -> dict[str, Tuned]:
     """The learning rate that reaches the target first, and after how many steps, the mean over seeds; None where none
     does.
     """
     if options.tuned:
         known = {row["exchange"]: row for row in json.loads(options.tuned.read_text(encoding="utf-8"))["rows"]}
-        return known[exchange]["lr"], known[exchange]["steps_to_target"]
-    best: tuple[float | None, float | None] = None, None
+        return {name: (known[name]["lr"], known[name]["steps_to_target"]) for name in exchanges}
+    rates = options.rate or RATES[options.task]
+    runs = [(name, rate, seed) for name in exchanges for rate in rates for seed in range(options.seeds)]
     jobs = [
-        {"exchange": exchange, "steps": MOST, "lr": rate, "seed": seed, "target": options.target}
-        for rate in RATES[options.task]
-        for seed in range(options.seeds)
+        {"exchange": name, "steps": options.most, "lr": rate, "seed": seed, "target": options.target}
+        for name, rate, seed in runs
     ]
     found = measure(options, None, jobs)
-    for rate in RATES[options.task]:
-        steps = [one.get("steps_to_target") for one, job in zip(found, jobs, strict=True) if job["lr"] == rate]
-        if all(steps) and (best[1] is None or statistics.mean(steps) < best[1]):
-            best = rate, statistics.mean(steps)
-    print(json.dumps({"tuned": exchange, "lr": best[0], "steps_to_target": best[1]}), flush=True)
-    return best
+    tuned: dict[str, Tuned] = dict.fromkeys(exchanges, (None, None))
+    for name in exchanges:
+        for rate in rates:
+            own = [one.get("steps_to_target") for one, run in zip(found, runs, strict=True) if run[:2] == (name, rate)]
+            best = tuned[name][1]
+            if all(own) and (best is None or statistics.mean(own) < best):
+                tuned[name] = rate, statistics.mean(own)
+        print(json.dumps({"exchange": name, "lr": tuned[name][0], "steps_to_target": tuned[name][1]}), flush=True)
+    return tuned
 
 
 def main() -> None:
@@ -217,17 +222,29 @@ def main() -> None:
     )
     parser.add_argument("--against", help="an exchange whose steps alternate with those of the others: their ratio")
     parser.add_argument("--seeds", type=int, default=3, help="runs to the target")
+    parser.add_argument("--rate", type=float, action="append", help="a learning rate to try; may be repeated")
+    parser.add_argument("--most", type=int, default=600, help="steps within which the target is to be reached")
     parser.add_argument("--bucket-mb", type=float, default=100)
     parser.add_argument("--limit", type=float, default=900, help="seconds for the exchanges over one link")
     parser.add_argument("--target", help="accuracy=… or loss=… on validation data")
     parser.add_argument("--data", type=Path, help="the folder of the text")
+    parser.add_argument("--only-tune", action="store_true", help="find learning rates and steps to the target, no more")
     parser.add_argument("--tuned", type=Path, help="take learning rates and steps to the target from this report")
     parser.add_argument("--out", type=Path)
     parser.add_argument("--add", action="store_true", help="keep the rows of --out that are not measured anew")
+    parser.add_argument("--least", action="store_true", help="with --add: the shorter step of those measured")
     options = parser.parse_args()
     options.target = options.target or TARGETS.get(options.task)
     with alone():
-        rows = (wide if options.task == "wide" else training)(options)
+        if options.only_tune:
+            tuned = steps_to_target(
+                options.exchange or [name for name in EXCHANGES if name not in ("none", AUTO)], options
+            )
+            rows = [
+                {"mbit": None, "exchange": name, "lr": one[0], "steps_to_target": one[1]} for name, one in tuned.items()
+            ]
+        else:
+            rows = (wide if options.task == "wide" else training)(options)
     if options.out:
         write(options, rows)
 
@@ -238,8 +255,13 @@ def write(options: argparse.Namespace, rows: list[dict[str, Any]]) -> None:
     commands = [command]
     if options.add and options.out.exists():
         before = json.loads(options.out.read_text(encoding="utf-8"))
-        anew = {(row["mbit"], row["exchange"]) for row in rows}
-        rows = [row for row in before["rows"] if (row["mbit"], row["exchange"]) not in anew] + rows
+        known = {(row["mbit"], row["exchange"]): row for row in before["rows"]}
+        for row in rows:
+            place = row["mbit"], row["exchange"]
+            old = known.get(place, {}).get("seconds_a_step", math.inf)
+            if not (options.least and old < row.get("seconds_a_step", math.inf)):
+                known[place] = row
+        rows = list(known.values())
         commands = [*before["commands"], command]
     report = {"commands": commands, "task": options.task, "workers": options.workers, "target": options.target}
     report |= {**provenance(), "rows": rows}

@@ -72,8 +72,10 @@ def network(name: str, task: Task | None = None) -> nn.Module:
     )  # fmt: skip
 
 
-def exchange(model: nn.Module, optimizer: torch.optim.Optimizer, name: str, seed: int) -> AnyHandle:
-    """Register what the benchmark calls `name`: ddp, fp16, bf16, powersgd(1), none, a telegrad spec, or outer:SPEC."""
+def exchange(
+    model: nn.Module, optimizer: torch.optim.Optimizer, name: str, seed: int, trains: bool = True
+) -> AnyHandle:
+    """Register what the benchmark calls `name`: ddp, fp16, powersgd(1), none, a telegrad spec, or outer:SPEC."""
     if name.startswith(OUTER):
         return telegrad.outer.register(model, optimizer, name.removeprefix(OUTER), seed=seed)
     if name == "ddp":
@@ -86,12 +88,12 @@ def exchange(model: nn.Module, optimizer: torch.optim.Optimizer, name: str, seed
             return future
 
         model.register_comm_hook(None, local)
-    elif name in ("fp16", "bf16"):
-        hooks = {"fp16": default_hooks.fp16_compress_hook, "bf16": default_hooks.bf16_compress_hook}
-        model.register_comm_hook(dist.group.WORLD, hooks[name])
+    elif name == "fp16":  # that for bfloat16 wants NCCL
+        model.register_comm_hook(dist.group.WORLD, default_hooks.fp16_compress_hook)
     elif name.startswith("powersgd("):
         rank = int(name[len("powersgd(") : -1])
         state = powerSGD_hook.PowerSGDState(dist.group.WORLD, matrix_approximation_rank=rank, start_powerSGD_iter=2)
+        state.iter = 0 if trains else 2  # its first two steps are uncompressed, which is not what is timed
         model.register_comm_hook(state, powerSGD_hook.powerSGD_hook)
     else:
         spec, _, topology = name.partition("@")
@@ -113,7 +115,7 @@ class Stepper:
         self.targets = torch.randn(16, 512, generator=generator)
         self.model = wrapped(network("wide"), bucket_mb)
         self.optimizer = torch.optim.SGD(self.model.parameters(), lr=1e-3)
-        self.handle = exchange(self.model, self.optimizer, name, seed)
+        self.handle = exchange(self.model, self.optimizer, name, seed, trains=False)
 
     def seconds(self) -> float:
         """Of a step."""
