@@ -173,7 +173,9 @@ def main() -> None:
     for row in pays:
         link = f"below {row['pays_below'] / 1e6:.3g} Mbit/s" if row["pays_below"] else "nowhere"
         told = ", ".join(f"{mbit} Mbit/s {ratio:.2f}" for mbit, ratio in row["ratios"].items())
-        print(f"{row['code']}: a trellis is predicted to pay {link}; time to a target with over without, measured: {told}")
+        print(
+            f"{row['code']}: a trellis is predicted to pay {link}; time to a target with over without, measured: {told}"
+        )
     if options.out:
         report = {"command": "python " + " ".join(sys.argv), "network": str(options.network.name), **provenance()}
         report |= {"alone": alone, "together": at_once, "rows": rows, "trellis": pays}

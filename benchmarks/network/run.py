@@ -23,6 +23,7 @@ import math
 import statistics
 import sys
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -86,13 +87,12 @@ def measure(options: argparse.Namespace, mbit: float | None, jobs: list[dict[str
     return [*found, *({"failed": why} for _ in jobs[len(found) :])]
 
 
-def wide(options: argparse.Namespace) -> list[dict[str, Any]]:
-    """Time a step and bytes sent of the 11.5 million parameter network."""
-    rows = []
+def wide(options: argparse.Namespace) -> Iterator[list[dict[str, Any]]]:
+    """Time a step and bytes sent of the 11.5 million parameter network, the rows of a link at a time."""
     for mbit in options.mbit or [0, 1000, 100, 10]:
         exchanges = options.exchange or EXCHANGES
         jobs = [wide_job(exchange, mbit, options) for exchange in exchanges] * options.repeat
-        found = measure(options, mbit or None, jobs)
+        found, rows = measure(options, mbit or None, jobs), []
         for place, exchange in enumerate(exchanges):
             rounds = found[place :: len(exchanges)]
             row = {"mbit": mbit or None, "exchange": exchange, "bucket_mb": options.bucket_mb, **rounds[-1]}
@@ -100,8 +100,7 @@ def wide(options: argparse.Namespace) -> list[dict[str, Any]]:
                 row["rounds"] = [one["seconds_a_step"] for one in rounds]
                 row["seconds_a_step"] = statistics.median(row["rounds"])
             rows.append(row)
-            print(json.dumps(row), flush=True)
-    return rows
+        yield rows
 
 
 def wide_job(exchange: str, mbit: float, options: argparse.Namespace) -> dict[str, Any]:
@@ -113,8 +112,8 @@ def wide_job(exchange: str, mbit: float, options: argparse.Namespace) -> dict[st
     return job | ({"against": options.against} if options.against else {})
 
 
-def training(options: argparse.Namespace) -> list[dict[str, Any]]:
-    """Time and bytes to the target of a task.
+def training(options: argparse.Namespace) -> Iterator[list[dict[str, Any]]]:
+    """Time and bytes to the target of a task, the rows of a link at a time.
 
     How many steps that takes does not depend on the links, so it is found once for each of some learning rates over
     unshaped links; the fewest count. Then the time of a step over each kind of link is measured. What `auto` chooses
@@ -124,19 +123,24 @@ def training(options: argparse.Namespace) -> list[dict[str, Any]]:
     exchanges = options.exchange or every_row
     tuned = steps_to_target(list(dict.fromkeys("ddp" if name == AUTO else name for name in exchanges)), options)
     tuned[AUTO] = tuned.get("ddp", (None, None))[0], None
-    rows = []
     for mbit in options.mbit if options.mbit is not None else [10, 100, 1000, 0]:
         jobs, names = [], []
         for exchange in exchanges:
             for job in timed(exchange, mbit, tuned[exchange][0], options):
                 jobs.append(job)
                 names.append(exchange)
-        found = measure(options, mbit or None, jobs)
+        found, rows = measure(options, mbit or None, jobs), []
         for exchange in exchanges:
             own = [one for name, one in zip(names, found, strict=True) if name == exchange]
             rows.append(to_target(exchange, mbit or None, tuned[exchange], own, options))
-            print(json.dumps(rows[-1]), flush=True)
-    return rows
+        yield rows
+
+
+def tuning(options: argparse.Namespace) -> Iterator[list[dict[str, Any]]]:
+    """Learning rates and steps to the target, no more."""
+    exchanges = options.exchange or [name for name in EXCHANGES if name not in ("none", AUTO)]
+    found = steps_to_target(exchanges, options)
+    yield [{"mbit": None, "exchange": name, "lr": one[0], "steps_to_target": one[1]} for name, one in found.items()]
 
 
 def timed(exchange: str, mbit: float, rate: float | None, options: argparse.Namespace) -> list[dict[str, Any]]:
@@ -205,7 +209,6 @@ def steps_to_target(exchanges: list[str], options: argparse.Namespace) -> dict[s
             best = tuned[name][1]
             if all(own) and (best is None or statistics.mean(own) < best):
                 tuned[name] = rate, statistics.mean(own)
-        print(json.dumps({"exchange": name, "lr": tuned[name][0], "steps_to_target": tuned[name][1]}), flush=True)
     return tuned
 
 
@@ -235,25 +238,22 @@ def main() -> None:
     parser.add_argument("--least", action="store_true", help="with --add: the shorter step of those measured")
     options = parser.parse_args()
     options.target = options.target or TARGETS.get(options.task)
+    task = tuning if options.only_tune else wide if options.task == "wide" else training
     with alone():
-        if options.only_tune:
-            tuned = steps_to_target(
-                options.exchange or [name for name in EXCHANGES if name not in ("none", AUTO)], options
-            )
-            rows = [
-                {"mbit": None, "exchange": name, "lr": one[0], "steps_to_target": one[1]} for name, one in tuned.items()
-            ]
-        else:
-            rows = (wide if options.task == "wide" else training)(options)
-    if options.out:
-        write(options, rows)
+        for number, rows in enumerate(task(options)):
+            for row in rows:
+                print(json.dumps(row), flush=True)
+            if options.out:
+                write(options, rows, options.add or number > 0, number == 0)
 
 
-def write(options: argparse.Namespace, rows: list[dict[str, Any]]) -> None:
-    """The report; with --add together with what it held."""
+def write(options: argparse.Namespace, rows: list[dict[str, Any]], add: bool, first: bool) -> None:
+    """The report after the rows of a link: what is measured stays, whatever ends the program later. `add`: together
+    with what it held; `first`: of this program.
+    """
     command = ("python " + " ".join(sys.argv)).replace(str(options.data), "FOLDER")
     commands = [command]
-    if options.add and options.out.exists():
+    if add and options.out.exists():
         before = json.loads(options.out.read_text(encoding="utf-8"))
         known = {(row["mbit"], row["exchange"]): row for row in before["rows"]}
         for row in rows:
@@ -262,7 +262,7 @@ def write(options: argparse.Namespace, rows: list[dict[str, Any]]) -> None:
             if not (options.least and old < row.get("seconds_a_step", math.inf)):
                 known[place] = row
         rows = list(known.values())
-        commands = [*before["commands"], command]
+        commands = [*before["commands"], command] if first else before["commands"]
     report = {"commands": commands, "task": options.task, "workers": options.workers, "target": options.target}
     report |= {**provenance(), "rows": rows}
     options.out.parent.mkdir(parents=True, exist_ok=True)

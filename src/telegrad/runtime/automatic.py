@@ -33,7 +33,7 @@ from telegrad.theory.profiles import copy_bandwidth, profile
 __all__ = ["AutomaticHandle"]
 
 _log = logging.getLogger("telegrad.ddp")
-_SAMPLE = 1 << 16  # entries of the gradient that compressors are tried on,
+_SAMPLE, _SHARE, _LARGEST = 1 << 16, 1 / 16, 1 << 20  # entries of the gradient that compressors are tried on,
 _STRETCHES = 16  # so many pieces of each bucket
 _COMPARED = 2048  # entries of it that all ranks tell each other
 _LOOKS = 0.01  # of the time may go into looks and trials
@@ -322,7 +322,8 @@ class AutomaticHandle(Handle):
     def _sample(self) -> tuple[Tensor, float]:
         """Some of each bucket that is held, and seconds to copy all of them to where they are encoded."""
         total = sum(load.buffer.numel() for load in self._held)
-        share, began = min(1.0, _SAMPLE / total), self._now()
+        size = min(max(_SAMPLE, _SHARE * total), _LARGEST)  # on few entries, what a call costs hides the rest
+        share, began = min(1.0, size / total), self._now()
         pieces = [piece for load in self._held for piece in load.buffer.detach().chunk(_STRETCHES)]
         sample = torch.cat([piece[: math.ceil(share * len(piece))] for piece in pieces]).cpu()
         copying = (self._now() - began) / share if self._held[0].buffer.is_cuda else 0.0

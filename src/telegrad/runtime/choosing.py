@@ -29,7 +29,10 @@ __all__ = [
     "steps_needed",
 ]
 
-QUICK = ("importance(k=0.003)", "importance(k=0.01)", "importance(k=0.1)", "eden(bits=1)", "eden(bits=4)")
+QUICK = (
+    *("mlmc(stopk(s=0.01, values=sign))", "importance(k=0.003)", "importance(k=0.01)", "importance(k=0.1)"),
+    *("eden(bits=1)", "eden(bits=4)"),
+)
 """Codes that are quick to encode, and so to measure: what the first look considers beside all-reduces."""
 CANDIDATES = ("auto(bits=0.03)", "auto(bits=0.1)", "auto(bits=0.3)", "auto(bits=1.0)", "auto(bits=3.0)", *QUICK)
 """What later looks consider: the portfolio at several budgets, too. All are unbiased and without memory, so that a
