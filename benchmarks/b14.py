@@ -173,7 +173,9 @@ def cell(row: Row, x, budget: float, repeats: int) -> Found | None:
 
 
 def printed(rows: list[Row], found: list[dict]) -> None:
-    """The tables of docs/measurements/equal-bits.md: omega, reference, ratio, with a mark where they differ by more than is allowed."""
+    """The tables of docs/measurements/equal-bits.md: omega, reference, ratio, with a mark where they differ by more
+    than is allowed.
+    """
     cells = {(one["row"], one["budget"], one["distribution"]): one["omega"] for one in found}
     for number, budget in enumerate(BUDGETS):
         print(f"\n{budget} bits ({budget / D:.4g} a coordinate): omega, reference, ratio\n")

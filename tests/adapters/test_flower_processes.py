@@ -64,25 +64,16 @@ def check(accuracy, up, down, clients, rounds=2, entries=64 * 64 + 64 + 64 * 10 
     assert down > clients * rounds * 2 * 32 * entries
 
 
-def test_real_processes_on_loopback(app):
-    port, started = free_port(), []
+@contextlib.contextmanager
+def running(*commands):
+    """Starts commands with their ports, one after the other: each must answer before the next starts."""
+    started = []
     try:
-        link = [
-            BIN / "flower-superlink",
-            "--insecure",
-            "--disable-runtime-dependency-installation",
-            "--port",
-            str(port),
-        ]
-        started.append(subprocess.Popen(link, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL))
-        wait_for(port, started[0])
-        for i in range(2):
-            own = free_port()
-            node = [BIN / "flower-supernode", "--insecure", "--superlink", f"127.0.0.1:{port}", "--port", str(own)]
-            node += ["--node-config", f"partition-id={i} num-partitions=2"]
-            started.append(subprocess.Popen(node, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL))
-            wait_for(own, started[-1])
-        check(*run_app(app, f'address = "127.0.0.1:{port}"\ninsecure = true'), clients=2)
+        for port, command in commands:
+            process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+            started.append(process)
+            wait_for(port, process)
+        yield
     finally:
         for process in started:
             process.terminate()
@@ -90,6 +81,27 @@ def test_real_processes_on_loopback(app):
             process.wait(timeout=60)
 
 
+def superlink(port, *options):
+    """A SuperLink that installs nothing: what the app needs is installed here."""
+    command = [BIN / "flower-superlink", "--insecure", "--disable-runtime-dependency-installation"]
+    return port, [*command, "--port", str(port), *options]
+
+
+def supernode(link, number, of):
+    own = free_port()
+    command = [BIN / "flower-supernode", "--insecure", "--superlink", f"127.0.0.1:{link}", "--port", str(own)]
+    return own, [*command, "--node-config", f"partition-id={number} num-partitions={of}"]
+
+
+def test_real_processes_on_loopback(app):
+    port = free_port()
+    with running(superlink(port), *(supernode(port, number, 2) for number in range(2))):
+        check(*run_app(app, f'address = "127.0.0.1:{port}"\ninsecure = true'), clients=2)
+
+
 def test_the_simulation_engine(app):
     pytest.importorskip("ray", reason="Flower's simulation engine needs ray: pip install 'flwr[simulation]'")
-    check(*run_app(app, "options.num-supernodes = 3\noptions.backend.client-resources.num-cpus = 1"), clients=3)
+    port = free_port()
+    options = "options.num-supernodes = 3\noptions.backend.client-resources.num-cpus = 1"
+    with running(superlink(port, "--simulation")):
+        check(*run_app(app, f'address = "127.0.0.1:{port}"\ninsecure = true\n{options}'), clients=3)

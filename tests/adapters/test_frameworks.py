@@ -72,6 +72,17 @@ def test_the_transformers_trainer(tmp_path):
         assert told["files"] == ["telegrad-rank0.pt", "telegrad-rank1.pt"]
 
 
+@pytest.mark.timeout(1200)
+@pytest.mark.parametrize("framework", ["accelerate", "trainer"])
+def test_fsdp2_of_a_framework(framework, tmp_path):
+    pytest.importorskip("accelerate", reason="Accelerate is not installed: pip install 'telegrad[accelerate]'")
+    for told in said("fsdp2_ranks.py", framework, tmp_path):
+        check_training(told)
+        check_metrics(told["logged"])
+        assert told["files"] == ["telegrad-rank0.pt", "telegrad-rank1.pt"]
+        assert told["before"] == "DistributedType.MULTI_CPU", "Accelerate shards on CPU by itself now: drop the helper"
+
+
 def test_one_process_does_nothing_and_says_so():
     model = torch.nn.Linear(2, 2)
     with pytest.warns(tg.TelegradWarning, match="one process, which exchanges no gradients"):

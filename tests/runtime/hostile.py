@@ -10,11 +10,11 @@ import torch
 import torch.distributed as dist
 
 import telegrad as tg
-from telegrad.runtime import transport
+from telegrad.runtime import group_transport as transport
 from telegrad.runtime.distributed import train_distributed
 from telegrad.runtime.exchange import exchange_of
+from telegrad.runtime.group_transport import GroupTransport
 from telegrad.runtime.pieces import Part, Piece
-from telegrad.runtime.transport import GroupTransport
 from telegrad.wire.code import Code, Term
 from telegrad.wire.parcel import Parcel, pack_parcel
 from telegrad.wire.positions import All, Ranked
@@ -120,6 +120,8 @@ def trained(method, topology, how):
             lie(how)
 
     setting = {"steps": 8, "lr": 0.1, "batch_size": 4, "evaluate_every": 8, "granularity": "tensor"}
+    if method.startswith("shadowheart"):
+        setting["clock"] = tg.methods.Clock(gradient=1, message=1)
     group = dist.new_group()
     run = train_distributed(task, method, topology=topology, group=group, progress=progress, **setting)
     return run.ledger.skipped_steps > 0

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import hashlib
 import warnings
-from collections.abc import Callable, Sequence
-from functools import cache
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import cache, partial
 from pathlib import Path
 from types import FunctionType
 from typing import Any
@@ -18,29 +19,44 @@ from typing import Any
 from telegrad.errors import TelegradWarning
 from telegrad.kernels.caching import cached
 
-__all__ = ["Loop"]
+__all__ = ["Loop", "reference_forms"]
 
 
-class Loop:
+class Loop(partial[Any]):
     """`scalar` compiled, or `reference` where numba is missing; both take the same arguments and do the same.
 
     `uses`: plain functions that `scalar` calls by their names; they are compiled into it. Compiled code is kept on
-    disk (see `telegrad.kernels.caching`); the first call in a process loads or compiles it.
+    disk (see `telegrad.kernels.caching`); the first call in a process loads or compiles it. From then on this is a
+    `functools.partial` of what was found, so that calling it costs no step in Python.
     """
 
-    def __init__(
-        self, scalar: Callable[..., Any], reference: Callable[..., Any], uses: Sequence[Callable[..., Any]] = ()
-    ) -> None:
-        self.scalar, self.reference, self.uses = scalar, reference, uses
-        self._compiled: Callable[..., Any] | None = None
+    scalar: Callable[..., Any]
+    reference: Callable[..., Any]
+    uses: Sequence[Callable[..., Any]]
+    asks: Callable[..., Any]
+    """What looks for the compiled form, in the first call."""
 
-    def __call__(self, *arguments: Any) -> Any:
-        numba = _numba()
-        if numba is None:
-            return self.reference(*arguments)
-        if self._compiled is None:
-            self._compiled = cached(numba, self._linked(numba))
-        return self._compiled(*arguments)
+    def __new__(
+        cls, scalar: Callable[..., Any], reference: Callable[..., Any], uses: Sequence[Callable[..., Any]] = ()
+    ) -> Loop:
+        loop: Loop = super().__new__(cls, lambda *arguments: loop._first(*arguments))
+        loop.scalar, loop.reference, loop.uses, loop.asks = scalar, reference, uses, loop.func
+        return loop
+
+    def _first(self, *arguments: Any) -> Any:
+        numba = None if _references else _numba()
+        self.stand_for(self.reference if numba is None else self._compiled(numba))
+        _found.append(self)
+        return self(*arguments)
+
+    def stand_for(self, function: Callable[..., Any]) -> None:
+        """Call this function from now on."""
+        self.__setstate__((function, (), {}, self.__dict__))  # type: ignore[attr-defined]
+
+    def _compiled(self, numba: Any) -> Callable[..., Any]:
+        if "compiled" not in self.__dict__:
+            self.compiled = cached(numba, self._linked(numba))
+        return self.compiled
 
     def _linked(self, numba: Any) -> Any:
         """`scalar`, its names of helpers bound to what compiled code may call."""
@@ -74,6 +90,30 @@ def _bound(function: Any, names: dict[str, Any]) -> Any:
     bound = FunctionType(function.__code__, {**function.__globals__, **names}, function.__name__)
     bound.__qualname__ = function.__qualname__
     return bound
+
+
+_found: list[Loop] = []
+"""The loops that were called since they were last sent to look for numba."""
+_references = False
+
+
+@contextmanager
+def reference_forms() -> Iterator[None]:
+    """Within, all loops run in the forms that define them: for tests that compare."""
+    global _references
+    before, _references = _references, True
+    _look_again()
+    try:
+        yield
+    finally:
+        _references = before
+        _look_again()
+
+
+def _look_again() -> None:
+    while _found:
+        loop = _found.pop()
+        loop.stand_for(loop.asks)
 
 
 @cache

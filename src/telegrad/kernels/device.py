@@ -27,13 +27,14 @@ __all__ = ["away_from_default_device", "on_gpu", "with_gpu_form"]
 Arguments = ParamSpec("Arguments")
 Result = TypeVar("Result")
 
-_everywhere = False  # tests set it: the forms for a GPU run for all tensors, under Triton's interpreter
+everywhere = False
+"""Tests set it: the forms for a GPU run for all tensors, under Triton's interpreter."""
 
 
 def on_gpu(what: Tensor | torch.device | np.ndarray) -> bool:
     """Whether the forms for a GPU run for this tensor, or for tensors on this device."""
     there = what.is_cuda if isinstance(what, Tensor) else isinstance(what, torch.device) and what.type == "cuda"
-    return (there or (_everywhere and not isinstance(what, np.ndarray))) and _triton()
+    return (there or (everywhere and not isinstance(what, np.ndarray))) and _triton()
 
 
 def with_gpu_form(module: str) -> Callable[[Callable[Arguments, Result]], Callable[Arguments, Result]]:
@@ -45,8 +46,9 @@ def with_gpu_form(module: str) -> Callable[[Callable[Arguments, Result]], Callab
         @wraps(on_cpu)
         def front(*arguments: Arguments.args, **named: Arguments.kwargs) -> Result:
             first: Any = arguments[0]
-            form = _form(module, on_cpu.__name__) if on_gpu(first) else on_cpu
-            return form(*arguments, **named)
+            if (everywhere or getattr(first, "is_cuda", True)) and on_gpu(first):
+                return _form(module, on_cpu.__name__)(*arguments, **named)
+            return on_cpu(*arguments, **named)
 
         return front
 

@@ -49,7 +49,7 @@ class Following:
 
     def record(self, record: dict[str, Any]) -> None:
         self._watch.record(record)
-        self._now |= {name: record.get(name) for name in ("step", "validation", "loss", "bits_up_per_worker")}
+        self._now |= {name: record.get(name) for name in ("step", "validation", "train_loss", "bits_up_per_worker")}
         if time.monotonic() - self._written > _EVERY:
             self._write()
 
@@ -176,8 +176,9 @@ def _script(finished: int) -> str:
     panel.hidden = !run;
     if (!run) return;
     const quality = run.validation == null ? "" : `, validation ${Number(run.validation).toPrecision(4)}`;
+    const loss = run.train_loss == null ? "" : `, loss ${Number(run.train_loss).toPrecision(3)}`;
     const name = `${run.label}, learning rate ${run.lr}, seed ${run.seed}`;
-    panel.textContent = `Running: ${name}: step ${run.step} of ${run.steps}${quality}`;
+    panel.textContent = `Running: ${name}: step ${run.step} of ${run.steps}${loss}${quality}`;
   };
   const ask = () => fetch("/state").then((answer) => answer.json()).then(show)
     .catch(() => { panel.hidden = false; panel.textContent = "The server has stopped."; });

@@ -20,13 +20,13 @@ from telegrad.random import Key
 from telegrad.runtime.agreement import check_no_drift
 from telegrad.runtime.bfloat16_average import average_in_bfloat16, in_bfloat16, sent_bits
 from telegrad.runtime.choosing import CANDIDATES, HALF, PLAIN, QUICK, TRIAL, WARM, Automatic, Choice, Way, decide
-from telegrad.runtime.comm_hook import Load
+from telegrad.runtime.comm_hook import Load, Receiver
 from telegrad.runtime.ddp import Handle
 from telegrad.runtime.exchange import exchange_of
+from telegrad.runtime.group_transport import GroupTransport, lost
 from telegrad.runtime.ledger import Ledger
 from telegrad.runtime.link import gathered_numbers, measured_link
 from telegrad.runtime.noise_cost import Watch, cost_of_noise
-from telegrad.runtime.transport import GroupTransport, lost
 from telegrad.theory.cost_model import Cluster, Profile, all_reduce
 from telegrad.theory.profiles import copy_bandwidth, profile
 
@@ -106,9 +106,13 @@ class AutomaticHandle(Handle):
         chosen = dict.fromkeys(("topology", "downlink"), "chosen by measurement")
         return {**super().configuration(), "method": str(self.rule), **chosen}
 
+    @property
+    def receiver(self) -> Receiver:
+        return self._receive
+
     def _receive(self, load: Load) -> None:
-        if self._left_out or self._buckets.error is not None:
-            super()._receive(load)
+        if self._buckets.left_out or self._buckets.error is not None:
+            self._buckets.take(load)
             return
         begins, self._fresh = self._fresh, load.last
         if begins:
@@ -175,7 +179,7 @@ class AutomaticHandle(Handle):
                 return
             except BaseException as error:
                 self._buckets.error = error
-        super()._receive(load)
+        self._buckets.take(load)
 
     def _average(self, load: Load, at_once: bool) -> None:
         """DDP's own exchange, or that in bfloat16. `at_once`: DDP has the load's future already."""

@@ -11,8 +11,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from telegrad.runtime.group_transport import GroupTransport, lost
 from telegrad.runtime.ledger import Ledger
-from telegrad.runtime.transport import GroupTransport, lost
 
 __all__ = ["Link", "gathered_numbers", "measured_link"]
 

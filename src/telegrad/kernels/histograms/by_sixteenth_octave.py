@@ -61,7 +61,8 @@ def _table(top: float, dtype: Any, shift: int) -> np.ndarray:
 
 
 def magnitude_histogram(v: Tensor, top: float) -> np.ndarray:
-    """How many entries have ⌊−16 log2(|v_j| / top)⌋ = 0 … 799, the last and beyond; `top` the largest magnitude.
+    """How many entries have ⌊−16 log2(|v_j| / top)⌋ = 0 … 799, the last and beyond; `top` is no
+    less than the largest magnitude.
 
     Which place a magnitude has shows in its bits: the leading ones, down to a 32nd of an octave, say it but for one
     edge.

@@ -17,6 +17,7 @@ __all__ = [
     "CONTEXTS",
     "DISTANCES",
     "FURTHEST",
+    "LAST_BUCKET",
     "bucket_of",
     "contexts_of",
     "counted",
@@ -40,6 +41,12 @@ FURTHEST = 1 << 20
 """Entries up to so many steps from zero are coded."""
 
 _SINGLE = 16
+LAST_BUCKET = 320
+"""Far above that of 2^40, the largest count there is."""
+_BUCKETS = np.arange(LAST_BUCKET + 1)
+_WIDTHS = np.where(_BUCKETS < _SINGLE, 0, (_BUCKETS - _SINGLE) // 8 + 1)
+_SYMBOLS = np.where(_BUCKETS < _SINGLE, _BUCKETS, (8 + (_BUCKETS - _SINGLE) % 8) << _WIDTHS)
+_MIDDLES = _SYMBOLS + ((1 << _WIDTHS) >> 1)
 _QUARTER_OCTAVE = 0.8408964152537145  # 2^(−1/4), multiplied up so that no library's pow matters
 DISTANCES = np.concatenate(
     [
@@ -74,17 +81,17 @@ def tail_width_of(magnitude: np.ndarray) -> np.ndarray:
 
 def tail_width(bucket: np.ndarray) -> np.ndarray:
     """Raw bits below each bucket."""
-    return np.where(bucket < _SINGLE, 0, (bucket - _SINGLE) // 8 + 1)
+    return _WIDTHS.take(bucket)
 
 
 def symbol_of(bucket: np.ndarray) -> np.ndarray:
     """The smallest magnitude in each bucket."""
-    return np.where(bucket < _SINGLE, bucket, (8 + (bucket - _SINGLE) % 8) << tail_width(bucket))
+    return _SYMBOLS.take(bucket)
 
 
 def counted(bucket: np.ndarray) -> np.ndarray:
     """The count that stands for all of each bucket, its middle."""
-    return symbol_of(bucket) + ((1 << tail_width(bucket)) >> 1)
+    return _MIDDLES.take(bucket)
 
 
 def contexts_of(dither: np.ndarray) -> np.ndarray:

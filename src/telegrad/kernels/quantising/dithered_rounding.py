@@ -10,7 +10,7 @@ from torch import Tensor
 
 from telegrad.kernels.compilation import Loop
 from telegrad.kernels.quantising.dither_frequencies import CONTEXTS, DISTANCES, bucket_of, contexts_of, symbol_of
-from telegrad.kernels.random_numbers.uniforms import STRIDE, UNIT, bits_at, state_at, uniform_bits, words
+from telegrad.kernels.random_numbers.uniforms import STRIDE, UNIT, bits_at, state_at, uniform_bits
 from telegrad.kernels.statistics.magnitudes import plain
 from telegrad.kernels.threads import in_chunks
 from telegrad.random import Key
@@ -52,7 +52,7 @@ def _dithered_reference(
 
 def dithered_symbols(v: Tensor, step: float, seed: int, top: float) -> Tensor:
     """⌊v_j / step + u_j + ½⌋ with the dither of `seed`, in the smallest integer type for magnitudes up to `top`."""
-    x, (offset, inner), most = plain(v), words(Key(seed)), top / step + 1
+    x, (offset, inner), most = plain(v), Key(seed).stream, top / step + 1
     out = np.empty(len(x), dtype=np.int8 if most < 127 else np.int16 if most < 32767 else np.int64)
     in_chunks(lambda _, low, high: _dithered(x[low:high], step, offset, inner, low, out[low:high]), len(x))
     return torch.from_numpy(out)
@@ -75,7 +75,7 @@ def _undithered_reference(
 
 def undithered(symbols: Tensor, step: float, seed: int, dtype: torch.dtype) -> Tensor:
     """(symbol − dither) · step, in float64 and then rounded to float32 or float64."""
-    (offset, inner), whole, out = words(Key(seed)), symbols.cpu().numpy(), torch.empty(len(symbols), dtype=dtype)
+    (offset, inner), whole, out = Key(seed).stream, symbols.cpu().numpy(), torch.empty(len(symbols), dtype=dtype)
     array = out.numpy()
     in_chunks(lambda _, low, high: _undithered(whole[low:high], step, offset, inner, low, array[low:high]), len(whole))
     return out
@@ -115,7 +115,7 @@ def _contexts_reference(
 def contexts_at(seed: int, first: int, stop: int) -> np.ndarray:
     """The cells of the dither's elements first … stop − 1, uint8."""
     out = np.empty(stop - first, dtype=np.uint8)
-    _contexts(*words(Key(seed)), first, SLOTS, BEYOND, out)
+    _contexts(*Key(seed).stream, first, SLOTS, BEYOND, out)
     return out
 
 
@@ -167,7 +167,7 @@ def rows_at(symbols: np.ndarray, columns: int, seed: int, first: int, stop: int)
     symbol as it would be were the dither positive: 0, then +b and −b for the buckets b = 1, 2, …
     """
     out = np.empty(stop - first, dtype=np.uint16)
-    _rows(symbols[first:stop], columns, *words(Key(seed)), first, SLOTS, BEYOND, out)
+    _rows(symbols[first:stop], columns, *Key(seed).stream, first, SLOTS, BEYOND, out)
     return out
 
 
@@ -218,7 +218,7 @@ def signed_symbols(columns: np.ndarray, count: int, seed: int) -> np.ndarray:
     """The inverse of `rows_at` for the `columns`, of which there are `count` kinds: the smallest of each bucket, in the
     smallest integer type.
     """
-    magnitudes, (offset, inner) = symbol_of((np.arange(count) + 1) // 2), words(Key(seed))
+    magnitudes, (offset, inner) = symbol_of((np.arange(count) + 1) // 2), Key(seed).stream
     top = 2 * int(magnitudes[-1]) if count else 0  # what is below a bucket is less than its smallest
     out = np.empty(len(columns), dtype=np.int8 if top <= 127 else np.int16 if top <= 32767 else np.int64)
     in_chunks(

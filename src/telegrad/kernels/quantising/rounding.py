@@ -100,7 +100,11 @@ def _times_reference(symbols: np.ndarray, steps: np.ndarray, bucket: int, out: n
 
 
 def times_steps(symbols: Tensor, steps: Tensor, bucket: int, dtype: torch.dtype) -> Tensor:
-    """symbol_j · step of j's bucket, in float64 and then rounded to float32 or float64."""
+    """symbol_j · step of j's bucket, in float64 and then rounded to float32 or float64; where the symbols lie."""
+    if symbols.is_cuda:
+        each = steps.to(symbols.device, torch.float64)
+        each = each if len(each) == 1 else each.repeat_interleave(bucket)[: len(symbols)]
+        return (symbols.double() * each).to(dtype)
     out = torch.empty(len(symbols), dtype=dtype)
     array, whole = out.numpy(), symbols.cpu().numpy()
     of_buckets, bucket = _spread(steps, bucket, len(whole))

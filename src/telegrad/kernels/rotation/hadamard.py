@@ -29,7 +29,7 @@ from torch import Tensor
 from telegrad.kernels.coding.scatter import taken
 from telegrad.kernels.compilation import Loop
 from telegrad.kernels.device import on_gpu, with_gpu_form
-from telegrad.kernels.random_numbers.uniforms import STRIDE, bits_at, state_at, uniform_bits, words
+from telegrad.kernels.random_numbers.uniforms import STRIDE, bits_at, state_at, uniform_bits
 from telegrad.kernels.statistics.magnitudes import largest_in, plain
 from telegrad.kernels.threads import in_chunks, kept
 from telegrad.random import Key
@@ -229,7 +229,7 @@ class Rotation:
         if size == LARGEST:
             return [(np.uint64(offset), np.uint64(inner), start // 32) for offset, inner in self.whole_words]
         base = self._key.fold(block=start).fold(size=size)
-        return [(*words(base.fold(round=number)), 0) for number in range(2 if size >= _SAFE else 3)]
+        return [(*base.fold(round=number).stream, 0) for number in range(2 if size >= _SAFE else 3)]
 
     def block(self, x: np.ndarray, number: int, dtype: np.dtype[Any] | None = None) -> tuple[np.ndarray, float]:
         """(Y, c): block `number` of the rotated x is Y / c, in x's precision or `dtype`'s; Y lasts until this thread's

@@ -15,9 +15,9 @@ from telegrad.kernels.quantising.narrowing import narrowed
 from telegrad.kernels.quantising.rounding import times_steps
 from telegrad.kernels.threads import in_chunks, kept
 from telegrad.random import Key
-from telegrad.wire.bits import Reader, pack_varint, varint_nbytes
+from telegrad.wire.bits import SCALARS, Buffer, Reader, pack_varint, varint_nbytes
 from telegrad.wire.integers import Integers
-from telegrad.wire.values.base import Buffer, Sizes, Values, largest_of, scalar_dtype, scalar_nbytes
+from telegrad.wire.values.base import Sizes, Values, largest_of, scalar_dtype
 
 __all__ = ["Bucketed"]
 
@@ -65,7 +65,8 @@ class Bucketed(Values):
         if size and not out.is_cuda and out.dtype in (torch.float32, torch.float64):
             in_chunks(work, self.n, size)
         else:
-            super().add_to(out, weight)
+            there = replace(self, symbol=self.symbol.to(out.device))
+            out.add_(there.numbers_as(out.dtype), alpha=weight)
 
     def largest(self) -> float:
         return largest_of(self.symbol) * largest_of(self.scale)
@@ -84,7 +85,7 @@ class Bucketed(Values):
     def sizes(self, dtype: torch.dtype) -> Sizes:
         return {
             "header": varint_nbytes(self.bucket),
-            "scale": len(self.scale) * scalar_nbytes(dtype),
+            "scale": len(self.scale) * SCALARS[dtype].size,
             "value": self._folded.nbytes,
         }
 
@@ -100,7 +101,7 @@ class Bucketed(Values):
         if bucket < 1:
             raise WireError("the message announces buckets without entries")
         count = -(-n // bucket)
-        raw = bytearray(reader.take(count * scalar_nbytes(dtype)))
+        raw = bytearray(reader.take(count * SCALARS[dtype].size))
         reader.book("scale")
         wide = torch.frombuffer(raw, dtype=scalar_dtype(dtype)) if count else torch.zeros(0)
         return cls(torch.from_numpy(unfolded(Integers.read_narrow(reader, n))), wide.double(), bucket)

@@ -14,6 +14,7 @@ from telegrad.errors import WireError
 from telegrad.kernels.coding.rans import ContextDecoder, Encoder
 from telegrad.kernels.quantising.dither_frequencies import (
     FURTHEST,
+    LAST_BUCKET,
     bucket_of,
     counted,
     frequencies,
@@ -29,23 +30,13 @@ from telegrad.kernels.quantising.dithered_rounding import (
 )
 from telegrad.kernels.threads import kept
 from telegrad.random import Key
-from telegrad.wire.bits import Reader, pack_bits, read_seed, seed_parts
+from telegrad.wire.bits import SCALARS, Buffer, Reader, pack_bits, read_seed, seed_parts
 from telegrad.wire.integers import Integers, check_pieces, pack_pieces, unpack_pieces
-from telegrad.wire.values.base import (
-    Buffer,
-    Sizes,
-    Values,
-    largest_of,
-    pack_scalar,
-    read_scalar,
-    round_scalar,
-    scalar_nbytes,
-)
+from telegrad.wire.values.base import Sizes, Values, largest_of, round_scalar
 
 __all__ = ["Dithered"]
 
 _MOST_COUNTS = 120
-_LARGEST_BUCKET = 320
 
 
 @dataclass(frozen=True)
@@ -98,10 +89,10 @@ class Dithered(Values):
         return pack_law(self.ratio, self.counts)
 
     def sizes(self, dtype: torch.dtype) -> Sizes:
-        return {"header": 8 + len(self._law), "scale": scalar_nbytes(dtype), "value": len(self._stream)}
+        return {"header": 8 + len(self._law), "scale": SCALARS[dtype].size, "value": len(self._stream)}
 
     def parts(self, dtype: torch.dtype) -> list[Buffer]:
-        return [pack_scalar(self.step, dtype), *seed_parts(self.seed), self._law, self._stream]
+        return [SCALARS[dtype].pack(self.step), *seed_parts(self.seed), self._law, self._stream]
 
     def shared_bytes(self, dtype: torch.dtype) -> bytes:
         return seed_parts(self.seed)[1]
@@ -109,7 +100,7 @@ class Dithered(Values):
     @classmethod
     def read(cls, reader: Reader, n: int, dtype: torch.dtype) -> Dithered:
         """The inverse of `write`."""
-        step = read_scalar(reader, dtype)
+        step = reader.scalar(dtype)
         reader.book("scale")
         seed = read_seed(reader)
         ratio, counts = read_law(reader)
@@ -140,8 +131,8 @@ def read_law(reader: Reader) -> tuple[float, np.ndarray]:
     ratio, size = struct.unpack("<fB", reader.take(5))
     buckets = Integers.read(reader, size)
     reader.book("header")
-    counts = counted(np.minimum(buckets, _LARGEST_BUCKET))
-    if not (0 < ratio <= FURTHEST and 1 <= size <= _MOST_COUNTS) or counts.sum() == 0 or max(buckets) > _LARGEST_BUCKET:
+    counts = counted(np.minimum(buckets, LAST_BUCKET))
+    if not (0 < ratio <= FURTHEST and 1 <= size <= _MOST_COUNTS) or counts.sum() == 0 or max(buckets) > LAST_BUCKET:
         raise WireError(f"{size} shares of entries up to {ratio} steps are no law of ours")
     return ratio, counts
 

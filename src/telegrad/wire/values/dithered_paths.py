@@ -18,18 +18,9 @@ from telegrad.kernels.trellis.codes import STATES
 from telegrad.kernels.trellis.dithered_paths import DENSITIES, decoded_path, path_rows, undithered_path
 from telegrad.kernels.trellis.paths import SEGMENT
 from telegrad.random import Key
-from telegrad.wire.bits import Reader, Shared, pack_bits, pack_varint, read_seed, seed_parts
+from telegrad.wire.bits import SCALARS, Buffer, Reader, Shared, pack_bits, pack_varint, read_seed, seed_parts
 from telegrad.wire.integers import check_pieces, pack_pieces, unpack_pieces
-from telegrad.wire.values.base import (
-    Buffer,
-    Sizes,
-    Values,
-    largest_of,
-    pack_scalar,
-    read_scalar,
-    round_scalar,
-    scalar_nbytes,
-)
+from telegrad.wire.values.base import Sizes, Values, largest_of, round_scalar
 from telegrad.wire.values.dithered import pack_law, pack_tails, read_law, read_tails
 
 __all__ = ["DitheredPaths"]
@@ -102,11 +93,11 @@ class DitheredPaths(Values):
         return pack_law(self.ratio, self.counts)
 
     def sizes(self, dtype: torch.dtype) -> Sizes:
-        return {"header": 9 + len(self._law), "scale": scalar_nbytes(dtype), "value": len(self._stream)}
+        return {"header": 9 + len(self._law), "scale": SCALARS[dtype].size, "value": len(self._stream)}
 
     def parts(self, dtype: torch.dtype) -> list[Buffer]:
         machine = Shared([STATES.index(self.states)])
-        return [pack_scalar(self.step, dtype), *seed_parts(self.seed), machine, self._law, self._stream]
+        return [SCALARS[dtype].pack(self.step), *seed_parts(self.seed), machine, self._law, self._stream]
 
     def shared_bytes(self, dtype: torch.dtype) -> bytes:
         return seed_parts(self.seed)[1] + bytes([STATES.index(self.states)])
@@ -114,7 +105,7 @@ class DitheredPaths(Values):
     @classmethod
     def read(cls, reader: Reader, n: int, dtype: torch.dtype) -> DitheredPaths:
         """The inverse of `write`."""
-        step = read_scalar(reader, dtype)
+        step = reader.scalar(dtype)
         reader.book("scale")
         seed, machine = read_seed(reader), reader.shared.byte()
         if machine >= len(STATES):
