@@ -111,6 +111,8 @@ def trellis(measured: dict[Any, float], cluster: Cluster, known: dict[str, Any])
     """
     rows = []
     for pair in PAIRS:
+        if not set(pair) <= set(known["profiles"]):
+            continue
         plain, coded = (Profile(**known["profiles"][spec]) for spec in pair)
         factors = [step_factor(one.omega, cluster.workers, 0.0) for one in (plain, coded)]
 
@@ -130,11 +132,14 @@ def trellis(measured: dict[Any, float], cluster: Cluster, known: dict[str, Any])
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--network", type=Path, default=RESULTS / "network-wide.json")
+    parser.add_argument("--exchange", action="append", help="may be repeated; default: all that the table has")
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
     table = json.loads(options.network.read_text(encoding="utf-8"))
-    measured = {(row["mbit"], row["exchange"]): row["seconds_a_step"] for row in table["rows"] if "failed" not in row}
-    workers, d = table["workers"], table["rows"][0]["parameters"]
+    found = [row for row in table["rows"] if "failed" not in row]
+    needed = {"none", "ddp", *(options.exchange or [row["exchange"] for row in found])}
+    measured = {(row["mbit"], row["exchange"]): row["seconds_a_step"] for row in found if row["exchange"] in needed}
+    workers, d = table["workers"], found[0]["parameters"]
     exchanges = list(dict.fromkeys(exchange for _, exchange in measured))
     specs = [name.partition("@")[0] for name in exchanges if "(" in name and not name.startswith("powersgd")]
     specs = list(dict.fromkeys(specs))
@@ -159,11 +164,11 @@ def main() -> None:
             free = cost(Cluster(**{**vars(there), "bandwidth": math.inf}), exchange, d, alone)
             assert free is not None
             seconds = measured[mbit, exchange]
-            found = {"alone": one.seconds, "together": many.seconds}
+            figures = {"alone": one.seconds, "together": many.seconds}
             if mbit and (None, exchange) in measured:
-                found = {"processor_measured": measured[None, exchange] + one.seconds - free.seconds, **found}
-            rows.append({"exchange": exchange, "mbit": mbit, "measured": seconds, **found, "sent_bytes": one.sent})
-            shown = [f"{found[n]:.3f} ({found[n] / seconds - 1:+.0%})" if n in found else "" for n in NAMES]
+                figures = {"processor_measured": measured[None, exchange] + one.seconds - free.seconds, **figures}
+            rows.append({"exchange": exchange, "mbit": mbit, "measured": seconds, **figures, "sent_bytes": one.sent})
+            shown = [f"{figures[n]:.3f} ({figures[n] / seconds - 1:+.0%})" if n in figures else "" for n in NAMES]
             print(f"{exchange:44}{mbit or 'none':>8}{seconds:10.3f}{shown[0]:>20}{shown[1]:>16}{shown[2]:>16}")
     for name in NAMES:
         errors = [abs(row[name] / row["measured"] - 1) for row in rows if name in row]

@@ -43,6 +43,7 @@ WARM, TRIAL = 3, 3
 """Steps of a trial that are not timed, since loops are loaded and buckets move, and those that are."""
 _MARGIN = 0.95  # a gain of less than 5 % over plain DDP is none
 _WORTH_A_TRIAL = 2.0  # plain DDP is tried unless it is predicted to take longer by this factor
+_WORTH_SEEING = 4.0  # what noise costs is seen unless the six steps of that trial take longer than plain DDP's by this
 _MOST_TRIALS = 3
 
 
@@ -151,11 +152,12 @@ def decide(
 
     `entries`, `nbytes`: of a gradient; `noise`: the variance of the ranks' mean gradient over the square of what it is
     the mean of; `halving`: seconds to round a gradient to bfloat16 and back, infinite where that cannot be done;
-    `measured`: seconds a step of the ways that were tried, which count in place of
-    predictions; `harm`: what noise costs, see `steps_needed`, None where that is not known yet: the compressor of the
-    quickest step is on trial then, if its step is quicker. What is chosen and was not tried is on trial; plain DDP goes
-    first where it may be the best, that is unless it is predicted to take more than twice as long. Compression must
-    save 5 %. A pure function: ranks with the same numbers choose alike. Raises `ConfigError` for a patience below 1.
+    `measured`: seconds a step of the ways that were tried, which count in place of predictions; `harm`: what noise
+    costs, see `steps_needed`, None where that is not known yet: where any compressor's step is quicker, the quickest
+    that keeps within patience by its bound is on trial then. What is chosen and was not tried is on trial; plain DDP
+    goes first where it may be the best, that is unless it is predicted to take more than twice as long. Compression
+    must save 5 %. A pure function: ranks with the same numbers choose alike. Raises `ConfigError` for a patience below
+    1.
     """
     if not patience >= 1:
         raise ConfigError(f"patience={patience}: a number from 1 is allowed")
@@ -163,26 +165,30 @@ def decide(
     if math.isfinite(halving):
         predicted = all_reduce(cluster, entries, 16.0, halving).seconds
         options.append(Option(HALF, measured.get(HALF, predicted), 1.0, HALF in measured))
+    quickest = math.inf
     for profile in profiles:
         for topology in TOPOLOGIES:
             way = Way(profile.spec, topology)
             second = profile.omega if topology == "two_phase" else 0.0
             bound = step_factor(profile.omega, cluster.workers, noise, second)
             factor = steps_needed(bound, noise, math.nan if harm is None else harm)
-            if factor <= patience and math.isfinite(profile.encode + profile.decode + profile.bits):
-                predicted = step_cost(cluster, profile, topology).seconds
-                options.append(Option(way, measured.get(way, predicted), factor, way in measured))
+            if not math.isfinite(profile.encode + profile.decode + profile.bits):
+                continue
+            seconds = measured.get(way, step_cost(cluster, profile, topology).seconds)
+            quickest = min(quickest, seconds)
+            if factor <= patience:
+                options.append(Option(way, seconds, factor, way in measured))
     plain, compressors = options[0], [option for option in options if option.way not in (PLAIN, HALF)]
     tried = [option for option in options[1:] if option.measured]
     if len(tried) >= _MOST_TRIALS:
         options = [plain, *tried]
     options.sort(key=lambda option: option.to_target)
     best = options[0]
-    if harm is None and compressors:
-        quickest = min(compressors, key=lambda option: option.seconds)
-        if quickest.seconds <= _MARGIN * min(best.to_target, plain.seconds):
-            reason = f"{quickest.way} is tried: a step is predicted to take {_time(quickest.seconds)}"
-            return Choice(quickest.way, False, f"{reason}, and what its noise costs is to be seen", tuple(options))
+    if harm is None and compressors and quickest <= _MARGIN * min(best.to_target, plain.seconds):
+        first = min(compressors, key=lambda option: option.seconds)
+        if first.seconds <= _WORTH_SEEING * plain.seconds:
+            reason = f"{first.way} is tried, to see what its noise costs: a step is predicted to take"
+            return Choice(first.way, False, f"{reason} {_time(first.seconds)}", tuple(options))
     if not plain.measured and plain.to_target <= _WORTH_A_TRIAL * best.to_target:
         reason = f"plain DDP is predicted to take {_time(plain.seconds)} a step, and is tried first"
         return Choice(PLAIN, False, reason, tuple(options))
