@@ -60,6 +60,28 @@ def test_what_is_kept_is_made_once_an_object_and_side_by_side_for_several(thread
     assert isinstance(Maker.place, kept)
 
 
+def test_threads_that_come_first_at_the_same_time_run_one_compiled_form(threads, monkeypatch):
+    """Two exchanges did, each on its thread: the second form ended the first, which a thread was running."""
+    pytest.importorskip("numba")
+    threads(2)
+    barrier, stood_for, stand_for = threading.Barrier(2, timeout=PATIENCE), [], Loop.stand_for
+
+    def slowly(numba, scalar):
+        barrier.wait()  # passes only if both have found no compiled form
+        return lambda x: x + 1
+
+    def noted(loop, form):
+        stood_for.append(form)
+        barrier.wait()
+        stand_for(loop, form)
+
+    monkeypatch.setattr(compilation, "cached", slowly)
+    monkeypatch.setattr(Loop, "stand_for", noted)
+    loop = Loop(abs, abs)
+    assert each(loop, [1, 2], 1 << 20) == [2, 3]
+    assert stood_for == [loop.compiled] * 2
+
+
 @pytest.mark.parametrize("count", [1, 3])
 def test_items_are_worked_on_in_any_thread_and_their_results_are_in_order(count, threads):
     threads(count)

@@ -33,6 +33,7 @@ class Loop(partial[Any]):
     scalar: Callable[..., Any]
     reference: Callable[..., Any]
     uses: Sequence[Callable[..., Any]]
+    compiled: Callable[..., Any]
     asks: Callable[..., Any]
     """What looks for the compiled form, in the first call."""
 
@@ -55,7 +56,9 @@ class Loop(partial[Any]):
 
     def _compiled(self, numba: Any) -> Callable[..., Any]:
         if "compiled" not in self.__dict__:
-            self.compiled = cached(numba, self._linked(numba))
+            # Of threads that come first at the same time one makes it for all. A second form would end the first, and
+            # a partial holds on to nothing that it is running: code would be unloaded under a thread's feet.
+            self.__dict__.setdefault("compiled", cached(numba, self._linked(numba)))
         return self.compiled
 
     def _linked(self, numba: Any) -> Any:
