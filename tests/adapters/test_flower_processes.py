@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from patience import PATIENCE
+
 pytest.importorskip("flwr", reason="Flower is not installed: pip install 'telegrad[flower]'")
 APP = Path(__file__).parents[2] / "examples" / "flower"
 BIN = Path(sys.executable).parent
@@ -48,7 +50,7 @@ def run_app(app, connection, rounds=2):
     config = Path(os.environ["FLWR_HOME"], "config.toml")
     config.write_text(f'[superlink]\ndefault = "here"\n[superlink.here]\n{connection}\n')
     command = [BIN / "flwr", "run", app, "here", "--stream", "--run-config", f"num-server-rounds={rounds}"]
-    ran = subprocess.run(command, capture_output=True, text=True, timeout=900)
+    ran = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE)
     assert ran.returncode == 0, ran.stdout + ran.stderr
     output = ran.stdout
     accuracy = float(re.search(r"accuracy ([\d.]+)", output)[1])
@@ -87,7 +89,7 @@ def test_real_processes_on_loopback(app):
         for process in started:
             process.terminate()
         for process in started:
-            process.wait(timeout=60)
+            process.wait(timeout=PATIENCE)
 
 
 def test_the_simulation_engine(app):
