@@ -4,6 +4,7 @@ import importlib
 import os
 import sys
 import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -58,28 +59,6 @@ def test_what_is_kept_is_made_once_an_object_and_side_by_side_for_several(thread
     assert makers[0].place is makers[0].place
     assert len(made) == 2
     assert isinstance(Maker.place, kept)
-
-
-def test_threads_that_come_first_at_the_same_time_run_one_compiled_form(threads, monkeypatch):
-    """Two exchanges did, each on its thread: the second form ended the first, which a thread was running."""
-    pytest.importorskip("numba")
-    threads(2)
-    barrier, stood_for, stand_for = threading.Barrier(2, timeout=PATIENCE), [], Loop.stand_for
-
-    def slowly(numba, scalar):
-        barrier.wait()  # passes only if both have found no compiled form
-        return lambda x: x + 1
-
-    def noted(loop, form):
-        stood_for.append(form)
-        barrier.wait()
-        stand_for(loop, form)
-
-    monkeypatch.setattr(compilation, "cached", slowly)
-    monkeypatch.setattr(Loop, "stand_for", noted)
-    loop = Loop(abs, abs)
-    assert each(loop, [1, 2], 1 << 20) == [2, 3]
-    assert stood_for == [loop.compiled] * 2
 
 
 @pytest.mark.parametrize("count", [1, 3])
@@ -155,3 +134,24 @@ def test_what_is_cached_is_out_of_date_when_a_helper_in_another_file_changes(tmp
 
     assert answer("x + 1") == 21
     assert answer("x * 2 + 1") == 41
+
+
+def test_threads_that_call_a_loop_first_share_one_compiled_form(monkeypatch):
+    """A second form would take the place of the first while another thread is in it: the process would crash."""
+    made, start = [], threading.Barrier(2)
+
+    def slowly(numba, scalar):
+        made.append(scalar)
+        threading.Event().wait(0.2)  # the other thread's time to come here, were it let in
+        return scalar
+
+    monkeypatch.setattr(compilation, "cached", slowly)
+    loop = compilation.Loop(lambda x: x + 1, lambda x: x + 1)
+
+    def call(x):
+        start.wait()
+        return loop(x)
+
+    with ThreadPoolExecutor(2) as pool:
+        assert list(pool.map(call, (1, 2))) == [2, 3]
+    assert len(made) == 1

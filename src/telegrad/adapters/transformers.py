@@ -13,7 +13,7 @@ try:
     from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
     from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, get_last_checkpoint
 except ImportError as error:
-    raise ImportError("telegrad.transformers needs Transformers: pip install transformers accelerate") from error
+    raise ImportError("telegrad.transformers needs Transformers: pip install 'telegrad[transformers]'") from error
 
 __all__ = ["Telegrad"]
 

@@ -8,6 +8,7 @@ it computes. Where numba is missing the defining form runs, and that is said onc
 from __future__ import annotations
 
 import hashlib
+import threading
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -33,7 +34,6 @@ class Loop(partial[Any]):
     scalar: Callable[..., Any]
     reference: Callable[..., Any]
     uses: Sequence[Callable[..., Any]]
-    compiled: Callable[..., Any]
     asks: Callable[..., Any]
     """What looks for the compiled form, in the first call."""
 
@@ -55,10 +55,10 @@ class Loop(partial[Any]):
         self.__setstate__((function, (), {}, self.__dict__))  # type: ignore[attr-defined]
 
     def _compiled(self, numba: Any) -> Callable[..., Any]:
-        if "compiled" not in self.__dict__:
-            # Of threads that come first at the same time one makes it for all. A second form would end the first, and
-            # a partial holds on to nothing that it is running: code would be unloaded under a thread's feet.
-            self.__dict__.setdefault("compiled", cached(numba, self._linked(numba)))
+        # One thread at a time: a second form would take the place of the first while another thread is still in it.
+        with _compiling:
+            if "compiled" not in self.__dict__:
+                self.compiled = cached(numba, self._linked(numba))
         return self.compiled
 
     def _linked(self, numba: Any) -> Any:
@@ -95,6 +95,7 @@ def _bound(function: Any, names: dict[str, Any]) -> Any:
     return bound
 
 
+_compiling = threading.RLock()
 _found: list[Loop] = []
 """The loops that were called since they were last sent to look for numba."""
 _references = False

@@ -11,8 +11,9 @@ from torch import Tensor
 
 from telegrad.context import Context
 from telegrad.errors import InputError, WireError
-from telegrad.kernels.coding.scatter import add_at, zeros
+from telegrad.kernels.coding.scatter import add_at
 from telegrad.kernels.device import away_from_default_device
+from telegrad.kernels.memory import zeros
 from telegrad.kernels.threads import each, kept
 from telegrad.wire.bits import FIELDS, varint_nbytes
 from telegrad.wire.positions import All, Positions
