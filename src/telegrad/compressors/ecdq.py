@@ -24,6 +24,7 @@ from telegrad.kernels.quantising.dither_frequencies import (
     expected_path_bits,
     shortest_bits,
 )
+from telegrad.kernels.quantising.dithered_density import dithered_density
 from telegrad.kernels.quantising.dithered_rounding import dithered_symbols
 from telegrad.kernels.selection.by_rank import SMALL
 from telegrad.kernels.statistics.magnitudes import largest_magnitude, sums_of_squares
@@ -223,12 +224,14 @@ _INSIDE = 2.0 ** (3 / 32)
 each: it ends beyond them.
 """
 
+_FALLS = 2.0 ** (-np.arange(800) / 16)
+
 
 class _Law:
     """How many entries lie between edges that fall from `top`, by 2^−1/16 (`fine`) and 2^−1/4 (`counts`)."""
 
     def __init__(self, v: Tensor) -> None:
-        self.d, self.top = len(v), largest_magnitude(v)
+        self.d, self.top, self._rates = len(v), largest_magnitude(v), dict[float, float]()
         if not math.isfinite(self.top):
             raise not_finite(v)
         self.fine = magnitude_histogram(v, self.top)
@@ -251,24 +254,21 @@ class _Law:
 
     def rate(self, step: float) -> float:
         """The bits an entry of a perfect coder that knows the fine law: I(v; v + U) = h(v + U) − log2 Δ."""
-        edges, reached = self._reached
-        first = int(np.searchsorted(edges, step / 64))  # what is below is as good as zero
-        edge = np.append(0.0, edges[first:] / step)
-        share = np.append(0.0, reached[first:])
-        # Between these the density of (v + U) / Δ hardly bends.
-        at = np.concatenate([np.linspace(0.0, edge[-1] + 0.5, 64), np.abs(0.5 - edge), 0.5 + edge])
-        at.sort()
-        below = at - 0.5
-        up, down = np.interp(at + 0.5, edge, share), np.copysign(np.interp(np.abs(below), edge, share), below)
-        density = np.maximum((up - down) / 2, 1e-30)
-        price = density * np.log2(density)
-        return -float((price[1:] + price[:-1]) @ np.diff(at))
+        if step not in self._rates:
+            edges, reached = self._reached
+            first = int(edges.searchsorted(step / 64))  # what is below is as good as zero
+            edge, share = np.zeros((2, len(edges) - first + 1))
+            np.divide(edges[first:], step, out=edge[1:])
+            share[1:] = reached[first:]
+            at, density = dithered_density(edge, share)  # between these points it hardly bends
+            price = density * np.log2(density)
+            self._rates[step] = -float((price[1:] + price[:-1]) @ (at[1:] - at[:-1]))
+        return self._rates[step]
 
     @kept
     def _reached(self) -> tuple[np.ndarray, np.ndarray]:
         """Increasing edges of the fine law, and the shares of the magnitudes up to each."""
-        edges = self.top * 2.0 ** (-np.arange(len(self.fine)) / 16)
-        return edges[::-1], self.fine[::-1].cumsum() / self.d
+        return (self.top * _FALLS)[::-1], self.fine[::-1].cumsum() / self.d
 
     def nbits(self, step: float, states: int = 1) -> float:
         """The expected length of the symbols and of the law, through a trellis of so many states."""

@@ -8,6 +8,7 @@ it computes. Where numba is missing the defining form runs, and that is said onc
 from __future__ import annotations
 
 import hashlib
+import threading
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -54,8 +55,10 @@ class Loop(partial[Any]):
         self.__setstate__((function, (), {}, self.__dict__))  # type: ignore[attr-defined]
 
     def _compiled(self, numba: Any) -> Callable[..., Any]:
-        if "compiled" not in self.__dict__:
-            self.compiled = cached(numba, self._linked(numba))
+        # One thread at a time: a second form would take the place of the first while another thread is still in it.
+        with _compiling:
+            if "compiled" not in self.__dict__:
+                self.compiled = cached(numba, self._linked(numba))
         return self.compiled
 
     def _linked(self, numba: Any) -> Any:
@@ -92,6 +95,7 @@ def _bound(function: Any, names: dict[str, Any]) -> Any:
     return bound
 
 
+_compiling = threading.RLock()
 _found: list[Loop] = []
 """The loops that were called since they were last sent to look for numba."""
 _references = False

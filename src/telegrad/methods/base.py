@@ -13,7 +13,7 @@ from torch import Tensor
 
 from telegrad.context import Contextual
 from telegrad.errors import NonFiniteError
-from telegrad.kernels.coding.scatter import zeros
+from telegrad.kernels.memory import zeros
 from telegrad.kernels.statistics.magnitudes import largest_magnitude
 from telegrad.random import Key
 from telegrad.wire.code import Code, add_codes

@@ -20,24 +20,12 @@ from telegrad.kernels.device import with_gpu_form
 from telegrad.kernels.statistics.magnitudes import plain
 from telegrad.kernels.threads import in_chunks
 
-__all__ = ["add_at", "narrow", "taken", "taken_times", "zeros"]
+__all__ = ["add_at", "narrow", "taken", "taken_times"]
 
-_CPU = torch.device("cpu")
 _RANGE = 1 << 17  # entries that stay in the cache while all parts' numbers are added to them
 _TOGETHER = 16  # parts that one compiled call takes
 _1 = np.uint64(1)
 _PLAIN = (torch.float32, torch.float64)
-_IN_NUMPY = {torch.float32: np.float32, torch.float64: np.float64, torch.float16: np.float16}
-
-
-def zeros(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device = _CPU) -> Tensor:
-    """A tensor of zeros; on the CPU as fresh memory from the system: what is never touched costs nothing.
-
-    Raises `ValueError`, `MemoryError` or `RuntimeError` where there is no room for such a tensor.
-    """
-    if dtype in _IN_NUMPY and device.type == "cpu":
-        return torch.from_numpy(np.zeros(shape, dtype=_IN_NUMPY[dtype]))
-    return torch.zeros(shape, dtype=dtype, device=device)
 
 
 @lru_cache

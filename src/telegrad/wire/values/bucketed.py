@@ -11,9 +11,10 @@ from torch import Tensor
 
 from telegrad.errors import WireError
 from telegrad.kernels.coding.symbols import folded, unfolded
+from telegrad.kernels.memory import add_in_pieces, adds_in_pieces
 from telegrad.kernels.quantising.narrowing import narrowed
-from telegrad.kernels.quantising.rounding import times_steps
-from telegrad.kernels.threads import in_chunks, kept
+from telegrad.kernels.quantising.rounding import times_steps, write_times
+from telegrad.kernels.threads import kept
 from telegrad.random import Key
 from telegrad.wire.bits import SCALARS, Buffer, Reader, pack_varint, varint_nbytes
 from telegrad.wire.integers import Integers
@@ -21,7 +22,7 @@ from telegrad.wire.values.base import Sizes, Values, largest_of, scalar_dtype
 
 __all__ = ["Bucketed"]
 
-_PIECE = 32704  # entries: a little fewer than torch shares out over threads of its own
+_PIECE = 65408  # entries that the cache holds
 
 
 @dataclass(frozen=True)
@@ -49,24 +50,17 @@ class Bucketed(Values):
         return times_steps(self.symbol, self.scale, min(self.bucket, max(1, self.n)), wide).to(dtype)
 
     def add_to(self, out: Tensor, weight: float) -> None:
-        # In pieces of whole buckets that the cache holds: fresh memory for all numbers costs more than making them.
-        bucket = self.bucket if len(self.scale) > 1 else 1
-        size = _PIECE // bucket * bucket
-
-        def work(_: int, start: int, stop: int) -> None:
-            for low in range(start, stop, size):
-                high = min(stop, low + size)
-                scale = self.scale[low // bucket : -(-high // bucket)] if len(self.scale) > 1 else self.scale
-                part = replace(self, symbol=self.symbol[low:high], scale=scale)
-                total = torch.from_numpy(out.detach().numpy()[low:high])  # which any thread may change
-                total.add_(part.numbers_as(out.dtype), alpha=weight)
-
-        # Sums of 16 bits are rounded otherwise by torch at the ends of what it is given.
-        if size and not out.is_cuda and out.dtype in (torch.float32, torch.float64):
-            in_chunks(work, self.n, size)
-        else:
+        if not adds_in_pieces(out):
             there = replace(self, symbol=self.symbol.to(out.device))
             out.add_(there.numbers_as(out.dtype), alpha=weight)
+            return
+        symbol, scale, single = self.symbol.cpu().numpy(), self.scale.cpu().numpy(), len(self.scale) == 1
+        bucket = _PIECE if single else self.bucket
+
+        def make(low: int, high: int, room: np.ndarray) -> None:
+            write_times(symbol[low:high], scale if single else scale[low // bucket :], bucket, room)
+
+        add_in_pieces(out, weight, self.n, max(_PIECE // bucket, 1) * bucket, make)
 
     def largest(self) -> float:
         return largest_of(self.symbol) * largest_of(self.scale)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import struct
 from dataclasses import dataclass, field, replace
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -12,13 +12,16 @@ from torch import Tensor
 
 from telegrad.errors import WireError
 from telegrad.kernels.coding.rans import ContextDecoder, Encoder
+from telegrad.kernels.memory import add_in_pieces, adds_in_pieces, room
 from telegrad.kernels.quantising.dither_frequencies import (
     FURTHEST,
     LAST_BUCKET,
+    SINGLE,
     bucket_of,
     counted,
     frequencies,
     shortest_bits,
+    symbol_of,
     tail_width,
 )
 from telegrad.kernels.quantising.dithered_rounding import (
@@ -27,6 +30,7 @@ from telegrad.kernels.quantising.dithered_rounding import (
     rows_at,
     signed_symbols,
     undithered,
+    write_undithered,
 )
 from telegrad.kernels.threads import kept
 from telegrad.random import Key
@@ -37,6 +41,7 @@ from telegrad.wire.values.base import Sizes, Values, largest_of, round_scalar
 __all__ = ["Dithered"]
 
 _MOST_COUNTS = 120
+_PIECE = 65408  # entries that the cache holds
 
 
 @dataclass(frozen=True)
@@ -60,6 +65,17 @@ class Dithered(Values):
     def numbers_as(self, dtype: torch.dtype) -> Tensor:
         wide = torch.float64 if dtype == torch.float64 else torch.float32
         return undithered(self.symbol, self.step, self.seed, wide).to(dtype)
+
+    def add_to(self, out: Tensor, weight: float) -> None:
+        if not adds_in_pieces(out):
+            super().add_to(out, weight)
+            return
+        symbol = self.symbol.cpu().numpy()
+
+        def make(low: int, high: int, room: np.ndarray) -> None:
+            write_undithered(symbol[low:high], self.step, self.seed, low, room)
+
+        add_in_pieces(out, weight, self.n, _PIECE, make)
 
     def largest(self) -> float:
         return (self._most + 0.5) * abs(self.step)
@@ -107,18 +123,24 @@ class Dithered(Values):
         check_pieces(reader, n)
         bits = shortest_bits(n)
         frequency = frequencies(ratio, counts, bits)
-        decoder, kinds = ContextDecoder(frequency, bits), frequency.shape[1]
-        column: Any = np.empty(n, dtype=np.uint8 if kinds <= 256 else np.uint16)
-        unpack_pieces(
-            reader,
-            n,
-            lambda a, b, states, words: decoder.piece(states, words, column[a:b], contexts_at(seed, a, b)),
-        )
-        symbol = signed_symbols(column, kinds, seed)
-        far = np.flatnonzero(column >= 2 * 16 - 1) if kinds > 2 * 16 - 1 else np.zeros(0, dtype=np.int64)
-        tails = read_tails(reader, tail_width((column[far].astype(np.int64) + 1) // 2))
-        symbol[far] += np.where(symbol[far] < 0, -tails, tails).astype(symbol.dtype)
-        return cls(torch.from_numpy(symbol), seed, step, ratio, counts)
+        decoder, magnitudes = ContextDecoder(frequency, bits), symbol_of((np.arange(frequency.shape[1]) + 1) // 2)
+        most = 2 * int(magnitudes[-1])  # what is below a bucket is less than its smallest
+        symbol = room(n, torch.int8 if most <= 127 else torch.int16 if most <= 32767 else torch.int64)
+        out = symbol.numpy()
+
+        def decode(start: int, stop: int, states: np.ndarray, words: np.ndarray) -> bool:
+            cells, negative = contexts_at(seed, start, stop)
+            column = np.empty(stop - start, dtype=np.uint8 if len(magnitudes) <= 256 else np.uint16)
+            if not decoder.piece(states, words, column, cells):
+                return False
+            signed_symbols(column, negative, magnitudes, out[start:stop])
+            return True
+
+        unpack_pieces(reader, n, decode)
+        far = np.flatnonzero(np.abs(out) >= SINGLE) if len(magnitudes) >= 2 * SINGLE else np.zeros(0, dtype=np.int64)
+        tails = read_tails(reader, tail_width(bucket_of(np.abs(out[far].astype(np.int64)))))
+        out[far] += np.where(out[far] < 0, -tails, tails).astype(out.dtype)
+        return cls(symbol, seed, step, ratio, counts)
 
 
 def pack_law(ratio: float, counts: np.ndarray) -> bytes:

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from telegrad.errors import WireError
 from telegrad.kernels.coding.rans import PIECE, ContextDecoder, Encoder
+from telegrad.kernels.memory import add_in_pieces, adds_in_pieces, room
 from telegrad.kernels.quantising.dither_frequencies import path_frequencies, shortest_bits, symbol_of, tail_width
 from telegrad.kernels.quantising.dithered_rounding import far_magnitudes
 from telegrad.kernels.threads import in_blocks, kept
@@ -51,14 +52,20 @@ class DitheredPaths(Values):
         return self._in(torch.float64 if dtype == torch.float64 else torch.float32).to(dtype)
 
     def _in(self, dtype: torch.dtype) -> Tensor:
-        symbol, made = self.symbol.cpu().numpy(), torch.empty(self.n, dtype=dtype)
+        made = room(self.n, dtype)
         out = made.numpy()
-        in_blocks(
-            lambda low, high: undithered_path(symbol[low:high], self.step, self.seed, low, self.states, out[low:high]),
-            self.n,
-            SEGMENT,
-        )
+        in_blocks(lambda low, high: self._write(low, high, out[low:high]), self.n, SEGMENT)
         return made
+
+    def _write(self, low: int, high: int, out: np.ndarray) -> None:
+        """The numbers of a segment."""
+        undithered_path(self.symbol.cpu().numpy()[low:high], self.step, self.seed, low, self.states, out)
+
+    def add_to(self, out: Tensor, weight: float) -> None:
+        if not adds_in_pieces(out):
+            super().add_to(out, weight)
+            return
+        add_in_pieces(out, weight, self.n, SEGMENT, self._write)
 
     def largest(self) -> float:
         return (self._most + 0.5) * abs(self.step)

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from telegrad.errors import WireError
+from telegrad.kernels.memory import adds_in_pieces, room
 from telegrad.kernels.quantising.narrowing import narrowed
 from telegrad.kernels.rotation.hadamard import LARGEST, Rotation, block_sizes
 from telegrad.random import Key
@@ -161,11 +162,35 @@ class RotatedCells(Values):
     def numbers_as(self, dtype: torch.dtype) -> Tensor:
         # Cells are coarse: float32 is precise enough for them where the result is no finer.
         wide = torch.float64 if dtype == torch.float64 else torch.float32
+        return _turned_back(Rotation(self.n, self.seed), self.scales, self._fill(), wide).to(dtype)
+
+    def add_to(self, out: Tensor, weight: float) -> None:
+        if not adds_in_pieces(out):
+            super().add_to(out, weight)
+            return
+        rotation, fill, target = Rotation(self.n, self.seed), self._fill(), out.detach().numpy()
+        factors = self.scales.tolist()
+
+        def work(number: int) -> None:
+            block = rotation.scratch(number, target.dtype)
+            fill(rotation.starts[number], block)
+            rotation.add_block_back(block, number, factors[number], target, weight)
+
+        rotation.each_block(work)
+
+    def _fill(self) -> Fill:
+        """What writes neighbouring entries of the rotated vector, before the scales of their blocks."""
         index = self.positions.indices()
-        fill: Fill = self.cells.fill
-        if index is not None:
-            fill = _from(torch.zeros(self.n, dtype=wide).index_add_(0, index, self.cells.numbers().to(wide)))
-        return _turned_back(Rotation(self.n, self.seed), self.scales, fill, wide).to(dtype)
+        if index is None:
+            return self.cells.fill
+        places, numbers = index.numpy(), self.cells.numbers().numpy()
+
+        def fill(start: int, out: np.ndarray) -> None:
+            low, high = np.searchsorted(places, (start, start + len(out)))
+            out[:] = 0.0
+            out[places[low:high] - start] = numbers[low:high]
+
+        return fill
 
     def largest(self) -> float:
         # Rotations are isometries.
@@ -230,7 +255,7 @@ def _from(y: Tensor) -> Fill:
 
 def _turned_back(rotation: Rotation, scales: Tensor | None, fill: Fill, dtype: torch.dtype) -> Tensor:
     """What `fill` writes of the rotated vector, each block times its scale, rotated back."""
-    out = torch.empty(rotation.n, dtype=dtype)
+    out = room(rotation.n, dtype)
     factors = [1.0] * len(rotation.sizes) if scales is None else scales.tolist()
 
     def work(number: int) -> None:
