@@ -676,7 +676,7 @@ def dropped_models_leave_nothing_behind():
         gc.collect()
         for thread in threading.enumerate():
             if thread.name == "telegrad-exchange":
-                thread.join(timeout=60)
+                thread.join()
         return threading.active_count(), len(torch_optimizers._global_optimizer_pre_hooks)
 
     before, models = at_rest(), []

@@ -11,6 +11,7 @@ from typing import ClassVar
 
 import torch
 from torch import Tensor
+from torch.nn.parameter import is_lazy
 
 from telegrad.compressors.inputs import checked, flattened, scaled_down, scaled_up
 from telegrad.compressors.shortcuts import Shortcuts
@@ -142,7 +143,7 @@ class Compressor(Contextual, Shortcuts, ABC):
         """
         if len(xs) != len(keys):
             raise InputError(f"{len(xs)} tensors and {len(keys)} keys were given: each tensor needs a key of its own")
-        size = sum(x.numel() if isinstance(x, Tensor) else 0 for x in xs)
+        size = sum(x.numel() if isinstance(x, Tensor) and not is_lazy(x) else 0 for x in xs)
         return each(lambda pair: self.encode(*pair), list(zip(xs, keys, strict=True)), size)
 
     def encoded(self, x: Tensor, key: Key, context: Context | None = None) -> Encoded:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import threading
-import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache, partial
@@ -17,8 +16,8 @@ from pathlib import Path
 from types import FunctionType
 from typing import Any
 
-from telegrad.errors import TelegradWarning
 from telegrad.kernels.caching import cached
+from telegrad.kernels.optional import optional
 
 __all__ = ["Loop", "reference_forms"]
 
@@ -122,10 +121,4 @@ def _look_again() -> None:
 
 @cache
 def _numba() -> Any:
-    try:
-        import numba
-    except ImportError:
-        text = "numba is not installed: telegrad's loops run in torch and numpy, many times slower"
-        warnings.warn(text, TelegradWarning, stacklevel=4)
-        return None
-    return numba
+    return optional("numba", "telegrad's loops run in torch and numpy, many times slower")

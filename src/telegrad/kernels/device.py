@@ -10,7 +10,6 @@ Tensors that telegrad makes on its way lie on the CPU, or where its input lies. 
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable
 from functools import cache, wraps
 from importlib import import_module
@@ -20,7 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from telegrad.errors import TelegradWarning
+from telegrad.kernels.optional import optional
 
 __all__ = ["away_from_default_device", "on_gpu", "with_gpu_form"]
 
@@ -79,10 +78,4 @@ def _form(module: str, name: str) -> Any:
 
 @cache
 def _triton() -> bool:
-    try:
-        import triton  # noqa: F401
-    except ImportError:
-        text = "triton is not installed: tensors on a GPU are copied to the CPU, and encoded and decoded there"
-        warnings.warn(text, TelegradWarning, stacklevel=4)
-        return False
-    return True
+    return optional("triton", "tensors on a GPU are copied to the CPU, and encoded and decoded there") is not None

@@ -14,8 +14,8 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
+from telegrad.lab.finished_run import FinishedRun
 from telegrad.lab.plan import Left
-from telegrad.lab.records import FinishedRun
 from telegrad.lab.tables import NOTHING, bits, number
 
 __all__ = ["LiveTable"]

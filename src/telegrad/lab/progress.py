@@ -7,9 +7,9 @@ from typing import Any, Protocol
 
 from rich.console import Console
 
+from telegrad.lab.finished_run import FinishedRun
 from telegrad.lab.live_table import LiveTable
 from telegrad.lab.plan import Left
-from telegrad.lab.records import FinishedRun
 from telegrad.lab.tables import bits, metric
 
 __all__ = ["Lines", "Watch", "watch_on"]

@@ -13,9 +13,10 @@ from typing import Any
 from telegrad.errors import ConfigError, DataError
 from telegrad.lab import config
 from telegrad.lab.curves import curves
+from telegrad.lab.finished_run import FinishedRun
 from telegrad.lab.plan import Left
 from telegrad.lab.progress import Watch
-from telegrad.lab.records import FinishedRun, RunDirectory, to_json, write_atomic
+from telegrad.lab.records import RunDirectory, to_json, write_atomic
 from telegrad.lab.report import html_report
 from telegrad.lab.summary import summarise
 

@@ -170,7 +170,7 @@ class BucketExchange:
         if self.check_every and self.step % self.check_every == 0:
             check_no_drift(exchange.transport, self.parameters, self.step)
         every = self.error_every if isinstance(exchange.method, SGD) else 0
-        exchange.measures = bool(every) and self.step % every == 0
+        exchange.measures = (bool(every) and self.step % every == 0) or exchange.errors is not None
         if exchange.measures:
             exchange.error = (0.0, 0.0)
         exchange.begin(self.step, float(self._optimizer.param_groups[0]["lr"]) if self._optimizer else 1.0)

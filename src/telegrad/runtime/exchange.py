@@ -26,6 +26,7 @@ from telegrad.runtime.topologies import Topology
 from telegrad.runtime.topologies.base import Phase
 from telegrad.runtime.transport import Transport
 from telegrad.spec import build
+from telegrad.wire.code import Code
 from telegrad.wire.parcel import Parcel
 
 __all__ = ["Exchange", "Running", "exchange_of", "require_gradient_method"]
@@ -41,6 +42,8 @@ class Exchange:
 
     `seconds`: how long this process took to `encode` first messages, and to `wait` for those of others. `measures`:
     whether `error` adds up the squared errors of the first worker's messages and the squared norms of its gradients.
+    `errors`: given a dictionary, those errors are kept there, and `along` adds up their inner products with the
+    gradients that are measured next.
     """
 
     def __init__(
@@ -65,6 +68,8 @@ class Exchange:
         self.ledger = Ledger(transport.workers, ranks=list(transport.ranks))
         self.seconds = {"encode": 0.0, "wait": 0.0}
         self.measures, self.error = False, (0.0, 0.0)
+        self.errors: dict[tuple[str, int], Tensor] | None = None
+        self.along = 0.0
 
     def begin(self, index: int, lr: float) -> None:
         """Enter step `index`, in which the optimizer's learning rate is `lr`."""
@@ -152,17 +157,22 @@ class Running:
     def _measure(self, phase: Phase, gradients: Sequence[Tensor]) -> None:
         """Add this worker's squared error, and the squared norm of its gradients, to the exchange's `error`."""
         workers, parcels = self._exchange.transport.workers, dict.fromkeys(phase.outgoing.values())
-        pairs = []
+        pairs: dict[tuple[str, int], tuple[Code, Tensor]] = {}
         for receiver, parcel in phase.outgoing.items() if len(parcels) > 1 else [(0, next(iter(parcels), Parcel()))]:
             for code, piece, gradient in zip(parcel.codes, self._pieces, gradients, strict=False):
                 own = gradient if len(parcels) == 1 else shard_of(gradient, piece, receiver, workers)
                 if code.numel != len(own):
                     return  # neither the whole nor a shard, or nothing
-                pairs.append((code, own.double()))
-        error, square = self._exchange.error
-        for code, own in pairs:
-            error += float((code.decode().double() - own.cpu()).square().sum())
+                pairs[piece.name, receiver] = code, own.double().cpu()
+        (error, square), kept = self._exchange.error, self._exchange.errors
+        for place, (code, own) in pairs.items():
+            rest = code.decode().double() - own
+            error += float(rest.square().sum())
             square += float(own.square().sum())
+            if kept is not None:
+                before = kept.pop(place, None)
+                self._exchange.along += float(before @ own) if before is not None else 0.0
+                kept[place] = rest
         self._exchange.error = error, square
 
     def _expected(self, phase: Phase) -> Expected:

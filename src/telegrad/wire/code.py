@@ -17,7 +17,7 @@ from telegrad.kernels.memory import zeros
 from telegrad.kernels.threads import each, kept
 from telegrad.wire.bits import FIELDS, varint_nbytes
 from telegrad.wire.positions import All, Positions
-from telegrad.wire.values import Floats, Values
+from telegrad.wire.values import DTYPES, Floats, Values
 
 __all__ = ["CHECKSUM_NBYTES", "FIELDS", "Code", "Term", "add_codes", "decoded_on"]
 
@@ -158,7 +158,7 @@ class Code:
         """Accumulate weight · estimate into a tensor, in place; costs the number of entries sent, not d.
 
         Args:
-            out: of the tensor's number of entries, any floating dtype, contiguous.
+            out: of the tensor's number of entries, of float32, float64, bfloat16 or float16, contiguous.
             weight: a factor of every entry.
 
         Raises:
@@ -175,10 +175,11 @@ class Code:
             raise InputError(
                 f"add_to takes a tensor, not a {type(out).__name__}: write torch.from_numpy(out) for numpy's"
             )
-        if not out.is_floating_point() or not out.is_contiguous():
+        if out.dtype not in DTYPES or out.is_meta or not out.is_contiguous():
             raise InputError(
-                f"add_to was given a tensor of {out.dtype} and strides {out.stride()}; one of floating point that is "
-                f"contiguous is wanted, for example torch.zeros({self.shape}, dtype={self.dtype})"
+                f"add_to was given a tensor of {out.dtype} on {out.device} with strides {out.stride()}; one of "
+                f"floating point that holds numbers and is contiguous is wanted: write torch.zeros({self.shape}, "
+                f"dtype={self.dtype})"
             )
         add_codes((self,), out, weight)
 

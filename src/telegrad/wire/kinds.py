@@ -1,13 +1,14 @@
-"""Tables of what a byte of a message may name."""
+"""What a message is made of: tables of what a byte may name, and what is packed in pieces."""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterable
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 from telegrad.errors import WireError
 
-__all__ = ["Kinds"]
+__all__ = ["Kinds", "Packed"]
 
 Kind = TypeVar("Kind")
 
@@ -24,3 +25,27 @@ class Kinds(dict[int, Kind]):
 
     def __missing__(self, tag: int) -> Kind:
         raise WireError(f"unknown kind of {self.what} {tag} in the message")
+
+
+class Packed(ABC):
+    """A part of a message that knows its bytes by itself. `tag`: the number of its kind."""
+
+    tag: ClassVar[int]
+
+    @property
+    @abstractmethod
+    def n(self) -> int:
+        """How many places or numbers these are."""
+
+    def write(self) -> bytes:
+        """The bytes; what stands elsewhere in the message is known from there."""
+        return b"".join(self.parts())
+
+    @abstractmethod
+    def parts(self) -> list[bytes]:
+        """`write()` in pieces, those that the messages of a parcel share marked as `Shared`."""
+
+    @property
+    def shared_bytes(self) -> bytes:
+        """The `Shared` ones of `parts()`, joined."""
+        return b""

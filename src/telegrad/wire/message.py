@@ -174,8 +174,9 @@ def read_message(data: memoryview, numel: int | None = None, apart: memoryview |
         raise WireError(f"the message is for {announced} entries, where {numel} are expected")
     free, paper_bits = _FREE * announced, 0
     for _ in range(count):
-        before = reader.at
-        term, n, bits = _read_term(reader, shared.byte(), announced, dtype)
+        before, kinds = reader.at, shared.byte()
+        reader.book("header")
+        term, n, bits = _read_term(reader, kinds, announced, dtype)
         terms.append(term)
         paper_bits += bits
         unpaid = n - 8 * (reader.at - before)
@@ -193,7 +194,6 @@ def read_message(data: memoryview, numel: int | None = None, apart: memoryview |
 
 def _read_term(reader: Reader, kinds: int, d: int, dtype: torch.dtype) -> tuple[Term, int, int]:
     """The term of these kinds for a tensor of d entries, how many it has, and its bits in the paper's accounting."""
-    reader.book("header")
     before = reader.booked
     try:
         positions = POSITIONS[kinds >> 4].read(reader, d)
