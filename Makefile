@@ -8,10 +8,10 @@ TORCH := torch==2.13.0
 TORCH_CPU_INDEX ?= https://download.pytorch.org/whl/cpu
 STAMP := $(VENV)/.installed
 
-.PHONY: setup demo test lint slow fuzz docs gpu clean help
+.PHONY: setup demo test lint slow fuzz fuzz-flower docs gpu clean help
 
 help:  ## what there is to make
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/'
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/'
 
 setup: $(STAMP)  ## a virtual environment in .venv with torch, telegrad and its tools
 
@@ -41,6 +41,9 @@ slow: setup  ## the slow tests
 
 fuzz: setup  ## a million nearly right messages: only WireError may come of them, and all forms of a loop must agree
 	NUMBA_BOUNDSCHECK=1 NUMBA_CACHE_DIR=.pytest_cache/bounds-checked OMP_NUM_THREADS=1 $(BIN)/python benchmarks/fuzz.py
+
+fuzz-flower: setup  ## a hundred thousand nearly right messages of a client of Flower: rounds must go on
+	NUMBA_BOUNDSCHECK=1 NUMBA_CACHE_DIR=.pytest_cache/bounds-checked OMP_NUM_THREADS=1 $(BIN)/python benchmarks/fuzz_flower.py
 
 docs: setup  ## the documentation, in site/
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict

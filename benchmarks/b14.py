@@ -173,23 +173,28 @@ def cell(row: Row, x, budget: float, repeats: int) -> Found | None:
 
 
 def printed(rows: list[Row], found: list[dict]) -> None:
-    """The tables of docs/measurements/equal-bits.md: omega, reference, ratio, with a mark where they differ by more than is allowed."""
-    cells = {(one["row"], one["budget"], one["distribution"]): one["omega"] for one in found}
+    """The tables of docs/measurements/equal-bits.md: omega, reference, ratio, with a mark where they differ by more
+    than is allowed; and by what factor the bits exceed the least that could give Gaussian entries that error.
+    """
+    cells = {(one["row"], one["budget"], one["distribution"]): one for one in found}
     for number, budget in enumerate(BUDGETS):
         print(f"\n{budget} bits ({budget / D:.4g} a coordinate): omega, reference, ratio\n")
-        print(f"| | {' | '.join(DISTRIBUTIONS)} |\n|---{'|---' * len(DISTRIBUTIONS)}|")
+        print(f"| | {' | '.join(DISTRIBUTIONS)} | bits / least |\n|---{'|---' * (len(DISTRIBUTIONS) + 1)}|")
         for row in rows:
             texts = []
             for name, wanted in zip(DISTRIBUTIONS, row.references[number], strict=True):
-                omega = cells.get((row.name, budget, name))
-                text = "–" if omega is None else f"{omega:.3g}"
-                if omega is not None and not math.isnan(wanted):
-                    ratio = omega / wanted
+                one = cells.get((row.name, budget, name))
+                text = "–" if one is None else f"{one['omega']:.3g}"
+                if one is not None and not math.isnan(wanted):
+                    ratio = one["omega"] / wanted
                     mark = " **!**" if abs(ratio - 1) > (0.2 if row.has("bound") else 0.1) else ""
                     text += f", {wanted:.3g}, {ratio:.2f}{mark}"
                 texts.append(text)
             if set(texts) != {"–"}:
-                print(f"| {row.name} | {' | '.join(texts)} |")
+                gauss = cells.get((row.name, budget, "gauss"))
+                # rate_distortion solved for the bits: omega = 1 / (4^R − 1)
+                least = "–" if gauss is None else f"{gauss['bits'] / D / (math.log2(1 + 1 / gauss['omega']) / 2):.2f}"
+                print(f"| {row.name} | {' | '.join(texts)} | {least} |")
 
 
 def main() -> None:

@@ -1,12 +1,16 @@
-"""The cost model against measured steps over shaped links: a table predicted / measured.
+"""The cost model against measured steps over shaped links: a table predicted / measured, and where a trellis pays.
 
     python benchmarks/cost_model.py --out benchmarks/results/cost_model.json
 
-Reads what benchmarks/network/run.py and `telegrad bench encode|decode` wrote, and predicts twice:
+Reads what benchmarks/network/run.py wrote, and predicts three times:
 
 * "processor measured": what the processor does is taken from the step over unshaped links; the model adds the wire.
-* "from the bench": the processor's part comes from the bench's speeds, four workers on two cores; of the network's
-  table only the step without any exchange, and DDP's unshaped step (how fast sockets are filled), are used.
+* "alone": encoding, decoding and copying are timed in this process by itself, as `telegrad advise` does it, and shared
+  by two workers on a core.
+* "together": they are timed in as many processes at once as there were workers, as the hook `auto` does it.
+
+Of the network's table the last two use the steps without any exchange, and DDP's unshaped step (how fast sockets are
+filled), no more. A few minutes on two cores that do nothing else.
 """
 
 from __future__ import annotations
@@ -14,6 +18,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import multiprocessing
 import sys
 from pathlib import Path
 from typing import Any
@@ -25,11 +30,13 @@ sys.path.insert(0, str(Path(__file__).parent / "network"))
 from worker import network
 
 from telegrad.lab.runner import provenance
-from telegrad.theory.cost_model import Cluster, Profile, StepCost, all_reduce, step_cost
-from telegrad.theory.profiles import profile, read_speeds
+from telegrad.theory.advice import step_factor
+from telegrad.theory.cost_model import Cluster, Profile, StepCost, all_reduce, break_even, step_cost
+from telegrad.theory.profiles import conversion_seconds, copy_bandwidth, profile
 
 RESULTS = Path(__file__).parent / "results"
 CORES = 2
+PAIRS = [(spec, f"{spec[:-1]}, coder=trellis)") for spec in ("eden(bits=1)", "head_tail(bits=0.5)")]
 
 
 def gradient() -> torch.Tensor:
@@ -41,77 +48,146 @@ def gradient() -> torch.Tensor:
     return torch.cat([p.grad.reshape(-1) for p in model.parameters()])
 
 
+def speeds(specs: list[str], barrier: Any = None) -> dict[str, Any]:
+    """Of this process: the profile of each compressor, and how fast it copies and converts. With a barrier, each is
+    timed while others do the same.
+    """
+    torch.set_num_threads(1)
+    x, found = gradient(), {}
+
+    def together() -> None:
+        if barrier is not None:
+            barrier.wait()
+
+    for spec in specs:
+        profile(spec, x[: 1 << 16], repeats=1)  # loads the loops
+        together()
+        found[spec] = vars(profile(spec, x, repeats=3))
+    together()
+    memory = copy_bandwidth(len(x), repeats=3)
+    together()
+    return {"profiles": found, "memory_bandwidth": memory, "conversion": conversion_seconds(x)}
+
+
+def _speeds_into(queue: Any, specs: list[str], barrier: Any) -> None:
+    queue.put(speeds(specs, barrier))
+
+
+def speeds_together(specs: list[str], workers: int) -> dict[str, Any]:
+    """The slowest of as many processes at once."""
+    context = multiprocessing.get_context("spawn")
+    queue, barrier = context.Queue(), context.Barrier(workers)
+    started = [context.Process(target=_speeds_into, args=(queue, specs, barrier)) for _ in range(workers)]
+    for process in started:
+        process.start()
+    found = [queue.get() for _ in started]
+    for process in started:
+        process.join()
+    slowest = {
+        spec: found[0]["profiles"][spec]
+        | {name: max(one["profiles"][spec][name] for one in found) for name in ("encode", "decode")}
+        for spec in specs
+    }
+    memory = min(one["memory_bandwidth"] for one in found)
+    return {
+        "profiles": slowest, "memory_bandwidth": memory, "conversion": max(one["conversion"] for one in found)
+    }  # fmt: skip
+
+
+def cost(there: Cluster, exchange: str, d: int, known: dict[str, Any]) -> StepCost | None:
+    """The predicted step; None of what the model does not know."""
+    spec, _, topology = exchange.partition("@")
+    there = Cluster(**{**vars(there), "memory_bandwidth": known["memory_bandwidth"]})
+    if exchange in ("ddp", "fp16"):
+        return all_reduce(there, d, 32.0, 0.0) if exchange == "ddp" else all_reduce(there, d, 16.0, known["conversion"])
+    if spec not in known["profiles"]:
+        return None
+    return step_cost(there, Profile(**known["profiles"][spec]), topology or "allgather")  # type: ignore[arg-type]
+
+
+def trellis(measured: dict[Any, float], cluster: Cluster, known: dict[str, Any]) -> list[dict[str, Any]]:
+    """For each code with and without a trellis: the link below which the trellis takes less time to a target (1 + ω/M
+    times the steps), predicted; and the ratio of those times, measured, for each link.
+    """
+    rows = []
+    for pair in PAIRS:
+        if not set(pair) <= set(known["profiles"]):
+            continue
+        plain, coded = (Profile(**known["profiles"][spec]) for spec in pair)
+        factors = [step_factor(one.omega, cluster.workers, 0.0) for one in (plain, coded)]
+
+        def to_target(number: int, one: Profile, factors: list[float] = factors) -> Any:
+            return lambda there: factors[number] * step_cost(there, one, "allgather").seconds
+
+        link = break_even(to_target(1, coded), to_target(0, plain), cluster)
+        ratios = {
+            str(mbit): factors[1] * measured[mbit, pair[1]] / (factors[0] * measured[mbit, pair[0]])
+            for mbit in dict.fromkeys(mbit for mbit, _ in measured)
+            if (mbit, pair[0]) in measured and (mbit, pair[1]) in measured
+        }
+        rows.append({"code": pair[0], "omega": [plain.omega, coded.omega], "pays_below": link, "ratios": ratios})
+    return rows
+
+
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--network", type=Path, default=RESULTS / "network-wide.json")
+    parser.add_argument("--exchange", action="append", help="may be repeated; default: all that the table has")
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
     table = json.loads(options.network.read_text(encoding="utf-8"))
-    measured = {(row["mbit"], row["exchange"]): row["seconds_a_step"] for row in table["rows"]}
-    workers = table["workers"]
-    d = table["rows"][0]["parameters"]
+    found = [row for row in table["rows"] if "failed" not in row]
+    needed = {"none", "ddp", *(options.exchange or [row["exchange"] for row in found])}
+    measured = {(row["mbit"], row["exchange"]): row["seconds_a_step"] for row in found if row["exchange"] in needed}
+    workers, d = table["workers"], found[0]["parameters"]
+    exchanges = list(dict.fromkeys(exchange for _, exchange in measured))
+    specs = [name.partition("@")[0] for name in exchanges if "(" in name and not name.startswith("powersgd")]
+    specs = list(dict.fromkeys(specs))
+    alone, at_once = speeds(specs), speeds_together(specs, workers)
     bare = {mbit: seconds for (mbit, exchange), seconds in measured.items() if exchange == "none"}
-    compute = sum(bare.values()) / len(bare)
-    sharing = workers / CORES
+    compute, sharing = sum(bare.values()) / len(bare), workers / CORES
     dense_bits = 2 * (workers - 1) / workers * 32 * d
-    host = sharing * dense_bits / (measured[None, "ddp"] - bare[None])
-    speeds = read_speeds([RESULTS / "speed_encode.json", RESULTS / "speed_decode.json"], "gauss")
-    x = gradient()
-    half = 2 * x.numel() * 1e-9  # torch converts to fp16 and back in about 1 ns an entry each way
+    # What fills sockets, in bits per second of a worker that has its share of the cores.
+    host = dense_bits / (measured[None, "ddp"] - bare[None])
     rows: list[dict[str, Any]] = []
-    print(f"{'exchange':46}{'Mbit/s':>8}{'measured':>10}{'processor measured':>20}{'from the bench':>18}")
-    for exchange in dict.fromkeys(exchange for _, exchange in measured):
-        spec, _, topology = exchange.partition("@")
-        for mbit in (None, 1000, 100, 10):
+    print(f"{'exchange':44}{'Mbit/s':>8}{'measured':>10}{'processor measured':>20}{'alone':>16}{'together':>16}")
+    for exchange in exchanges:
+        for mbit in dict.fromkeys(mbit for mbit, name in measured if name == exchange):
             there = Cluster(
                 workers=workers, bandwidth=mbit * 1e6 if mbit else math.inf, latency=1e-4, compute=compute,
-                sharing=sharing, host_bandwidth=host,
+                sharing=sharing, host_bandwidth=host * sharing,
             )  # fmt: skip
-            cost = _cost(there, exchange, spec, topology or "allgather", x, speeds, half)
-            if cost is None:
+            shared = Cluster(**{**vars(there), "sharing": 1.0, "host_bandwidth": host})
+            one, many = cost(there, exchange, d, alone), cost(shared, exchange, d, at_once)
+            if one is None or many is None:
                 continue
-            unshaped = Cluster(**{**vars(there), "bandwidth": math.inf})
-            free = _cost(unshaped, exchange, spec, topology or "allgather", x, speeds, half)
+            free = cost(Cluster(**{**vars(there), "bandwidth": math.inf}), exchange, d, alone)
             assert free is not None
-            in_situ = measured[None, exchange] + cost.seconds - free.seconds
             seconds = measured[mbit, exchange]
-            rows.append(
-                {
-                    "exchange": exchange,
-                    "mbit": mbit,
-                    "measured": seconds,
-                    "processor_measured": in_situ if mbit else None,
-                    "from_the_bench": cost.seconds,
-                    "sent_bytes": cost.sent,
-                }
-            )
-            shown = f"{in_situ:9.3f} ({in_situ / seconds - 1:+.0%})" if mbit else ""
-            print(
-                f"{exchange:46}{mbit or 'none':>8}{seconds:10.3f}{shown:>20}"
-                f"{f'{cost.seconds:.3f} ({cost.seconds / seconds - 1:+.0%})':>18}"
-            )
-    for name in ("processor_measured", "from_the_bench"):
-        errors = [abs(row[name] / row["measured"] - 1) for row in rows if row[name] is not None]
+            figures = {"alone": one.seconds, "together": many.seconds}
+            if mbit and (None, exchange) in measured:
+                figures = {"processor_measured": measured[None, exchange] + one.seconds - free.seconds, **figures}
+            rows.append({"exchange": exchange, "mbit": mbit, "measured": seconds, **figures, "sent_bytes": one.sent})
+            shown = [f"{figures[n]:.3f} ({figures[n] / seconds - 1:+.0%})" if n in figures else "" for n in NAMES]
+            print(f"{exchange:44}{mbit or 'none':>8}{seconds:10.3f}{shown[0]:>20}{shown[1]:>16}{shown[2]:>16}")
+    for name in NAMES:
+        errors = [abs(row[name] / row["measured"] - 1) for row in rows if name in row]
         print(f"{name}: {sum(e <= 0.2 for e in errors)} of {len(errors)} within 20 %, largest {max(errors):.0%}")
+    base = Cluster(workers, 1e9, compute=compute, sharing=sharing, host_bandwidth=host * sharing)
+    pays = trellis(measured, base, alone)
+    for row in pays:
+        link = f"below {row['pays_below'] / 1e6:.3g} Mbit/s" if row["pays_below"] else "nowhere"
+        told = ", ".join(f"{mbit} Mbit/s {ratio:.2f}" for mbit, ratio in row["ratios"].items())
+        print(
+            f"{row['code']}: a trellis is predicted to pay {link}; time to a target with over without, measured: {told}"
+        )
     if options.out:
         report = {"command": "python " + " ".join(sys.argv), "network": str(options.network.name), **provenance()}
-        options.out.write_text(json.dumps(report | {"rows": rows}, indent=1) + "\n", encoding="utf-8")
+        report |= {"alone": alone, "together": at_once, "rows": rows, "trellis": pays}
+        options.out.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
 
 
-_profiles: dict[str, Profile] = {}
-
-
-def _cost(
-    there: Cluster, exchange: str, spec: str, topology: str, x: torch.Tensor, speeds: Any, half: float
-) -> StepCost | None:
-    d = x.numel()
-    if exchange in ("ddp", "fp16"):
-        return all_reduce(there, d, 32.0 if exchange == "ddp" else 16.0, 0.0 if exchange == "ddp" else half, exchange)
-    if exchange == "none" or spec.startswith("powersgd"):
-        return None
-    if spec not in _profiles:
-        _profiles[spec] = profile(spec, x, repeats=8, speeds=speeds)
-    return step_cost(there, _profiles[spec], topology)  # type: ignore[arg-type]
+NAMES = ("processor_measured", "alone", "together")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What the cost model says of the processor, against processor time measured: docs/theory-costs.md.
+"""What the cost model says of the processor, against processor time measured: docs/measurements/cost-model.md.
 
     python benchmarks/exchange_processor.py --out benchmarks/results/exchange_processor.json
 
@@ -37,10 +37,7 @@ from telegrad.theory.profiles import profile
 
 STEPS, WARM = 12, 4
 SPECS = ("mlmc(stopk(s=0.01, values=sign))", "importance(k=0.01)")
-ROWS = [
-    *((spec, topology, 4) for topology in ("allgather", "two_phase") for spec in SPECS),
-    (SPECS[0], "server", 4),
-]
+ROWS = [(spec, topology, 4) for topology in ("allgather", "two_phase") for spec in SPECS]
 
 
 def worker(rank: int, workers: int, spec: str, topology: str, port: int, found: Any) -> None:

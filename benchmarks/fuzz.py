@@ -68,27 +68,27 @@ class Field:
 class Noting(Reader):
     """A reader that notes what it was asked for."""
 
-    def __init__(self, data: Any) -> None:
-        super().__init__(data)
+    def __init__(self, data: Any, apart: Any = None) -> None:
+        super().__init__(data, apart)
         self.noted: list[Field] = []
         last.append(self)
 
     def byte(self) -> int:
         value = super().byte()
-        self.noted.append(Field("byte", self._at - 1, self._at))
+        self.noted.append(Field("byte", self.at - 1, self.at))
         return value
 
     def varint(self) -> int:
-        start, before = self._at, len(self.noted)
+        start, before = self.at, len(self.noted)
         value = super().varint()
         del self.noted[before:]
-        self.noted.append(Field("varint", start, self._at))
+        self.noted.append(Field("varint", start, self.at))
         return value
 
     def take(self, n: int) -> memoryview:
         data = super().take(n)
         if n:
-            self.noted.append(Field("bytes", self._at - n, self._at))
+            self.noted.append(Field("bytes", self.at - n, self.at))
         return data
 
 
@@ -341,12 +341,8 @@ def _bytes(numbers: torch.Tensor) -> bytes:
 
 def by_reference(call: Callable[[], Any]) -> Any:
     """`call` with the forms that define the loops in their place."""
-    found, compilation._numba = compilation._numba, lambda: None  # type: ignore[assignment]
-    try:
-        with np.errstate(all="ignore"):
-            return call()
-    finally:
-        compilation._numba = found
+    with compilation.reference_forms(), np.errstate(all="ignore"):
+        return call()
 
 
 def outcome(data: bytes, numel: int | None) -> str:

@@ -1,9 +1,9 @@
-"""What computing MLMC's levels costs, ladder by ladder, and what adaptive probabilities save: docs/measurements/levels.md.
+"""What computing MLMC's levels costs, and what adaptive probabilities save: docs/measurements/levels.md.
 
     nice python benchmarks/levels.py --out benchmarks/results/levels.json
 
-Parts of an encoding: the ladder applied to the vector with its norms, the probabilities, the residual of the drawn level,
-packing. Each is the least processor time of some calls, over that of a copy of the tensor.
+Parts of an encoding: the ladder applied to the vector with its norms, the probabilities, the residual of the drawn
+level, packing. Each is the least processor time of some calls, over that of a copy of the tensor.
 """
 
 from __future__ import annotations
@@ -128,7 +128,8 @@ def main() -> None:
             print(
                 f"{vector:6}{ladder:30}{row['levels']:6.0f} norms {row['norms']:6.1f} p {row['probabilities']:5.2f} "
                 f"residual {row['residual']:6.1f} pack {row['packing']:5.2f} | fixed {row['fixed']:6.1f} adaptive "
-                f"{row['adaptive']:6.1f} cost {row['cost']:6.1f} | ω {row['omega_fixed']:8.3g} {row['omega_adaptive']:8.3g} "
+                f"{row['adaptive']:6.1f} cost {row['cost']:6.1f} | "
+                f"ω {row['omega_fixed']:8.3g} {row['omega_adaptive']:8.3g} "
                 f"bits {row['bits_fixed']:.3g} {row['bits_adaptive']:.3g} pays {row['adaptive_pays_below']}",
                 flush=True,
             )

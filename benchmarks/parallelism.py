@@ -15,6 +15,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -123,7 +124,7 @@ PROBLEMS = {"quadratic": quadratic, "logistic": logistic, "digits": digits}
 GRIDS: dict[str, tuple[tuple[int, ...], int, int]] = {  # samples; steps of log4 M; k
     "quadratic": ((2**8, 2**10, 2**12, 2**14), 4, 4),
     "logistic": ((2**8, 2**10, 2**12), 4, 3),
-    "digits": ((2**11,), 8, 65),
+    "digits": ((2**9, 2**11), 8, 65),
 }
 
 
@@ -164,73 +165,94 @@ def predictions() -> dict[str, float]:
     return found
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--out", type=Path)
-    parser.add_argument("--figures", type=Path, default=Path("docs"))
-    options = parser.parse_args()
-    began, rows, slopes = time.perf_counter(), [], []
-    figure = Figure(figsize=(12, 7), dpi=110, layout="constrained")
+def row(problem: Problem, smooth: float, name: str, method: MethodName, samples: int) -> dict[str, Any]:
+    """Errors and knees of a method at a number of samples."""
+    _, base, k = GRIDS[name]
+    workers = [base**i for i in range(13) if base**i <= min(4096, samples)]
+    errors = np.array([best(problem, smooth, method, m, samples, k) for m in workers])
+    # Single runs are too noisy: each time the mean over all seeds but one.
+    found = np.array([knee(workers, np.delete(errors, s, axis=1).mean(axis=1)) for s in range(SEEDS)])
+    print(name, method, samples, [f"{e:.3g}" for e in errors.mean(axis=1)], [f"{v:.3g}" for v in found], flush=True)
+    knees = [v if math.isfinite(v) else None for v in found]
+    known = {"problem": name, "method": method, "samples": samples, "workers": workers, "k": k}
+    return known | {"errors": errors.tolist(), "knees": knees}
+
+
+def slope(rows: list[dict[str, Any]]) -> tuple[float, float] | None:
+    """The exponent of M* in N, and half its 95 % interval; None from fewer than two finite ones."""
+    fits = [(one["samples"], one["knees"]) for one in rows if None not in one["knees"]]
+    if len(fits) < 2:
+        return None
+    x = np.log([samples for samples, _ in fits])
+    each = [float(np.polyfit(x, np.log([v[s] for _, v in fits]), 1)[0]) for s in range(SEEDS)]
+    spread = (SEEDS - 1) / SEEDS * sum((one - np.mean(each)) ** 2 for one in each)  # jackknife
+    return float(np.mean(each)), 2.571 * math.sqrt(spread)  # Student's t, five degrees of freedom, 95 %
+
+
+def drawn(rows: list[dict[str, Any]]) -> tuple[Figure, list[dict[str, Any]]]:
+    """The figure, and the slopes in it."""
+    figure, slopes = Figure(figsize=(12, 7), dpi=110, layout="constrained"), []
     top, bottom = figure.subplots(2, 3)
-    for column, (name, make) in enumerate(PROBLEMS.items()):
-        problem, smooth = make()
-        samples_list, base, k = GRIDS[name]
+    for column, name in enumerate(PROBLEMS):
         for number, method in enumerate(METHODS):
-            knees: dict[int, np.ndarray] = {}
-            for samples in samples_list:
-                workers = [base**i for i in range(13) if base**i <= min(4096, samples)]
-                errors = np.array([best(problem, smooth, method, m, samples, k) for m in workers])
-                # Single runs are too noisy: each time the mean over all seeds but one.
-                found = np.array([knee(workers, np.delete(errors, s, axis=1).mean(axis=1)) for s in range(SEEDS)])
-                knees[samples] = found
-                rows.append(
-                    {
-                        "problem": name,
-                        "method": method,
-                        "samples": samples,
-                        "workers": workers,
-                        "k": k,
-                        "errors": errors.tolist(),
-                        "knees": [v if math.isfinite(v) else None for v in found],
-                    }
-                )
-                mean = errors.mean(axis=1)
-                print(name, method, samples, [f"{e:.3g}" for e in mean], [f"{v:.3g}" for v in found], flush=True)
-                if samples == samples_list[-1]:
-                    axes = top[column]
-                    axes.errorbar(
-                        workers,
-                        mean,
-                        2 * errors.std(axis=1, ddof=1) / math.sqrt(SEEDS),
-                        fmt="o-",
-                        color=f"C{number}",
-                        label=method,
-                    )
-                    axes.set(xscale="log", yscale="log", title=f"{name}, {samples} samples", xlabel="workers M")
-            fits = [(n, v) for n, v in knees.items() if np.isfinite(v).all()]
-            if len(fits) >= 2:
-                x = np.log([n for n, _ in fits])
-                each = [float(np.polyfit(x, np.log([v[s] for _, v in fits]), 1)[0]) for s in range(SEEDS)]
-                spread = (SEEDS - 1) / SEEDS * sum((one - np.mean(each)) ** 2 for one in each)  # jackknife
-                error = 2.571 * math.sqrt(spread)  # Student's t, five degrees of freedom, 95 %
-                slopes.append({"problem": name, "method": method, "slope": float(np.mean(each)), "error": error})
-                label = f"{method}: N^({np.mean(each):.2f} ± {error:.2f})"
-                bottom[column].plot(
-                    [n for n, _ in fits], [v.mean() for _, v in fits], "o-", color=f"C{number}", label=label
-                )
-                bottom[column].set(xscale="log", yscale="log", xlabel="samples N", ylabel="M* where the error doubles")
-                print("slope", name, label, flush=True)
+            own = sorted(
+                (one for one in rows if (one["problem"], one["method"]) == (name, method)),
+                key=lambda one: one["samples"],
+            )
+            if not own:
+                continue
+            last, color = own[-1], f"C{number}"
+            errors, workers = np.array(last["errors"]), last["workers"]
+            spread = 2 * errors.std(axis=1, ddof=1) / math.sqrt(SEEDS)
+            top[column].errorbar(workers, errors.mean(axis=1), spread, fmt="o-", color=color, label=method)
+            title = f"{name}, {last['samples']} samples"
+            top[column].set(xscale="log", yscale="log", title=title, xlabel="workers M")
+            found = slope(own)
+            if found is None:
+                continue
+            slopes.append({"problem": name, "method": method, "slope": found[0], "error": found[1]})
+            label = f"{method}: N^({found[0]:.2f} ± {found[1]:.2f})"
+            finite = [one for one in own if None not in one["knees"]]
+            samples, knees = [one["samples"] for one in finite], [float(np.mean(one["knees"])) for one in finite]
+            bottom[column].plot(samples, knees, "o-", color=color, label=label)
+            bottom[column].set(xscale="log", yscale="log", xlabel="samples N", ylabel="M* where the error doubles")
+            print("slope", name, label, flush=True)
     for axes in (*top, *bottom):
         if axes.has_data():
             axes.legend(fontsize=8)
         else:
             axes.axis("off")
     top[0].set_ylabel("f − f*")
+    return figure, slopes
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--out", type=Path)
+    parser.add_argument("--figures", type=Path, default=Path("docs"))
+    parser.add_argument("--add", action="store_true", help="keep the rows of --out, and measure those that are missing")
+    options = parser.parse_args()
+    began, before = time.perf_counter(), {}
+    if options.add:
+        before = json.loads(options.out.read_text(encoding="utf-8"))
+    rows = list(before.get("rows", []))
+    known = {(one["problem"], one["method"], one["samples"]) for one in rows}
+    for name, make in PROBLEMS.items():
+        missing = [
+            (method, samples)
+            for method in METHODS
+            for samples in GRIDS[name][0]
+            if (name, method, samples) not in known
+        ]
+        if missing:
+            problem, smooth = make()
+            rows += [row(problem, smooth, name, method, samples) for method, samples in missing]
+    figure, slopes = drawn(rows)
     figure.savefig(options.figures / "theory-parallelism.png", metadata={"Software": None})
     report = {
         "command": "python " + " ".join(sys.argv),
         **provenance(),
-        "seconds": time.perf_counter() - began,
+        "seconds": time.perf_counter() - began + before.get("seconds", 0.0),
         "predicted_exponents": predictions(),
         "slopes": slopes,
         "rows": rows,

@@ -6,8 +6,9 @@
 For each budget: omega = E‖C(x) − x‖² / ‖x‖² of `mlmc(refinement)`, levels drawn one by one (`sampling=poisson`) with
 probabilities by cost, at the best rate and number of levels whose mean bits are the budget. Its bits are the packed
 lengths of its levels, each weighed by its probability, and its omega is exact. Beside it the best bit planes by cost
-(`mlmc(fixed_point)`, the same way), and `eden` and `head_tail` with a trellis, measured over `--repeats` messages. Vectors:
-100,000 quantiles of a law, and gradients as benchmarks/real_gradients.py keeps them, a million entries of each.
+(`mlmc(fixed_point)`, the same way), and `eden` and `head_tail` with a trellis, measured over `--repeats` messages.
+Vectors: 100,000 quantiles of a law, and gradients as benchmarks/real_gradients.py keeps them, a million entries
+of each.
 """
 
 from __future__ import annotations

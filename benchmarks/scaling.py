@@ -34,8 +34,7 @@ class Problem:
     """Logistic regression, y·a row by row, with its minimum and its gradient noise there."""
 
     def __init__(self, file: Path) -> None:
-        opened = bz2.open(file) if file.suffix == ".bz2" else file.open("rb")
-        with opened as handle:
+        with bz2.open(file) if file.suffix == ".bz2" else file.open("rb") as handle:
             rows, labels = load_svmlight_file(handle)
         self.rows = np.c_[rows.toarray(), np.ones(len(labels))] * labels[:, None]
         self.best = minimize(

@@ -1,6 +1,6 @@
 """Accelerate with compressed gradients. Against a plain script one line differs, besides the import.
 
-accelerate launch --cpu --num_processes 2 examples/accelerate_train.py
+torchrun --nproc-per-node=2 examples/accelerate_train.py    # on CPU, `accelerate launch` starts one process only
 """
 
 import argparse

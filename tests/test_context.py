@@ -1,6 +1,7 @@
 """What a compressor may know beyond the entries: how it comes to those that ask, and what they make of it."""
 
 import dataclasses
+import functools
 
 import pytest
 import torch
@@ -147,6 +148,35 @@ def test_a_compressor_on_the_contract_alone_still_works():
     assert halves.eta(3) == 0.5
     assert halves.spread(3) == 0.0
     assert not halves.checks(X)
+
+
+class _OfRank(_Halves):
+    """One that is no dataclass, and looks at the rank, as a part of it does."""
+
+    def __init__(self):
+        self.share = tg.compressor("permk")
+
+    @property
+    def looks_at(self):
+        return frozenset({"rank"})
+
+    @functools.cached_property
+    def factor(self):
+        return 1 + (self.context.rank or 0)
+
+    def _encode(self, v, key):
+        return tg.compressor("identity")._encode(v * self.factor, key)
+
+
+def test_what_is_no_dataclass_is_bound_to_its_context_with_its_parts():
+    plain = _OfRank()
+    assert plain.asks == {"rank", "workers"}
+    assert plain.factor == 1
+    bound = plain.within(tg.Context(rank=2, workers=4))
+    assert (bound.context.rank, bound.share.context.rank, plain.share.context.rank) == (2, 2, None)
+    assert torch.equal(bound.encode(X).decode(), 3 * X)
+    assert torch.equal(plain.encode(X, None, tg.Context(rank=1)).decode(), 2 * X)
+    assert torch.equal(plain.encode(X).decode(), X)
 
 
 @dataclasses.dataclass(frozen=True)

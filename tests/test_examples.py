@@ -72,6 +72,15 @@ def test_accelerate_trains():
     assert number(r"epoch 3: .* ([\d.]+) times fewer bits", output) > 25
 
 
+@pytest.mark.xdist_group("ddp")
+def test_lightning_trains(tmp_path, monkeypatch):
+    pytest.importorskip("lightning", reason="Lightning is not installed: pip install 'telegrad[lightning]'")
+    monkeypatch.chdir(tmp_path)
+    output = ranks("lightning_train.py", "--epochs", "3")
+    assert number(r"test accuracy ([\d.]+)%", output) > 70
+    assert number(r"([\d.]+) times fewer bits", output) > 25
+
+
 @pytest.mark.slow
 @pytest.mark.xdist_group("ddp")
 def test_the_trainer_fine_tunes_on_sst2(tmp_path, monkeypatch):

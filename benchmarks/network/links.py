@@ -2,17 +2,75 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
+import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-__all__ = ["Network", "network"]
+__all__ = ["Network", "alone", "network"]
 
 _SUBNET = "10.77.0"
+_LOCK = Path(tempfile.gettempdir()) / "telegrad-network.lock"
+_ENDINGS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+
+
+@contextmanager
+def alone() -> Iterator[None]:
+    """The right to make networks: one program of this machine has it, and what an earlier one left is removed first.
+
+    A signal that ends programs leaves this block by SystemExit, once: further ones, which `timeout` for example sends,
+    must not disturb the removal. Raises `SystemExit` with an explanation where another program has the right.
+    """
+    with _LOCK.open("a+") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            lock.seek(0)
+            raise SystemExit(
+                f"process {lock.read().strip()} measures on such a network already, and two would share processors "
+                "and addresses: wait for its end"
+            ) from None
+        lock.truncate(0)
+        lock.write(f"{os.getpid()}\n")
+        lock.flush()
+        before = {ending: signal.signal(ending, _end) for ending in _ENDINGS}
+        try:
+            _remove_leftovers()
+            yield
+        finally:
+            for ending, handler in before.items():
+                signal.signal(ending, handler)
+
+
+def _end(number: int, _: Any) -> None:
+    for ending in _ENDINGS:
+        signal.signal(ending, signal.SIG_IGN)  # programs that are started from now on ignore it, too
+    sys.exit(128 + number)
+
+
+def _remove_leftovers() -> None:
+    """What a program that was killed outright could not remove: its workers and its network."""
+    for namespace in _names("ip", "netns", "list"):
+        if namespace.startswith("tg") and "-" in namespace:
+            for process in _names("ip", "netns", "pids", namespace):
+                os.kill(int(process), signal.SIGKILL)
+            _run("ip", "netns", "delete", namespace, check=False)
+    for bridge in _names("ip", "-o", "link", "show", "type", "bridge", field=1):
+        if bridge.startswith("tg") and bridge[2:-1].isdigit():
+            _run("ip", "link", "delete", bridge.rstrip(":"), check=False)
+
+
+def _names(*command: str, field: int = 0) -> list[str]:
+    """A field of each line that the command prints."""
+    lines = subprocess.run(command, capture_output=True, text=True, check=False).stdout.splitlines()
+    return [line.split()[field] for line in lines if line.strip()]
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from telegrad import cli_theory
+from telegrad.cli_theory import add_to as add_theory
 from telegrad.errors import TelegradError, TelegradWarning
 from telegrad.lab.spelling import spell_out
 
@@ -476,7 +476,7 @@ def _show(summary: dict[str, Any], path: Path) -> None:
         console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
-cli_theory.add_to(app, lambda: _console())
+add_theory(app, lambda: _console())
 
 
 if __name__ == "__main__":

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable
-from dataclasses import dataclass, field, fields, is_dataclass
-from functools import cached_property
+from dataclasses import dataclass, field
+from functools import cache, cached_property
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from telegrad.errors import InputError, SpecError
@@ -104,8 +104,15 @@ class LastEstimate:
         return found
 
 
+@cache
+def _computed(cls: type) -> frozenset[str]:
+    """The names of a class's cached properties."""
+    known = (one for base in cls.__mro__ for one in vars(base).items())
+    return frozenset(name for name, value in known if isinstance(value, cached_property))
+
+
 class Contextual(Registered):
-    """Base of what may depend on a context: compressors, ladders, methods. Subclasses are frozen dataclasses.
+    """Base of what may depend on a context: compressors, ladders, methods. What a spec names is a frozen dataclass.
 
     A class names the fields of the `Context` that it reads in `looks_at`, and reads them from `self.context`. Whoever
     knows the context calls `within`, which hands it on to the parts that ask.
@@ -126,18 +133,20 @@ class Contextual(Registered):
 
     @cached_property
     def _contextual(self) -> dict[str, Contextual]:
-        """The parts that may ask, by field; a class that no spec names need be no dataclass, and then has none."""
-        if not is_dataclass(self):
-            return {}
-        values = {one.name: getattr(self, one.name) for one in fields(self)}
-        return {name: value for name, value in values.items() if isinstance(value, Contextual)}
+        """The parts that may ask, by name."""
+        return {name: value for name, value in self._given().items() if isinstance(value, Contextual)}
+
+    def _given(self) -> dict[str, Any]:
+        """The attributes of this object, without what was computed from them and kept."""
+        computed = _computed(type(self))  # type: ignore[arg-type]
+        return {name: value for name, value in vars(self).items() if name not in computed}
 
     def within(self, context: Context) -> Self:
         """This object in `context`, and with it those of its parts that ask for one; itself where none asks."""
         if not self.asks:
             return self
         bound = object.__new__(type(self))
-        bound.__dict__.update({one.name: getattr(self, one.name) for one in fields(self)})  # type: ignore[arg-type]
+        bound.__dict__.update(self._given())
         bound.__dict__.update({name: part.within(context) for name, part in self._contextual.items()})
         bound.__dict__.update(context=context, asks=self.asks)
         return bound

@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all."""
+"""Files that appear whole or not at all, and what is in the place of those that cannot be read."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import os
 import uuid
 from pathlib import Path
 
-__all__ = ["write_atomic"]
+__all__ = ["what_it_is", "write_atomic"]
 
 
 def write_atomic(path: str | os.PathLike[str], content: str | bytes | bytearray) -> None:
@@ -34,3 +34,21 @@ def write_atomic(path: str | os.PathLike[str], content: str | bytes | bytearray)
         temporary.replace(target)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def what_it_is(path: Path, error: Exception) -> str:
+    """Why a file cannot be read: what stands in place of the data, from its first bytes, or else the reader's error."""
+    with path.open("rb") as file:
+        start = file.read(512)
+    if not start:
+        return "it is empty (0 bytes)"
+    if start.startswith(b"version https://git-lfs.github.com"):
+        return "it is a git-lfs pointer in place of the data; `git lfs pull` fetches them"
+    if b"/annex/objects/" in start:
+        return "it is a git-annex pointer in place of the data; `git annex get` fetches them"
+    if start.lstrip().lower().startswith((b"<!doctype html", b"<html", b"<?xml")):
+        return "it is a web page in place of the data"
+    if not start.strip(b"\0"):
+        return "it begins with zeros: it was not written to its end"
+    lines = str(error).strip().splitlines() or ["no reason given"]
+    return f"it is damaged, or no {path.suffix} file ({type(error).__name__}: {lines[0][:200]})"

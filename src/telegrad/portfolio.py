@@ -28,11 +28,10 @@ from telegrad.kernels.threads import kept
 from telegrad.mlmc.mean_budget import planes_within
 from telegrad.random import Key
 from telegrad.spec import check_that, register
-from telegrad.wire.bits import varint_nbytes
+from telegrad.wire.bits import SCALARS, varint_nbytes
 from telegrad.wire.code import Code
 from telegrad.wire.distinct import few_distinct
 from telegrad.wire.integers import table_bits
-from telegrad.wire.values.base import scalar_nbytes
 
 __all__ = ["Auto", "Choice", "Magnitudes", "Portfolio", "portfolio"]
 
@@ -177,7 +176,7 @@ def _fixed_rotation(d: int, dtype: torch.dtype, budget: float) -> Choice:
     def taken(entries: int) -> float:
         """The bits beside the cells, where so many of the entries are sent."""
         drawn = 8 * (8 + varint_nbytes(entries)) if entries < d else 0
-        return head_bits(d) + drawn + 8 * (8 + 1 + 1 + 3 + scalar_nbytes(dtype) * len(block_sizes(entries)))
+        return head_bits(d) + drawn + 8 * (8 + 1 + 1 + 3 + SCALARS[dtype].size * len(block_sizes(entries)))
 
     # Two runs of cells, each padded to whole bytes.
     bits = math.floor(min(8.0, (budget - taken(d) - 14) / d) * 65536) / 65536

@@ -12,7 +12,6 @@ import hashlib
 import operator
 import struct
 from dataclasses import dataclass
-from functools import cached_property
 
 import numpy as np
 import torch
@@ -121,14 +120,21 @@ class Key:
         key.__dict__["path"] = tuple([one for one in self.path if one[0] != name])
         return key
 
-    @cached_property
+    @property
     def words(self) -> tuple[int, int]:
         """The two 64-bit words of this key, (offset, inner), from which compiled loops derive its stream."""
-        # repr() of ints and strings is unambiguous, so distinct (seed, path) give distinct texts.
-        offset, inner = _TWO_WORDS.unpack(
-            hashlib.blake2b(repr((self.seed, self.path)).encode(), digest_size=16).digest()
-        )
-        return offset, inner
+        found: tuple[int, int] | None = self.__dict__.get("_words")
+        if found is None:
+            # repr() of ints and strings is unambiguous, so distinct (seed, path) give distinct texts.
+            text = repr((self.seed, self.path)).encode()
+            found = self.__dict__["_words"] = _TWO_WORDS.unpack(hashlib.blake2b(text, digest_size=16).digest())
+        return found
+
+    @property
+    def stream(self) -> tuple[np.uint64, np.uint64]:
+        """`words` in the type that compiled loops take."""
+        offset, inner = self.words
+        return np.uint64(offset), np.uint64(inner)
 
     def to_int(self) -> int:
         """A 64-bit integer that stands for this key: whoever receives it can rebuild `Key(seed=key.to_int())`.

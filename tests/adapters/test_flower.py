@@ -239,6 +239,14 @@ HOSTILE = {
     "a weight that is not a number": weighed(float("nan")),
     "a negative weight": weighed(-5),
     "two array records": lambda reply: reply.content.array_records.update(more=record(model())),
+    "an array record of another name": lambda reply: reply.content.array_records.update(
+        more=reply.content.array_records.pop("arrays")
+    ),
+    "two metric records": lambda reply: reply.content.metric_records.update(more=MetricRecord({"num-examples": 1})),
+    "a metric record of another name": lambda reply: reply.content.metric_records.update(
+        more=reply.content.metric_records.pop("metrics")
+    ),
+    "a metric that others have not": lambda reply: reply.content["metrics"].update(loss=0.5),
 }
 
 
@@ -250,6 +258,48 @@ def test_a_hostile_client_is_refused_by_name_and_the_round_goes_on(what, context
     honest = {11: 10 / 70, 33: 60 / 70}
     steps = sum(w * np.random.default_rng(n).standard_normal(6).astype(np.float32) for n, w in honest.items())
     np.testing.assert_allclose(found["layer.bias"], model()["layer.bias"] + steps, atol=1e-5)
+
+
+def test_metrics_of_another_length_are_refused(contexts):
+    strategy = flower.compressed(FedAvg)()
+
+    def spoil(node, reply):
+        reply.content["metrics"].update(losses=[0.5] * (3 if node == 22 else 2))
+        return reply
+
+    play(strategy, with_mod("identity"), contexts, model(), spoil=spoil)
+    ((_, node, reason),) = strategy.ledger.refused
+    assert node == 22
+    assert "('losses', 3)" in reason
+    assert "('losses', 2)" in reason
+
+
+def test_where_two_clients_differ_the_form_of_earlier_rounds_counts(contexts):
+    strategy, client = flower.compressed(FedAvg)(), with_mod("identity")
+    play(strategy, client, contexts, model())
+    few = FedAvg.configure_train(strategy, 2, record(model()), ConfigRecord(), Grid())
+    replies = [client(sent(message), contexts[message.metadata.dst_node_id]) for message in few]
+    ours, theirs = (one for one in replies if one.metadata.src_node_id in (22, 33))
+    theirs.content["metrics"].update(loss=0.5)
+    assert strategy._taken(2, "train", [theirs, ours], strategy._decode) == [ours]
+
+
+def test_nothing_is_aggregated_where_nobody_weighs_anything(contexts):
+    strategy = flower.compressed(FedAvg)()
+    spoil = lambda node, reply: weighed(0)(reply) or reply  # noqa: E731
+    assert play(strategy, with_mod("identity"), contexts, model(), spoil=spoil) == (None, None)
+    assert sorted(node for _, node, _ in strategy.ledger.refused) == NODES
+
+
+def test_a_hostile_evaluation_is_refused_and_the_round_goes_on(contexts):
+    strategy, replies = flower.compressed(FedAvg)(), []
+    for message in strategy.configure_evaluate(1, record(model()), ConfigRecord(), Grid()):
+        node = message.metadata.dst_node_id
+        metrics = {"num-examples": EXAMPLES[node], "accuracy": node / 100} | ({"more": 1} if node == 22 else {})
+        replies.append(Message(RecordDict({"metrics": MetricRecord(metrics)}), reply_to=sent(message)))
+    found = strategy.aggregate_evaluate(1, replies)
+    assert found["accuracy"] == pytest.approx((10 * 0.11 + 60 * 0.33) / 70)
+    assert [node for _, node, _ in strategy.ledger.refused] == [22]
 
 
 def test_an_update_that_overflows_the_model_is_refused(contexts):
@@ -277,7 +327,7 @@ def test_damaged_telegrams_never_do_more_than_be_refused(contexts):
             data[-4:] = zlib.crc32(data[:-4]).to_bytes(4, "little")
         reply.content["arrays"].update(telegrad=Array("uint8", (len(data),), "telegrad", bytes(data)))
         before = len(strategy.ledger.refused)
-        taken = strategy._decoded(1, reply)
+        (*taken,) = strategy._taken(1, "train", [reply], strategy._decode)
         assert len(strategy.ledger.refused) == before + (not taken)
         if taken:  # the arrays have replaced the telegram
             assert all(np.isfinite(array.numpy()).all() for array in reply.content["arrays"].values())

@@ -1,6 +1,7 @@
 """examples/flower as Flower runs it: a SuperLink and two SuperNodes on loopback, and the simulation engine."""
 
 import contextlib
+import json
 import os
 import re
 import shutil
@@ -57,6 +58,13 @@ def run_app(app, connection, rounds=2):
     return accuracy, up, down
 
 
+def traffic():
+    """The bytes that Flower itself counts, from clients and to them, in the run of this SuperLink."""
+    command = [BIN / "flwr", "list", "here", "--format", "json"]
+    (run,) = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)["runs"]
+    return run["network-traffic"]["inbound-bytes"], run["network-traffic"]["outbound-bytes"]
+
+
 def check(accuracy, up, down, clients, rounds=2, entries=64 * 64 + 64 + 64 * 10 + 10):
     assert accuracy > 0.3  # one in ten at the start
     # auto(bits=1): at most one bit an entry and a header, a client and round; the model goes down as it is, twice.
@@ -64,32 +72,50 @@ def check(accuracy, up, down, clients, rounds=2, entries=64 * 64 + 64 + 64 * 10 
     assert down > clients * rounds * 2 * 32 * entries
 
 
-def test_real_processes_on_loopback(app):
-    port, started = free_port(), []
+@contextlib.contextmanager
+def running(*commands):
+    """Starts commands with their ports, one after the other: each must answer before the next starts."""
+    started = []
     try:
-        link = [
-            BIN / "flower-superlink",
-            "--insecure",
-            "--disable-runtime-dependency-installation",
-            "--port",
-            str(port),
-        ]
-        started.append(subprocess.Popen(link, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL))
-        wait_for(port, started[0])
-        for i in range(2):
-            own = free_port()
-            node = [BIN / "flower-supernode", "--insecure", "--superlink", f"127.0.0.1:{port}", "--port", str(own)]
-            node += ["--node-config", f"partition-id={i} num-partitions=2"]
-            started.append(subprocess.Popen(node, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL))
-            wait_for(own, started[-1])
-        check(*run_app(app, f'address = "127.0.0.1:{port}"\ninsecure = true'), clients=2)
+        for port, command in commands:
+            process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+            started.append(process)
+            wait_for(port, process)
+        yield
     finally:
         for process in started:
             process.terminate()
         for process in started:
-            process.wait(timeout=60)
+            process.wait(timeout=600)
+
+
+def superlink(port, *options):
+    """A SuperLink that installs nothing: what the app needs is installed here."""
+    command = [BIN / "flower-superlink", "--insecure", "--disable-runtime-dependency-installation"]
+    return port, [*command, "--port", str(port), *options]
+
+
+def supernode(link, number, of):
+    own = free_port()
+    command = [BIN / "flower-supernode", "--insecure", "--superlink", f"127.0.0.1:{link}", "--port", str(own)]
+    return own, [*command, "--node-config", f"partition-id={number} num-partitions={of}"]
+
+
+def test_real_processes_on_loopback(app):
+    port = free_port()
+    with running(superlink(port), *(supernode(port, number, 2) for number in range(2))):
+        accuracy, up, down = run_app(app, f'address = "127.0.0.1:{port}"\ninsecure = true')
+        check(accuracy, up, down, clients=2)
+        inbound, outbound = traffic()
+        print(f"bytes up and down: {up / 8:.0f} and {down / 8:.0f}, by Flower's own count {inbound} and {outbound}")
+        # Flower counts requests, metrics and the programs of the app besides; nothing of ours twice.
+        assert up / 8 < inbound < up / 8 + 4e5
+        assert down / 8 < outbound < down / 8 + 4e5
 
 
 def test_the_simulation_engine(app):
     pytest.importorskip("ray", reason="Flower's simulation engine needs ray: pip install 'flwr[simulation]'")
-    check(*run_app(app, "options.num-supernodes = 3\noptions.backend.client-resources.num-cpus = 1"), clients=3)
+    port = free_port()
+    options = "options.num-supernodes = 3\noptions.backend.client-resources.num-cpus = 1"
+    with running(superlink(port, "--simulation")):
+        check(*run_app(app, f'address = "127.0.0.1:{port}"\ninsecure = true\n{options}'), clients=3)

@@ -13,6 +13,7 @@ import torch
 from launch import launch, outputs
 
 import telegrad as tg
+from telegrad.adapters.attach import load_rank, save_rank
 
 HERE = Path(__file__).parent
 METRICS = {"comm/bits_up", "comm/bits_down", "comm/ratio", "comm/encode_ms", "comm/wait_ms", "comm/skipped"}
@@ -72,6 +73,17 @@ def test_the_transformers_trainer(tmp_path):
         assert told["files"] == ["telegrad-rank0.pt", "telegrad-rank1.pt"]
 
 
+@pytest.mark.timeout(1200)
+@pytest.mark.parametrize("framework", ["accelerate", "trainer"])
+def test_fsdp2_of_a_framework(framework, tmp_path):
+    pytest.importorskip("accelerate", reason="Accelerate is not installed: pip install 'telegrad[accelerate]'")
+    for told in said("fsdp2_ranks.py", framework, tmp_path):
+        check_training(told)
+        check_metrics(told["logged"])
+        assert told["files"] == ["telegrad-rank0.pt", "telegrad-rank1.pt"]
+        assert told["before"] == "DistributedType.MULTI_CPU", "Accelerate shards on CPU by itself now: drop the helper"
+
+
 def test_one_process_does_nothing_and_says_so():
     model = torch.nn.Linear(2, 2)
     with pytest.warns(tg.TelegradWarning, match="one process, which exchanges no gradients"):
@@ -94,6 +106,31 @@ def test_accelerate_in_one_process_trains_as_without(tmp_path):
     )  # fmt: skip
     assert ran.returncode == 0, ran.stderr
     assert len(re.findall("one process, which exchanges no gradients", ran.stderr)) == 1
+
+
+@pytest.mark.parametrize(
+    ("damage", "reason"),
+    [
+        (lambda data: b"", "it is empty"),
+        (lambda data: data[: len(data) // 2], "it is damaged"),
+        (lambda data: b"version https://git-lfs.github.com/spec/v1\n", "it is a git-lfs pointer"),
+    ],
+)
+def test_a_damaged_state_in_a_checkpoint_is_named(damage, reason, tmp_path, monkeypatch):
+    class Handle:
+        def state_dict(self):
+            return {"memory": torch.arange(1000.0)}
+
+        def load_state_dict(self, state):
+            assert torch.equal(state["memory"], torch.arange(1000.0))
+
+    monkeypatch.setattr(torch.distributed, "get_rank", lambda: 1)
+    save_rank(Handle(), tmp_path)
+    assert load_rank(Handle(), tmp_path)
+    (file,) = tmp_path.iterdir()
+    file.write_bytes(damage(file.read_bytes()))
+    with pytest.raises(tg.DataError, match=rf"cannot read .*telegrad-rank1\.pt: {reason}.*starts anew"):
+        load_rank(Handle(), tmp_path)
 
 
 def test_unfit_calls_are_refused_with_what_to_write():

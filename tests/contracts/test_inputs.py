@@ -7,12 +7,20 @@ import warnings
 import numpy as np
 import pytest
 import torch
+from torch import nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.distributed._functional_collectives import AsyncCollectiveTensor
+from torch.testing._internal.two_tensor import TwoTensor
 
 import telegrad as tg
 from cases import COMPRESSORS, by_spec
 
 X = torch.linspace(-1, 1, 100, dtype=torch.float32, device="cpu") ** 3
 KEY = tg.Key(seed=5).fold(step=2, rank=1)
+
+
+class Own(torch.Tensor):
+    """A subclass whose numbers are its own, as a user may write it."""
 
 
 class Spread(torch.Tensor):
@@ -36,6 +44,11 @@ def _unfit():
         "nested": (torch.nested.nested_tensor([X, X[:3]]), "x.unbind()"),
         "jagged": (torch.nested.nested_tensor([X, X[:3]], layout=torch.jagged), "x.unbind()"),
         "meta": (X.to("meta"), "meta"),
+        "fake": (FakeTensorMode().from_tensor(X), "the plain tensor of its numbers"),
+        "wraps two": (TwoTensor(X, X), "the plain tensor of its numbers"),
+        "masked": (torch.masked.masked_tensor(X, X > 0), "the plain tensor of its numbers"),
+        "on its way": (AsyncCollectiveTensor(X), "x.wait()"),
+        "without a shape yet": (nn.UninitializedParameter(), "run the model once"),
         "spread over ranks": (X.as_subclass(Spread), "x.to_local()"),
         "numpy": (X.numpy(), "torch.from_numpy(x)"),
         "numpy, integers": (np.arange(9), 'torch.from_numpy(x.astype("float32"))'),
@@ -78,7 +91,7 @@ def test_the_remedy_can_be_followed(name):
     with pytest.raises(tg.InputError) as refused:
         tg.compressor("identity").encode(x)
     _, _, advice = str(refused.value).partition(": write ")
-    if not advice or "for this rank" in advice or "for example" in advice:
+    if not advice or any(words in advice for words in ("for this rank", "for example", "the plain tensor")):
         pytest.skip("the advice is no single expression")
     y = eval(advice, {"x": x, "torch": torch})
     assert tg.compressor("identity").encode(y).numel == y.numel()
@@ -88,6 +101,25 @@ def test_views_that_are_negated_or_conjugated_on_reading_are_read():
     z = torch.complex(X, X * 2).conj()
     for x in (z.imag, z.imag.unsqueeze(0), torch._neg_view(X)):
         assert torch.equal(tg.compressor("identity").encode(x).decode(), x.resolve_neg())
+
+
+def test_parameters_and_subclasses_with_numbers_of_their_own_are_read():
+    grown = X.clone().requires_grad_() * 2  # part of a graph
+    with torch.inference_mode():
+        inferred = X.clone()
+    for x in (nn.Parameter(X.clone()), nn.Buffer(X.clone()), X.as_subclass(Own), grown, inferred):
+        for spec in ("topk(k=0.1)", "mlmc(stopk(s=0.1))"):
+            compressor, plain = tg.compressor(spec), torch.tensor(x.tolist())
+            estimate = compressor.encode(x, KEY).decode()
+            assert type(estimate) is torch.Tensor
+            assert torch.equal(estimate, compressor.encode(plain, KEY).decode())
+            assert compressor.variance(x) == compressor.variance(plain)
+
+
+@pytest.mark.parametrize("transform", [torch.func.vmap, torch.func.grad])
+def test_inside_a_transform_of_functions_there_are_no_numbers(transform):
+    with pytest.raises(tg.InputError, match="call it on what the transformed function returns"):
+        transform(lambda v: tg.compressor("topk(k=0.1)").encode(v).decode().sum())(X[:20].view(2, 10))
 
 
 @pytest.mark.parametrize(
@@ -103,6 +135,8 @@ def test_views_that_are_negated_or_conjugated_on_reading_are_read():
         (lambda c: c.encode(X, KEY).add_to(torch.zeros(100, dtype=torch.int64)), "floating point"),
         (lambda c: c.encode(X, KEY).add_to(torch.zeros(10, 20).t()[::2].t()), "contiguous"),
         (lambda c: c.encode(X, KEY).add_to(np.zeros(100, dtype=np.float32)), "from_numpy"),
+        (lambda c: c.encode(X, KEY).add_to(torch.zeros(100, device="meta")), r"write torch.zeros\(\(100,\)"),
+        (lambda c: c.encode(X, KEY).add_to(X.to(torch.float8_e5m2)), r"write torch.zeros\(\(100,\)"),
         (lambda c: tg.save("x", [c.encode(X, KEY)]), "by name"),
         (lambda c: tg.save("x", {"w": X}), "'w'"),
     ],

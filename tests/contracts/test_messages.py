@@ -10,7 +10,11 @@ import torch
 import telegrad as tg
 from cases import COMPRESSORS, EVERY_LAW, RANDOM, by_dtype, by_spec, extreme_tensors, numbers, ordinary_tensors, ours
 from telegrad.compressors import Compressor
+from telegrad.kernels.coding.rans import Encoder
+from telegrad.methods.base import require_finite_codes
 from telegrad.wire.code import FIELDS
+from telegrad.wire.integers import Integers
+from telegrad.wire.parcel import Parcel
 from telegrad.wire.values.rotated import Inner
 
 KEY = tg.Key(seed=5).fold(step=2, rank=1)
@@ -60,6 +64,27 @@ def test_bits_are_bytes_and_bytes_are_the_code(compressor, dtype):
             assert code.fields["level"] == 8
             assert compressor.variance(x) == 0.0
     assert torch.equal(torch.get_rng_state(), state)
+
+
+@pytest.mark.parametrize("compressor", **by_spec(COMPRESSORS))
+def test_what_came_in_is_bounded_and_booked_without_being_packed_again(compressor, monkeypatch):
+    received = [tg.unpack(tg.pack(compressor.encode(x, KEY))) for x in ordinary_tensors(torch.float32).values()]
+    terms = [term for code in received for term in code.terms]
+    largest = [float(term.values.numbers().abs().max()) for term in terms]
+
+    def refused(*_, **__):
+        raise AssertionError("packed again")
+
+    monkeypatch.setattr(Integers, "__init__", refused)
+    monkeypatch.setattr(Encoder, "pieces", refused)
+    monkeypatch.setattr("telegrad.wire.values.grid.signs_apart", refused)
+    require_finite_codes(received)
+    for term, most in zip(terms, largest, strict=True):
+        assert most <= term.values.largest() * (1 + 2**-20)
+    for code in received:
+        assert code.nbits == sum(code.fields.values()) >= code.paper_bits // 64
+    parcel = Parcel(tuple(received), received=tuple(code.nbits // 8 for code in received))
+    assert sum(sum(fields.values()) for fields in parcel.fields) == 8 * sum(parcel.lengths)
 
 
 @pytest.mark.parametrize("dtype", **by_dtype())

@@ -1,6 +1,6 @@
 """Compiled bit packing against its numpy form, at every width and offset."""
 
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 
 import hypothesis.strategies as st
 import numpy as np
@@ -21,15 +21,7 @@ from telegrad.kernels.coding.bit_streams import (
 )
 from telegrad.kernels.coding.bucketed_integers import bucketed, places, raw_bits, widths_of
 
-
-@contextmanager
-def in_numpy():
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(compilation, "_numba", lambda: None)
-        yield
-
-
-FORMS = (nullcontext, in_numpy)
+FORMS = (nullcontext, compilation.reference_forms)
 
 
 @given(st.lists(st.integers(0, 2**45), min_size=1, max_size=60), st.integers(0, 5), st.integers(0, 3))

@@ -38,7 +38,7 @@ def loop(place, monkeypatch):
 
 
 def hits(loop):
-    return sum(loop._compiled.stats.cache_hits.values())
+    return sum(loop.compiled.stats.cache_hits.values())
 
 
 def test_what_was_compiled_is_read_from_the_disk(loop, place):

@@ -4,6 +4,7 @@ import importlib
 import os
 import sys
 import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -133,3 +134,24 @@ def test_what_is_cached_is_out_of_date_when_a_helper_in_another_file_changes(tmp
 
     assert answer("x + 1") == 21
     assert answer("x * 2 + 1") == 41
+
+
+def test_threads_that_call_a_loop_first_share_one_compiled_form(monkeypatch):
+    """A second form would take the place of the first while another thread is in it: the process would crash."""
+    made, start = [], threading.Barrier(2)
+
+    def slowly(numba, scalar):
+        made.append(scalar)
+        threading.Event().wait(0.2)  # the other thread's time to come here, were it let in
+        return scalar
+
+    monkeypatch.setattr(compilation, "cached", slowly)
+    loop = compilation.Loop(lambda x: x + 1, lambda x: x + 1)
+
+    def call(x):
+        start.wait()
+        return loop(x)
+
+    with ThreadPoolExecutor(2) as pool:
+        assert list(pool.map(call, (1, 2))) == [2, 3]
+    assert len(made) == 1

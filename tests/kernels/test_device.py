@@ -14,7 +14,7 @@ from telegrad.kernels.random_numbers.uniforms import drawn_in_proportion
 def test_without_triton_the_cpus_form_runs_and_that_is_said(monkeypatch):
     v = tg.Key(1).normal(5000)
     expected = drawn_in_proportion(v, 2.0, tg.Key(2))
-    monkeypatch.setattr(device, "_everywhere", True)  # as if all tensors were on a GPU
+    monkeypatch.setattr(device, "everywhere", True)  # as if all tensors were on a GPU
     monkeypatch.setitem(sys.modules, "triton", None)
     device._triton.cache_clear()
     try:

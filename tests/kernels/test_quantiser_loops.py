@@ -15,6 +15,7 @@ from telegrad.kernels.quantising.dither_frequencies import (
     frequencies,
     symbol_of,
 )
+from telegrad.kernels.quantising.dithered_density import dithered_density
 from telegrad.kernels.quantising.dithered_rounding import contexts_at, far_magnitudes, rows_at, signed_symbols
 from telegrad.kernels.quantising.rounding import rounded_to_steps, times_steps
 from telegrad.kernels.statistics.magnitudes import largest_magnitude, sums_of_squares
@@ -100,6 +101,32 @@ def test_frequencies_are_the_same_in_both_forms(ratio, size, disable_numba):
     assert expected_bits(ratio, counts, 15, true) == expected
 
 
+@pytest.mark.parametrize("step", [1e-3, 0.3, 1.0, 40.0])
+def test_the_density_of_dithered_entries_is_the_same_in_both_forms(step, disable_numba):
+    """Between its points it is linear: so its integral over both signs, by trapezia, is 1."""
+    shares = np.append(0.0, np.sort(np.random.default_rng(0).random(400)))
+    edge, shares = np.append(0.0, 3.0 * 2.0 ** (-np.arange(400)[::-1] / 16)) / step, shares / shares[-1]
+    at, density = dithered_density(edge, shares)
+    assert (np.diff(at) >= 0).all()
+    assert 2 * np.trapezoid(density, at) == pytest.approx(1.0, abs=1e-9)
+    disable_numba()
+    for found, expected in zip(dithered_density(edge, shares), (at, density), strict=True):
+        assert np.array_equal(found, expected)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+def test_short_vectors_have_the_counts_of_long_ones(dtype, disable_numba):
+    """Sixteenths of an octave, by a quotient each and by a table of leading bits: edges, zeros and subnormals too."""
+    x = torch.randn(20_000, generator=torch.Generator().manual_seed(0), dtype=torch.float64).pow(3).to(dtype)
+    x[:800] = float(x.abs().max()) * 2.0 ** (-torch.arange(800, dtype=torch.float64) / 16).to(dtype)
+    x[800:810], top = 0.0, float(x.abs().max())
+    few = magnitude_histogram(x, top)
+    assert few.sum() == len(x)
+    assert np.array_equal(magnitude_histogram(x.repeat(2), top), 2 * few)
+    disable_numba()
+    assert np.array_equal(magnitude_histogram(x, top), few)
+
+
 @pytest.mark.parametrize("kind", [np.int8, np.int16, np.int64])
 def test_far_magnitudes_are_listed_in_order(kind, disable_numba, threads):
     symbol = np.random.default_rng(0).integers(-40, 40, 140_001).astype(kind)
@@ -113,21 +140,27 @@ def test_far_magnitudes_are_listed_in_order(kind, disable_numba, threads):
 
 def test_the_cells_of_the_dither_are_those_of_its_edges():
     seed = KEY.to_int()
-    assert np.array_equal(contexts_at(seed, 7, N), contexts_of(tg.Key(seed).uniform(N).numpy()[7:] - 0.5))
+    dither = tg.Key(seed).uniform(N).numpy()[7:] - 0.5
+    cells, negative = contexts_at(seed, 7, N)
+    assert np.array_equal(cells, contexts_of(dither))
+    assert np.array_equal(negative, dither < 0)
 
 
-@pytest.mark.parametrize("bits", [2, 11])
-def test_buckets_and_signs_of_symbols_come_back(bits, disable_numba):
+@pytest.mark.parametrize(("bits", "columns"), [(2, 9), (11, 300)])
+def test_buckets_and_signs_of_symbols_come_back(bits, columns, disable_numba):
     """Magnitudes up to 2^bits, whose buckets hold several from 16 on."""
     seed, n = KEY.to_int(), 5000
     sent = np.random.default_rng(0).integers(-(2**bits), 2**bits, n).astype(np.int16)
-    rows = rows_at(sent, 300, seed, 0, n)
-    assert np.array_equal(rows // 300, contexts_at(seed, 0, n))
-    back = signed_symbols((rows % 300).astype(np.uint16), 300, seed)
-    assert np.array_equal(back, np.sign(sent) * symbol_of(bucket_of(np.abs(sent.astype(np.int64)))))
+    magnitudes, back = symbol_of((np.arange(columns) + 1) // 2), np.empty((2, n), dtype=np.int16)
+    cells, negative = contexts_at(seed, 0, n)
+    rows = rows_at(sent, columns, seed, 0, n)
+    assert np.array_equal(rows // columns, cells)
+    signed_symbols((rows % columns).astype(np.uint16), negative, magnitudes, back[0])
+    assert np.array_equal(back[0], np.sign(sent) * symbol_of(bucket_of(np.abs(sent.astype(np.int64)))))
     disable_numba()
-    assert np.array_equal(rows_at(sent, 300, seed, 0, n), rows)
-    assert np.array_equal(signed_symbols((rows % 300).astype(np.uint16), 300, seed), back)
+    assert np.array_equal(rows_at(sent, columns, seed, 0, n), rows)
+    signed_symbols((rows % columns).astype(np.uint16), negative, magnitudes, back[1])
+    assert np.array_equal(back[1], back[0])
 
 
 @pytest.mark.parametrize("kind", [np.int8, np.int16, np.int64])

@@ -6,7 +6,8 @@ import torch
 
 import telegrad as tg
 from telegrad.kernels.coding import scatter
-from telegrad.kernels.coding.scatter import add_at, narrow, taken, zeros
+from telegrad.kernels.coding.scatter import add_at, narrow, taken
+from telegrad.kernels.memory import zeros
 from telegrad.random import Key
 from telegrad.wire.code import add_codes
 

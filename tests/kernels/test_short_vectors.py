@@ -84,10 +84,8 @@ def test_what_is_no_short_float32_vector_is_left_to_the_parts():
         assert short_threshold(other, 50) == UNKNOWN
     bins = bins_of(v.dtype, 13)
     assert len(by_rank._largest(broken.numpy(), 13, bins.infinite, 50, 5000)) == 0
-    assert (
-        drawn_block._drawn.reference(broken.numpy(), 13, *bins[1:4], np.array([0, 5000]), 2, 0.0, 0.0, 5000, 0.5)[0]
-        == 0
-    )
+    found = drawn_block._drawn.reference(broken.numpy(), 13, *bins[1:4], np.array([0, 5000]), 2, 0.0, 0.0, 0.5)
+    assert found[0] == 0
 
 
 @pytest.mark.parametrize("n", LENGTHS)

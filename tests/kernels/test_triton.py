@@ -45,7 +45,7 @@ def both(monkeypatch):
             return find(module, name)
 
         with monkeypatch.context() as patch:
-            patch.setattr(device, "_everywhere", not torch.cuda.is_available())
+            patch.setattr(device, "everywhere", not torch.cuda.is_available())
             patch.setattr(device, "_form", noted)
             on_gpu = work(*(tensor.to(GPU) for tensor in tensors))
         assert used >= expected

@@ -3,8 +3,8 @@
 import pytest
 
 from telegrad.lab.config import parse
+from telegrad.lab.finished_run import FinishedRun
 from telegrad.lab.plan import Left, left, missing, next_rate
-from telegrad.lab.records import FinishedRun
 
 GRID = (0.1, 0.3, 0.9)
 

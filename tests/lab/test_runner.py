@@ -1,4 +1,3 @@
-import io
 import json
 import math
 from pathlib import Path
@@ -8,7 +7,7 @@ from rich.console import Console
 
 from telegrad.errors import ConfigError, DataError, SpecError
 from telegrad.lab.config import parse
-from telegrad.lab.progress import Bars, Lines
+from telegrad.lab.progress import Lines
 from telegrad.lab.records import RunDirectory
 from telegrad.lab.runner import run_experiment
 
@@ -223,17 +222,6 @@ def test_lines_count_the_runs(tmp_path, simulate, capsys):
     assert lines[0] == "10 runs of 20 steps to do"
     assert lines[1] == "[1/10] sgd(identity), lr 0.1, seed 0: diverged after step 10"
     assert lines[-1].startswith(f"[8/8] {METHODS[1]}, lr 1, seed 2: accuracy ")
-
-
-def test_bars_run_on_a_terminal(tmp_path, simulate):
-    simulate.diverges = lambda method, lr, seed: method == METHODS[0]
-    experiment = parse(EXPERIMENT)
-    console = Console(force_terminal=True, width=120, file=io.StringIO())
-    with Bars(console) as bars:
-        run_experiment(experiment, RunDirectory.open(tmp_path, experiment), bars)
-        overall = bars.progress.tasks[0]
-        assert overall.completed == overall.total == 8 * 20
-        assert overall.fields["note"] == "8 of 8 runs finished"
 
 
 def test_a_run_ended_in_its_middle_goes_on_from_there_and_leaves_nothing(tmp_path, monkeypatch):

@@ -113,6 +113,9 @@ def test_what_stands_in_place_of_the_numbers_is_named(suffix, content, reason, t
         load_tensor(path)
     assert str(refused.value).startswith(f"cannot read {path}: ")
     assert "\n" not in str(refused.value)
+    result = run("--input", path)
+    assert result.exit_code == 2
+    assert result.stderr == f"error: {refused.value}\n"
 
 
 @pytest.mark.parametrize("share", [0.01, 0.5, 0.9, 0.999])

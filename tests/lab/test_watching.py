@@ -130,6 +130,5 @@ def test_a_browser_shows_the_run_under_way(tmp_path, monkeypatch):
         command = [BROWSER, *flags, f"--user-data-dir={tmp_path / 'profile'}", f"http://127.0.0.1:{port}/"]
         shown = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, check=True).stdout
     panel = re.search(r'id="running"[^>]*>([^<]*)<', shown)[1]
-    assert re.fullmatch(
-        r"Running: sgd\(topk\(k=0\.01\)\), learning rate 0\.3, seed 0: step \d+ of 40, validation .*", panel
-    )
+    run = r"Running: sgd\(topk\(k=0\.01\)\), learning rate 0\.3, seed 0: step \d+ of 40"
+    assert re.fullmatch(run + r", loss [\d.]+, validation .*", panel)

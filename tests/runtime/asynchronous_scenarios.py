@@ -1,6 +1,7 @@
 """Run as 3 ranks: asynchronous methods whose workers are processes. No rank sleeps: the slow one waits for an event."""
 
 import os
+import struct
 import sys
 import threading
 from datetime import timedelta
@@ -14,11 +15,14 @@ import telegrad as tg
 from telegrad.methods import Clock
 from telegrad.methods.async_sgd import AsyncSGD
 from telegrad.methods.rennala import Rennala
-from telegrad.runtime import asynchronous_processes as processes
+from telegrad.runtime import sockets
 from telegrad.runtime.distributed import train_distributed
 from telegrad.runtime.oracle_run import packed
 from telegrad.spec import build
-from telegrad.wire.parcel import pack_parcel
+from telegrad.wire.code import Code, Term
+from telegrad.wire.parcel import Parcel, pack_parcel
+from telegrad.wire.positions import All, Ranked
+from telegrad.wire.values import Floats
 from telegrad.workloads.digits import DigitsTask
 
 SCENARIOS = {}
@@ -74,7 +78,7 @@ class Watched:
 
     def __init__(self, monkeypatch, cls, told=None):
         self.arrivals, self.parcels = [], []
-        plain, pack = cls.server_step, processes.pack_parcel
+        plain, pack = cls.server_step, sockets.pack_parcel
 
         def server_step(method, upload, x, state, step, optimizer):
             self.arrivals.append((step.sender, step.delay))
@@ -89,7 +93,7 @@ class Watched:
             return data
 
         monkeypatch.setattr(cls, "server_step", server_step)
-        monkeypatch.setattr(processes, "pack_parcel", packing)
+        monkeypatch.setattr(sockets, "pack_parcel", packing)
 
 
 @scenario
@@ -120,7 +124,7 @@ def a_slow_worker_is_not_waited_for_and_its_old_message_counts(monkeypatch):
     counts = [sum(sender == one for sender, _ in arrivals) for one in range(3)]
     lengths = [[len(data) for data in parcels] for parcels in gathered(seen.parcels)]
     assert all(len(own) >= count for own, count in zip(lengths, counts, strict=True))
-    frames = processes.FRAME_NBYTES + 16
+    frames = sockets.FRAME_NBYTES + 16
     sent = [8 * (sum(own[:count]) + frames * count) for own, count in zip(lengths, counts, strict=True)]
     assert result.ledger.sent[1:] == sent[1:]
     assert [record["step"] for record in result.records] == [0, 8, 16]
@@ -201,6 +205,126 @@ def what_does_not_go_with_it_is_refused(monkeypatch):
     ):
         with pytest.raises(tg.TelegradError, match=error):
             train_distributed("digits", "async_sgd(identity)", steps=1, **{**SETTING, **wrong})
+
+
+METHODS = {AsyncSGD: "async_sgd(identity)", Rennala: "rennala(identity, batch=2)"}
+
+
+def refused(monkeypatch, lie, number=3, cls=AsyncSGD, liar=2):
+    """What a run raises on this rank in which `liar` calls `lie(connection, head, parcel)` in place of sending its
+    message `number`; and on how many messages of rank 2 the server has acted.
+    """
+    seen, honest, count = Watched(monkeypatch, cls), sockets.Peer.send, [0]
+
+    def send(peer, head, parcel):
+        mine = threading.current_thread() is threading.main_thread()  # the server is another thread of rank 0
+        if dist.get_rank() == liar and mine == (liar != 0):
+            count[0] += 1
+            if count[0] == number:
+                lie(peer.connection, head, parcel)
+                return
+        honest(peer, head, parcel)
+
+    monkeypatch.setattr(sockets.Peer, "send", send)
+    with pytest.raises(tg.TelegradError) as raised:
+        train_distributed("digits", METHODS[cls], steps=100_000, **SETTING)
+    monkeypatch.undo()
+    return f"{raised.type.__name__}: {raised.value}", sum(sender == 2 for sender, _ in seen.arrivals)
+
+
+def parcel(*codes):
+    return lambda connection, head, _: connection.send_bytes(head + pack_parcel(Parcel(codes)))
+
+
+def announced(nbytes):
+    """Only the length of a message, as the connection writes it."""
+    return lambda connection, head, _: connection._send(struct.pack("!iQ", -1, nbytes))
+
+
+def numbers(*values):
+    return lambda connection, _, honest: connection.send_bytes(struct.pack("<dd", *values) + pack_parcel(honest))
+
+
+D = sum(p.numel() for p in digits().model(tg.Key()).parameters())
+DENSE = tg.compressor("identity")
+UNFIT = {
+    f"the message is for 7 entries, where {D} are expected": parcel(DENSE.encode(torch.ones(7))),
+    f"the message is for {2**36} entries, where {D} are expected": parcel(Code((2**36,), torch.float32)),
+    f"a message for a tensor of shape (1, {D}), where ({D},) is expected": parcel(DENSE.encode(torch.ones(1, D))),
+    "a message for torch.float64 where torch.float32 is expected": parcel(DENSE.encode(torch.ones(D).double())),
+    "a message counts on the last estimate's order": parcel(
+        Code((D,), torch.float32, (Term(Ranked(D, 0, 2, shared=True), Floats(torch.ones(2))),))
+    ),
+    "a parcel holds 0 messages where 1 are expected": parcel(),
+    "a parcel holds 2 messages where 1 are expected": parcel(*2 * [DENSE.encode(torch.ones(D))]),
+    "not a parcel: it starts with 7": lambda connection, head, _: connection.send_bytes(head + b"\7 what is this"),
+    "0 bytes where a parcel is expected": lambda connection, head, _: connection.send_bytes(head),
+    "3 bytes where 16 stand before a parcel": lambda connection, head, _: connection.send_bytes(head[:3]),
+    "more bytes announced than the": announced(2**40),
+    "more bytes announced than the ": announced(2**62),
+    "-1.0 gradients": numbers(0.5, -1.0),
+    "nan gradients": numbers(0.5, float("nan")),
+}
+
+
+def everywhere_the_same(mine):
+    found = gathered(mine)
+    assert len(set(found)) == 1, found
+    return found[0]
+
+
+@scenario
+def what_does_not_fit_is_one_error_on_all_ranks_before_the_server_acts_on_it(monkeypatch):
+    for place, (reason, lie) in enumerate(UNFIT.items()):
+        text, acted = refused(monkeypatch, lie, number=3, cls=(AsyncSGD, Rennala)[place % 2])
+        assert everywhere_the_same(text).startswith(f"WireError: rank 2 sent what does not fit: {reason}"), text
+        assert gathered(acted)[0] == 2
+
+
+@scenario
+def a_server_that_sends_what_does_not_fit_is_named_by_all(monkeypatch):
+    for reason, lie in {
+        "the message is for 7 entries": parcel(DENSE.encode(torch.ones(7))),
+        "more bytes announced than the": announced(2**62),
+        "3 bytes where 8 stand before a parcel": lambda connection, head, _: connection.send_bytes(head[:3]),
+    }.items():
+        text, _ = refused(monkeypatch, lie, number=5, liar=0)
+        assert everywhere_the_same(text).startswith(f"WireError: rank 0 sent what does not fit: {reason}"), text
+
+
+@scenario
+def one_who_leaves_or_breaks_off_is_named_by_all(monkeypatch):
+    text, _ = refused(monkeypatch, lambda connection, head, _: connection.close())
+    assert everywhere_the_same(text).startswith("CommunicationError: rank 2 is lost: EOFError"), text
+    # The lie sleeps no time: the worker goes on to wait for an answer that does not come.
+    monkeypatch.setattr(sockets, "_SILENCE", 5)
+    text, _ = refused(monkeypatch, lambda connection, head, _: connection._send(struct.pack("!i", 1000) + head))
+    assert everywhere_the_same(text) == "CommunicationError: rank 2 is lost: it was silent for 5 s", text
+
+
+@scenario
+def a_message_that_is_not_finite_changes_nothing_and_the_run_goes_on(monkeypatch):
+    """Every message of worker 2 holds NaN: without it the batches of Rennala are those of the other two."""
+    honest, states = sockets.Peer.send, []
+    plain = Rennala.server_step
+
+    def send(peer, head, own):
+        if dist.get_rank() == 2:
+            own = Parcel((Code((D,), torch.float32, (Term(All(D), Floats(torch.full((D,), torch.nan))),)),))
+        honest(peer, head, own)
+
+    def server_step(method, upload, x, state, step, optimizer):
+        found, state = plain(method, upload, x, state, step, optimizer)
+        states.append((step.sender, bool(found.isfinite().all() and state["sum"].isfinite().all())))
+        return found, state
+
+    monkeypatch.setattr(sockets.Peer, "send", send)
+    monkeypatch.setattr(Rennala, "server_step", server_step)
+    result = train_distributed("digits", "rennala(identity, batch=3)", steps=40, **SETTING)
+    seen = gathered(states)[0]
+    assert {sender for sender, _ in seen} == {0, 1}
+    assert all(finite for _, finite in seen)
+    assert result.ledger.skipped_steps == 40 - len(seen) > 0
 
 
 def lose():

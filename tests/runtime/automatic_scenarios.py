@@ -52,7 +52,7 @@ def ranks_measure_agree_and_say_so_once():
     log = logging.getLogger("telegrad.ddp")
     log.addHandler(handler)
     log.setLevel(logging.INFO)
-    model, handle = wrapped("auto(every=5)", Net(width=256))
+    model, handle = wrapped("auto(every=6)", Net(width=256))
     assert handle.choice is None
     train(model, 30)
     log.removeHandler(handler)
@@ -136,7 +136,7 @@ def the_all_reduce_in_bfloat16_trains_and_is_booked():
 @scenario
 def what_looks_cost_sets_how_often_they_come():
     with mock.patch.multiple(automatic, measured_link=lambda *_: FAST, _NOTHING_TO_GAIN=1.0):
-        model, handle = wrapped("auto(every=5)")
+        model, handle = wrapped("auto(every=6)")
         train(model, 7)
         assert handle.choice.settled
         waits = handle._next_look - 5
@@ -156,34 +156,54 @@ def noise_is_that_of_the_ranks_gradients():
 @scenario
 def a_slow_link_is_compressed_for_and_a_fast_one_switches_back():
     with over(SLOW):
-        model, handle = wrapped("auto(every=5)", Net(width=64), {"bucket_cap_mb": 512 / 2**20})
-        optimizer = train(model, 7)
+        model, handle = wrapped("auto(every=6)", Net(width=64), {"bucket_cap_mb": 512 / 2**20})
+        optimizer, steps = train(model, 1), 1
+        while not handle.choice.settled and steps < 40:
+            train(model, 1, start=steps, optimizer=optimizer)
+            steps += 1
         first = handle.choice
         assert first.way != PLAIN
         assert first.settled
         assert handle.ledger.dense_steps == 0
         assert_alike(model)
     with over(FAST):
-        train(model, 20, start=7, optimizer=optimizer)
+        train(model, 30, start=steps, optimizer=optimizer)
     assert handle.choice.way == PLAIN
     dense = handle.ledger.dense_steps
-    assert 0 < dense < 27
-    assert handle.ledger.steps == handle.steps == 27
+    assert 0 < dense < steps + 30
+    assert handle.ledger.steps == handle.steps == steps + 30
     assert_alike(model)
     with over(SLOW):
-        train(model, 12, start=27, optimizer=optimizer)
+        train(model, 12, start=steps + 30, optimizer=optimizer)
     assert_alike(model)
     assert len(set(told(str(handle.choice.way)))) == 1
+
+
+@scenario
+def what_noise_costs_is_seen_with_sgd_and_not_with_adam():
+    for kind, told_of in ((torch.optim.SGD, True), (torch.optim.Adam, False)):
+        with over(SLOW):
+            model, handle = wrapped("auto", Net(width=64))
+            optimizer = kind(model.parameters(), lr=1e-4)
+            train(model, 7, optimizer=optimizer)
+        assert math.isfinite(handle._harm) == told_of
+        assert len(set(told(repr(handle._harm)))) == 1
+        bounds = [option.factor for option in handle.choice.options]
+        assert max(bounds) < 2 if told_of else max(bounds) > 2
+        handle.remove()
 
 
 @scenario
 def a_checkpoint_goes_on_with_the_choice():
     with over(SLOW):
         whole, handle = wrapped("auto", Net(width=64))
-        optimizer = train(whole, 8)
+        optimizer = train(whole, 1)
+        while not handle.choice.settled:
+            train(whole, 1, start=handle.steps, optimizer=optimizer)
+        start = handle.steps
         file = io.BytesIO()
         torch.save([whole.state_dict(), optimizer.state_dict(), handle.gathered_state_dict()], file)
-        train(whole, 4, start=8, optimizer=optimizer)
+        train(whole, 4, start=start, optimizer=optimizer)
     saved = told(file.getvalue())[0]
     parameters, momentum, state = torch.load(io.BytesIO(saved), weights_only=True)
     with mock.patch.object(automatic, "measured_link", side_effect=AssertionError("measured again")):
@@ -194,7 +214,7 @@ def a_checkpoint_goes_on_with_the_choice():
         optimizer.load_state_dict(momentum)
         assert again.choice.way == handle.choice.way != PLAIN
         assert again.choice.settled
-        train(model, 4, start=8, optimizer=optimizer)
+        train(model, 4, start=start, optimizer=optimizer)
     assert torch.equal(values(model), values(whole))
     _, fixed = wrapped("auto(bits=1)")
     with pytest.raises(tg.ConfigError, match="method="):

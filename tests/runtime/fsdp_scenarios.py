@@ -6,7 +6,17 @@ import warnings
 
 import torch
 import torch.distributed as dist
-from ddp_scenarios import Net, assert_alike, by_hand, expect, loss_of, resumed_equals_uninterrupted, run_all, train
+from ddp_scenarios import (
+    Net,
+    assert_alike,
+    batch,
+    by_hand,
+    expect,
+    loss_of,
+    resumed_equals_uninterrupted,
+    run_all,
+    train,
+)
 from torch import nn
 from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor
@@ -209,6 +219,45 @@ def a_removed_exchange_leaves_plain_fsdp():
     assert torch.equal(whole(plain), whole(model))
     assert handle.steps == handle.ledger.steps == 1
     assert handle.gathered_ledger().steps == 1
+
+
+@scenario
+def torchs_default_device_changes_nothing():
+    """ "meta" stands in for "cuda", which not every machine has."""
+    rank = dist.get_rank()
+    data = [batch(rank, step) for step in range(4)]
+
+    def loss(model, rank, step):
+        x, y = data[step]
+        return (model(x) - y).square().mean()
+
+    def run(spec, device):
+        (model, _), (fresh, _) = sharded(None), sharded(None)
+        torch.set_default_device(device)
+        try:
+            handle = tg.fsdp.register(model, spec)
+            handle.error_every = 1
+            optimizer = train(model, 2, loss=loss)
+            state = copy.deepcopy(handle.state_dict())
+            told = [handle.gathered_ledger().to_dict(), handle.steps, sorted(handle.metrics()), state]
+            weights, averages = copy.deepcopy((model.state_dict(), optimizer.state_dict()))
+            train(model, 2, start=2, loss=loss, optimizer=optimizer)
+            again = tg.fsdp.register(fresh, spec)
+            fresh.load_state_dict(weights)
+            again.load_state_dict(state)
+            twin = torch.optim.SGD(fresh.parameters(), lr=0.05, momentum=0.9, weight_decay=0.01)
+            twin.load_state_dict(averages)
+            train(fresh, 2, start=2, loss=loss, optimizer=twin)
+            again.remove()
+        finally:
+            torch.set_default_device(None)
+        return whole(model), whole(fresh), told
+
+    for spec in (MLMC, "randk(k=0.25)", "qsgd(levels=4)", "identity"):
+        wanted, found = run(spec, None), run(spec, "meta")
+        assert torch.equal(wanted[0], wanted[1]), spec
+        assert all(map(torch.equal, found[:2], wanted[:2])), spec
+        assert found[2] == wanted[2], spec
 
 
 @scenario

@@ -4,17 +4,16 @@ each ends.
 
 import os
 import sys
-from datetime import timedelta
 
 import torch
 import torch.distributed as dist
 
 import telegrad as tg
-from telegrad.runtime import transport
+from telegrad.runtime import group_transport as transport
 from telegrad.runtime.distributed import train_distributed
 from telegrad.runtime.exchange import exchange_of
+from telegrad.runtime.group_transport import GroupTransport
 from telegrad.runtime.pieces import Part, Piece
-from telegrad.runtime.transport import GroupTransport
 from telegrad.wire.code import Code, Term
 from telegrad.wire.parcel import Parcel, pack_parcel
 from telegrad.wire.positions import All, Ranked
@@ -120,6 +119,8 @@ def trained(method, topology, how):
             lie(how)
 
     setting = {"steps": 8, "lr": 0.1, "batch_size": 4, "evaluate_every": 8, "granularity": "tensor"}
+    if method.startswith("shadowheart"):
+        setting["clock"] = tg.methods.Clock(gradient=1, message=1)
     group = dist.new_group()
     run = train_distributed(task, method, topology=topology, group=group, progress=progress, **setting)
     return run.ledger.skipped_steps > 0
@@ -136,7 +137,7 @@ def ending(method, topology, how):
 
 def main(*scenarios):
     torch.set_num_threads(1)
-    dist.init_process_group("gloo", timeout=timedelta(seconds=120))
+    dist.init_process_group("gloo")
     honest = transport.pack_parcel, dist.all_to_all_single, GroupTransport.send
     for method, topology, how in zip(scenarios[::3], scenarios[1::3], scenarios[2::3], strict=True):
         print(f"ENDED {ending(method, topology, how)}", flush=True)

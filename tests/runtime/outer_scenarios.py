@@ -109,7 +109,14 @@ def diloco_is_the_loop_written_out():
     assert torch.equal(values(net), values(nets[dist.get_rank()]))
     assert (handle.ledger.steps, handle.ledger.silent_steps) == (7, 5)
     dense = sum(p.numel() for p in net.parameters()) * 32
-    assert 2 * dense < handle.ledger.up[dist.get_rank()].total() < 2 * dense * 1.1
+    up = handle.ledger.up[dist.get_rank()].total()
+    assert 2 * dense < up < 2 * dense * 1.1
+    figures = handle.metrics()
+    assert figures["comm/bits_up"] == up / 7
+    assert 7 / 2 / 1.1 < figures["comm/ratio"] < 7 / 2, "against an exchange after every step"
+    assert handle.last_step["comm/bits_up"] == 0, "the seventh step is the first of a round"
+    handle.synchronise()
+    assert handle.last_step["comm/bits_up"] == handle.ledger.up[dist.get_rank()].total() - up > dense
 
 
 @scenario
@@ -172,6 +179,8 @@ def a_resumed_run_goes_on_bit_for_bit():
         assert torch.equal(values(other), values(net))
         assert same_global(other_handle, handle.global_parameters)
         assert other_handle.steps == handle.steps == at + 9
+        if STREAMING not in spec:
+            assert other_handle.metrics()["comm/bits_up"] == other_handle.ledger.up[dist.get_rank()].total() / 9
 
 
 @scenario

@@ -102,6 +102,20 @@ SHORT = (
 )
 
 
+def test_what_noise_costs_is_seen_where_a_quicker_step_may_come_of_it():
+    """Short codes are beyond patience by their bounds: the quickest within it is tried, and then they are taken."""
+    where = cluster(1e9, workers=4)
+    first = decide(where, SHORT, D, 4 * D, 10.0, {}, harm=None)
+    within = [option for option in first.options if option.way not in (PLAIN, HALF)]
+    assert first.way == min(within, key=lambda option: option.seconds).way
+    assert not first.settled
+    assert max(option.factor for option in first.options) <= 10.0
+    measured = {first.way: 1.0, PLAIN: reality(where, PLAIN)}
+    assert decide(where, SHORT, D, 4 * D, 10.0, measured, harm=1e-3).way.spec == "auto(bits=0.03)"
+    assert decide(where, SHORT, D, 4 * D, 10.0, measured, harm=1.0).way.spec != "auto(bits=0.03)"
+    assert decide(cluster(4e11), SHORT, D, 4 * D, 10.0, {}, harm=None).way == PLAIN
+
+
 def test_by_default_patience_leaves_short_codes_to_their_time_to_the_target():
     """Over 1 Mbit/s four ranks' messages are all that counts: bits (1 + ω/M), least at .1 bits an entry: 1 + 10/4."""
     slow = cluster(1e6, workers=4)

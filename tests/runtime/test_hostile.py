@@ -29,6 +29,7 @@ TOO_LONG["-5 bytes"] = "-5 bytes announced"
 DIFFERENT = ("other values", "NaN", "a failure")
 SGD, OUTER = "sgd(identity)", "outer(identity, every=1)"
 MARINA, SCAFFNEW = "marina(randk(k=0.5), probability=0.5)", "scaffnew(probability=0.5)"
+SHADOWHEART = "shadowheart(randk(k=0.5), noise=0.0)"
 WEIGHTED = "local_sgd(identity, local_lr=0.1, weighted=true)"
 
 
@@ -43,6 +44,8 @@ UNFITTING = [
         (MARINA, "server", UNFIT),
         (MARINA, "server(rank=2)", {**UNFIT, **TO_ONE}),
         (SCAFFNEW, "allgather", {**UNFIT, **TO_ONE}),
+        (SHADOWHEART, "server", UNFIT),
+        (SHADOWHEART, "allgather", {**UNFIT, **TO_ONE, **TOO_LONG}),
         (WEIGHTED, "server", {"too few messages": "a parcel holds 1 messages where 3 are expected"} | NUMBERS),
         (OUTER, "allgather", {**UNFIT, **TO_ONE}),
     )

@@ -29,6 +29,15 @@ def test_figures_are_means_of_the_steps_since_the_last_call():
     assert meter.last_step()["comm/bits_up"] == 400
 
 
+def test_steps_of_a_state_that_was_loaded_do_not_count():
+    meter = Meter(3200)
+    meter.go_on_from(Reading(40))
+    assert meter.since_asked() == {}
+    meter.end_step(Reading(41, 100))
+    meter.end_step(Reading(42, 200))
+    assert meter.since_asked()["comm/bits_up"] == 100
+
+
 @pytest.mark.parametrize("topology", ["allgather", "server", "two_phase"])
 def test_the_error_is_that_of_the_first_workers_messages(topology):
     gradients = [torch.randn(2, 50, generator=torch.Generator().manual_seed(seed)).unbind() for seed in range(2)]

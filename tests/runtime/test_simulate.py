@@ -224,6 +224,21 @@ def test_bad_arguments_name_the_culprit(arguments, error, culprit):
         tg.simulate(**{"workload": "digits", "method": "sgd(identity)", "steps": 2, **arguments})
 
 
+@pytest.mark.parametrize("steps", [10**9, 2**63])
+@pytest.mark.parametrize("more", [{}, {"schedule": "cosine"}, {"batch_size": 1}, {"evaluate_every": 1000}])
+def test_a_run_that_would_last_for_ages_begins_at_once(steps, more):
+    """Nothing is listed ahead for every step: it ended in minutes or in no memory before the first one."""
+
+    class Begun(Exception):
+        pass
+
+    def progress(record):
+        raise Begun
+
+    with pytest.raises(Begun):
+        tg.simulate("quadratic(d=16)", "sgd(identity)", workers=2, steps=steps, lr=0.1, progress=progress, **more)
+
+
 def test_no_steps_is_an_evaluation():
     result = tg.simulate("digits", "sgd(identity)", steps=0)
     assert [record["step"] for record in result.records] == [0]

@@ -1,23 +1,29 @@
 """Nonsense handed to every public function of the theory: an error that names the culprit and what is allowed."""
 
 import math
+from functools import partial
 
 import numpy as np
 import pytest
 import torch
 
 import telegrad as tg
-from telegrad.errors import ConfigError, InputError
+from telegrad.errors import ConfigError, DataError, InputError
 from telegrad.theory import stationary
 from telegrad.theory.advice import recommend, step_factor
 from telegrad.theory.cost_model import Cluster, Profile, all_reduce, step_cost
+from telegrad.theory.diagnosis import diagnose_gradients
 from telegrad.theory.equilibrium import equilibrium
+from telegrad.theory.measuring import measure, measure_all
 from telegrad.theory.noise_laws import Gaussian, StudentT, Symmetric
 from telegrad.theory.noise_scale import noise_scale
 from telegrad.theory.parallelism import Problem, ef21_sgd2m_error, ef21_sgdm_error, limit, sgd_error, train
+from telegrad.theory.profiles import conversion_seconds, copy_bandwidth, profile, read_speeds
 from telegrad.theory.ranges import COUNT, Range
 from telegrad.theory.scaling import Run, rescale
 from telegrad.theory.sde import Setting, dsgd, dsign, iterate, solve, with_curvature
+from telegrad.theory.tails import fit_decay, hill, tail, top_share
+from telegrad.theory.units import parse_bandwidth, parse_count, parse_seconds
 
 SETTING = Setting(0.1, workers=2)
 RUN = Run(0.1, 4, 8)
@@ -70,6 +76,17 @@ CASES = [
     (limit, {"error": lambda m: m, "floor": 1.0}, {"floor": [0, -1, NAN], "most": [0, INF]}),
     (train, TRAIN, {"workers": [0, 1.5], "steps": [0], "k": [0, 4], "chunk": [0], "momentum": [0, 1.5, NAN]}),
     (Run, {"lr": 0.1, "batch_size": 4, "workers": 8}, {"lr": [0, NAN], "momentum": [1.0], "steps": [0], "omega": [-1]}),
+    (copy_bandwidth, {"d": 10}, {"d": [0, -1, 1.5, NAN], "repeats": [0, -1, NAN]}),
+    (profile, {"spec": "qsgd", "x": torch.ones(9)}, {"d": [0, -1, 1.5, NAN], "repeats": [0, -1]}),
+    (conversion_seconds, {"x": torch.ones(9)}, {"d": [0, -1, NAN], "repeats": [0, 1.5]}),
+    (measure, {"spec": "qsgd", "x": torch.ones(9), "key": tg.Key(0), "repeats": 1}, {"repeats": [0, -1, NAN]}),
+    (hill, {"v": torch.ones(50)}, {"largest": [0, -1, 1.5]}),
+    (top_share, {"v": torch.ones(50)}, {"share": [0, -1, 2, NAN]}),
+    (
+        tg.diagnose,
+        {"model": torch.nn.Linear(2, 2), "batches": [(torch.ones(2, 2), torch.tensor([0, 1]))], "specs": ["sign"]},
+        {"workers": [0, -1, NAN], "repeats": [0, 1.5]},
+    ),
     (rescale, {"old": RUN, "new": RUN}, {"noise": [0, NAN], "new_noise": [-1], "smoothness": [0, INF]}),
 ]  # fmt: skip
 
@@ -114,6 +131,96 @@ def test_gradients_that_do_not_belong_together():
         noise_scale([torch.ones(3), torch.ones(3), torch.ones(4)], 8)
     with pytest.raises(ConfigError, match="topology=ring"):
         step_cost(Cluster(2, 1e9), Profile(**PROFILE), "ring")
+
+
+GRADIENT = torch.linspace(-1.0, 2.0, 50)
+VECTOR_FUNCTIONS = {
+    "hill": hill,
+    "top_share": top_share,
+    "fit_decay": fit_decay,
+    "tail": tail,
+    "profile": partial(profile, "qsgd"),
+    "conversion_seconds": conversion_seconds,
+    "measure": lambda v: measure("qsgd", v, tg.Key(0), 2),
+    "measure_all": lambda v: measure_all(["qsgd"], v, tg.Key(0), 2),
+    "diagnose_gradients": lambda v: diagnose_gradients([{"a": v}], 4, ["qsgd"]),
+}
+
+
+@pytest.mark.parametrize("name", VECTOR_FUNCTIONS)
+def test_vectors_must_be_tensors_of_finite_real_numbers(name):
+    function = VECTOR_FUNCTIONS[name]
+    function(GRADIENT)
+    for odd in (NAN, INF):
+        spoilt = GRADIENT.clone()
+        spoilt[7] = odd
+        with pytest.raises(InputError, match="NaN or infinity"):
+            function(spoilt)
+    if name != "diagnose_gradients":
+        with pytest.raises(InputError, match="of type list: a tensor is wanted"):
+            function([1.0, 2.0])
+        with pytest.raises(InputError, match="real numbers"):
+            function(GRADIENT.to(torch.complex64))
+
+
+def test_vectors_of_which_nothing_can_be_said():
+    nothing = (torch.zeros(5), torch.zeros(0))
+    for name in ("profile", "conversion_seconds", "measure", "measure_all", "diagnose_gradients"):
+        for v in nothing:
+            with pytest.raises((InputError, DataError), match="there is nothing to"):
+                VECTOR_FUNCTIONS[name](v)
+    with pytest.raises(InputError, match="at least one entry"):
+        tail(torch.zeros(0))
+    assert math.isnan(tail(torch.zeros(5)).hill)
+    assert measure("qsgd", torch.tensor(3.0), tg.Key(0), 2).bits > 0
+
+
+def batches(inputs=3, count=3):
+    return [(torch.randn(8, inputs), torch.randint(2, (8,))) for _ in range(count)]
+
+
+def test_what_cannot_be_diagnosed():
+    model = torch.nn.Linear(3, 2)
+    wrong = [
+        ((model, []), DataError, "no batch"),
+        ((model, 3), DataError, "of type int"),
+        ((model, [torch.randn(8, 3)]), DataError, "no pair"),
+        (("model", batches()), InputError, "of type str"),
+        ((torch.nn.ReLU(), batches()), InputError, "requires a gradient"),
+        ((model, [(torch.full((8, 3), NAN), torch.zeros(8, dtype=torch.long))]), InputError, "NaN or infinity"),
+        ((model, [(torch.zeros(0, 3), torch.zeros(0, dtype=torch.long))]), ConfigError, "batch_size=0"),
+    ]
+    for given, kind, words in wrong:
+        with pytest.raises(kind, match=words):
+            tg.diagnose(*given, specs=["qsgd"])
+    with pytest.raises(DataError, match="no gradient"):
+        diagnose_gradients([], 4)
+
+
+def test_files_of_speeds_that_are_none(tmp_path):
+    with pytest.raises(DataError, match="hold no compressor"):
+        read_speeds([])
+    for text in ("", "[]", '{"bench": "encode"}', '{"bench": "step", "results": []}', "\0\1"):
+        file = tmp_path / "speeds.json"
+        file.write_text(text, encoding="utf-8")
+        with pytest.raises(DataError, match=r"speeds\.json"):
+            read_speeds([file])
+
+
+@pytest.mark.parametrize(
+    ("parse", "text", "words"),
+    [
+        *(
+            (parse_bandwidth, text, "allowed|wanted")
+            for text in ("-1Gbit", "0Gbit", "1Xbit", "nan", "", "Gbit", "1e400bit")
+        ),
+        *((parse_seconds, text, "allowed|wanted") for text in ("-1ms", "1parsec", "nan", "", "1e400")),
+        *((parse_count, text, "allowed|wanted") for text in ("-1", "0", "1.5", "nan", "", "x", "1Q")),
+    ],
+)
+def test_units_that_are_none_are_refused_with_those_that_are(parse, text, words):
+    with pytest.raises(ConfigError, match=words):
+        parse(text)
 
 
 def test_ranges_say_what_they_allow():

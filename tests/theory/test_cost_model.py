@@ -57,7 +57,7 @@ def test_whole_gradients_that_are_written_anew_take_the_processors_time():
         assert slow.seconds - step_cost(free, SPARSE, topology).seconds == pytest.approx(slow.copies)
     assert step_cost(replace(there, node=2), SPARSE, "hierarchical").copies == pytest.approx(10)
     assert 1e8 < copy_bandwidth(100_000) < 1e15
-    with pytest.raises(InputError, match="from 1"):
+    with pytest.raises(ConfigError, match="from 1"):
         copy_bandwidth(0)
 
 

@@ -124,3 +124,26 @@ def test_what_no_parcel_holds_is_refused(body, said):
     data = b"\x02" + body
     with pytest.raises(WireError, match=said):
         unpack_parcel(data + zlib.crc32(data).to_bytes(4, "little"))
+
+
+@pytest.mark.parametrize("compressor", **by_spec(COMPRESSORS))
+def test_torchs_default_device_changes_no_parcel(compressor):
+    """ "meta" stands in for "cuda", which not every machine has."""
+
+    def all_of_it():
+        codes = [compressor.encode(SMALL[i], Key(3).fold(step=1, rank=0)) for i in (0, 3, 5)]
+        parcel = Parcel(tuple(codes))
+        data = pack_parcel(parcel)
+        read = unpack_parcel(data, [SMALL[i].numel() for i in (0, 3, 5)])
+        bits = [code.nbits for code in codes]
+        return data, bits, parcel.nbytes, parcel.fields, read.lengths, [code.decode() for code in read.codes]
+
+    wanted = all_of_it()
+    torch.set_default_device("meta")
+    try:
+        found = all_of_it()
+    finally:
+        torch.set_default_device(None)
+    assert found[:5] == wanted[:5]
+    assert all(got.device.type == "cpu" for got in found[5])
+    assert all(map(torch.equal, found[5], wanted[5]))

@@ -12,14 +12,14 @@ import telegrad as tg
 from telegrad.kernels.coding.bit_streams import best_rice
 from telegrad.wire.bits import Reader, varint_nbytes
 from telegrad.wire.integers import BITMAP, BUCKETS, Integers
-from telegrad.wire.positions import All, IndexSet, Nested, Ranked, Share, Subset, marked, read_positions
+from telegrad.wire.positions import POSITIONS, All, IndexSet, Nested, Ranked, Share, Subset, marked
 
 
 def reread(positions):
     data = positions.write()
     assert len(data) == positions.nbytes
     reader = Reader(data)
-    again = read_positions(positions.tag, reader, positions.d)
+    again = POSITIONS[positions.tag].read(reader, positions.d)
     assert reader.left == 0
     return again
 
@@ -166,7 +166,7 @@ def test_keeping_some_of_all_places_lists_them():
 )
 def test_impossible_places_are_refused(tag, data, said):
     with pytest.raises(tg.WireError, match=said):
-        read_positions(tag, Reader(data), 8)
+        POSITIONS[tag].read(Reader(data), 8)
 
 
 @pytest.mark.parametrize("d", [100_000, 1_000_000])

@@ -53,13 +53,13 @@ class Attached:
         accelerator.ddp_handler = _handler(self, accelerator.ddp_handler)
         accelerator.register_save_state_pre_hook(self._save)
         accelerator.register_load_state_pre_hook(self._load)
+        self._follow_prepare()
         if model is not None or accelerator.num_processes == 1:
             self.take(model)  # with one process, this says that nothing is compressed
 
     @property
     def handle(self) -> Any:
         """The handle of the only prepared model; None in a job of one process."""
-        self._take_sharded()
         if len(self.handles) > 1:
             raise InputError(f"{len(self.handles)} models were prepared; their handles are in .handles")
         return self.handles[0] if self.handles else None
@@ -82,11 +82,18 @@ class Attached:
         """Hand `metrics()` to the accelerator's trackers."""
         self.accelerator.log(self.metrics(), step=step)
 
-    def _take_sharded(self) -> None:
-        """What Accelerate sharded by FSDP2, for which it has no hook."""
-        if self.accelerator.is_fsdp2:
-            for model in self.accelerator._models:
-                self.take(model)
+    def _follow_prepare(self) -> None:
+        """Take what Accelerate shards by FSDP2, for which it has no hook, as soon as `prepare` did it."""
+        prepare = self.accelerator.prepare
+
+        def prepare_and_take(*args: Any, **kwargs: Any) -> Any:
+            prepared = prepare(*args, **kwargs)
+            if self.accelerator.is_fsdp2:
+                for model in self.accelerator._models:
+                    self.take(model)
+            return prepared
+
+        setattr(self.accelerator, "prepare", prepare_and_take)  # noqa: B010
 
     def _save(self, models: Any, weights: Any, folder: str) -> None:
         if self.handle is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import warnings
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,8 @@ import torch.distributed as dist
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from telegrad.errors import InputError, TelegradWarning
+from telegrad.errors import DataError, InputError, TelegradWarning
+from telegrad.files import what_it_is, write_atomic
 from telegrad.runtime import ddp
 
 __all__ = ["attach", "attach_with", "load_rank", "save_rank"]
@@ -71,12 +73,14 @@ def _file(folder: str | Path, rank: int) -> Path:
 
 def save_rank(handle: Any, folder: str | Path) -> None:
     """Write this rank's part of the handle's state into the folder of a checkpoint; every rank calls it."""
-    torch.save(handle.state_dict(), _file(folder, dist.get_rank()))
+    buffer = io.BytesIO()
+    torch.save(handle.state_dict(), buffer)
+    write_atomic(_file(folder, dist.get_rank()), buffer.getvalue())
 
 
 def load_rank(handle: Any, folder: str | Path) -> bool:
     """Go on from what `save_rank` wrote. Returns whether the folder has a state; where it has none, the handle stays
-    new, with a warning.
+    new, with a warning. Raises `DataError` for a file that is damaged.
     """
     path = _file(folder, dist.get_rank())
     if not path.exists():
@@ -88,5 +92,12 @@ def load_rank(handle: Any, folder: str | Path) -> bool:
             stacklevel=2,
         )
         return False
-    handle.load_state_dict(torch.load(path, weights_only=True))
+    try:
+        state = torch.load(path, weights_only=True)
+    except Exception as error:  # pickle and zip raise kinds of their own
+        raise DataError(
+            f"cannot read {path}: {what_it_is(path, error)}; take another checkpoint, or delete what telegrad has in "
+            "this one on all ranks, and the exchange starts anew"
+        ) from error
+    handle.load_state_dict(state)
     return True

@@ -80,11 +80,10 @@ def compress_update(
 def apply_update(before: Arrays, update: Update) -> dict[str, np.ndarray]:
     """The arrays `before`, plus the update. Raises `WireError` where the update does not fit them, or is not finite."""
     flat = _flat(before)
-    code = unpack(update.telegram)
-    if code.numel != flat.size or str(code.dtype) != f"torch.{flat.dtype}":
+    code = unpack(update.telegram, flat.size)
+    if str(code.dtype) != f"torch.{flat.dtype}":
         raise WireError(
-            f"the telegram has {code.numel} entries of {str(code.dtype).removeprefix('torch.')}, "
-            f"and the model {flat.size} of {flat.dtype}"
+            f"the telegram has entries of {str(code.dtype).removeprefix('torch.')}, and the model of {flat.dtype}"
         )
     out = flat.copy()
     code.add_to(torch.from_numpy(out))

@@ -4,43 +4,44 @@
 
 from __future__ import annotations
 
-import io
 import logging
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
-
-from telegrad.adapters.federated import (
-    Arrays,
-    Layout,
-    Update,
-    apply_update,
-    compress_update,
-    layout_of,
-    pack_layout,
-    read_layout,
-)
+from telegrad.adapters.federated import apply_update, compress_update, layout_of
 from telegrad.compressors.base import Compressor
-from telegrad.errors import InputError, TelegradError, WireError
+from telegrad.errors import InputError, TelegradError
 from telegrad.random import Key
 from telegrad.spec import build
 
 try:
-    from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message, MetricRecord, RecordDict
+    from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message, MetricRecord
     from flwr.serverapp import Grid
     from flwr.serverapp.strategy import FedAvg
 except ImportError as error:
     raise ImportError("telegrad.flower needs Flower 1.22 or newer: pip install 'telegrad[flower]'") from error
 
+from telegrad.adapters.flower_messages import (
+    LAYOUT,
+    Form,
+    blank,
+    check_weight,
+    difference,
+    form_of,
+    model_of,
+    most_common_form,
+    only_arrays,
+    packed,
+    round_of,
+    unpacked,
+)
+
 __all__ = ["FederatedLedger", "compressed", "mod"]
 
 _log = logging.getLogger("telegrad.flower")
-_TELEGRAM = "telegrad"  # the key, and the serialisation type, of an array that holds messages
-_LAYOUT = "telegrad-layout"
-_MEMORY = "telegrad-memory"
+_MEMORY, _LONGEST = "telegrad-memory", 400
 
 
 @dataclass
@@ -83,23 +84,23 @@ def mod(spec: str | Compressor, seed: int = 0) -> Callable[[Message, Context, Ca
         kind = message.metadata.message_type.partition(".")[0]
         if kind not in ("train", "evaluate"):
             return call_next(message, context)
-        place, received = _only_arrays(message, "the server's message")
-        if _LAYOUT in received:
-            received = _model(received)
+        place, received = only_arrays(message, "the server's message")
+        if LAYOUT in received:
+            received = model_of(received)
             message.content.array_records[place] = received
         before = {name: array.numpy() for name, array in received.items()}
         reply = call_next(message, context)
         if reply.has_error() or kind == "evaluate":
             return reply
-        answer, trained = _only_arrays(reply, "the client's reply")
-        key = Key(seed).fold(step=_round_of(message), rank=context.node_id, role="federated")
+        answer, trained = only_arrays(reply, "the client's reply")
+        key = Key(seed).fold(step=round_of(message), rank=context.node_id, role="federated")
         memory = context.state.array_records.get(_MEMORY)
         held = None if memory is None else memory["error"].numpy()
         after = {name: array.numpy() for name, array in trained.items()}
         update, left = compress_update(compressor, before, after, key, held)
         if left is not None:
             context.state.array_records[_MEMORY] = ArrayRecord({"error": Array(left)})
-        reply.content.array_records[answer] = _packed(update)
+        reply.content.array_records[answer] = packed(update)
         return reply
 
     return telegraph
@@ -111,7 +112,8 @@ def compressed(strategy: type[FedAvg]) -> type[Any]:
     Its constructor takes `down`, a compressor for the models that are sent to clients (none: as they are), `seed`, and
     all that the strategy takes. Telegrams are decoded before the strategy aggregates, so weights by examples, partial
     participation and Flower's own options stay as they are. A client whose message is damaged, does not fit the
-    model, or holds what is not finite is refused by name; the round goes on without it. `strategy.ledger` has the bits.
+    model, holds what is not finite, or has other records or metrics than most is refused by name, and the round goes on
+    without it, also where Flower itself would end. `strategy.ledger` has the bits.
 
     Args:
         strategy: a class of `flwr.serverapp.strategy` below `FedAvg`.
@@ -138,6 +140,7 @@ class _Telegraph:
         self._down: Compressor | None = None if down is None else build(down, "compressor")
         self._seed = seed
         self._sent: dict[str, Any] = {}
+        self._forms: dict[str, Form] = {}
 
     def configure_train(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
@@ -154,8 +157,13 @@ class _Telegraph:
     def aggregate_train(
         self, server_round: int, replies: Iterable[Message]
     ) -> tuple[ArrayRecord | None, MetricRecord | None]:
-        taken = [reply for reply in replies if reply.has_error() or self._decoded(server_round, reply)]
+        taken = self._taken(server_round, "train", replies, self._decode)
         result: tuple[ArrayRecord | None, MetricRecord | None] = super().aggregate_train(server_round, taken)  # type: ignore[misc]
+        return result
+
+    def aggregate_evaluate(self, server_round: int, replies: Iterable[Message]) -> MetricRecord | None:
+        taken = self._taken(server_round, "evaluate", replies, lambda server_round, reply: None)
+        result: MetricRecord | None = super().aggregate_evaluate(server_round, taken)  # type: ignore[misc]
         return result
 
     def _outgoing(self, server_round: int, arrays: ArrayRecord) -> ArrayRecord:
@@ -165,98 +173,50 @@ class _Telegraph:
             self._sent = model
             return arrays
         key = Key(self._seed).fold(step=server_round, role="federated-down")
-        update, _ = compress_update(self._down, _blank(layout_of(model)), model, key)
-        self._sent = apply_update(_blank(layout_of(model)), update)
-        return _packed(update, layout_of(model))
+        update, _ = compress_update(self._down, blank(layout_of(model)), model, key)
+        self._sent = apply_update(blank(layout_of(model)), update)
+        return packed(update, layout_of(model))
 
     def _booked(self, server_round: int, messages: list[Message]) -> list[Message]:
         for message in messages:
-            _, arrays = _only_arrays(message, "the strategy's message")
+            _, arrays = only_arrays(message, "the strategy's message")
             bits = sum(8 * len(array.data) for array in arrays.values())
             self.ledger.down.setdefault(server_round, Counter())[message.metadata.dst_node_id] += bits
         return messages
 
-    def _decoded(self, server_round: int, reply: Message) -> bool:
-        """Put the client's arrays in the place of its telegram; False, and a line in the log, where it is refused."""
-        node = reply.metadata.src_node_id
-        try:
-            name, arrays = _only_arrays(reply, "the reply")
-            bits = sum(8 * len(array.data) for array in arrays.values())
-            self.ledger.up.setdefault(server_round, Counter())[node] += bits
-            reply.content.array_records[name] = _unpacked(arrays, self._sent)
-            self._check_weight(reply.content)
-        except (TelegradError, ValueError, TypeError, KeyError, AttributeError) as error:
-            self.ledger.refused.append((server_round, node, str(error)))
-            _log.warning("round %d: the message of node %d is refused: %s", server_round, node, error)
-            return False
-        return True
+    def _taken(
+        self, server_round: int, kind: str, replies: Iterable[Message], decode: Callable[[int, Message], None]
+    ) -> list[Message]:
+        """The replies that the strategy can aggregate, and those that say that a client failed."""
+        replies = list(replies)
+        forms, weights = dict[int, Form](), dict[int, float]()
+        for number, reply in enumerate(replies):
+            if reply.has_error():
+                continue
+            try:
+                decode(server_round, reply)
+                weights[number] = check_weight(reply.content, self.weighted_by_key)  # type: ignore[attr-defined]
+                forms[number] = form_of(reply.content)
+            except (TelegradError, ValueError, TypeError, KeyError, AttributeError) as error:
+                self._refuse(server_round, reply, str(error))
+        if forms:
+            common = self._forms[kind] = most_common_form(list(forms.values()), self._forms.get(kind))
+            for number in [number for number, form in forms.items() if form != common]:
+                self._refuse(server_round, replies[number], difference(forms.pop(number), common))
+            if not sum(weights[number] for number in forms):
+                for number in list(forms):
+                    forms.pop(number)
+                    self._refuse(server_round, replies[number], "no reply has a weight above 0")
+        return [reply for number, reply in enumerate(replies) if number in forms or reply.has_error()]
 
-    def _check_weight(self, content: RecordDict) -> None:
-        by = self.weighted_by_key  # type: ignore[attr-defined]
-        for metrics in content.metric_records.values():
-            weight = metrics.get(by)
-            if isinstance(weight, (int, float)) and 0 <= weight < 2**53:
-                return
-            raise WireError(f"{by}={weight!r}: a number from 0 to 2^53 is allowed as a weight")
-        raise WireError(f"the reply has no metric record with {by}")
+    def _decode(self, server_round: int, reply: Message) -> None:
+        """Put the client's arrays in the place of its telegram."""
+        name, arrays = only_arrays(reply, "the reply")
+        bits = sum(8 * len(array.data) for array in arrays.values())
+        self.ledger.up.setdefault(server_round, Counter())[reply.metadata.src_node_id] += bits
+        reply.content.array_records[name] = unpacked(arrays, self._sent)
 
-
-def _only_arrays(message: Message, whose: str) -> tuple[str, ArrayRecord]:
-    records = message.content.array_records
-    if len(records) != 1:
-        raise WireError(f"{whose} has {len(records)} array records; one is allowed")
-    return next(iter(records.items()))
-
-
-def _round_of(message: Message) -> int:
-    for config in message.content.config_records.values():
-        if "server-round" in config:
-            return int(config["server-round"])
-    raise InputError("the server's message has no server-round; use a strategy of flwr.serverapp.strategy")
-
-
-def _packed(update: Update, layout: Layout | None = None) -> ArrayRecord:
-    arrays = {name: Array(array) for name, array in update.plain.items()}
-    arrays[_TELEGRAM] = _raw(update.telegram, _TELEGRAM)
-    if layout is not None:
-        arrays[_LAYOUT] = _raw(pack_layout(layout), _LAYOUT)
-    return ArrayRecord(arrays)
-
-
-def _raw(data: bytes, kind: str) -> Array:
-    return Array("uint8", (len(data),), kind, data)
-
-
-def _model(record: ArrayRecord) -> ArrayRecord:
-    """The model of a server's compressed message."""
-    return _unpacked(record, _blank(read_layout(record[_LAYOUT].data)))
-
-
-def _blank(layout: Layout) -> dict[str, np.ndarray]:
-    return {name: np.zeros(shape, dtype) for name, dtype, shape in layout}
-
-
-def _unpacked(record: ArrayRecord, before: Arrays) -> ArrayRecord:
-    """The arrays `before`, plus the update that a record holds."""
-    if _TELEGRAM not in record or record[_TELEGRAM].stype != _TELEGRAM:
-        raise WireError("no telegram in it; give the client mods=[telegrad.flower.mod(…)]")
-    foreign = [name for name in record if name not in before and name not in (_TELEGRAM, _LAYOUT)]
-    if foreign:
-        raise WireError(f"the array {foreign[0]!r} is none of the model's")
-    plain = {name: _checked(array, before[name], name) for name, array in record.items() if name in before}
-    update = Update(record[_TELEGRAM].data, plain)
-    return ArrayRecord({name: Array(array) for name, array in apply_update(before, update).items()})
-
-
-def _checked(array: Array, expected: np.ndarray, name: str) -> np.ndarray:
-    """A foreign array, once its header says what is expected: nothing larger is ever reserved."""
-    stream = io.BytesIO(array.data)
-    try:
-        version = np.lib.format.read_magic(stream)
-        read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-        shape, _, dtype = read(stream)
-    except (ValueError, EOFError, SyntaxError) as error:
-        raise WireError(f"the array {name!r} cannot be read: {error}") from None
-    if shape != expected.shape or dtype != expected.dtype:
-        raise WireError(f"the array {name!r} has {dtype} {shape}, and the model {expected.dtype} {expected.shape}")
-    return array.numpy()
+    def _refuse(self, server_round: int, reply: Message, reason: str) -> None:
+        node, reason = reply.metadata.src_node_id, reason[:_LONGEST]  # which may quote the message
+        self.ledger.refused.append((server_round, node, reason))
+        _log.warning("round %d: the message of node %d is refused: %s", server_round, node, reason)

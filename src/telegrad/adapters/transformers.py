@@ -13,7 +13,7 @@ try:
     from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
     from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, get_last_checkpoint
 except ImportError as error:
-    raise ImportError("telegrad.transformers needs Transformers: pip install transformers accelerate") from error
+    raise ImportError("telegrad.transformers needs Transformers: pip install 'telegrad[transformers]'") from error
 
 __all__ = ["Telegrad"]
 
@@ -21,8 +21,9 @@ __all__ = ["Telegrad"]
 class Telegrad(TrainerCallback):
     """Lets a Trainer's ranks exchange gradients compressed.
 
-    The account of the last step joins what the Trainer logs, as `comm/…`. Every rank writes its part of the exchange's
-    state into the Trainer's checkpoints, and `trainer.train(resume_from_checkpoint=…)` goes on bit for bit.
+    Whether DDP or FSDP2 wraps the model. The account of the last step joins what the Trainer logs, as `comm/…`. Every
+    rank writes its part of the exchange's state into the Trainer's checkpoints, and
+    `trainer.train(resume_from_checkpoint=…)` goes on bit for bit.
 
     The Trainer clips gradients after the exchange, by max_grad_norm=1.0 unless told otherwise. A compressed gradient's
     norm is about √(1 + ω/M) times as large, so it is clipped more; set max_grad_norm accordingly.

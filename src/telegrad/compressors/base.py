@@ -6,10 +6,12 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import ClassVar
 
 import torch
 from torch import Tensor
+from torch.nn.parameter import is_lazy
 
 from telegrad.compressors.inputs import checked, flattened, scaled_down, scaled_up
 from telegrad.compressors.shortcuts import Shortcuts
@@ -126,9 +128,11 @@ class Compressor(Contextual, Shortcuts, ABC):
             key = Key()
         elif not hasattr(key, "fold"):
             raise InputError(f"encode(x, {key!r}): a key is wanted, for example tg.Key(seed=0).fold(step=3, rank=1)")
-        encoded = self.encoded(x, key, context)
+        encoded, bound = self.encoded(x, key, context), 0.0
         code = Code(tuple(x.shape), x.dtype, encoded.terms, encoded.level)
-        if not _fits(code):
+        for term in encoded.terms:
+            bound += term.values.largest()
+        if not bound <= _TOP[x.dtype] and not _fits(code):
             raise overflows(self, x.dtype)
         return code
 
@@ -139,21 +143,31 @@ class Compressor(Contextual, Shortcuts, ABC):
         """
         if len(xs) != len(keys):
             raise InputError(f"{len(xs)} tensors and {len(keys)} keys were given: each tensor needs a key of its own")
-        size = sum(x.numel() if isinstance(x, Tensor) else 0 for x in xs)
+        size = sum(x.numel() if isinstance(x, Tensor) and not is_lazy(x) else 0 for x in xs)
         return each(lambda pair: self.encode(*pair), list(zip(xs, keys, strict=True)), size)
 
     def encoded(self, x: Tensor, key: Key, context: Context | None = None) -> Encoded:
         """What `encode` sends for `x`, not yet checked for overflow: for compressors that are made of others."""
         flat = flattened(x)
         bound = self._bound(key, context, x) if self.asks else self
+        kind = (flat.numel(), flat.dtype)
+        checks = bound._checked.get(kind)
+        if checks is None:
+            checks = bound._checked[kind] = bool(kind[0]) and bound.checks(flat)
         # That a vector is not zero shows in its first entries, mostly.
-        trusted = flat.numel() and bound.checks(flat) and (bool(flat[0]) or bool(flat[:64].any()))
-        v, shift = (flat, 0) if trusted else scaled_down(flat, x)
+        v, shift = (flat, 0) if checks and (bool(flat[0]) or bool(flat[:64].any())) else scaled_down(flat, x)
         if v is None:
             return Encoded(())
-        encoded = bound._encode(v if on_gpu(v) and bound.on_gpu(v) else v.cpu(), key)
+        if not v.is_cpu and not (on_gpu(v) and bound.on_gpu(v)):
+            v = v.cpu()
+        encoded = bound._encode(v, key)
         terms = [term for term in encoded.terms if term.positions.n]
         return Encoded(tuple([scaled_up(term, shift) for term in terms] if shift else terms), encoded.level)
+
+    @cached_property
+    def _checked(self) -> dict[tuple[int, torch.dtype], bool]:
+        """What `checks` said, by number of entries and dtype."""
+        return {}
 
     def _bound(self, key: Key, given: Context | None, x: Tensor) -> Compressor:
         """This within the context given, or the one that it is in, completed by what the key tells."""
@@ -216,8 +230,6 @@ _TOP = {dtype: torch.finfo(dtype).max for dtype in DTYPES}
 def _fits(code: Code) -> bool:
     """Whether the estimate and every term of it are finite in the tensor's dtype; decoded only where it is close."""
     top = _TOP[code.dtype]
-    if sum([term.values.largest() for term in code.terms]) <= top:
-        return True
     peaks = [float(term.values.numbers().abs().max()) for term in code.terms]
     return max(peaks) <= top and (sum(peaks) <= top or bool(code.decode().isfinite().all()))
 

@@ -55,8 +55,8 @@ def code_values(positions: Positions, v: Tensor, coding: Coding, dtype: torch.dt
         return Term(positions, Floats(narrowed(v, torch.bfloat16, key)))
     if coding == "log":
         return Term(positions, Exponents.of(*rounded_to_powers(v, key)))
-    largest, drawn, signs = signs_in_proportion(plain(v), key)
-    grid = Grid(torch.from_numpy(signs), largest)
+    largest, drawn, signs = signs_in_proportion(v.cpu().numpy(), key)
+    grid = Grid(torch.from_numpy(signs), largest, 1)
     return Term(positions.keep(torch.from_numpy(drawn)), grid.rounded(dtype, key.fold(role="scale")))
 
 

@@ -7,13 +7,14 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from telegrad.compressors.base import Contractive, Encoded
+from telegrad.compressors.base import Encoded
 from telegrad.compressors.topk import TopK
+from telegrad.compressors.two_counts import TwoCounts
 from telegrad.kernels.random_numbers.subsets import subset
 from telegrad.kernels.reference import rounding_variance
 from telegrad.kernels.selection.by_rank import among_largest
 from telegrad.random import Key
-from telegrad.spec import Amount, check_amount, register, resolve_amount
+from telegrad.spec import register, resolve_amount
 from telegrad.wire.code import Term
 from telegrad.wire.positions import IndexSet
 from telegrad.wire.values import Floats
@@ -23,7 +24,7 @@ __all__ = ["Comp"]
 
 @register("comp", example="comp(k=0.01, k2=0.5)", source="A19; Condat, Yi, Richtárik, NeurIPS 2022 (EF-BV)")
 @dataclass(frozen=True)
-class Comp(Contractive):
+class Comp(TwoCounts):
     """comp-(k, k′): a uniformly random k-subset of the k′ entries of largest magnitude.
 
     C(x) = (k′/k) x_S, S a uniformly random k-subset of the k′ = `k2` entries of largest magnitude.
@@ -41,14 +42,6 @@ class Comp(Contractive):
         Condat, Yi and Richtárik, "EF-BV: A Unified Theory of Error Feedback and Variance Reduction Mechanisms for
             Biased and Unbiased Compression in Distributed Optimization", 2022, https://arxiv.org/abs/2205.04180
     """
-
-    k: Amount
-    k2: Amount | None = None
-
-    random = True
-
-    def __post_init__(self) -> None:
-        check_amount(self, "k", "k2")
 
     def _counts(self, d: int) -> tuple[int, int]:
         k = resolve_amount(self, "k", d)

@@ -12,7 +12,7 @@ from telegrad.compressors.message_lengths import head_bits, places_bits, stream_
 from telegrad.kernels.coding.rans import state_count
 from telegrad.kernels.quantising.gaussian_cells import RATES, dead_zone, dead_zone_masses, entropy_coded_omega
 from telegrad.kernels.rotation.hadamard import LARGEST, block_sizes
-from telegrad.wire.values.base import scalar_nbytes
+from telegrad.wire.bits import SCALARS
 
 __all__ = ["LEAST", "cells_rate", "fixed_part", "rotated_omega", "sent_densely", "shortest_rotated"]
 
@@ -36,7 +36,7 @@ def cells_rate(budget: float | np.ndarray, d: int, dtype: torch.dtype = torch.fl
     rate: there it is the rate at which the expected lengths of all parts add up to the budget.
     """
     if d < _SHORT:
-        rates, lengths = _short(d, scalar_nbytes(dtype))
+        rates, lengths = _short(d, SCALARS[dtype].size)
         return np.interp(np.asarray(budget, dtype=np.float64), lengths, rates)
     header = fixed_part(d, dtype)
     lanes = 32 * state_count(d)
@@ -62,13 +62,13 @@ def rotated_omega(budget: float | np.ndarray, d: int, dtype: torch.dtype = torch
 def shortest_rotated(d: int, dtype: torch.dtype = torch.float32) -> float:
     """The expected length of the shortest message."""
     if d < _SHORT:
-        return float(_short(d, scalar_nbytes(dtype))[1][0])
+        return float(_short(d, SCALARS[dtype].size)[1][0])
     return fixed_part(d, dtype) + LEAST * d / 0.98
 
 
 def fixed_part(d: int, dtype: torch.dtype) -> int:
     """The bits of a message beside places and symbols, with what pads them."""
-    return 8 * (12 + 10 + 9 + scalar_nbytes(dtype) * len(block_sizes(d)))
+    return 8 * (12 + 10 + 9 + SCALARS[dtype].size * len(block_sizes(d)))
 
 
 @lru_cache

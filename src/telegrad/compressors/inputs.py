@@ -7,9 +7,10 @@ import math
 import numpy as np
 import torch
 from torch import Tensor
+from torch._C._functorch import is_functorch_wrapped_tensor as wrapped
 from torch.nn import Parameter
 
-from telegrad.compressors.unfit import unfit
+from telegrad.compressors.unfit import holds_its_numbers, unfit
 from telegrad.errors import NonFiniteError
 from telegrad.kernels.statistics.magnitudes import largest_magnitude
 from telegrad.wire.code import Term
@@ -23,7 +24,7 @@ _PLAIN = (Tensor, Parameter)
 def flattened(x: Tensor) -> Tensor:
     """x flat and contiguous, a copy only where x is not. Raises `InputError` for what is no dense tensor of floats."""
     plain = isinstance(x, Tensor) and x.dtype in DTYPES and x.layout is torch.strided
-    if not plain or x.is_meta or x.is_nested or (type(x) not in _PLAIN and hasattr(x, "to_local")):
+    if not plain or x.is_meta or x.is_nested or wrapped(x) or (type(x) not in _PLAIN and not holds_its_numbers(x)):
         raise unfit(x)
     v = x.detach() if x.requires_grad else x
     return v if v.dim() == 1 and v.is_contiguous() and not v.is_neg() else v.reshape(-1).contiguous().resolve_neg()

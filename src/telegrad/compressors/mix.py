@@ -8,11 +8,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from telegrad.compressors.base import Contractive, Encoded
+from telegrad.compressors.base import Encoded
+from telegrad.compressors.two_counts import TwoCounts
 from telegrad.kernels.random_numbers.subsets import subset
 from telegrad.kernels.selection.by_rank import largest_entries
 from telegrad.random import Key
-from telegrad.spec import Amount, check_amount, register, resolve_amount
+from telegrad.spec import register, resolve_amount
 from telegrad.wire.code import Term
 from telegrad.wire.positions import IndexSet
 from telegrad.wire.values import Floats
@@ -22,7 +23,7 @@ __all__ = ["Mix"]
 
 @register("mix", example="mix(k=0.01, k2=0.01)", source="A19; Condat, Yi, Richtárik, NeurIPS 2022 (EF-BV)")
 @dataclass(frozen=True)
-class Mix(Contractive):
+class Mix(TwoCounts):
     """mix-(k, k′): the k entries of largest magnitude and k′ uniformly random others.
 
     C(x) keeps the k entries of largest magnitude and k′ = `k2` uniformly random others, none of them scaled.
@@ -39,14 +40,6 @@ class Mix(Contractive):
         Condat, Yi and Richtárik, "EF-BV: A Unified Theory of Error Feedback and Variance Reduction Mechanisms for
             Biased and Unbiased Compression in Distributed Optimization", 2022, https://arxiv.org/abs/2205.04180
     """
-
-    k: Amount
-    k2: Amount | None = None
-
-    random = True
-
-    def __post_init__(self) -> None:
-        check_amount(self, "k", "k2")
 
     def _counts(self, d: int) -> tuple[int, int]:
         k = resolve_amount(self, "k", d)

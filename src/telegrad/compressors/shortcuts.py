@@ -11,7 +11,9 @@ class Shortcuts:
     """Work that can be saved for a vector; none unless a subclass says so. Results are the same with and without."""
 
     def checks(self, v: Tensor) -> bool:
-        """Whether it takes this v unchecked, because its own first pass finds out what is not finite."""
+        """Whether it takes this v unchecked, because its own first pass finds out what is not finite. It depends on v's
+        length and dtype alone.
+        """
         return False
 
     def on_gpu(self, v: Tensor) -> bool:

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from telegrad.compressors.base import Contractive, Encoded
+from telegrad.compressors.base import Encoded
 from telegrad.compressors.coding import Coding
-from telegrad.compressors.topk import TopK
+from telegrad.compressors.topk import KeepsLargest, TopK
 from telegrad.random import Key
 from telegrad.spec import Amount, check_amount, check_that, register, resolve_amount
 
@@ -17,7 +17,7 @@ __all__ = ["SegmentedTopK"]
 
 @register("stopk", example="stopk(s=0.01, keep=1)", source="A3; Zukerman, Hamoud, Levy, ICML 2025, section 3.2")
 @dataclass(frozen=True)
-class SegmentedTopK(Contractive):
+class SegmentedTopK(KeepsLargest):
     """Segmented Top-k: the leading blocks of s entries in the order of decreasing magnitude.
 
     C(x) keeps the first `keep` blocks of `s` coordinates in the order of decreasing magnitude: Top-(s · keep).
@@ -45,14 +45,6 @@ class SegmentedTopK(Contractive):
 
     def _topk(self, d: int) -> TopK:
         return TopK(min(d, resolve_amount(self, "s", d) * self.keep), self.values)
-
-    @property
-    def random(self) -> bool:
-        return self.values != "fp32"
-
-    @property
-    def projects(self) -> bool:
-        return not self.random
 
     def alpha(self, d: int) -> float:
         return self._topk(d).alpha(d)

@@ -15,12 +15,26 @@ from telegrad.random import Key
 from telegrad.spec import Amount, check_amount, register, resolve_amount
 from telegrad.wire.positions import IndexSet
 
-__all__ = ["TopK"]
+__all__ = ["KeepsLargest", "TopK"]
+
+
+class KeepsLargest(Contractive):
+    """One that keeps entries as they are, but for how `values` codes them: random only with a random coding."""
+
+    values: Coding
+
+    @property
+    def random(self) -> bool:
+        return self.values != "fp32"
+
+    @property
+    def projects(self) -> bool:
+        return not self.random
 
 
 @register("topk", example="topk(k=0.01)", source="A2; Aji and Heafield 2017; Stich et al. 2018")
 @dataclass(frozen=True)
-class TopK(Contractive):
+class TopK(KeepsLargest):
     """C(x) keeps the k entries of largest magnitude and zeroes the rest; ties go to the lowest indices.
 
     Contractive with alpha = k/d, attained where all |x_j| are equal (A2.1).
@@ -41,14 +55,6 @@ class TopK(Contractive):
 
     def __post_init__(self) -> None:
         check_amount(self, "k")
-
-    @property
-    def random(self) -> bool:
-        return self.values != "fp32"
-
-    @property
-    def projects(self) -> bool:
-        return not self.random
 
     def alpha(self, d: int) -> float:
         k = resolve_amount(self, "k", d)

@@ -7,11 +7,23 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from torch._C._functorch import is_functorch_wrapped_tensor
+from torch.nn.parameter import is_lazy
 
 from telegrad.errors import InputError
 from telegrad.wire.values import DTYPES
 
-__all__ = ["unfit"]
+__all__ = ["holds_its_numbers", "unfit"]
+
+_NO_DISPATCH = Tensor.__torch_dispatch__
+
+
+def holds_its_numbers(x: Tensor) -> bool:
+    """Whether an instance of a subclass of Tensor has its numbers in its own memory, as a plain tensor has.
+
+    Those that dispatch operations themselves wrap other tensors, or none; lazy parameters have no shape yet.
+    """
+    return type(x).__torch_dispatch__ is _NO_DISPATCH and not hasattr(x, "to_local") and not is_lazy(x)
 
 
 def unfit(x: object) -> InputError:
@@ -24,6 +36,8 @@ def unfit(x: object) -> InputError:
 def _tensor(x: Tensor) -> tuple[str, str]:
     if hasattr(x, "to_local"):
         return f"a {type(x).__name__} spread over ranks", "write x.to_local() for this rank's share, or x.full_tensor()"
+    if is_lazy(x):
+        return f"an {type(x).__name__}, which has no shape yet,", "run the model once first, which gives it one"
     if x.is_nested:
         return "a nested tensor", "compress each of x.unbind(), or x.to_padded_tensor(0.0)"
     if x.layout is not torch.strided:
@@ -34,7 +48,13 @@ def _tensor(x: Tensor) -> tuple[str, str]:
         return f"a tensor of {x.dtype}", "write torch.view_as_real(x)"
     if x.is_quantized:
         return f"a quantised tensor of {x.dtype}", "write x.dequantize()"
-    return f"a tensor of {x.dtype}", "write x.float()"
+    if x.dtype not in DTYPES:
+        return f"a tensor of {x.dtype}", "write x.float()"
+    if is_functorch_wrapped_tensor(x):
+        return "a tensor inside torch.func.vmap or grad", "call it on what the transformed function returns"
+    if hasattr(x, "trigger_wait"):
+        return f"an {type(x).__name__}, which may not have come yet,", "write x.wait()"
+    return f"a {type(x).__name__}, which wraps other tensors or none,", "write the plain tensor of its numbers"
 
 
 def _no_tensor(x: object) -> tuple[str, str]:

@@ -8,39 +8,57 @@ it computes. Where numba is missing the defining form runs, and that is said onc
 from __future__ import annotations
 
 import hashlib
-import warnings
-from collections.abc import Callable, Sequence
-from functools import cache
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import cache, partial
 from pathlib import Path
 from types import FunctionType
 from typing import Any
 
-from telegrad.errors import TelegradWarning
 from telegrad.kernels.caching import cached
+from telegrad.kernels.optional import optional
 
-__all__ = ["Loop"]
+__all__ = ["Loop", "reference_forms"]
 
 
-class Loop:
+class Loop(partial[Any]):
     """`scalar` compiled, or `reference` where numba is missing; both take the same arguments and do the same.
 
     `uses`: plain functions that `scalar` calls by their names; they are compiled into it. Compiled code is kept on
-    disk (see `telegrad.kernels.caching`); the first call in a process loads or compiles it.
+    disk (see `telegrad.kernels.caching`); the first call in a process loads or compiles it. From then on this is a
+    `functools.partial` of what was found, so that calling it costs no step in Python.
     """
 
-    def __init__(
-        self, scalar: Callable[..., Any], reference: Callable[..., Any], uses: Sequence[Callable[..., Any]] = ()
-    ) -> None:
-        self.scalar, self.reference, self.uses = scalar, reference, uses
-        self._compiled: Callable[..., Any] | None = None
+    scalar: Callable[..., Any]
+    reference: Callable[..., Any]
+    uses: Sequence[Callable[..., Any]]
+    asks: Callable[..., Any]
+    """What looks for the compiled form, in the first call."""
 
-    def __call__(self, *arguments: Any) -> Any:
-        numba = _numba()
-        if numba is None:
-            return self.reference(*arguments)
-        if self._compiled is None:
-            self._compiled = cached(numba, self._linked(numba))
-        return self._compiled(*arguments)
+    def __new__(
+        cls, scalar: Callable[..., Any], reference: Callable[..., Any], uses: Sequence[Callable[..., Any]] = ()
+    ) -> Loop:
+        loop: Loop = super().__new__(cls, lambda *arguments: loop._first(*arguments))
+        loop.scalar, loop.reference, loop.uses, loop.asks = scalar, reference, uses, loop.func
+        return loop
+
+    def _first(self, *arguments: Any) -> Any:
+        numba = None if _references else _numba()
+        self.stand_for(self.reference if numba is None else self._compiled(numba))
+        _found.append(self)
+        return self(*arguments)
+
+    def stand_for(self, function: Callable[..., Any]) -> None:
+        """Call this function from now on."""
+        self.__setstate__((function, (), {}, self.__dict__))  # type: ignore[attr-defined]
+
+    def _compiled(self, numba: Any) -> Callable[..., Any]:
+        # One thread at a time: a second form would take the place of the first while another thread is still in it.
+        with _compiling:
+            if "compiled" not in self.__dict__:
+                self.compiled = cached(numba, self._linked(numba))
+        return self.compiled
 
     def _linked(self, numba: Any) -> Any:
         """`scalar`, its names of helpers bound to what compiled code may call."""
@@ -76,12 +94,31 @@ def _bound(function: Any, names: dict[str, Any]) -> Any:
     return bound
 
 
+_compiling = threading.RLock()
+_found: list[Loop] = []
+"""The loops that were called since they were last sent to look for numba."""
+_references = False
+
+
+@contextmanager
+def reference_forms() -> Iterator[None]:
+    """Within, all loops run in the forms that define them: for tests that compare."""
+    global _references
+    before, _references = _references, True
+    _look_again()
+    try:
+        yield
+    finally:
+        _references = before
+        _look_again()
+
+
+def _look_again() -> None:
+    while _found:
+        loop = _found.pop()
+        loop.stand_for(loop.asks)
+
+
 @cache
 def _numba() -> Any:
-    try:
-        import numba
-    except ImportError:
-        text = "numba is not installed: telegrad's loops run in torch and numpy, many times slower"
-        warnings.warn(text, TelegradWarning, stacklevel=4)
-        return None
-    return numba
+    return optional("numba", "telegrad's loops run in torch and numpy, many times slower")

@@ -10,7 +10,6 @@ Tensors that telegrad makes on its way lie on the CPU, or where its input lies. 
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable
 from functools import cache, wraps
 from importlib import import_module
@@ -20,20 +19,21 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from telegrad.errors import TelegradWarning
+from telegrad.kernels.optional import optional
 
 __all__ = ["away_from_default_device", "on_gpu", "with_gpu_form"]
 
 Arguments = ParamSpec("Arguments")
 Result = TypeVar("Result")
 
-_everywhere = False  # tests set it: the forms for a GPU run for all tensors, under Triton's interpreter
+everywhere = False
+"""Tests set it: the forms for a GPU run for all tensors, under Triton's interpreter."""
 
 
 def on_gpu(what: Tensor | torch.device | np.ndarray) -> bool:
     """Whether the forms for a GPU run for this tensor, or for tensors on this device."""
     there = what.is_cuda if isinstance(what, Tensor) else isinstance(what, torch.device) and what.type == "cuda"
-    return (there or (_everywhere and not isinstance(what, np.ndarray))) and _triton()
+    return (there or (everywhere and not isinstance(what, np.ndarray))) and _triton()
 
 
 def with_gpu_form(module: str) -> Callable[[Callable[Arguments, Result]], Callable[Arguments, Result]]:
@@ -45,8 +45,9 @@ def with_gpu_form(module: str) -> Callable[[Callable[Arguments, Result]], Callab
         @wraps(on_cpu)
         def front(*arguments: Arguments.args, **named: Arguments.kwargs) -> Result:
             first: Any = arguments[0]
-            form = _form(module, on_cpu.__name__) if on_gpu(first) else on_cpu
-            return form(*arguments, **named)
+            if (everywhere or getattr(first, "is_cuda", True)) and on_gpu(first):
+                return _form(module, on_cpu.__name__)(*arguments, **named)
+            return on_cpu(*arguments, **named)
 
         return front
 
@@ -77,10 +78,4 @@ def _form(module: str, name: str) -> Any:
 
 @cache
 def _triton() -> bool:
-    try:
-        import triton  # noqa: F401
-    except ImportError:
-        text = "triton is not installed: tensors on a GPU are copied to the CPU, and encoded and decoded there"
-        warnings.warn(text, TelegradWarning, stacklevel=4)
-        return False
-    return True
+    return optional("triton", "tensors on a GPU are copied to the CPU, and encoded and decoded there") is not None

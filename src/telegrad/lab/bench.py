@@ -21,7 +21,7 @@ from telegrad.compressors.base import Compressor
 from telegrad.errors import ConfigError
 from telegrad.kernels.threads import each
 from telegrad.lab.peers import decoding_peers, encoding_peers
-from telegrad.lab.runner import provenance
+from telegrad.lab.provenance import provenance
 from telegrad.random import Key
 from telegrad.runtime.simulate import simulate
 from telegrad.spec import build, registered

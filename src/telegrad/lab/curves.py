@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from telegrad.lab.config import Experiment
+from telegrad.lab.finished_run import FinishedRun
 from telegrad.lab.links import LINKS, transfer_seconds
-from telegrad.lab.records import FinishedRun
 from telegrad.lab.summary import alive, runs_at_best
 from telegrad.lab.target import is_uncompressed
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from telegrad.lab.config import Experiment, MethodEntry
-from telegrad.lab.records import FinishedRun
+from telegrad.lab.finished_run import FinishedRun
 from telegrad.lab.summary import best_lr, searched_runs
 
 __all__ = ["Cell", "Left", "left", "missing", "next_rate"]

@@ -24,7 +24,6 @@ import re
 import zlib
 from collections.abc import Iterable
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -32,41 +31,13 @@ from telegrad.errors import ConfigError, DataError
 from telegrad.files import write_atomic
 from telegrad.lab import config
 from telegrad.lab.config import Experiment
+from telegrad.lab.finished_run import FinishedRun
 from telegrad.lab.summary import summarise
 
-__all__ = ["PACK", "FinishedRun", "RunDirectory", "check_same", "to_json", "to_pack"]
+__all__ = ["PACK", "RunDirectory", "check_same", "to_json", "to_pack"]
 
 PACK = "finished.jsonl.gz"
 _FREE = ("title", "priority", "methods", "seeds", "lrs", "tuning_runs", "target", "data")
-
-
-@dataclass(frozen=True)
-class FinishedRun:
-    """One run to its end: a method at a learning rate and seed.
-
-    `records` are the simulator's, one an evaluation; `ledger` is `Ledger.to_dict()`, None for a diverged run;
-    `parameters` the number of entries of the model; `provenance` says on what and with which version it was run.
-    """
-
-    label: str
-    spec: str
-    lr: float
-    seed: int
-    phase: str
-    diverged: bool
-    records: list[dict[str, Any]]
-    ledger: dict[str, Any] | None
-    metric: str | None
-    higher_is_better: bool | None
-    parameters: int | None
-    seconds_per_step: float | None
-    encode_seconds_per_step: float | None
-    provenance: dict[str, Any]
-
-    def final(self, split: str) -> float:
-        """The metric on `split` (validation or test) at the last step; NaN for a run that diverged before it."""
-        value = self.records[-1].get(split) if self.records else None
-        return math.nan if value is None else value
 
 
 class RunDirectory:

@@ -15,10 +15,11 @@ from typing import Any
 from telegrad.errors import ConfigError, DataError, DivergedError, SpecError, TelegradWarning
 from telegrad.lab import config
 from telegrad.lab.config import Experiment
+from telegrad.lab.finished_run import FinishedRun
 from telegrad.lab.plan import Cell, Left, left, missing
 from telegrad.lab.progress import Watch
 from telegrad.lab.provenance import provenance
-from telegrad.lab.records import FinishedRun, RunDirectory
+from telegrad.lab.records import RunDirectory
 from telegrad.random import Key
 from telegrad.runtime.simulate import simulate
 from telegrad.runtime.snapshots import Snapshots

@@ -6,13 +6,11 @@ import math
 import statistics
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from telegrad.lab.config import Experiment, MethodEntry
+from telegrad.lab.finished_run import FinishedRun
 from telegrad.lab.target import first_reaching, is_uncompressed, target_of
-
-if TYPE_CHECKING:
-    from telegrad.lab.records import FinishedRun
 
 __all__ = ["best_lr", "runs_at_best", "searched_runs", "summarise"]
 

@@ -6,13 +6,11 @@ import dataclasses
 import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from telegrad.lab.config import Experiment, MethodEntry
+from telegrad.lab.finished_run import FinishedRun
 from telegrad.spec import Registered, build
-
-if TYPE_CHECKING:
-    from telegrad.lab.records import FinishedRun
 
 __all__ = ["Target", "first_reaching", "is_uncompressed", "target_of"]
 

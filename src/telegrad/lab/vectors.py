@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from telegrad.errors import DataError, SpecError
+from telegrad.files import what_it_is
 from telegrad.random import Key
 from telegrad.wire.values import DTYPES
 
@@ -63,7 +64,7 @@ def load_tensor(path: Path, name: str | None = None) -> Tensor:
     except DataError:
         raise
     except Exception as error:  # pickle, zip and safetensors raise kinds of their own
-        raise DataError(f"cannot read {path}: {_what_it_is(path, error)}") from None
+        raise DataError(f"cannot read {path}: {what_it_is(path, error)}") from None
     if name is not None:
         if name not in tensors:
             raise DataError(f"{path} has no tensor {name!r}; it has {', '.join(list(tensors)[:10]) or 'none'}")
@@ -84,24 +85,6 @@ def _dense(tensor: Tensor) -> Tensor:
     if tensor.layout is not torch.strided:
         tensor = tensor.to_dense()
     return tensor.float() if tensor.is_floating_point() and tensor.dtype not in DTYPES else tensor
-
-
-def _what_it_is(path: Path, error: Exception) -> str:
-    """Why a file cannot be read, from its first bytes, or else from the reader's error."""
-    with path.open("rb") as file:
-        start = file.read(512)
-    if not start:
-        return "it is empty (0 bytes)"
-    if start.startswith(b"version https://git-lfs.github.com"):
-        return "it is a git-lfs pointer in place of the data; `git lfs pull` fetches them"
-    if b"/annex/objects/" in start:
-        return "it is a git-annex pointer in place of the data; `git annex get` fetches them"
-    if start.lstrip().lower().startswith((b"<!doctype html", b"<html", b"<?xml")):
-        return "it is a web page in place of the data"
-    if not start.strip(b"\0"):
-        return "it begins with zeros: it was not written to its end"
-    lines = str(error).strip().splitlines() or ["no reason given"]
-    return f"it is damaged, or no {path.suffix} file ({type(error).__name__}: {lines[0][:200]})"
 
 
 def _from_numpy(path: Path) -> dict[str, Tensor]:

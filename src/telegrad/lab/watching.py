@@ -13,9 +13,10 @@ from typing import Any
 from telegrad.errors import ConfigError, DataError
 from telegrad.lab import config
 from telegrad.lab.curves import curves
+from telegrad.lab.finished_run import FinishedRun
 from telegrad.lab.plan import Left
 from telegrad.lab.progress import Watch
-from telegrad.lab.records import FinishedRun, RunDirectory, to_json, write_atomic
+from telegrad.lab.records import RunDirectory, to_json, write_atomic
 from telegrad.lab.report import html_report
 from telegrad.lab.summary import summarise
 
@@ -49,7 +50,7 @@ class Following:
 
     def record(self, record: dict[str, Any]) -> None:
         self._watch.record(record)
-        self._now |= {name: record.get(name) for name in ("step", "validation", "loss", "bits_up_per_worker")}
+        self._now |= {name: record.get(name) for name in ("step", "validation", "train_loss", "bits_up_per_worker")}
         if time.monotonic() - self._written > _EVERY:
             self._write()
 
@@ -176,8 +177,9 @@ def _script(finished: int) -> str:
     panel.hidden = !run;
     if (!run) return;
     const quality = run.validation == null ? "" : `, validation ${Number(run.validation).toPrecision(4)}`;
+    const loss = run.train_loss == null ? "" : `, loss ${Number(run.train_loss).toPrecision(3)}`;
     const name = `${run.label}, learning rate ${run.lr}, seed ${run.seed}`;
-    panel.textContent = `Running: ${name}: step ${run.step} of ${run.steps}${quality}`;
+    panel.textContent = `Running: ${name}: step ${run.step} of ${run.steps}${loss}${quality}`;
   };
   const ask = () => fetch("/state").then((answer) => answer.json()).then(show)
     .catch(() => { panel.hidden = false; panel.textContent = "The server has stopped."; });

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from dataclasses import dataclass
+from typing import ClassVar
 
 from torch import Tensor
 
-from telegrad.methods.base import Method, State
+from telegrad.methods.base import Contents, Method, State
 from telegrad.methods.oracle_method import Descent, Oracle, OracleStep, Upload
 
 __all__ = ["ArrivalStep", "AsynchronousMethod"]
@@ -31,7 +32,11 @@ class AsynchronousMethod(Method):
     its step and sends x to this worker, which goes on at once. All are pure functions: states are values. In the
     simulator the run's `clock` says how long each takes; with processes (`train_distributed`) every worker has a socket
     to the server, which is a thread of rank 0's process, and takes as long as it takes.
+
+    `upload`: what a worker sends each time; other messages are refused as they arrive.
     """
+
+    upload: ClassVar[Contents] = Contents(1)
 
     needs = "has workers that wait for nobody"
     instead = "sgd(randk(k=0.1))"

@@ -13,12 +13,24 @@ from torch import Tensor
 
 from telegrad.context import Contextual
 from telegrad.errors import NonFiniteError
-from telegrad.kernels.coding.scatter import zeros
+from telegrad.kernels.memory import zeros
 from telegrad.kernels.statistics.magnitudes import largest_magnitude
 from telegrad.random import Key
 from telegrad.wire.code import Code, add_codes
 
-__all__ = ["Contents", "Method", "Round", "State", "Step", "mean_of", "require_finite", "require_finite_codes"]
+__all__ = [
+    "EVERYONE",
+    "Contents",
+    "Method",
+    "Round",
+    "State",
+    "Step",
+    "mean_of",
+    "require_finite",
+    "require_finite_codes",
+]
+
+_CPU = torch.device("cpu")
 
 State = dict[str, Tensor]
 """What a worker or the server remembers between steps: named tensors. Never changed in place."""
@@ -59,6 +71,10 @@ class Round:
         return self.upload[rank] if isinstance(self.upload, tuple) else self.upload
 
 
+EVERYONE = Round()
+"""All take part, and send what is compressed."""
+
+
 @dataclass(frozen=True)
 class Step:
     """What both sides know of the current step: its number from 0, the learning rate, and the key of this step and
@@ -66,6 +82,7 @@ class Step:
 
     `workspace`: a flat vector, of whatever content, that the server may overwrite with its estimate. `common`: the key
     of the step, whatever the piece, from which all ranks draw alike. `workers`: their number M. `round`: the plan.
+    `device`: where the estimate is to lie.
     """
 
     index: int
@@ -75,6 +92,7 @@ class Step:
     common: Key = field(default_factory=Key)
     workers: int = 1
     round: Round = field(default_factory=Round)
+    device: torch.device = _CPU
 
     def uplink(self, rank: int) -> Key:
         """The key of what worker `rank` sends in this step."""
@@ -116,18 +134,22 @@ class Method(Contextual, ABC):
     """Take a compressor, too, that no theory admits to this method: for explorers, at their own risk."""
 
 
-def mean_of(codes: Sequence[Code], weight: float = 1.0, workspace: Tensor | None = None) -> Tensor:
+def mean_of(
+    codes: Sequence[Code], weight: float = 1.0, workspace: Tensor | None = None, device: torch.device = _CPU
+) -> Tensor:
     """weight · the mean of the codes' estimates, flat, accumulated in the order of ranks in the codes' dtype (at
-    least float32); in `workspace`, where that is of this dtype and length. Raises `NonFiniteError` where it overflows.
+    least float32); in `workspace`, where that is of this dtype and length, else on `device`. Raises `NonFiniteError`
+    where it overflows.
     """
     first = codes[0]
     wide = torch.float64 if first.dtype == torch.float64 else torch.float32
     if workspace is not None and workspace.dtype == wide and workspace.shape == (first.numel,):
         out = workspace.zero_()
     else:
-        out = zeros((first.numel,), wide)
+        out = zeros((first.numel,), wide, device)
+    fits = _bound(codes) * abs(weight) / len(codes) <= torch.finfo(first.dtype).max
     add_codes(codes, out, weight / len(codes))
-    if not _bound(codes) * abs(weight) / len(codes) <= torch.finfo(first.dtype).max:
+    if not fits:
         require_finite(out.to(first.dtype))
     return out
 
@@ -141,7 +163,11 @@ def require_finite_codes(codes: Iterable[Code]) -> None:
 
 def _bound(codes: Iterable[Code]) -> float:
     """No entry of the codes' sum is larger."""
-    return sum([term.values.largest() for code in codes for term in code.terms])
+    total = 0.0
+    for code in codes:
+        for term in code.terms:
+            total += term.values.largest()
+    return total
 
 
 def require_finite(estimate: Tensor) -> None:

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
-from telegrad.compressors.identity import Identity
 from telegrad.errors import SpecError
 from telegrad.methods.base import Round, State
-from telegrad.methods.masks import mask_of, masked_message, mean_of_owners, variance_factor
-from telegrad.methods.oracle_method import Broadcast, Descent, Oracle, OracleMethod, OracleStep, Upload
+from telegrad.methods.masks import ByOwners, mask_of, masked_message, variance_factor
+from telegrad.methods.oracle_method import Broadcast, Descent, Oracle, OracleStep, Upload
 from telegrad.spec import check_that, register
 
 __all__ = ["CompressedScaffnew"]
@@ -24,7 +21,7 @@ __all__ = ["CompressedScaffnew"]
     source="C15; Condat, Agarský, Richtárik 2022",
 )
 @dataclass(frozen=True)
-class CompressedScaffnew(OracleMethod):
+class CompressedScaffnew(ByOwners):
     """CompressedScaffnew: Scaffnew in which every entry is sent by a few random workers only.
 
     As `scaffnew`, but where x̂_i are sent, every entry is sent by s random workers only, by a mask that all draw
@@ -62,9 +59,6 @@ class CompressedScaffnew(OracleMethod):
             raise SpecError(f"{self}: of {step.workers} workers 2 to {step.workers} can own an entry; lower owners")
         return Round(sends=step.coin(self.probability))
 
-    def worker_init(self, x: Tensor) -> State:
-        return {"control": torch.zeros_like(x), "moved": x}
-
     def worker_step(self, oracle: Oracle, x: Tensor, state: State, step: OracleStep) -> tuple[Upload | None, State]:
         assert step.rank is not None
         moved, upload = x - step.lr * (oracle.gradient(x) - state["control"]), None
@@ -72,19 +66,12 @@ class CompressedScaffnew(OracleMethod):
             upload = Upload((masked_message(moved, step.rank, step.workers, self.owners, step),))
         return upload, {"control": state["control"], "moved": moved}
 
-    def server_step(self, uploads: Mapping[int, Upload], state: State, step: OracleStep) -> tuple[Broadcast, State]:
-        mean = mean_of_owners(uploads.values(), self.owners, step)
-        return Broadcast((step.encode(Identity(), mean),)), state
-
     def update(
         self, x: Tensor, broadcast: Broadcast | None, state: State, step: OracleStep, optimizer: Descent
     ) -> tuple[Tensor, State]:
-        moved = state["moved"]
         if broadcast is None:
-            return moved, state
+            return state["moved"], state
         assert step.rank is not None
         mean, chi = broadcast.vector, self.chi or variance_factor(step.workers, self.owners)
         mask = mask_of(step.rank, step.workers, self.owners, step)
-        change = (self.probability * chi / step.lr) * (mean - moved)
-        control = state["control"] + torch.where(mask, change, torch.zeros_like(change))
-        return mean, {"control": control, "moved": moved}
+        return mean, self.corrected(mean, state, mask, chi, step)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from telegrad.compressors.base import Compressor
-from telegrad.methods.base import Round, State, Step
+from telegrad.methods.base import EVERYONE, Round, State, Step
 from telegrad.methods.contractive import require_contractive
 from telegrad.methods.downlink import Downlink
 from telegrad.methods.gradient_method import GradientMethod
@@ -59,7 +59,7 @@ class EF21(GradientMethod):
         check_amount(self, "participation")
 
     def plan(self, step: Step) -> Round:
-        return participating(self.participation, step)
+        return EVERYONE if self.participation is None else participating(self.participation, step)
 
     def downlink(self) -> Downlink | None:
         return None if self.down is None else Downlink(self.down, memory=True)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Sequence
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from telegrad.methods.base import Method, Round, State, Step
+from telegrad.methods.base import EVERYONE, Method, Round, State, Step
 from telegrad.methods.downlink import Downlink
 from telegrad.wire.code import Code
 
@@ -26,19 +27,28 @@ class GradientMethod(Method):
     dense rounds, but something is sent in every step.
     """
 
+    remembers: ClassVar[bool] = True
+    """Whether it may have states; one that says False has none."""
+
     def plan(self, step: Step) -> Round:
         """How this step goes: a pure function of `step`, whose coins and cohorts (`step.coin`, `step.drawn_cohort`)
         are the same on all ranks and for all pieces. By default all workers take part and send.
         """
-        return Round()
+        return EVERYONE
 
     def downlink(self) -> Downlink | None:
         """How estimates come down from a server; None leaves it to the topology and the run's own `downlink`."""
         return None
 
-    @abstractmethod
+    def on_gpu(self, gradient: Tensor) -> bool:
+        """Whether it takes this flat gradient, and may make its estimate, where it lies on a GPU; else the gradient
+        comes to the CPU first. Only for a method without memory.
+        """
+        return False
+
     def worker_init(self, d: int, dtype: torch.dtype) -> State:
-        """A worker's state before step 0."""
+        """A worker's state before step 0; empty where it has none."""
+        return {}
 
     @abstractmethod
     def worker_step(self, gradient: Tensor, state: State, rank: int, step: Step) -> tuple[Code, State]:
@@ -48,9 +58,9 @@ class GradientMethod(Method):
         workers.
         """
 
-    @abstractmethod
     def server_init(self, d: int, dtype: torch.dtype) -> State:
-        """The server's state before step 0."""
+        """The server's state before step 0; empty where it has none."""
+        return {}
 
     @abstractmethod
     def server_step(self, codes: Sequence[Code], state: State, step: Step) -> tuple[Tensor, State]:

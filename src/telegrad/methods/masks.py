@@ -2,18 +2,40 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import torch
 from torch import Tensor
 
 from telegrad.compressors.identity import Identity
-from telegrad.methods.oracle_method import Message, OracleStep, Upload
+from telegrad.methods.base import State
+from telegrad.methods.oracle_method import Broadcast, Message, OracleMethod, OracleStep, Upload
 from telegrad.wire.code import Code, Term, add_codes
 from telegrad.wire.positions import Share
 from telegrad.wire.values import Floats
 
-__all__ = ["mask_of", "masked_message", "mean_of_owners", "variance_factor"]
+__all__ = ["ByOwners", "mask_of", "masked_message", "mean_of_owners", "variance_factor"]
+
+
+class ByOwners(OracleMethod):
+    """A method whose workers correct their steps by controls, and of whose models every entry comes from its owners."""
+
+    probability: float
+    owners: int
+
+    def worker_init(self, x: Tensor) -> State:
+        return {"control": torch.zeros_like(x), "moved": x}
+
+    def server_step(self, uploads: Mapping[int, Upload], state: State, step: OracleStep) -> tuple[Broadcast, State]:
+        return Broadcast((step.encode(Identity(), mean_of_owners(uploads.values(), self.owners, step)),)), state
+
+    def corrected(self, mean: Tensor, state: State, mask: Tensor, chi: float, step: OracleStep) -> State:
+        """The state once the mean is known: the control moves where the worker owns entries, by (p χ / γ) of what it
+        was away from the mean.
+        """
+        change = (self.probability * chi / step.lr) * (mean - state["moved"])
+        control = state["control"] + torch.where(mask, change, torch.zeros_like(change))
+        return {"control": control, "moved": state["moved"]}
 
 
 def variance_factor(workers: int, owners: int) -> float:

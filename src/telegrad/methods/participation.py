@@ -19,10 +19,8 @@ def cohort_size(participation: Amount, workers: int) -> int:
     return min(participation, workers)
 
 
-def participating(participation: Amount | None, step: Step) -> Round:
-    """A round of a uniformly drawn cohort; of all workers where `participation` is None."""
-    if participation is None:
-        return Round()
+def participating(participation: Amount, step: Step) -> Round:
+    """A round of a uniformly drawn cohort."""
     return Round(cohort=step.drawn_cohort(cohort_size(participation, step.workers)))
 
 

@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
 from telegrad.compressors.base import Compressor
-from telegrad.methods.base import Round, State, Step, mean_of
+from telegrad.methods.base import EVERYONE, Round, State, Step, mean_of
 from telegrad.methods.gradient_method import GradientMethod
 from telegrad.methods.participation import participating
 from telegrad.spec import Amount, check_amount, implied, register
@@ -45,20 +44,19 @@ class SGD(GradientMethod):
     compressor: Compressor
     participation: Amount | None = None
 
+    remembers = False
+
     def __post_init__(self) -> None:
         check_amount(self, "participation")
 
     def plan(self, step: Step) -> Round:
-        return participating(self.participation, step)
+        return EVERYONE if self.participation is None else participating(self.participation, step)
 
-    def worker_init(self, d: int, dtype: torch.dtype) -> State:
-        return {}
+    def on_gpu(self, gradient: Tensor) -> bool:
+        return not self.asks and self.compressor.on_gpu(gradient)
 
     def worker_step(self, gradient: Tensor, state: State, rank: int, step: Step) -> tuple[Code, State]:
         return self.compressor.encode(gradient, step.uplink(rank)), state
 
-    def server_init(self, d: int, dtype: torch.dtype) -> State:
-        return {}
-
     def server_step(self, codes: Sequence[Code], state: State, step: Step) -> tuple[Tensor, State]:
-        return mean_of(codes, workspace=step.workspace), state
+        return mean_of(codes, workspace=step.workspace, device=step.device), state

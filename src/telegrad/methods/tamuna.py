@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
-from telegrad.compressors.identity import Identity
 from telegrad.errors import SpecError
 from telegrad.methods.base import Round, State
-from telegrad.methods.masks import mask_of, masked_message, mean_of_owners, variance_factor
-from telegrad.methods.oracle_method import Broadcast, Descent, Oracle, OracleMethod, OracleStep, Upload
+from telegrad.methods.masks import ByOwners, mask_of, masked_message, variance_factor
+from telegrad.methods.oracle_method import Broadcast, Descent, Oracle, OracleStep, Upload
 from telegrad.spec import check_that, register
 
 __all__ = ["TAMUNA"]
@@ -24,7 +21,7 @@ __all__ = ["TAMUNA"]
     source="C16; Condat, Agarský, Malinovsky, Richtárik 2023",
 )
 @dataclass(frozen=True)
-class TAMUNA(OracleMethod):
+class TAMUNA(ByOwners):
     """TAMUNA: local steps, partial participation, and every entry sent by a few random workers only.
 
     In each round a cohort of c workers, drawn uniformly, starts at x̄ and makes L steps x_i ← x_i − γ (∇f_i(x_i) −
@@ -62,9 +59,6 @@ class TAMUNA(OracleMethod):
             raise SpecError(f"{self}: there are {step.workers} workers; lower cohort")
         return Round(cohort=step.drawn_cohort(self.cohort), local_steps=step.geometric(self.probability))
 
-    def worker_init(self, x: Tensor) -> State:
-        return {"control": torch.zeros_like(x), "moved": x}
-
     def worker_step(self, oracle: Oracle, x: Tensor, state: State, step: OracleStep) -> tuple[Upload | None, State]:
         moved = x
         for number in range(step.round.local_steps):
@@ -73,10 +67,6 @@ class TAMUNA(OracleMethod):
             moved = moved - step.lr * (oracle.gradient(moved) - state["control"])
         message = masked_message(moved, self._place(step), self.cohort, self.owners, step)
         return Upload((message,)), {"control": state["control"], "moved": moved}
-
-    def server_step(self, uploads: Mapping[int, Upload], state: State, step: OracleStep) -> tuple[Broadcast, State]:
-        mean = mean_of_owners(uploads.values(), self.owners, step)
-        return Broadcast((step.encode(Identity(), mean),)), state
 
     def update(
         self, x: Tensor, broadcast: Broadcast | None, state: State, step: OracleStep, optimizer: Descent
@@ -87,9 +77,7 @@ class TAMUNA(OracleMethod):
         if not step.round.has(step.rank):
             return mean, state
         mask = mask_of(self._place(step), self.cohort, self.owners, step)
-        change = (self.probability * variance_factor(step.workers, self.owners) / step.lr) * (mean - state["moved"])
-        control = state["control"] + torch.where(mask, change, torch.zeros_like(change))
-        return mean, {"control": control, "moved": state["moved"]}
+        return mean, self.corrected(mean, state, mask, variance_factor(step.workers, self.owners), step)
 
     def _place(self, step: OracleStep) -> int:
         assert step.round.cohort is not None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal
 
 import numpy as np
@@ -138,10 +139,15 @@ class MLMC(Unbiased):
             rest = inclusions(rest, self.sampling, self.draws, costs)
         return torch.cat([torch.ones_like(weights[:base]), rest]) if base else rest
 
-    @property
+    @cached_property
     def _one_draw(self) -> bool:
         """Whether one level is drawn from all of them."""
         return self.sampling == "independent" and self.draws == 1 and not self.base
+
+    @cached_property
+    def _by_ladder(self) -> bool:
+        """Whether the ladder may draw by itself."""
+        return self._one_draw and self.probabilities == "adaptive" and self.workers == 1
 
     def _drawn(self, pi: Tensor, key: Key) -> list[tuple[int, float]]:
         """The levels that a message carries, increasing, and the weight N_l / π_l of each."""
@@ -169,7 +175,7 @@ class MLMC(Unbiased):
         return self.weight is None and self.ladder.checks(v)
 
     def _encode(self, v: Tensor, key: Key) -> Encoded:
-        if self._one_draw and self.probabilities == "adaptive" and self.workers == 1:
+        if self._by_ladder:
             found = self.ladder.drawn(v, key.fold(role="level"))
             if found is not None:
                 level, term = found

@@ -104,21 +104,24 @@ class SegmentedTopKLadder(Ladder):
 
     def drawn(self, v: Tensor, key: Key) -> tuple[int, Term] | None:
         d = v.numel()
-        edges = block_edges(d, resolve_amount(self, "s", d), self.growth)
-        found = drawn_block(v, edges, _power(self.values), _RESERVE, _LARGE_ENOUGH, key)
+        found = drawn_block(v, _edges(self, d), _power(self.values), _RESERVE, _LARGE_ENOUGH, key)
         if found is None:
             return None
         level, index, values = found
         return level, Term(IndexSet(d, torch.from_numpy(index)), Floats(torch.from_numpy(values)))
 
     def levels(self, v: Tensor) -> Levels:
-        d = v.numel()
-        edges = block_edges(d, resolve_amount(self, "s", d), self.growth)
+        edges = _edges(self, v.numel())
         if self.on_gpu(v):
             histogram = MagnitudeHistogram(v)
             if histogram.top() >= _LARGE_ENOUGH:
                 return _CountedBlocks(v, edges, self.values, histogram)
         return _SortedBlocks(v, edges, self.values)
+
+
+@lru_cache(maxsize=256)
+def _edges(ladder: SegmentedTopKLadder, d: int) -> np.ndarray:
+    return block_edges(d, resolve_amount(ladder, "s", d), ladder.growth)
 
 
 def block_sizes(d: int, s: int, growth: float) -> Tensor:

@@ -13,6 +13,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from telegrad.errors import ConfigError, DriftError
+from telegrad.kernels.device import away_from_default_device
 from telegrad.runtime.transport import Transport
 from telegrad.version import __version__
 from telegrad.wire.message import VERSION
@@ -66,6 +67,7 @@ def _difference(one: Any, other: Any) -> tuple[Any, Any]:
     return one, other
 
 
+@away_from_default_device
 def check_no_drift(transport: Transport, parameters: Mapping[str, Tensor], step: int) -> None:
     """Raise `DriftError`, on every rank, naming the first parameter whose bytes differ from rank 0's."""
     own = torch.tensor([_checksum(p.detach()) for p in parameters.values()], dtype=torch.int64)

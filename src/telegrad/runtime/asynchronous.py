@@ -7,8 +7,9 @@ from dataclasses import dataclass, fields, replace
 
 from torch import Tensor
 
-from telegrad.errors import NonFiniteError
+from telegrad.errors import NonFiniteError, SpecError
 from telegrad.methods.asynchronous_method import ArrivalStep, AsynchronousMethod
+from telegrad.methods.base import Contents, require_finite_codes
 from telegrad.methods.oracle_method import OracleStep, Upload
 from telegrad.runtime.flat import OptimizerStep
 from telegrad.runtime.ledger import Ledger
@@ -39,13 +40,18 @@ class AsynchronousWorker:
         self.state, self.jobs = method.worker_init(x), 0
 
     def work(self, x: Tensor, lr: float) -> Work:
-        """Make a step at x. One that fails leaves no trace in the state."""
+        """Make a step at x. One that fails leaves no trace in the state. Raises `SpecError` where the method sends
+        other than it says.
+        """
         self.oracle.begin()
         step, upload, failure = replace(self.first, index=self.jobs, lr=lr), Upload(), ""
         try:
             upload, self.state = self.method.worker_step(self.oracle, x, self.state, step)
         except NonFiniteError as error:
             failure = str(error)
+        found = Contents(len(upload.messages), len(upload.numbers))
+        if not failure and found != self.method.upload:
+            raise SpecError(f"{self.method} sends other than it says; let it say upload = {found}")
         self.jobs += 1
         return Work(upload, self.oracle.loss, self.oracle.gradients, failure)
 
@@ -68,9 +74,12 @@ class AsynchronousServer:
         self._pieces = [piece.name for piece in first.pieces]
 
     def receive(self, sender: int, upload: Upload, parcel: Parcel, index: int, lr: float, seconds: float) -> None:
-        """Act on the arrival number `index`. Raises `NonFiniteError` where the next x is none."""
+        """Act on the arrival number `index`. Raises `NonFiniteError`, before anything but the account changes, where
+        the message or the next x holds NaN or infinity.
+        """
         pieces: Sequence[str] = self._pieces * len(upload.messages)
         self.ledger.book(sender, {0: parcel}, {}, "up", pieces, lengths=False)
+        require_finite_codes(parcel.codes)
         own = {one.name: getattr(self.first, one.name) for one in fields(self.first)}
         step = ArrivalStep(**own, sender=sender, delay=self._changes - self._seen[sender], seconds=seconds)
         step = replace(step, index=index, lr=lr, common=step.key.fold(step=index, role="common"))

@@ -2,34 +2,33 @@
 
 from __future__ import annotations
 
-import os
+import math
 import secrets
-import socket
 import struct
 import time
 from collections.abc import Callable, Iterable, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
-from multiprocessing.connection import Client, Connection, Listener, wait
+from multiprocessing.connection import Connection, wait
 from threading import Thread
 
 from torch import Tensor
 
 from telegrad.errors import CommunicationError, DivergedError, NonFiniteError, TelegradError, WireError
+from telegrad.methods.base import Contents
 from telegrad.methods.oracle_method import OracleStep, Upload
 from telegrad.runtime.asynchronous import AsynchronousServer, AsynchronousWorker, Work
+from telegrad.runtime.expectations import Expected
 from telegrad.runtime.ledger import Ledger
-from telegrad.runtime.oracle_run import packed, read_parcel
+from telegrad.runtime.oracle_run import packed, read_parcel, shapes_of
+from telegrad.runtime.sockets import FRAME_NBYTES, Address, Peer, Reception, connected
 from telegrad.runtime.transport import Transport
-from telegrad.wire.parcel import Parcel, pack_parcel, unpack_parcel
+from telegrad.wire.parcel import Parcel
 
-__all__ = ["FRAME_NBYTES", "Look", "run_processes"]
+__all__ = ["Look", "run_processes"]
 
-_UP, _DOWN, _RANK = struct.Struct("<dd"), struct.Struct("<d"), struct.Struct("<i")
-FRAME_NBYTES = 4
-"""What the connection puts before a message: its length. Before the parcel stand a worker's loss and number of
-gradients (16 bytes), or the server's learning rate (8 bytes).
-"""
+_UP, _DOWN = struct.Struct("<dd"), struct.Struct("<d")
+"""Before a parcel stand a worker's loss and number of gradients, or the server's learning rate."""
 _PATIENCE = 10
 
 
@@ -55,39 +54,42 @@ def run_processes(
     """Let `len(rates)` messages arrive and be acted on, in whatever order they come; every rank must call this.
 
     Returns, on rank 0, a look before the first arrival, after every `every` of them, and after the last; on other ranks
-    nothing. Raises `CommunicationError` on all ranks where one is lost, `DivergedError` after ten messages in a row
-    that hold no gradient.
+    nothing. Raises on all ranks `CommunicationError` where one is lost, `WireError` where one sent what does not fit,
+    naming it and the reason, and `DivergedError` after ten messages in a row that hold no finite gradient.
     """
     (rank,) = transport.ranks
     serving = _Serving(transport.workers, make_server(), rates, every) if rank == 0 else None
-    address, key = transport.objects(None if serving is None else (serving.listener.address, serving.key))[0]
+    address, key = transport.objects(None if serving is None else (serving.reception.address, serving.key))[0]
     if serving is not None:
         serving.start()
-    lost: Exception | None = None
-    try:
-        with Client(address, authkey=key) as connection:
-            _work(rank, connection, first, worker)
-    except (EOFError, OSError) as error:
-        lost = error
+    failures = [_work(rank, address, key, first, worker)]
     if serving is not None:
         serving.join()
-    failure = transport.objects(None if serving is None else serving.failure)[0]
-    if failure is not None:
+        failures.insert(0, serving.failure)  # whose consequences are the others
+    told = [failure for own in transport.objects(failures) for failure in own if failure is not None]
+    # Where a rank leaves because of what it was sent, the server only sees that it has gone.
+    for failure in sorted(told, key=lambda one: not isinstance(one, WireError)):
         raise failure
-    if lost is not None:
-        raise CommunicationError(f"worker {rank} has lost the server: {lost!r}")
     return serving.looks if serving is not None else []
 
 
-def _work(rank: int, connection: Connection, first: OracleStep, worker: AsynchronousWorker) -> None:
-    """A worker: send what comes of the x that has come, until nothing comes any more."""
-    connection.send_bytes(_RANK.pack(rank))
-    while data := connection.recv_bytes():
-        (lr,) = _DOWN.unpack_from(data)
-        x = Upload(*read_parcel(unpack_parcel(memoryview(data)[_DOWN.size :]), first)).vector
-        work = worker.work(x, lr)
-        parcel = Parcel(failure=work.failure) if work.failure else packed(work.upload)
-        connection.send_bytes(_UP.pack(work.loss, work.gradients) + pack_parcel(parcel))
+def _work(
+    rank: int, address: Address, key: bytes, first: OracleStep, worker: AsynchronousWorker
+) -> TelegradError | None:
+    """A worker: send what comes of the x that has come, until nothing comes any more. Returns why it gave up."""
+    try:
+        with connected(address, key, rank) as connection:
+            server = Peer(0, connection, _DOWN, Expected({0: shapes_of(Contents(1), first)}, first.dtype))
+            while came := server.receive():
+                (lr,), parcel = came
+                work = worker.work(Upload(*read_parcel(parcel, first)).vector, lr)
+                parcel = Parcel(failure=work.failure) if work.failure else packed(work.upload)
+                server.send(_UP.pack(work.loss, work.gradients), parcel)
+    except TelegradError as error:
+        return error
+    except (EOFError, OSError) as error:
+        return CommunicationError(f"worker {rank} does not reach the server: {error!r}")
+    return None
 
 
 class _Serving(Thread):
@@ -95,45 +97,47 @@ class _Serving(Thread):
 
     def __init__(self, workers: int, server: AsynchronousServer, rates: Sequence[float], every: int) -> None:
         super().__init__(daemon=True)
-        self.workers, self.server, self.rates, self.every = workers, server, rates, every
+        self.server, self.rates, self.every = server, rates, every
         self.key = secrets.token_bytes(32)
-        self.listener = Listener((_host(), 0), backlog=workers, authkey=self.key)
+        self.reception = Reception(workers, self.key)
         self.looks: list[Look] = []
         self.failure: TelegradError | None = None
 
     def run(self) -> None:
-        connections: dict[Connection, int] = {}
+        connections: dict[int, Connection] = {}
+        first = self.server.first
+        shapes = shapes_of(self.server.method.upload, first)
         try:
-            while len(connections) < self.workers:
-                connection = self.listener.accept()
-                (connections[connection],) = _RANK.unpack(connection.recv_bytes())
-            self._serve(connections)
+            self.reception.everyone(connections)
+            self._serve(
+                [Peer(rank, one, _UP, Expected({rank: shapes}, first.dtype)) for rank, one in connections.items()]
+            )
         except TelegradError as error:
             self.failure = error
-        except (EOFError, OSError) as error:
-            self.failure = CommunicationError(f"a worker is lost: {error!r}")
+        except Exception as error:  # else the workers would learn nothing but that the server is gone
+            self.failure = CommunicationError(f"the server failed: {error!r}")
         finally:
-            for connection in connections:
+            for connection in connections.values():
                 connection.close()
-            self.listener.close()
+            self.reception.close()
 
-    def _serve(self, connections: dict[Connection, int]) -> None:
+    def _serve(self, workers: list[Peer]) -> None:
         began, failed, index = time.perf_counter(), 0, 0
         losses: list[float] = []
         self._look(0, losses, 0.0)
-        for connection in connections:
-            self._send(connection, connections[connection], 0)
+        for worker in workers:
+            self._send(worker, 0)
         while index < len(self.rates):
             # All that have come by now, in turn: none waits while another comes twice.
-            for connection in _ready(connections):
+            for worker in _ready(workers):
                 if index == len(self.rates):
                     break
-                rank, seconds = connections[connection], time.perf_counter() - began
-                work, parcel = self._receive(connection, rank)
+                seconds = time.perf_counter() - began
+                work, parcel = self._receive(worker)
                 try:
                     if work.failure:
                         raise NonFiniteError(work.failure)
-                    self.server.receive(rank, work.upload, parcel, index, self.rates[index], seconds)
+                    self.server.receive(worker.rank, work.upload, parcel, index, self.rates[index], seconds)
                 except NonFiniteError:
                     self.server.ledger.skipped_steps += 1
                     failed += 1
@@ -147,48 +151,39 @@ class _Serving(Thread):
                 if failed == _PATIENCE:
                     raise DivergedError(f"{self.server.method}: no finite gradient in {_PATIENCE} messages in a row")
                 if index < len(self.rates):
-                    self._send(connection, rank, index)
+                    self._send(worker, index)
                 else:
-                    connection.send_bytes(b"")
-                    del connections[connection]
-        self._end(connections)
+                    worker.end()
+                    workers.remove(worker)
+        # The others send what they are at, which is left out, and are told that it is over.
+        while workers:
+            for worker in _ready(workers):
+                worker.take()
+                worker.end()
+                workers.remove(worker)
 
-    def _end(self, connections: dict[Connection, int]) -> None:
-        """Let the others send what they are at, which is left out, and tell them that it is over."""
-        while connections:
-            for connection in _ready(connections):
-                connection.recv_bytes()
-                connection.send_bytes(b"")
-                del connections[connection]
-
-    def _receive(self, connection: Connection, rank: int) -> tuple[Work, Parcel]:
-        data = connection.recv_bytes()
-        try:
-            loss, gradients = _UP.unpack_from(data)
-            parcel = unpack_parcel(memoryview(data)[_UP.size :])
-            upload = Upload(*read_parcel(parcel, self.server.first))
-        except (struct.error, WireError) as error:
-            raise WireError(f"rank {rank} sent what does not fit: {error}") from error
-        self.server.ledger.gradients[rank] += gradients
-        self.server.ledger.sent[rank] += 8 * (FRAME_NBYTES + _UP.size)
+    def _receive(self, worker: Peer) -> tuple[Work, Parcel]:
+        came = worker.receive()
+        if came is None:
+            raise worker.unfit("0 bytes where a parcel is expected")
+        (loss, gradients), parcel = came
+        if not 0 <= gradients < math.inf:
+            raise worker.unfit(f"{gradients} gradients where a finite number from 0 is expected")
+        upload = Upload(*read_parcel(parcel, self.server.first))
+        self.server.ledger.gradients[worker.rank] += gradients
+        self.server.ledger.sent[worker.rank] += 8 * (FRAME_NBYTES + _UP.size)
         return Work(upload, loss, gradients, parcel.failure), parcel
 
-    def _send(self, connection: Connection, rank: int, index: int) -> None:
-        parcel = self.server.send(rank, index)
-        connection.send_bytes(_DOWN.pack(self.rates[index]) + pack_parcel(parcel))
-        self.server.ledger.received[rank] += 8 * (FRAME_NBYTES + _DOWN.size)
+    def _send(self, worker: Peer, index: int) -> None:
+        worker.send(_DOWN.pack(self.rates[index]), self.server.send(worker.rank, index))
+        self.server.ledger.received[worker.rank] += 8 * (FRAME_NBYTES + _DOWN.size)
 
     def _look(self, step: int, losses: list[float], seconds: float) -> None:
         self.looks.append(Look(step, self.server.x, deepcopy(self.server.ledger), tuple(losses), seconds))
         losses.clear()
 
 
-def _ready(connections: Iterable[Connection]) -> list[Connection]:
-    """Those on which something has come; waits until there is one."""
-    return [one for one in wait(list(connections)) if isinstance(one, Connection)]
-
-
-def _host() -> str:
-    """The address of this machine by which the others know it."""
-    name = os.environ.get("MASTER_ADDR") or socket.gethostname()
-    return socket.gethostbyname(name)
+def _ready(workers: Iterable[Peer]) -> list[Peer]:
+    """Those from whom something has come; waits until there is one."""
+    by_connection = {worker.connection: worker for worker in workers}
+    return [by_connection[one] for one in wait(list(by_connection)) if isinstance(one, Connection)]

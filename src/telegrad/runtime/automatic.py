@@ -7,6 +7,7 @@ import logging
 import math
 import statistics
 import time
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -18,23 +19,38 @@ from telegrad.errors import CommunicationError, SpecError
 from telegrad.random import Key
 from telegrad.runtime.agreement import check_no_drift
 from telegrad.runtime.bfloat16_average import average_in_bfloat16, in_bfloat16, sent_bits
-from telegrad.runtime.choosing import CANDIDATES, HALF, PLAIN, TRIAL, WARM, Automatic, Choice, Way, decide
-from telegrad.runtime.comm_hook import Load
+from telegrad.runtime.choosing import CANDIDATES, HALF, PLAIN, QUICK, TRIAL, WARM, Automatic, Choice, Way, decide
+from telegrad.runtime.comm_hook import Load, Receiver
 from telegrad.runtime.ddp import Handle
 from telegrad.runtime.exchange import exchange_of
+from telegrad.runtime.group_transport import GroupTransport, lost
 from telegrad.runtime.ledger import Ledger
 from telegrad.runtime.link import gathered_numbers, measured_link
-from telegrad.runtime.transport import GroupTransport, lost
+from telegrad.runtime.noise_cost import Watch, cost_of_noise
 from telegrad.theory.cost_model import Cluster, Profile, all_reduce
-from telegrad.theory.profiles import profile
+from telegrad.theory.profiles import copy_bandwidth, profile
 
 __all__ = ["AutomaticHandle"]
 
 _log = logging.getLogger("telegrad.ddp")
-_SAMPLE = 1 << 17  # entries of the gradient that compressors are tried on
-_COMPARED = 8192  # entries of it that all ranks tell each other
+_SAMPLE, _SHARE, _LARGEST = 1 << 16, 1 / 16, 1 << 20  # entries of the gradient that compressors are tried on,
+_STRETCHES = 16  # so many pieces of each bucket
+_COMPARED = 2048  # entries of it that all ranks tell each other
 _LOOKS = 0.01  # of the time may go into looks and trials
+_THOROUGH = 4  # times as long as the first look the second takes, about
+_COPIED = 1 << 22  # entries whose copy is timed
 _NOTHING_TO_GAIN = 0.05  # of a step: where communication takes less, compressors are not even timed
+_FIRST_CHECK = 16  # steps after a choice, and doubling, what noise costs is seen again: the learning rate may rise
+
+
+@dataclass(frozen=True)
+class _Figures:
+    """What a full look found, the same on all ranks; see `decide`."""
+
+    cluster: Cluster
+    profiles: list[Profile]
+    halving: float
+    noise: float
 
 
 class ForwardClock:
@@ -65,6 +81,13 @@ class AutomaticHandle(Handle):
         self._fresh = True
         self._measured: dict[Way, float] = {}
         self._timed, self._began, self._computed_at = False, math.nan, math.nan
+        self._harm: float | None = None  # what noise costs; NaN where that cannot be told
+        self._watch: Watch | None = None
+        self._views: dict[Tensor, Tensor] = {}
+        self._costs, self._square = [math.nan] * (WARM - 1), math.nan
+        self._figures: _Figures | None = None  # of the last full look
+        self._full_look, self._pause = 0, _FIRST_CHECK
+        self._specs: tuple[str, ...] = QUICK
         self._periods: list[float] = []
         self._waits: list[float] = []
         self._blocked = self._spent = 0.0
@@ -83,14 +106,20 @@ class AutomaticHandle(Handle):
         chosen = dict.fromkeys(("topology", "downlink"), "chosen by measurement")
         return {**super().configuration(), "method": str(self.rule), **chosen}
 
+    @property
+    def receiver(self) -> Receiver:
+        return self._receive
+
     def _receive(self, load: Load) -> None:
-        if self._left_out or self._buckets.error is not None:
-            super()._receive(load)
+        if self._buckets.left_out or self._buckets.error is not None:
+            self._buckets.take(load)
             return
         begins, self._fresh = self._fresh, load.last
         if begins:
             self._begin_step()
         self._held.append(load)
+        if self._watched:
+            self._views.update(load.views)
         looks = self.steps >= self._next_look
         if looks and not load.last:
             return
@@ -106,12 +135,33 @@ class AutomaticHandle(Handle):
     def _begin_step(self) -> None:
         """Time the steps before a look, from first bucket to first bucket: so all that a step does counts."""
         self._number, self._blocked = 0, 0.0
-        before, self._timed = self._timed, 0 < self._next_look - self.steps <= TRIAL
+        left = self._next_look - self.steps
+        if self._way not in (PLAIN, HALF) and TRIAL <= left <= WARM + TRIAL:
+            self._follow(WARM + TRIAL - left)
+        before, self._timed = self._timed, 0 < left <= TRIAL
         if before or self._timed:
             now = self._now()
             if before:
                 self._periods.append(now - self._began)
             self._began = now
+
+    def _follow(self, place: int) -> None:
+        """See what noise costs in the steps before those that are timed: `place` counts them."""
+        exchange = self.exchange
+        if place == 0:
+            self._watch, exchange.errors = Watch(self.parameters.values()), {}
+        if self._watch is None:
+            return
+        if place > 1:
+            self._costs[place - 2] = -self._transport.workers * exchange.along / self._square if self._square else 0.0
+        self._square, exchange.along = exchange.error[0], 0.0
+        if place == WARM:
+            exchange.errors, self._views = None, {}
+        self._watch.begin()
+
+    @property
+    def _watched(self) -> bool:
+        return self.exchange.errors is not None
 
     def _now(self) -> float:
         device = next(iter(self.parameters.values())).device
@@ -120,7 +170,7 @@ class AutomaticHandle(Handle):
         return time.perf_counter()
 
     def _pass_on(self, load: Load, at_once: bool) -> None:
-        if load.last and self._timed:
+        if load.last and (self._timed or self._watched):
             with contextlib.suppress(RuntimeError):  # outside of a backward pass
                 Variable._execution_engine.queue_callback(self._computed)
         if self._buckets.error is None and self._way in (PLAIN, HALF):
@@ -129,7 +179,7 @@ class AutomaticHandle(Handle):
                 return
             except BaseException as error:
                 self._buckets.error = error
-        super()._receive(load)
+        self._buckets.take(load)
 
     def _average(self, load: Load, at_once: bool) -> None:
         """DDP's own exchange, or that in bfloat16. `at_once`: DDP has the load's future already."""
@@ -176,58 +226,92 @@ class AutomaticHandle(Handle):
         Variable._execution_engine.queue_callback(self._averaged)
 
     def _averaged(self) -> None:
-        self._waits.append(self._now() - self._computed_at + self._blocked)
+        if self._timed:
+            self._waits.append(self._now() - self._computed_at + self._blocked)
+        elif self._watched and self._watch is not None:
+            self._watch.end(self._views)
 
     def _look(self) -> None:
         """Measure, decide on all ranks alike, and go on with what is chosen."""
         transport, ledger, began = self._transport, self.ledger, self._now()
+        settled, full = self.choice is not None and self.choice.settled, self.steps >= self._full_look
         period, waits = (statistics.median(own) if own else math.nan for own in (self._periods, self._waits))
         compute = max(period - waits, 1e-6) if self._periods and self._waits else self._now() - self._clock.began
         sample, copying = self._sample()
         poor = not bool(sample.isfinite().all()) or not bool(sample.any())
+        beta = self._watch.persistence() if self._watch is not None else math.nan
         own = [0.0 if math.isnan(number) else number for number in (period, compute, waits)]
-        period, compute, waits, any_poor = gathered_numbers(transport, ledger, [*own, float(poor)]).amax(0).tolist()
+        rows = gathered_numbers(transport, ledger, [*own, float(poor), beta, *self._costs])
+        period, compute, waits, any_poor, beta = rows[:, :5].amax(0).tolist()
         if any_poor:  # as while a GradScaler finds its scale
             self.choice = Choice(self._way, False, "kept for now: a gradient is zero or not finite")
             self._next_look = self.steps + 1
             return
         self._clock_hook.remove()
+        if self._watch is not None:
+            self._harm, self._watch = cost_of_noise(rows[:, 5:].reshape(-1).tolist(), beta), None
+        elif full and settled:
+            self._harm = None
         if self._periods:
-            lasting = self.choice is not None and self.choice.settled
-            self._measured = {**({} if lasting else self._measured), self._way: period}
+            self._measured = {**({} if full and settled else self._measured), self._way: period}
         self._periods, self._waits = [], []
+        if full and settled:
+            self._figures = None
         self.choice = choice = self._choose(compute, waits, sample, copying)
         self._go(choice.way)
         self._spent += self._now() - began
-        self._next_look = self.steps + (self._lasting() if choice.settled else WARM + TRIAL)
+        self._next_look = self.steps + (self._pause_after(choice.way) if choice.settled else WARM + TRIAL)
+        if not choice.settled and choice.way not in (PLAIN, HALF):
+            self._follow(0)
+            self._views = {one: view for load in self._held for one, view in load.views.items()}
         if choice.settled and choice.way != self._said:
             self._said = choice.way
             if transport.ranks[0] == 0:
                 _log.info("step %d: %s", self.steps, choice.reason)
 
+    def _pause_after(self, way: Way) -> int:
+        """After how many steps to look again: soon, and then ever later, at what noise costs; at all else when that is
+        due.
+        """
+        if self.steps >= self._full_look:
+            self._full_look, self._pause = self.steps + self._lasting(), _FIRST_CHECK
+            self._specs = CANDIDATES
+        pause, self._pause = self._pause, 2 * self._pause
+        left = self._full_look - self.steps
+        checks = way not in (PLAIN, HALF) and self._harm is not None and math.isfinite(self._harm)
+        return pause if checks and pause + WARM + TRIAL <= left else left
+
     def _lasting(self) -> int:
-        """After how many steps to look again: looks and trials that were slower are to take a hundredth of the time."""
+        """After how many steps to look at all again: looks and trials that were slower are to take a hundredth of the
+        time. The second look at all takes several times as long as the first, and comes once that is worth it.
+        """
         spent = float(gathered_numbers(self._transport, self.ledger, [self._spent]).max())
         usual = self._measured[self._way]
         spent += (WARM + TRIAL) * sum(max(0.0, seconds - usual) for seconds in self._measured.values())
         self._spent = 0.0
-        return max(self.rule.every, math.ceil(spent / (_LOOKS * usual)))
+        first = self._specs is QUICK
+        least = WARM + TRIAL if first else self.rule.every
+        return max(least, math.ceil((_THOROUGH if first else 1) * spent / (_LOOKS * usual)))
 
     def _choose(self, compute: float, waits: float, sample: Tensor, copying: float) -> Choice:
         transport, step = self._transport, compute + waits
         if PLAIN in self._measured and self._way == PLAIN and waits <= _NOTHING_TO_GAIN * step:
             share = f"communication takes {100 * waits / step:.2g} % of a step of {1e3 * step:.3g} ms"
             return Choice(PLAIN, True, f"no compression: {share}")
-        link = measured_link(transport, self.ledger)
         entries, nbytes = (sum(sizes) for sizes in zip(*map(_sizes, self.parameters.values()), strict=True))
-        # As measured: what a full link carries is payload, and all ranks use their processors at once.
-        cluster = Cluster(transport.workers, link.bandwidth, link.latency, compute, efficiency=1.0)
-        dense = all_reduce(cluster, entries, 8 * nbytes / entries)
-        if not self._measured and dense.transfer <= _NOTHING_TO_GAIN * compute:
-            return Choice(PLAIN, False, "plain DDP is tried first: little of a step is communication")
-        profiles, halving = self._profiles(sample, copying, entries)
-        noise = self._noise(sample)
-        return decide(cluster, profiles, entries, nbytes, self.rule.patience, self._measured, noise, halving)
+        known = self._figures
+        if known is None:
+            link = measured_link(transport, self.ledger)
+            # As measured: what a full link carries is payload, and all ranks use their processors at once.
+            cluster = Cluster(transport.workers, link.bandwidth, link.latency, compute, efficiency=1.0)
+            dense = all_reduce(cluster, entries, 8 * nbytes / entries)
+            if not self._measured and dense.transfer <= _NOTHING_TO_GAIN * compute:
+                return Choice(PLAIN, False, "plain DDP is tried first: little of a step is communication")
+            known = self._figures = self._profiled(cluster, sample, copying, entries)
+        where, harm = replace(known.cluster, compute=compute), self._harm
+        return decide(
+            where, known.profiles, entries, nbytes, self.rule.patience, self._measured, known.noise, known.halving, harm
+        )
 
     def _noise(self, sample: Tensor) -> float:
         """The variance of the mean gradient over the square of its own mean, from how the ranks' gradients differ."""
@@ -242,23 +326,27 @@ class AutomaticHandle(Handle):
     def _sample(self) -> tuple[Tensor, float]:
         """Some of each bucket that is held, and seconds to copy all of them to where they are encoded."""
         total = sum(load.buffer.numel() for load in self._held)
-        share, began = min(1.0, _SAMPLE / total), self._now()
-        sample = torch.cat([one.buffer[: math.ceil(share * one.buffer.numel())].detach().cpu() for one in self._held])
+        size = min(max(_SAMPLE, _SHARE * total), _LARGEST)  # on few entries, what a call costs hides the rest
+        share, began = min(1.0, size / total), self._now()
+        pieces = [piece for load in self._held for piece in load.buffer.detach().chunk(_STRETCHES)]
+        sample = torch.cat([piece[: math.ceil(share * len(piece))] for piece in pieces]).cpu()
         copying = (self._now() - began) / share if self._held[0].buffer.is_cuda else 0.0
         return sample, copying
 
-    def _profiles(self, sample: Tensor, copying: float, entries: int) -> tuple[list[Profile], float]:
-        """The candidates' bits, ω and seconds on these gradients, and seconds to bfloat16 and back; the worst of all
+    def _profiled(self, cluster: Cluster, sample: Tensor, copying: float, entries: int) -> "_Figures":
+        """How the candidates, the all-reduce in bfloat16 and the memory do on these gradients; the worst of all
         ranks.
         """
-        mine = [figure for spec in CANDIDATES for figure in _figures(spec, sample, entries)]
-        told = gathered_numbers(self._transport, self.ledger, [self._halving(sample, entries), *mine]).amax(0)
-        rows = told[1:].view(-1, 4).tolist()
+        mine = [figure for spec in self._specs for figure in _figures(spec, sample, entries)]
+        memory = 1 / copy_bandwidth(min(entries, _COPIED), repeats=1)
+        told = gathered_numbers(self._transport, self.ledger, [self._halving(sample, entries), memory, *mine]).amax(0)
+        rows = told[2:].view(-1, 4).tolist()
         profiles = [
             Profile(spec, entries, bits, omega, encode + copying, decode)
-            for spec, (bits, omega, encode, decode) in zip(CANDIDATES, rows, strict=True)
+            for spec, (bits, omega, encode, decode) in zip(self._specs, rows, strict=True)
         ]
-        return profiles, float(told[0])
+        there = replace(cluster, memory_bandwidth=1 / float(told[1]))
+        return _Figures(there, profiles, float(told[0]), self._noise(sample))
 
     def _halving(self, sample: Tensor, entries: int) -> float:
         """Seconds to bfloat16 and back: infinite where no bytes are saved."""
@@ -301,6 +389,8 @@ class AutomaticHandle(Handle):
         self._next_look = max(int(saved["next_look"]), self.steps + WARM + TRIAL) if looked else self.steps
         self.choice = Choice(way, bool(saved["settled"]), saved["reason"]) if looked else None
         self._measured, self._periods, self._waits, self._timed = {}, [], [], False
+        self._full_look, self._figures, self._harm = self._next_look, None, None
+        self._watch, self.exchange.errors, self._views = None, None, {}
         self._said = way if saved["settled"] else None
 
     def remove(self) -> None:
@@ -323,7 +413,7 @@ def _sizes(parameter: Tensor) -> tuple[int, int]:
 def _figures(spec: str, sample: Tensor, entries: int) -> list[float]:
     """A candidate's bits, ω, and seconds to encode and to decode; infinity where it does not fit."""
     try:
-        found = profile(spec, sample, entries)
+        found = profile(spec, sample, entries, repeats=2)
     except SpecError:
         return [math.inf] * 4
     return [found.bits, found.omega, found.encode, found.decode]

@@ -9,7 +9,7 @@ from torch import Tensor
 from telegrad.kernels.quantising.narrowing import narrowed
 from telegrad.kernels.threads import in_blocks
 from telegrad.random import Key
-from telegrad.runtime.transport import GroupTransport, lost
+from telegrad.runtime.group_transport import GroupTransport, lost
 
 __all__ = ["average_in_bfloat16", "in_bfloat16", "sent_bits"]
 

@@ -17,14 +17,13 @@ from torch.autograd import Variable
 from telegrad.errors import CommunicationError, ConfigError, NonFiniteError
 from telegrad.methods.sgd import SGD
 from telegrad.runtime.agreement import check_no_drift
-from telegrad.runtime.bad_steps import BadSteps
 from telegrad.runtime.comm_hook import Load
 from telegrad.runtime.conveyor import Conveyor
 from telegrad.runtime.exchange import Exchange, Running
+from telegrad.runtime.exchanged_gradients import BadSteps, WastedPasses
 from telegrad.runtime.memory import memory_of
 from telegrad.runtime.meter import Meter, reading
 from telegrad.runtime.pieces import Piece
-from telegrad.runtime.wasted_passes import WastedPasses
 
 __all__ = ["BucketExchange"]
 
@@ -48,8 +47,9 @@ class BucketExchange:
     overwrites them with the estimates of their means.
 
     `exchange`: the method along its topology. `parameters`: those that are exchanged, by name. `step`: the number of
-    the present step. `error`: what ended all exchange; it goes to the futures of its step and of every later one, since
-    the ranks are no longer in step. `skips`: whether buckets may be left out, the last among them.
+    the present step. `left_out`: whether backward passes exchange nothing. `error`: what ended all exchange; it goes to
+    the futures of its step and of every later one, since the ranks are no longer in step. `skips`: whether buckets may
+    be left out, the last among them.
     """
 
     def __init__(
@@ -66,7 +66,7 @@ class BucketExchange:
     ) -> None:
         self.exchange, self.parameters, self.pieces, self.meter = exchange, parameters, pieces, meter
         self.check_every, self.error_every = check_every, error_every
-        self.step = 0
+        self.step, self.left_out = 0, False
         self.error: BaseException | None = None
         self._optimizer, self._grad_scaler, self._skips = optimizer, grad_scaler, skips
         self._piece_of: dict[Tensor, int] = {
@@ -75,7 +75,8 @@ class BucketExchange:
         self._queue = Conveyor(self)
         own, remembers = self._piece_of, any(memory_of(exchange, parameters)["worker"].values())
         self._wasted = WastedPasses(list(parameters.values()), str(exchange.method) if remembers else None)
-        self.bad_steps = BadSteps(lambda: own, self._wasted.used)
+        self.bad_steps = BadSteps(own.keys, self._wasted.used)
+        self._parts = [len(piece.parts) for piece in pieces]
         self._first, self._through = True, threading.Event()
         # Of the thread:
         self._views: dict[Tensor, Tensor] = {}
@@ -96,6 +97,9 @@ class BucketExchange:
 
     def take(self, load: Load) -> None:
         """Queue a bucket."""
+        if self.left_out:
+            load.future.set_result(load.buffer)
+            return
         first = self.begins(load.last)
         if first:
             self._through = threading.Event()
@@ -162,11 +166,11 @@ class BucketExchange:
 
     def _begin(self) -> None:
         exchange = self.exchange
-        self._missing = [len(piece.parts) for piece in self.pieces]
+        self._missing = list(self._parts)
         if self.check_every and self.step % self.check_every == 0:
             check_no_drift(exchange.transport, self.parameters, self.step)
         every = self.error_every if isinstance(exchange.method, SGD) else 0
-        exchange.measures = bool(every) and self.step % every == 0
+        exchange.measures = (bool(every) and self.step % every == 0) or exchange.errors is not None
         if exchange.measures:
             exchange.error = (0.0, 0.0)
         exchange.begin(self.step, float(self._optimizer.param_groups[0]["lr"]) if self._optimizer else 1.0)
@@ -179,7 +183,8 @@ class BucketExchange:
             vector = self.joined(piece, own)
             views.append(own)
             vectors.append(vector)
-            sent.append(vector.cpu() if scale == 1.0 else vector.cpu() / scale)
+            taken = vector if vector.is_cpu else self.exchange.placed(vector)
+            sent.append(taken if scale == 1.0 else taken / scale)
         return _Sent(self.exchange.start(pieces, [sent], overwrite=True), pieces, views, vectors, scale)
 
     def joined(self, piece: Piece, views: list[Tensor]) -> Tensor:

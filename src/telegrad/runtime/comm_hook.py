@@ -4,7 +4,7 @@
 
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -15,7 +15,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from telegrad.errors import ConfigError, InputError, TelegradWarning
 
-__all__ = ["CommHook", "Load", "hook_of", "reduced_parameters"]
+__all__ = ["CommHook", "Load", "Receiver", "hook_of", "reduced_parameters"]
 
 
 @dataclass(eq=False)
@@ -23,20 +23,14 @@ class Load:
     """A bucket of gradients: a flat buffer, which the estimates will overwrite, and its views by parameter.
 
     `future` is fulfilled with the buffer once the whole step is through, since only then it is known that no gradient
-    of it was bad.
+    of it was bad. `ready`: on a GPU, the event after which the buffer holds the gradients.
     """
 
     buffer: Tensor
     views: dict[Tensor, Tensor]
     last: bool
-    future: torch.futures.Future[Tensor] = field(init=False)
-    ready: Any = field(init=False, default=None)
-
-    def __post_init__(self) -> None:
-        on_gpu = self.buffer.is_cuda
-        self.future = torch.futures.Future(devices=[self.buffer.device] if on_gpu else None)
-        if on_gpu:
-            self.ready = torch.cuda.current_stream(self.buffer.device).record_event()
+    future: torch.futures.Future[Tensor]
+    ready: Any = None
 
 
 Receiver = Callable[[Load], None]
@@ -68,7 +62,12 @@ class CommHook:
         for parameter, own in zip(parameters, flat, strict=True):
             plain = parameter.is_contiguous()
             views[parameter] = own.view(parameter.shape) if plain else _as_laid_out(own, parameter)
-        load = Load(buffer, views, bucket.is_last())
+        if buffer.is_cuda:
+            future: torch.futures.Future[Tensor] = torch.futures.Future(devices=[buffer.device])
+            ready = torch.cuda.current_stream(buffer.device).record_event()
+        else:
+            future, ready = torch.futures.Future(), None
+        load = Load(buffer, views, bucket.is_last(), future, ready)
         self.receiver(load)
         return load.future
 

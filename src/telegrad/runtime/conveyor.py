@@ -25,17 +25,18 @@ class Conveyor:
 
     def __init__(self, owner: Any) -> None:
         self._queue: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
+        self.put: Callable[[Job], None] = self._start
+        """Queue a job, which must not raise."""
         self._threads: list[threading.Thread] = []
         # Also when Python ends: a thread that is then still busy with torch's objects would abort the process.
         self.close = weakref.finalize(owner, _end, self._queue, self._threads)
 
-    def put(self, job: Job) -> None:
-        """Queue a job, which must not raise."""
-        if not self._threads:
-            thread = threading.Thread(target=_work, args=(self._queue,), name="telegrad-exchange", daemon=True)
-            self._threads.append(thread)
-            thread.start()
-        self._queue.put(job)
+    def _start(self, job: Job) -> None:
+        thread = threading.Thread(target=_work, args=(self._queue,), name="telegrad-exchange", daemon=True)
+        self._threads.append(thread)
+        thread.start()
+        self.put = self._queue.put
+        self.put(job)
 
 
 def _work(jobs: queue.SimpleQueue[Job | None]) -> None:

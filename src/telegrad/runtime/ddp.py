@@ -19,17 +19,17 @@ from telegrad.random import Key
 from telegrad.runtime.agreement import check_alike, leave, own_group
 from telegrad.runtime.bucket_exchange import BucketExchange
 from telegrad.runtime.choosing import Automatic, automatic
-from telegrad.runtime.comm_hook import CommHook, Load, hook_of, reduced_parameters
+from telegrad.runtime.comm_hook import CommHook, Receiver, hook_of, reduced_parameters
 from telegrad.runtime.exchange import Exchange, exchange_of
+from telegrad.runtime.group_transport import GroupTransport
 from telegrad.runtime.handle import Handle as AnyHandle
 from telegrad.runtime.ledger import Ledger
 from telegrad.runtime.memory import load_memory, memory_of
-from telegrad.runtime.meter import Meter
+from telegrad.runtime.meter import Meter, reading
 from telegrad.runtime.pieces import Granularity, Piece, pieces_of
 from telegrad.runtime.rate_advice import RateAdvice
 from telegrad.runtime.shapes import granularity_for, warn_of_lost_shapes
 from telegrad.runtime.topologies import Topology
-from telegrad.runtime.transport import GroupTransport
 from telegrad.spec import build
 from telegrad.theory.diagnosis import Diagnosis, Loss, diagnose
 
@@ -117,7 +117,7 @@ def register(
     except BaseException:
         leave(group)
         raise
-    hook.receiver = handle._receive
+    hook.receiver = handle.receiver
     return handle
 
 
@@ -149,7 +149,7 @@ class Handle(AnyHandle):
     def __init__(
         self, model: DistributedDataParallel, hook: CommHook, group: dist.ProcessGroup, buckets: BucketExchange
     ) -> None:
-        self._buckets, self._hook, self._group, self._left_out = buckets, hook, group, False
+        self._buckets, self._hook, self._group = buckets, hook, group
         self._meter = buckets.meter
         if dist.get_backend(group) == "gloo":  # NCCL's groups can only be left by all ranks at once
             weakref.finalize(self, leave, group).atexit = False
@@ -221,18 +221,17 @@ class Handle(AnyHandle):
         For gradients that are thrown away, as those that a generator's loss leaves in the discriminator. Forward passes
         may lie outside, unlike those of `model.no_sync()`. All ranks must leave out the same passes.
         """
-        before, self._left_out = self._left_out, True
+        buckets = self._buckets
+        before, buckets.left_out = buckets.left_out, True
         try:
             yield
         finally:
-            self._left_out = before
+            buckets.left_out = before
 
-    def _receive(self, load: Load) -> None:
-        """A bucket, in the backward pass."""
-        if self._left_out:
-            load.future.set_result(load.buffer)
-        else:
-            self._buckets.take(load)
+    @property
+    def receiver(self) -> Receiver:
+        """What takes the buckets of a backward pass."""
+        return self._buckets.take
 
     def state_dict(self) -> dict[str, Any]:
         """What this rank needs to go on: the step, and this rank's memory as worker and server, by parameter.
@@ -295,9 +294,10 @@ class Handle(AnyHandle):
         load_memory(self.exchange, own or {})
         self._buckets.step = int(state["step"])
         self._buckets.bad_steps.begin()
+        self._meter.go_on_from(reading([self.exchange], self.steps, self._buckets.bad_steps.count))
 
     def remove(self) -> None:
-        if self._hook.receiver != self._receive:
+        if self._hook.receiver != self.receiver:
             return
         self._hook.receiver = None
         self._buckets.close()

@@ -7,15 +7,17 @@ from typing import Any
 import torch.distributed as dist
 
 from telegrad.errors import ConfigError
+from telegrad.kernels.device import away_from_default_device
 from telegrad.methods.base import Method
+from telegrad.runtime.group_transport import GroupTransport
 from telegrad.runtime.setting import Setting
 from telegrad.runtime.training import Result, train
-from telegrad.runtime.transport import GroupTransport
 from telegrad.workloads.base import Task, Workload
 
 __all__ = ["train_distributed"]
 
 
+@away_from_default_device
 def train_distributed(
     workload: str | Workload | Task, method: str | Method, *, group: dist.ProcessGroup | None = None, **setting: Any
 ) -> Result:

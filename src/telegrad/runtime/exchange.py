@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Hashable, Sequence
+from operator import attrgetter
 from typing import Any, final
 
 from torch import Tensor
 
 from telegrad.compressors.base import Compressor
 from telegrad.errors import SpecError
+from telegrad.kernels.device import away_from_default_device, on_gpu
 from telegrad.kernels.threads import each
 from telegrad.methods.base import Method
 from telegrad.methods.downlink import Downlink
@@ -24,9 +26,12 @@ from telegrad.runtime.topologies import Topology
 from telegrad.runtime.topologies.base import Phase
 from telegrad.runtime.transport import Transport
 from telegrad.spec import build
+from telegrad.wire.code import Code
 from telegrad.wire.parcel import Parcel
 
 __all__ = ["Exchange", "Running", "exchange_of", "require_gradient_method"]
+
+_name, _outgoing = attrgetter("name"), attrgetter("outgoing")
 
 
 class Exchange:
@@ -37,6 +42,8 @@ class Exchange:
 
     `seconds`: how long this process took to `encode` first messages, and to `wait` for those of others. `measures`:
     whether `error` adds up the squared errors of the first worker's messages and the squared norms of its gradients.
+    `errors`: given a dictionary, those errors are kept there, and `along` adds up their inner products with the
+    gradients that are measured next.
     """
 
     def __init__(
@@ -61,6 +68,8 @@ class Exchange:
         self.ledger = Ledger(transport.workers, ranks=list(transport.ranks))
         self.seconds = {"encode": 0.0, "wait": 0.0}
         self.measures, self.error = False, (0.0, 0.0)
+        self.errors: dict[tuple[str, int], Tensor] | None = None
+        self.along = 0.0
 
     def begin(self, index: int, lr: float) -> None:
         """Enter step `index`, in which the optimizer's learning rate is `lr`."""
@@ -73,6 +82,13 @@ class Exchange:
         """Whether rank `rank` computes something in this step."""
         return self.members[0].round.has(self.topology.method_worker(rank))
 
+    def placed(self, gradient: Tensor) -> Tensor:
+        """The flat gradient where the method takes it: as it lies on a GPU where there are forms for one, so that only
+        messages cross over; else on the CPU.
+        """
+        return gradient if on_gpu(gradient) and self.method.on_gpu(gradient) else gradient.cpu()
+
+    @away_from_default_device
     def run(
         self, pieces: Sequence[Piece], gradients: Sequence[Sequence[Tensor]], overwrite: bool = False
     ) -> list[Tensor]:
@@ -91,7 +107,7 @@ class Exchange:
         """
         if overwrite:
             for member, own in zip(self.members, gradients, strict=True):
-                member.workspaces.update(zip(pieces, own, strict=True))
+                member.workspaces.update(zip(map(_name, pieces), own, strict=True))
         return Running(self, pieces, gradients)
 
     def commit(self) -> None:
@@ -104,6 +120,7 @@ class Exchange:
         """The members' states and the account, as plain values and tensors of their own."""
         return {"members": [member.save() for member in self.members], "ledger": ledger_state(self.ledger)}
 
+    @away_from_default_device
     def load(self, saved: dict[str, Any]) -> None:
         """Go on from what `save` gave."""
         for member, own in zip(self.members, saved["members"], strict=True):
@@ -116,7 +133,9 @@ class Running:
     """A round under way: its newest messages were sent and not yet looked at."""
 
     def __init__(self, exchange: Exchange, pieces: Sequence[Piece], gradients: Sequence[Sequence[Tensor]]) -> None:
-        self._exchange, self._pieces, self._names = exchange, pieces, [piece.name for piece in pieces]
+        for member in exchange.members:
+            member.device = gradients[0][0].device
+        self._exchange, self._pieces, self._names = exchange, pieces, list(map(_name, pieces))
         self._dtype = gradients[0][0].dtype
         self._rounds, entries = [], 0
         for member, own in zip(exchange.members, gradients, strict=True):
@@ -124,7 +143,7 @@ class Running:
             entries += sum(map(Tensor.numel, own))
         began = time.perf_counter()
         # Up to its first messages a round is its worker's alone: they may run side by side.
-        phases = each(next, self._rounds, entries)
+        phases = each(next, self._rounds, entries) if len(self._rounds) > 1 else [next(self._rounds[0])]
         exchange.seconds["encode"] += time.perf_counter() - began
         if exchange.measures:
             self._measure(phases[0], gradients[0])
@@ -132,24 +151,28 @@ class Running:
 
     def _send(self, phases: list[Phase]) -> None:
         self._phases = phases
-        self._delivery = self._exchange.transport.send(
-            [phase.outgoing for phase in phases], list(map(self._expected, phases))
-        )
+        expected = list(map(self._expected, phases))
+        self._delivery = self._exchange.transport.send(list(map(_outgoing, phases)), expected)
 
     def _measure(self, phase: Phase, gradients: Sequence[Tensor]) -> None:
         """Add this worker's squared error, and the squared norm of its gradients, to the exchange's `error`."""
         workers, parcels = self._exchange.transport.workers, dict.fromkeys(phase.outgoing.values())
-        pairs = []
+        pairs: dict[tuple[str, int], tuple[Code, Tensor]] = {}
         for receiver, parcel in phase.outgoing.items() if len(parcels) > 1 else [(0, next(iter(parcels), Parcel()))]:
             for code, piece, gradient in zip(parcel.codes, self._pieces, gradients, strict=False):
                 own = gradient if len(parcels) == 1 else shard_of(gradient, piece, receiver, workers)
                 if code.numel != len(own):
                     return  # neither the whole nor a shard, or nothing
-                pairs.append((code, own.double()))
-        error, square = self._exchange.error
-        for code, own in pairs:
-            error += float((code.decode().double() - own).square().sum())
+                pairs[piece.name, receiver] = code, own.double().cpu()
+        (error, square), kept = self._exchange.error, self._exchange.errors
+        for place, (code, own) in pairs.items():
+            rest = code.decode().double() - own
+            error += float(rest.square().sum())
             square += float(own.square().sum())
+            if kept is not None:
+                before = kept.pop(place, None)
+                self._exchange.along += float(before @ own) if before is not None else 0.0
+                kept[place] = rest
         self._exchange.error = error, square
 
     def _expected(self, phase: Phase) -> Expected:

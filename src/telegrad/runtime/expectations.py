@@ -5,17 +5,17 @@ anything.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 
 from telegrad.errors import WireError
-from telegrad.wire.code import Code
 from telegrad.wire.parcel import Parcel, unpack_parcel
 from telegrad.wire.positions import Ranked
 
-__all__ = ["Expectation", "Expected", "Shape"]
+__all__ = ["Expectation", "Expected", "Shape", "Shapes", "longest"]
 
 _FRAME = 1 << 16
 _BYTES_AN_ENTRY = 64
@@ -23,7 +23,8 @@ _LONGEST = 1 << 40
 
 Shape = tuple[int, ...]
 """Of what a message stands for: (n,) for a flat vector, () for a plain number."""
-Expectation = Mapping[int, Sequence[Shape] | None]
+Shapes = tuple[Shape, ...]
+Expectation = Mapping[int, Shapes | None]
 """By sender, the shapes of what its messages stand for; None where only word of a failure may come, or nothing."""
 
 
@@ -40,11 +41,6 @@ class Expected:
     ordered: bool = False
     alike: bool = False
 
-    def longest(self, sender: int) -> int:
-        """More bytes than its parcel can reasonably have: eight times what float64 numbers take."""
-        own = self.shapes.get(sender) or ()
-        return min(_LONGEST, _FRAME * (1 + len(own)) + _BYTES_AN_ENTRY * sum(map(math.prod, own)))
-
     def read(self, sender: int, data: bytes | memoryview) -> Parcel | None:
         """The parcel in these bytes, None for none. Raises `WireError` where it is not what is expected."""
         wanted = self.shapes.get(sender)
@@ -54,21 +50,28 @@ class Expected:
             raise WireError("0 bytes where a parcel is expected")
         if sender not in self.shapes:
             raise WireError(f"{len(data)} bytes where none are expected")
-        parcel = unpack_parcel(data, [math.prod(shape) for shape in wanted or ()])
+        parcel = unpack_parcel(data, list(map(math.prod, wanted or ())))
         if wanted is None and not parcel.failure:
             raise WireError("a parcel without messages where only word of a failure is expected")
         for code, shape in zip(parcel.codes, wanted or (), strict=False):
-            self._check(code, shape)
+            if code.shape != shape:
+                raise WireError(f"a message for a tensor of shape {code.shape}, where {shape} is expected")
+            dtype = self.dtype if shape else torch.float64
+            if code.dtype != dtype:
+                raise WireError(f"a message for {code.dtype} where {dtype} is expected")
+            for term in code.terms:
+                inner = getattr(term.values, "positions", None)
+                if _counts_on_order(inner) or (not self.ordered and _counts_on_order(term.positions)):
+                    raise WireError("a message counts on the last estimate's order, which is not used here")
         return parcel
 
-    def _check(self, code: Code, shape: Shape) -> None:
-        if code.shape != shape:
-            raise WireError(f"a message for a tensor of shape {code.shape}, where {shape} is expected")
-        dtype = self.dtype if shape else torch.float64
-        if code.dtype != dtype:
-            raise WireError(f"a message for {code.dtype} where {dtype} is expected")
-        for term in code.terms:
-            inner = getattr(term.values, "positions", None)
-            for positions, ordered in ((term.positions, self.ordered), (inner, False)):
-                if isinstance(positions, Ranked) and positions.shared and not ordered:
-                    raise WireError("a message counts on the last estimate's order, which is not used here")
+
+@lru_cache(maxsize=4096)
+def longest(shapes: Shapes | None) -> int:
+    """More bytes than a parcel of these shapes can reasonably have: eight times what float64 numbers take."""
+    own = shapes or ()
+    return min(_LONGEST, _FRAME * (1 + len(own)) + _BYTES_AN_ENTRY * sum(map(math.prod, own)))
+
+
+def _counts_on_order(positions: object) -> bool:
+    return isinstance(positions, Ranked) and positions.shared

@@ -18,8 +18,9 @@ from telegrad.errors import ConfigError, InputError, NonFiniteError, SpecError, 
 from telegrad.methods.base import Method
 from telegrad.methods.sgd import SGD
 from telegrad.random import Key
-from telegrad.runtime.bad_steps import BadSteps
 from telegrad.runtime.exchange import Exchange, require_gradient_method
+from telegrad.runtime.exchanged_gradients import BadSteps
+from telegrad.runtime.group_transport import GroupTransport
 from telegrad.runtime.handle import Handle as AnyHandle
 from telegrad.runtime.ledger import Ledger
 from telegrad.runtime.meter import Meter, Reading, reading
@@ -27,7 +28,6 @@ from telegrad.runtime.pieces import Part, Piece
 from telegrad.runtime.rate_advice import RateAdvice
 from telegrad.runtime.shapes import looks_at_shapes
 from telegrad.runtime.topologies.scatter import Scatter
-from telegrad.runtime.transport import GroupTransport
 from telegrad.spec import build
 
 __all__ = ["Handle", "register"]
@@ -164,6 +164,7 @@ class Handle(AnyHandle):
         # Earlier versions counted by module.
         self._step = int(state["step"]) if "step" in state else max(state["calls"].values(), default=0)
         self._bad_steps.begin()
+        self._meter.go_on_from(self._reading())
 
     def remove(self) -> None:
         for comms in self._comms.values():
@@ -188,7 +189,7 @@ class Handle(AnyHandle):
         # A module that is used twice may be reduced twice in a step: with draws of its own each time.
         label = name if self._now[name] == 1 else f"{name}#{self._now[name]}"
         try:
-            (own,) = exchange.run([Piece(label, (Part(name, 0, len(vector)),))], [[vector.cpu()]])
+            (own,) = exchange.run([Piece(label, (Part(name, 0, len(vector)),))], [[exchange.placed(vector)]])
         except NonFiniteError as error:
             if not self._bad_steps.newest:
                 Variable._execution_engine.queue_callback(self._after_backward)

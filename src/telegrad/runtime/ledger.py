@@ -75,26 +75,31 @@ class Ledger:
 
         `lengths`: whether ranks tell each other the parcels' lengths first, as in an all-to-all.
         """
-        if rank in outgoing and rank in incoming:
+        up, down = account in ("up", "both"), account in ("down", "both")
+        own, again, away, home = outgoing.get(rank), incoming.get(rank), 0, 0
+        fields = {parcel: parcel.fields for parcel in incoming.values() if down or parcel is again}
+        for sender, parcel in incoming.items():
+            for one in fields[parcel] if down else ():
+                self.down[rank].update(one)
+            if sender != rank:
+                home += 8 * parcel.nbytes
+        counted: set[Parcel] = set()
+        for receiver, parcel in outgoing.items():
             # What a rank sent itself it has read again, and so knows how long every field is.
-            sent, read = outgoing[rank], incoming[rank]
-            outgoing = {receiver: read if parcel is sent else parcel for receiver, parcel in outgoing.items()}
-        if account in ("up", "both"):
-            for parcel in dict.fromkeys(outgoing.values()):
-                for code, fields, piece in zip(parcel.codes, parcel.fields, pieces, strict=False):
-                    self._uplink(rank, code, fields, piece)
-        if account in ("down", "both"):
-            for parcel in incoming.values():
-                for fields in parcel.fields:
-                    self.down[rank].update(fields)
+            known = again if parcel is own and again is not None else parcel
+            if up and known not in counted:
+                counted.add(known)
+                of_codes = fields[known] if known is again else known.fields
+                for code, one, piece in zip(known.codes, of_codes, pieces, strict=False):
+                    self._uplink(rank, code, one, piece)
+            if receiver != rank:
+                away += 8 * known.nbytes
         told = 8 * LENGTH_NBYTES * (self.workers - 1) if lengths else 0
-        away = 8 * sum([parcel.nbytes for receiver, parcel in outgoing.items() if receiver != rank])
         if account == "inside":
             self.inside[rank] += away
-            away = 0
+            away = home = 0
         self.sent[rank] += told + away
-        home = 0 if account == "inside" else sum([p.nbytes for sender, p in incoming.items() if sender != rank])
-        self.received[rank] += told + 8 * home
+        self.received[rank] += told + home
 
     def _uplink(self, worker: int, code: Code, fields: Mapping[str, int], piece: str) -> None:
         self.up[worker].update(fields)

@@ -11,13 +11,13 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from telegrad.runtime.group_transport import GroupTransport, lost
 from telegrad.runtime.ledger import Ledger
-from telegrad.runtime.transport import GroupTransport, lost
 
 __all__ = ["Link", "gathered_numbers", "measured_link"]
 
 _ROUNDS = 5
-_SMALLEST, _LARGEST, _GROWTH = 1 << 16, 1 << 24, 4  # bytes that a rank sends in a probe
+_SMALLEST, _LARGEST, _GROWTH = 1 << 16, 1 << 24, 2  # bytes that a rank sends in a probe
 _LONG = 0.02  # seconds: what takes longer is timed well enough
 
 
@@ -34,8 +34,8 @@ class Link:
 def measured_link(transport: GroupTransport, ledger: Ledger) -> Link:
     """The link between the ranks, the same on all of them; every rank must call this.
 
-    All-to-alls grow from 64 KiB a rank by factors of 4 until one takes 20 ms, or 16 MiB: over slow links little is
-    sent. The last size is sent twice more: a link may let the first bytes pass faster, as token buckets do. What is
+    All-to-alls grow from 64 KiB a rank by factors of 2 until one takes 20 ms, or 16 MiB: over slow links little is
+    sent. The last size is sent once more: a link may let the first bytes pass faster, as token buckets do. What is
     sent is booked in the account's `probes`. Raises `CommunicationError` where a rank is lost.
     """
     others = transport.workers - 1
@@ -46,7 +46,7 @@ def measured_link(transport: GroupTransport, ledger: Ledger) -> Link:
     nbytes = _SMALLEST
     while _slowest(transport, ledger, _probe(transport, ledger, nbytes)) < _LONG and nbytes < _LARGEST:
         nbytes *= _GROWTH
-    seconds = min(_probe(transport, ledger, nbytes) for _ in range(2))
+    seconds = _probe(transport, ledger, nbytes)
     each = nbytes // others
     bandwidth = 8 * each * others / max(seconds - latency, 1e-9)
     rows = gathered_numbers(transport, ledger, [latency, 1 / bandwidth])

@@ -12,15 +12,18 @@ from torch import Tensor
 from telegrad.compressors.identity import Identity
 from telegrad.context import Context, LastEstimate
 from telegrad.errors import NonFiniteError
-from telegrad.methods.base import Round, State, Step, require_finite_codes
+from telegrad.methods.base import State, Step, require_finite_codes
 from telegrad.methods.downlink import Downlink
 from telegrad.methods.gradient_method import GradientMethod
 from telegrad.random import Key
 from telegrad.runtime.pieces import Piece, shard_of
-from telegrad.runtime.states import Saved, States
+from telegrad.runtime.states import Held, Saved, States
+from telegrad.wire.code import decoded_on
 from telegrad.wire.parcel import Parcel
 
 __all__ = ["Member"]
+
+_CPU = torch.device("cpu")
 
 T = TypeVar("T")
 
@@ -31,7 +34,7 @@ class Member:
 
     States that a round brings are pending until `commit`. `shared`, a dictionary common to all members that live in one
     process, spares them from computing alike what all ranks compute alike. `workspaces`: vectors by piece that a
-    server's step may overwrite.
+    server's step may overwrite. `device`: where gradients lie, and estimates are to lie.
     """
 
     def __init__(
@@ -48,22 +51,25 @@ class Member:
         self.worker_states, self.server_states = States(method.worker_init), States(method.server_init)
         self.last_estimates, self.down_states = States(_no_estimate), States(downlink.init)
         self._shared, self._asks, self.wants_last = shared, bool(method.asks), "last" in method.asks
-        self._worker_pending: dict[Piece, State] = {}
-        self._server_pending: dict[Piece, State] = {}
-        self._last_pending: dict[Piece, State] = {}
-        self._down_pending: dict[Piece, State] = {}
+        self._worker_pending: list[Held] = []
+        self._server_pending: list[Held] = []
+        self._last_pending: list[Held] = []
+        self._down_pending: list[Held] = []
         self._now = Step(0, 0.0, key, workers=method_workers)
+        self.round = self._now.round
+        """The method's plan of this step."""
         self._steps: dict[str, Step] = {}
-        self.workspaces: dict[Piece, Tensor] = {}
+        self.workspaces: dict[str, Tensor] = {}
+        self.device = _CPU
 
     def begin(self, index: int, lr: float) -> None:
         """Enter step `index`, and forget what a step before left pending."""
-        common = self.key.fold(step=index, role="common")
-        self._now = replace(self._now, index=index, lr=lr, common=common)
-        self._now = replace(self._now, round=self.method.plan(self._now))
+        common, workers = self.key.fold(step=index, role="common"), self._now.workers
+        self.round = self.method.plan(Step(index, lr, self.key, None, common, workers))
+        self._now = Step(index, lr, self.key, None, common, workers, self.round)
         self._steps.clear()
-        self._worker_pending, self._server_pending, self._last_pending, self.workspaces = {}, {}, {}, {}
-        self._down_pending = {}
+        self._worker_pending, self._server_pending, self._last_pending, self._down_pending = [], [], [], []
+        self.workspaces = {}
 
     def commit(self) -> None:
         """Make the pending states those that count."""
@@ -82,15 +88,15 @@ class Member:
         """
         for i, shard in enumerate(shards):
             own = self.once(("kept", shard.name), lambda i=i: shard_of(estimate, piece, i, len(shards)))  # type: ignore[misc]
-            self._last_pending[shard] = {"last": own}
+            self._last_pending.append((shard, {"last": own}))
 
     def remember(self, as_worker: Sequence[Piece], as_server: Sequence[Piece], dtype: torch.dtype) -> None:
         """Have states for these pieces, initial ones where there are none yet: what a checkpoint must list."""
         for pieces, states in ((as_worker, self.worker_states), (as_server, self.server_states)):
-            states.update({piece: states.of(piece, dtype) for piece in pieces})
+            states.update([(piece, states.of(piece, dtype)) for piece in pieces])
         if self.wants_last:
-            self.last_estimates.update({piece: self.last_estimates.of(piece, dtype) for piece in as_worker})
-        self.down_states.update({piece: self.down_states.of(piece, dtype) for piece in as_worker})
+            self.last_estimates.update([(piece, self.last_estimates.of(piece, dtype)) for piece in as_worker])
+        self.down_states.update([(piece, self.down_states.of(piece, dtype)) for piece in as_worker])
 
     def save(self) -> dict[str, Saved]:
         """All states, as tensors of their own."""
@@ -105,15 +111,12 @@ class Member:
         states = {"worker": self.worker_states, "server": self.server_states, "last": self.last_estimates}
         return {**states, "down": self.down_states} if self.downlink.memory else states
 
-    @property
-    def round(self) -> Round:
-        """The method's plan of this step."""
-        return self._now.round
-
     def _step(self, piece: Piece) -> Step:
         if piece.name not in self._steps:
-            key = self.key.fold(step=self._now.index, piece=piece.name)
-            self._steps[piece.name] = replace(self._now, key=key)
+            now, workspace = self._now, self.workspaces.get(piece.name)
+            key = self.key.fold(step=now.index, piece=piece.name)
+            fixed = (now.common, now.workers, now.round, self.device)
+            self._steps[piece.name] = Step(now.index, now.lr, key, workspace, *fixed)
         return self._steps[piece.name]
 
     def _last(self, piece: Piece, dtype: torch.dtype) -> LastEstimate:
@@ -135,10 +138,10 @@ class Member:
     def encode(self, pieces: Sequence[Piece], gradients: Sequence[Tensor], worker: int | None = None) -> Parcel:
         """The worker's messages for its gradients, as worker number `worker` (its rank)."""
         worker, codes, method = self.rank if worker is None else worker, [], self.method
-        if not self._now.round.has(worker):
+        if self.round.cohort is not None and not self.round.has(worker):
             return Parcel()
         for piece, gradient in zip(pieces, gradients, strict=True):
-            state = self.worker_states.of(piece, gradient.dtype)
+            state = self.worker_states.of(piece, gradient.dtype) if method.remembers else {}
             try:
                 if self._asks:
                     method = self.method.within(self._context(piece, gradient.dtype, worker))
@@ -146,18 +149,18 @@ class Member:
             except NonFiniteError as error:
                 return Parcel(failure=f"worker {worker}, {piece.name}: {error}")
             if state:
-                self._worker_pending[piece] = state
+                self._worker_pending.append((piece, state))
             codes.append(code)
         return Parcel(tuple(codes))
 
     def serve(self, pieces: Sequence[Piece], inbox: Mapping[int, Parcel], dtype: torch.dtype) -> list[Tensor] | str:
         """The server's estimates for the workers' messages, in the order of ranks; or why there are none."""
-        parcels, estimates, method = [inbox[rank] for rank in sorted(inbox)], [], self.method
+        parcels, estimates, method = list(map(inbox.__getitem__, sorted(inbox))), [], self.method
         for parcel in parcels:
             if parcel.failure:
                 return parcel.failure
-        if self._now.round.cohort is not None:
-            parcels = [parcel for worker, parcel in enumerate(parcels) if self._now.round.has(worker)]
+        if self.round.cohort is not None:
+            parcels = [parcel for worker, parcel in enumerate(parcels) if self.round.has(worker)]
         for number, piece in enumerate(pieces):
             codes = [parcel.codes[number] for parcel in parcels]
             if self._asks:
@@ -165,15 +168,13 @@ class Member:
                 method = self.method.within(context)
                 if self.wants_last:
                     codes = [code.within(context) for code in codes]
-            state, step = self.server_states.of(piece, dtype), self._step(piece)
-            if piece in self.workspaces:
-                step = replace(step, workspace=self.workspaces[piece])
             try:
-                estimate, state = method.server_step(codes, state, step)
+                state = self.server_states.of(piece, dtype) if method.remembers else {}
+                estimate, state = method.server_step(codes, state, self._step(piece))
             except NonFiniteError as error:
                 return f"{piece.name}: {error}"
             if state:
-                self._server_pending[piece] = state
+                self._server_pending.append((piece, state))
             estimates.append(estimate.to(dtype))
         return estimates
 
@@ -182,12 +183,15 @@ class Member:
     ) -> list[Tensor]:
         """`serve` where every rank serves the same. Raises `NonFiniteError` in place of a reason."""
 
-        def compute() -> tuple[list[Tensor] | str, dict[Piece, State]]:
+        def compute() -> tuple[list[Tensor] | str, list[Held]]:
+            before = len(self._server_pending)
             found = self.serve(pieces, inbox, dtype)
-            return found, {p: self._server_pending[p] for p in pieces if p in self._server_pending}
+            own = self._server_pending[before:]
+            del self._server_pending[before:]
+            return found, own
 
-        found, states = self.once((what, *(piece.name for piece in pieces)), compute)
-        self._server_pending.update(states)
+        found, states = self.once((what, pieces[0].name), compute)
+        self._server_pending += states
         if isinstance(found, str):
             raise NonFiniteError(found)
         return found
@@ -203,6 +207,7 @@ class Member:
                 compressor = self.downlink.compressor.within(self._context(piece, dtype))
                 downlink = replace(self.downlink, compressor=compressor)
                 known = self.down_states.of(piece, dtype)
+                estimate = estimate.cpu() if self.downlink.memory else estimate
                 codes.append(downlink.send(estimate, known, self._step(piece).key.fold(role="downlink")))
             except NonFiniteError as error:
                 return Parcel(failure=f"the estimate of {piece.name}: {error}")
@@ -217,7 +222,7 @@ class Member:
 
         def compute() -> list[Tensor]:
             require_finite_codes(parcel.codes)
-            return [code.decode() for code in parcel.codes]
+            return [decoded_on(self.device, code) for code in parcel.codes]
 
         return self.once(("received", what), compute)
 
@@ -234,7 +239,7 @@ class Member:
             return [self.downlink.receive(code, own) for code, own in zip(parcel.codes, known, strict=True)]
 
         found = self.once(("down", pieces[0].name), compute)
-        self._down_pending.update({piece: state for piece, (_, state) in zip(pieces, found, strict=True)})
+        self._down_pending += [(piece, state) for piece, (_, state) in zip(pieces, found, strict=True)]
         return [estimate for estimate, _ in found]
 
     def uncompressed(self, vectors: Sequence[Tensor], pieces: Sequence[Piece]) -> Parcel:

@@ -55,8 +55,13 @@ class Meter:
         if now.steps != self._newest.steps:
             self._before = self._newest
         self._newest = now
-        if self._advice is not None:
+        if self._advice is not None and now.error:
             self._advice.tell(now.error)
+            self._advice = None
+
+    def go_on_from(self, now: Reading) -> None:
+        """A state was loaded, and with it the count of steps: what lies before `now` is of no step of this job."""
+        self._before = self._newest = self._asked = now
 
     def last_step(self) -> dict[str, float]:
         """The figures of the last step; empty before there was one."""

@@ -16,7 +16,7 @@ from telegrad.methods.base import Contents, State, require_finite_codes
 from telegrad.methods.clock import Clock
 from telegrad.methods.oracle_method import Broadcast, Descent, Message, OracleMethod, OracleStep, Upload
 from telegrad.random import Key
-from telegrad.runtime.expectations import Expected, Shape
+from telegrad.runtime.expectations import Expected, Shapes
 from telegrad.runtime.flat import FlatModel, OptimizerStep
 from telegrad.runtime.ledger import Ledger
 from telegrad.runtime.oracle import TaskOracle
@@ -28,7 +28,7 @@ from telegrad.runtime.topologies.base import Inbox, Phase, Relay
 from telegrad.runtime.transport import LocalTransport, Transport
 from telegrad.wire.parcel import Parcel
 
-__all__ = ["OracleRun", "packed", "read_parcel"]
+__all__ = ["OracleRun", "packed", "read_parcel", "shapes_of"]
 
 
 class OracleRun:
@@ -195,8 +195,8 @@ class OracleRun:
         for rank, upload in uploads.items():
             self._require_planned(f"worker {rank}", upload, step.round.upload_of(rank))
         ranks, parcels = self.transport.ranks, {rank: packed(upload) for rank, upload in uploads.items()}
-        up = {rank: _shapes(step.round.upload_of(rank), step) for rank in everyone if step.round.has(rank)}
-        down = _shapes(step.round.broadcast, step)
+        up = {rank: shapes_of(step.round.upload_of(rank), step) for rank in everyone if step.round.has(rank)}
+        down = shapes_of(step.round.broadcast, step)
         programs = [
             self.topology.relay(rank, len(everyone), parcels.get(rank), serve, up, down if rank in receivers else None)
             for rank in ranks
@@ -268,9 +268,9 @@ def packed(upload: Upload) -> Parcel:
     return Parcel((*(code for message in upload.messages for code in message.codes), *numbers))
 
 
-def _shapes(contents: Contents, step: OracleStep) -> list[Shape]:
+def shapes_of(contents: Contents, step: OracleStep) -> Shapes:
     """The shapes of what the messages of a parcel with these contents stand for."""
-    return [*(contents.messages * [(piece.numel,) for piece in step.pieces]), *(contents.numbers * [()])]
+    return (*(contents.messages * [(piece.numel,) for piece in step.pieces]), *(contents.numbers * [()]))
 
 
 def read_parcel(parcel: Parcel, step: OracleStep) -> tuple[tuple[Message, ...], tuple[float, ...]]:

@@ -20,13 +20,14 @@ from telegrad.methods.outer_method import OuterMethod
 from telegrad.random import Key
 from telegrad.runtime.agreement import check_alike, leave, own_group
 from telegrad.runtime.exchange import exchange_of
+from telegrad.runtime.group_transport import GroupTransport, lost
 from telegrad.runtime.handle import Handle as AnyHandle
 from telegrad.runtime.ledger import Ledger
 from telegrad.runtime.memory import load_memory, memory_of
+from telegrad.runtime.meter import Meter, Reading, reading
 from telegrad.runtime.outer_loop import OuterLoop, forget_what_is_not_finite
 from telegrad.runtime.pieces import Granularity
 from telegrad.runtime.topologies import Topology
-from telegrad.runtime.transport import GroupTransport, lost
 from telegrad.spec import build, registered
 
 __all__ = ["Handle", "register"]
@@ -129,6 +130,7 @@ class Handle(AnyHandle):
         check_alike(transport, {**self.configuration(), "seed": seed})
         _spread(model, transport)
         self._loop = OuterLoop(method, self.exchange, [parameters], granularity, beside=True)
+        self._meter = Meter(sum(8 * p.numel() * p.element_size() for p in parameters.values()))
         self._hook = optimizers[-1].register_step_post_hook(lambda *_: self._after_step())
         self._removed = False
 
@@ -173,6 +175,7 @@ class Handle(AnyHandle):
         and before the model is published. All ranks then hold the global parameters. Every rank must call this.
         """
         self._renew(self._guarded(self._loop.synchronise))
+        self._meter.end_step(self._reading())
 
     @contextlib.contextmanager
     def at_global_parameters(self) -> Iterator[None]:
@@ -217,6 +220,7 @@ class Handle(AnyHandle):
                 )
         (member,) = self.exchange.members
         self._loop.load(state)
+        self._meter.go_on_from(self._reading())
         own = state.get(f"rank{member.rank}") if state["workers"] == member.workers else None
         if own is not None:
             load_memory(self.exchange, own)
@@ -245,6 +249,10 @@ class Handle(AnyHandle):
     def _after_step(self) -> None:
         self.ledger.steps += 1
         self._renew(self._guarded(self._loop.after_step))
+        self._meter.end_step(self._reading())
+
+    def _reading(self) -> Reading:
+        return reading([self.exchange], self.steps, self.ledger.skipped_steps)
 
     def _guarded(self, compute: Callable[[], T]) -> T:
         """Whatever goes wrong in a round, the ranks are no longer in step: every later one raises it again."""

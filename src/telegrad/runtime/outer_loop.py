@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from telegrad.errors import NonFiniteError, TelegradWarning
+from telegrad.kernels.device import away_from_default_device
 from telegrad.methods.outer_method import OuterMethod
 from telegrad.runtime.exchange import Exchange
 from telegrad.runtime.fragments import fragments_of
@@ -154,6 +155,7 @@ class OuterLoop:
         parts = [(self.parameters[part.name] - own[part.name]).reshape(-1) for part in piece.parts]
         return (parts[0] if len(parts) == 1 else torch.cat(parts)).cpu()
 
+    @away_from_default_device
     def _exchanged(
         self, index: int, pieces: Sequence[Piece], differences: Sequence[Sequence[Tensor]]
     ) -> dict[str, Tensor] | str:

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 from itertools import accumulate
+from operator import attrgetter
 from typing import Literal
 
 import torch
@@ -51,6 +52,11 @@ class Piece:
     name: str
     parts: tuple[Part, ...]
     shape: tuple[int, ...] = field(default=(), compare=False)
+
+    @cached_property
+    def flat_shape(self) -> tuple[int]:
+        """The shape of its vector."""
+        return (self.numel,)
 
     @cached_property
     def sizes(self) -> list[int]:
@@ -113,9 +119,12 @@ def split_up(flat: Tensor, parameters: Mapping[str, Tensor], pieces: Sequence[Pi
     return [one[0] if len(one) == 1 else torch.cat(one) for one in own]
 
 
+_shape = attrgetter("flat_shape")
+
+
 def shapes_of(pieces: Sequence[Piece]) -> tuple[tuple[int, ...], ...]:
     """The shapes of the pieces' flat vectors."""
-    return tuple([(piece.numel,) for piece in pieces])
+    return tuple(map(_shape, pieces))
 
 
 def by_parameter(vectors: Sequence[Tensor], pieces: Sequence[Piece]) -> dict[str, Tensor]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable
 
 import torch
 from torch import Tensor
@@ -10,10 +10,12 @@ from torch import Tensor
 from telegrad.methods.base import State
 from telegrad.runtime.pieces import Piece
 
-__all__ = ["Saved", "States"]
+__all__ = ["Held", "Saved", "States"]
 
 Saved = dict[str, State]
 """States by part of a parameter, `name` or `name[start:stop]`: what a checkpoint holds."""
+
+Held = tuple[Piece, State]
 
 
 class States:
@@ -25,7 +27,7 @@ class States:
 
     def __init__(self, initial: Callable[[int, torch.dtype], State]) -> None:
         self.initial = initial
-        self._held: dict[str, tuple[Piece, State]] = {}
+        self._held: dict[str, Held] = {}
         self._parts: Saved = {}
 
     def of(self, piece: Piece, dtype: torch.dtype) -> State:
@@ -35,13 +37,14 @@ class States:
             return held[1]
         initial = self.initial(piece.numel, dtype)
         if not initial:
+            self._held[piece.name] = piece, initial
             return initial
         self._dissolve()
         return self._assembled(piece, initial)
 
-    def update(self, states: Mapping[Piece, State]) -> None:
+    def update(self, states: Iterable[Held]) -> None:
         """Replace the states of these pieces."""
-        for piece, state in states.items():
+        for piece, state in states:
             if state:
                 self._held[piece.name] = (piece, state)
 
@@ -58,7 +61,7 @@ class States:
     def _dissolve(self) -> None:
         for piece, state in self._held.values():
             cut = {name: t.split(piece.sizes) for name, t in state.items() if t.dim()}
-            for number, part in enumerate(piece.parts):
+            for number, part in enumerate(piece.parts if state else ()):
                 own = {name: cut[name][number] if t.dim() else t for name, t in state.items()}
                 self._parts[_label(part.name, part.start, part.stop)] = own
         self._held.clear()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
@@ -11,13 +11,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from telegrad.errors import DataError
+from telegrad.errors import DataError, InputError
 from telegrad.mlmc.estimator import MLMC
 from telegrad.mlmc.probabilities import level_probabilities
 from telegrad.random import Key
 from telegrad.spec import build
 from telegrad.theory.measuring import Measurement, expected_bits, measure
 from telegrad.theory.noise_scale import NoiseScale, noise_scale
+from telegrad.theory.ranges import COUNT, check
 from telegrad.theory.tails import Tail, tail
 
 __all__ = ["LADDERS", "SPECS", "Diagnosis", "LevelLaw", "Loss", "diagnose", "diagnose_gradients", "level_law"]
@@ -95,7 +96,9 @@ def diagnose(
         A `Diagnosis`: tails by layer, the noise scale, bits and ω of each compressor, level laws, advice in words.
 
     Raises:
-        DataError: there is no batch.
+        DataError: there is no batch, or what is given as one is no pair.
+        InputError: the model is none, or none of its parameters requires a gradient; a gradient is not finite.
+        ConfigError: `workers` or `repeats` below 1.
         SpecError: a spec is wrong.
 
     Example:
@@ -105,12 +108,17 @@ def diagnose(
         >>> [measured.spec for measured in diagnosis.measurements], len(diagnosis.layers)
         (['topk(k=0.1)'], 2)
     """
+    check(workers=(workers, COUNT), repeats=(repeats, COUNT))
+    if not isinstance(model, nn.Module):
+        raise InputError(f"model is of type {type(model).__name__}: a torch.nn.Module is wanted")
     measure_loss = loss or _cross_entropy
     parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    if not parameters:
+        raise InputError("no parameter of this model requires a gradient: there is nothing to look at")
     gradients: list[dict[str, Tensor]] = []
     sizes = []
     with _unchanged(model):
-        for inputs, targets in batches:
+        for inputs, targets in _pairs(batches):
             value = measure_loss(model, inputs, targets)
             found = torch.autograd.grad(value, list(parameters.values()), allow_unused=True)
             pairs = zip(parameters.items(), found, strict=True)
@@ -132,8 +140,11 @@ def diagnose_gradients(
     seed: int = 0,
 ) -> Diagnosis:
     """As `diagnose`, from gradients by name, one dict a batch of `batch_size` examples. Raises `DataError` for a zero
-    gradient, `InputError` for one that is not finite.
+    gradient, `InputError` for one that is not finite, `ConfigError` for numbers below 1.
     """
+    check(batch_size=(batch_size, COUNT), workers=(workers, COUNT), repeats=(repeats, COUNT))
+    if not gradients:
+        raise DataError("no gradient: one dict of tensors a batch is wanted")
     flat = [torch.cat([g.detach().reshape(-1).float().cpu() for g in one.values()]) for one in gradients]
     first, key = flat[0], Key(seed)
     if not bool(first.any()):
@@ -155,6 +166,16 @@ def diagnose_gradients(
         tuple(ordered[ranks].tolist()),
         tuple(_advice(whole, noise, found, workers)),
     )
+
+
+def _pairs(batches: Iterable[Any]) -> Iterator[tuple[Any, Any]]:
+    wanted = "diagnose(model, batches) takes batches of (inputs, targets)"
+    if not isinstance(batches, Iterable):
+        raise DataError(f"batches is of type {type(batches).__name__}: {wanted}")
+    for batch in batches:
+        if not isinstance(batch, (tuple, list)) or len(batch) != 2:
+            raise DataError(f"a batch of type {type(batch).__name__} that is no pair: {wanted}")
+        yield batch[0], batch[1]
 
 
 def _measured(spec: str, v: Tensor, key: Key, repeats: int) -> Measurement:

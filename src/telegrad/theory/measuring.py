@@ -14,6 +14,8 @@ from telegrad.mlmc.estimator import MLMC
 from telegrad.mlmc.probabilities import level_probabilities
 from telegrad.random import Key
 from telegrad.spec import build
+from telegrad.theory.ranges import COUNT, check
+from telegrad.theory.vectors import flat_vector
 from telegrad.wire.message import pack
 
 __all__ = ["Measurement", "expected_bits", "measure", "measure_all"]
@@ -40,8 +42,14 @@ class Measurement:
 
 
 def measure(spec: str | Compressor, x: Tensor, key: Key, repeats: int) -> Measurement:
-    """Encode, pack and decode `x` (flat, not zero) under `repeats` keys, one if the compressor draws nothing."""
+    """Encode, pack and decode `x` (flat, not zero) under `repeats` keys, one if the compressor draws nothing.
+
+    Raises `DataError` for a zero or empty x, `InputError` for one that is not finite, `ConfigError` for repeats below
+    1.
+    """
     compressor: Compressor = build(spec, "compressor")
+    check(repeats=(repeats, COUNT))
+    x = _something(x)
     energy, count = float(x.double().square().sum()), repeats if compressor.random else 1
     bits, errors = [], []
     for repeat in range(count):
@@ -69,9 +77,10 @@ def measure(spec: str | Compressor, x: Tensor, key: Key, repeats: int) -> Measur
 
 
 def measure_all(specs: Sequence[str], x: Tensor, key: Key, repeats: int) -> list[Measurement]:
-    """`measure` for every spec, in the order of bits. Raises `SpecError` naming the spec that does not fit x."""
-    if x.numel() == 0 or not bool(x.any()):
-        raise DataError("the vector is empty or zero: there is nothing to compress")
+    """`measure` for every spec, in the order of bits. Raises what `measure` raises, and `SpecError` naming the spec
+    that does not fit x.
+    """
+    _something(x)
     found = []
     for spec in specs:
         try:
@@ -79,6 +88,13 @@ def measure_all(specs: Sequence[str], x: Tensor, key: Key, repeats: int) -> list
         except SpecError as error:
             raise SpecError(f"{spec}: {error}") from None
     return sorted(found, key=lambda one: one.bits)
+
+
+def _something(x: Tensor) -> Tensor:
+    flat = flat_vector(x, "the vector")
+    if not bool(flat.any()):
+        raise DataError("the vector is empty or zero: there is nothing to compress")
+    return flat
 
 
 def expected_bits(compressor: Compressor, x: Tensor, mean: float) -> float:

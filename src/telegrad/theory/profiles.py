@@ -18,6 +18,8 @@ from telegrad.random import Key
 from telegrad.spec import build
 from telegrad.theory.cost_model import Profile
 from telegrad.theory.measuring import expected_bits
+from telegrad.theory.ranges import COUNT, check
+from telegrad.theory.vectors import flat_vector
 from telegrad.wire.message import pack, unpack
 
 __all__ = ["CANDIDATES", "Speeds", "conversion_seconds", "copy_bandwidth", "profile", "read_speeds"]
@@ -47,13 +49,12 @@ def profile(
 
     Bits are the mean length of `repeats` packed messages (see `expected_bits`); ω is `variance(x)`/‖x‖². Speeds are the
     least of `repeats` timings after one that loads the loops (a busy machine makes them only longer), unless `speeds`
-    holds them. Raises `InputError` for a zero x, `SpecError` for a spec that does not fit.
+    holds them. Raises `InputError` for an x that is zero or not finite, `ConfigError` for d or repeats below 1,
+    `SpecError` for a spec that does not fit.
     """
     compressor: Compressor = build(spec, "compressor")
-    energy = float(x.double().square().sum())
-    if energy == 0:
-        raise InputError("the gradient is zero or empty: there is nothing to profile")
-    scale = (d or x.numel()) / x.numel()
+    energy = _energy(x)
+    scale = _scale(x, d, repeats)
     out = torch.zeros(x.numel(), dtype=torch.float32, device=x.device)
     name, key = str(compressor), Key(0)
     known = (speeds or {}).get(name)
@@ -79,8 +80,11 @@ def profile(
 
 
 def conversion_seconds(x: Tensor, d: int | None = None, repeats: int = 3) -> float:
-    """Seconds to convert a gradient like `x`, of `d` entries, to float16 and back: the least of `repeats`."""
-    return (d or x.numel()) / x.numel() * min(_timed(lambda v: v.half().float(), x, x)[0] for _ in range(repeats + 1))
+    """Seconds to convert a gradient like `x`, of `d` entries, to float16 and back: the least of `repeats`. Raises
+    what `profile` raises.
+    """
+    _energy(x)
+    return _scale(x, d, repeats) * min(_timed(lambda v: v.half().float(), x, x)[0] for _ in range(repeats + 1))
 
 
 def copy_bandwidth(d: int, repeats: int = 5) -> float:
@@ -88,12 +92,23 @@ def copy_bandwidth(d: int, repeats: int = 5) -> float:
     fastest of `repeats`.
 
     The system hands out a large vector's memory page by page, which takes several times as long as copying into memory
-    that is there already. Raises `InputError` for d below 1.
+    that is there already. Raises `ConfigError` for d or repeats below 1.
     """
-    if d < 1:
-        raise InputError(f"d={d}: a number of entries from 1 is allowed")
+    check(d=(d, COUNT), repeats=(repeats, COUNT))
     x = torch.ones(min(d, 25_000_000))
     return 32.0 * x.numel() / min(_timed(lambda v: v.clone(), x, x)[0] for _ in range(repeats + 1))
+
+
+def _energy(x: Tensor) -> float:
+    energy = float(flat_vector(x, "the gradient").double().square().sum())
+    if energy == 0:
+        raise InputError("the gradient is zero or empty: there is nothing to profile")
+    return energy
+
+
+def _scale(x: Tensor, d: int | None, repeats: int) -> float:
+    check(d=(x.numel() if d is None else d, COUNT), repeats=(repeats, COUNT))
+    return (d or x.numel()) / x.numel()
 
 
 def _timed(call: Callable[[Any], Any], what: Any, x: Tensor) -> tuple[float, Any]:

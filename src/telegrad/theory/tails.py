@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 
 from telegrad.errors import InputError
+from telegrad.theory.ranges import COUNT, Range, check
+from telegrad.theory.vectors import flat_vector
 
 __all__ = ["DecayFit", "Tail", "fit_decay", "hill", "tail", "top_share"]
 
@@ -52,9 +54,12 @@ def hill(v: Tensor, largest: int | None = None) -> tuple[float, float]:
 
     From the k = `largest` largest magnitudes over the next one (default: 1 %, at least ten). Light tails give large
     values that grow with smaller k; infinite where these magnitudes are all equal. NaN for fewer than two non-zero
-    entries. Source: B. M. Hill, Annals of Statistics 3, 1975.
+    entries. Raises `ConfigError` for `largest` below 1, `InputError` for a v that is not finite. Source: B. M. Hill,
+    Annals of Statistics 3, 1975.
     """
-    magnitude = v.detach().reshape(-1).double().abs()
+    if largest is not None:
+        check(largest=(largest, COUNT))
+    magnitude = flat_vector(v).double().abs()
     magnitude = magnitude[magnitude > 0]
     n = len(magnitude)
     k = max(10, n // 100) if largest is None else largest
@@ -68,16 +73,21 @@ def hill(v: Tensor, largest: int | None = None) -> tuple[float, float]:
 
 
 def top_share(v: Tensor, share: float = 0.01) -> float:
-    """The share of ‖v‖² in the largest `share` of the entries (at least one); NaN for a zero vector."""
-    square = v.detach().reshape(-1).double().square()
+    """The share of ‖v‖² in the largest `share` of the entries (at least one); NaN for a zero vector. Raises
+    `ConfigError` for a share that is not above 0 and up to 1, `InputError` for a v that is not finite.
+    """
+    check(share=(share, Range(high=1, open_low=True)))
+    square = flat_vector(v).double().square()
     total = float(square.sum())
     k = max(1, round(share * len(square))) if len(square) else 0
     return float(square.topk(k).values.sum()) / total if total > 0 else math.nan
 
 
 def fit_decay(v: Tensor) -> DecayFit:
-    """Fit both laws of decay to the sorted non-zero magnitudes. NaN where fewer than three entries are not zero."""
-    magnitude = v.detach().reshape(-1).double().abs().sort(descending=True).values
+    """Fit both laws of decay to the sorted non-zero magnitudes. NaN where fewer than three entries are not zero. Raises
+    `InputError` for a v that is not finite.
+    """
+    magnitude = flat_vector(v).double().abs().sort(descending=True).values
     d = len(magnitude)
     shown = magnitude[magnitude > 0]
     n = len(shown)
@@ -103,12 +113,10 @@ def _line(x: Tensor, y: Tensor) -> tuple[float, float]:
 
 
 def tail(v: Tensor) -> Tail:
-    """All figures of a vector (any shape, float). Raises `InputError` for an empty or non-finite one."""
-    flat = v.detach().reshape(-1).double()
-    if not len(flat) or not bool(flat.isfinite().all()):
-        raise InputError(
-            f"a tensor of shape {tuple(v.shape)}: entries that are all finite, and at least one, are needed"
-        )
+    """All figures of a vector (any shape). Raises `InputError` for one that is empty or not finite."""
+    flat = flat_vector(v).double()
+    if not len(flat):
+        raise InputError(f"a tensor of shape {tuple(v.shape)}: at least one entry is needed")
     square = flat.square()
     mean = float(square.mean())
     kurtosis = float(square.square().mean()) / mean**2 if mean else math.nan

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import struct
+from functools import lru_cache
+
 import numpy as np
+import torch
 
 from telegrad.errors import WireError
 from telegrad.kernels.coding.bit_streams import get_rice, get_varied, packed_rice, packed_varied
 from telegrad.kernels.coding.symbols import fixed_width, from_fixed_width
 
 __all__ = [
+    "DTYPES",
+    "FIELDS",
+    "SCALARS",
+    "Buffer",
     "Reader",
     "Shared",
     "pack_bits",
@@ -24,6 +32,16 @@ __all__ = [
     "varint_nbytes",
 ]
 
+FIELDS = ("header", "level", "index", "value", "sign", "scale")
+"""What bits are booked as. Padding to whole bytes counts with the field that it pads."""
+
+Buffer = bytes | memoryview
+
+DTYPES: tuple[torch.dtype, ...] = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
+"""The dtypes a message can carry; their order is their number on the wire."""
+
+SCALARS = {dtype: struct.Struct("<d" if dtype == torch.float64 else "<f") for dtype in DTYPES}
+"""How a scale travels in a message for a tensor of a dtype: as float64 for float64, else as float32."""
 
 _FREE_ENTRIES = 1 << 28
 
@@ -35,70 +53,74 @@ class Shared(bytes):
 class Reader:
     """A cursor over received bytes; every read checks that the bytes are there.
 
-    `shared_bytes`: where a parcel keeps what the message shares with others; None for a message by itself.
-    `account`: bytes by field of the ledger, as far as they were booked. `bases`: the sizes of the bases that values of
+    `at`, `end`: the places of the next byte, and of the one behind the last. `apart`: a reader of what a parcel keeps
+    of the message beside it, because others share it; None for a message by itself. `account`: bits by field of the
+    ledger, as far as they were booked; `booked`: how many bytes that is. `bases`: the sizes of the bases that values of
     the message were in so far: each is a table that its length does not pay for.
     """
 
     bases: frozenset[int] = frozenset()
 
     def __init__(
-        self, data: bytes | bytearray | memoryview, shared_bytes: bytes | bytearray | memoryview | None = None
+        self, data: bytes | bytearray | memoryview, apart: bytes | bytearray | memoryview | None = None
     ) -> None:
         self._data = memoryview(data).cast("B")
-        self._at, self._end, self._booked = 0, len(self._data), 0
-        self._shared = None if shared_bytes is None else Reader(shared_bytes)
-        self.account: dict[str, int] = {}
+        self.at, self.end, self.booked = 0, len(self._data), 0
+        self.apart = None if apart is None else Reader(apart)
+        self.account = dict.fromkeys(FIELDS, 0)
 
     def book(self, name: str) -> None:
         """Book all that was read since the last time as this field of the ledger."""
-        at = self._at if self._shared is None else self._at + self._shared._at
-        self.account[name] = self.account.get(name, 0) + at - self._booked
-        self._booked = at
+        at = self.at if self.apart is None else self.at + self.apart.at
+        self.account[name] += 8 * (at - self.booked)
+        self.booked = at
 
     @property
     def shared(self) -> Reader:
         """The reader of what is written as `Shared`: this one, but in a parcel."""
-        return self._shared or self
-
-    @property
-    def size(self) -> int:
-        """The number of bytes, read or not."""
-        return self._end
+        return self.apart or self
 
     @property
     def left(self) -> int:
         """The number of bytes not read yet."""
-        return self._end - self._at
+        return self.end - self.at
 
     def take(self, n: int) -> memoryview:
         """The next n bytes."""
-        if n > self._end - self._at:
+        if n > self.end - self.at:
             raise WireError(f"truncated message: {n} more bytes are announced, {self.left} are left")
-        self._at += n
-        return self._data[self._at - n : self._at]
+        self.at += n
+        return self._data[self.at - n : self.at]
 
     def byte(self) -> int:
         """The next byte."""
-        at = self._at
-        if at >= self._end:
+        at = self.at
+        if at >= self.end:
             self.take(1)
-        self._at = at + 1
+        self.at = at + 1
         return self._data[at]
 
     def varint(self) -> int:
         """A LEB128 number below 2^63."""
-        at = self._at
-        if at < self._end and (value := self._data[at]) < 0x80:  # most are
-            self._at = at + 1
+        at, value = self.at, 0
+        if at < self.end and (value := self._data[at]) < 0x80:  # most are
+            self.at = at + 1
             return value
         value = 0
         for shift in range(0, 63, 7):
-            byte = self.byte()
+            at = self.at
+            if at >= self.end:
+                self.take(1)
+            self.at, byte = at + 1, self._data[at]
             value |= (byte & 0x7F) << shift
             if byte < 0x80:
                 return value
         raise WireError("a number in the message is longer than 63 bits")
+
+    def scalar(self, dtype: torch.dtype) -> float:
+        """The next scale, as `SCALARS` packs it."""
+        form = SCALARS[dtype]
+        return float(form.unpack(self.take(form.size))[0])
 
     def bits(self, n: int) -> np.ndarray:
         """The next n bits as uint8 zeros and ones, from whole bytes."""
@@ -106,11 +128,15 @@ class Reader:
 
     def plain(self, n: int) -> np.ndarray:
         """The next n bytes as an array that nobody writes to, whatever they came in: one compiled form serves all."""
-        return _plain(self.take(n))
+        array = np.frombuffer(self.take(n), np.uint8)
+        array.flags.writeable = False
+        return array
 
-    def peek(self, n: int) -> np.ndarray:
-        """Up to n bytes from here on, as such an array, without moving."""
-        return _plain(self._data[self._at : self._at + n])
+    def rest(self) -> np.ndarray:
+        """All bytes from here on as such an array, without moving."""
+        array = np.frombuffer(self._data[self.at :], np.uint8)
+        array.flags.writeable = False
+        return array
 
 
 def seed_parts(seed: int) -> list[bytes]:
@@ -126,19 +152,9 @@ def read_seed(reader: Reader) -> int:
     return int.from_bytes(reader.take(2), "little") | int.from_bytes(reader.shared.take(6), "little") << 16
 
 
-def _plain(data: memoryview) -> np.ndarray:
-    array = np.frombuffer(data, np.uint8)
-    array.flags.writeable = False
-    return array
-
-
-_BYTES = [bytes([byte]) for byte in range(256)]
-
-
+@lru_cache(maxsize=4096)  # most are counts and lengths that come again
 def pack_varint(n: int) -> bytes:
     """n as LEB128: seven bits a byte, low bits first."""
-    if n < 0x80:
-        return _BYTES[n]
     out = bytearray()
     while n > 0x7F:
         out.append(n & 0x7F | 0x80)
@@ -164,7 +180,7 @@ def pack_fixed(values: np.ndarray, width: int) -> bytes:
 
 def unpack_fixed(reader: Reader, n: int, width: int) -> np.ndarray:
     """Read n integers of `width` bits (the inverse of `pack_fixed`), as uint8 where they fit, else int64."""
-    if width == 0 and n > max(_FREE_ENTRIES, 8 * reader.size):
+    if width == 0 and n > max(_FREE_ENTRIES, 8 * reader.end):
         raise WireError(f"the message announces {n} equal entries; {_FREE_ENTRIES} or one a bit are allowed")
     return from_fixed_width(np.frombuffer(reader.take((n * width + 7) // 8), np.uint8), n, width)
 
@@ -188,11 +204,11 @@ def pack_rice(values: np.ndarray, b: int) -> bytes:
 
 def unpack_rice(reader: Reader, n: int, b: int) -> np.ndarray:
     """Read n Rice-coded integers (the inverse of `pack_rice`)."""
-    left = reader.left
+    left = reader.end - reader.at
     if n > 8 * left:
         raise WireError(f"truncated message: {n} coded integers cannot lie in {left} bytes")
     values = np.empty(n, dtype=np.int64)
-    nbits = get_rice(reader.peek(left), b, values)
+    nbits = get_rice(reader.rest(), b, values)
     if nbits < 0:
         raise WireError("truncated message: a run of coded integers has no end")
     # A run is no longer than the message, so only in very long ones could an integer exceed 62 bits, or even 64.

@@ -11,17 +11,15 @@ from torch import Tensor
 
 from telegrad.context import Context
 from telegrad.errors import InputError, WireError
-from telegrad.kernels.coding.scatter import add_at, zeros
+from telegrad.kernels.coding.scatter import add_at
 from telegrad.kernels.device import away_from_default_device
+from telegrad.kernels.memory import zeros
 from telegrad.kernels.threads import each, kept
-from telegrad.wire.bits import varint_nbytes
+from telegrad.wire.bits import FIELDS, varint_nbytes
 from telegrad.wire.positions import All, Positions
-from telegrad.wire.values import Floats, Values
+from telegrad.wire.values import DTYPES, Floats, Values
 
-__all__ = ["CHECKSUM_NBYTES", "FIELDS", "Code", "Term", "add_codes"]
-
-FIELDS = ("header", "level", "index", "value", "sign", "scale")
-"""What bits are booked as. Padding to whole bytes counts with the field that it pads."""
+__all__ = ["CHECKSUM_NBYTES", "FIELDS", "Code", "Term", "add_codes", "decoded_on"]
 
 CHECKSUM_NBYTES = 4
 
@@ -71,7 +69,9 @@ def _add_listed(terms: Sequence[Term], out: Tensor, weight: float) -> None:
         assert index is not None  # only `All` has none
         return index, term.values.numbers_as(out.dtype)
 
-    add_at(out, each(decoded, terms, sum([term.positions.n for term in terms])), weight)
+    one = len(terms) == 1
+    parts = [decoded(terms[0])] if one else each(decoded, terms, sum([term.positions.n for term in terms]))
+    add_at(out, parts, weight)
 
 
 @dataclass(frozen=True)
@@ -83,7 +83,8 @@ class Code:
         dtype: of the tensor: float32, float64, bfloat16 or float16.
         terms: values at positions, which add up; none stand for zero.
         level: what an MLMC compressor drew, 0 where there is none: for the account, the decoder does not need it.
-        received: bytes by field of the message that the code was read from; None for one that was encoded here.
+        received: bits by field of the message that the code was read from; None for one that was encoded here.
+        received_paper_bits: the same in the MLMC paper's accounting, see `paper_bits`.
 
     Example:
         >>> code = tg.compressor("topk(k=2)").encode(torch.tensor([3.0, 0.0, -4.0, 1.0]))
@@ -96,36 +97,28 @@ class Code:
     terms: tuple[Term, ...] = ()
     level: int = 0
     received: Mapping[str, int] | None = field(default=None, compare=False, repr=False)
+    received_paper_bits: int = field(default=0, compare=False, repr=False)
 
     @property
     def numel(self) -> int:
         """The number d of entries of the tensor."""
         return math.prod(self.shape)
 
-    @kept
-    def fields(self) -> dict[str, int]:
+    @property
+    def fields(self) -> Mapping[str, int]:
         """Bits by field; they add up to `nbits`."""
-        if self.received is not None:
-            return {name: 8 * self.received.get(name, 0) for name in FIELDS}
+        return self._counted if self.received is None else self.received
+
+    @kept
+    @away_from_default_device
+    def _counted(self) -> dict[str, int]:
         account = dict.fromkeys(FIELDS, 0)
-        account["header"], account["level"] = self._frame_nbytes, varint_nbytes(self.level)
+        account["header"], account["level"] = _frame_nbytes(self.shape, len(self.terms)), varint_nbytes(self.level)
         for term in self.terms:
             account["index"] += term.positions.nbytes
             for name, nbytes in term.values.sizes(self.dtype).items():
                 account[name] += nbytes
         return {name: 8 * nbytes for name, nbytes in account.items()}
-
-    @property
-    def _frame_nbytes(self) -> int:
-        """What a message has besides its level and its terms' places and values: version, shape, kinds, checksum."""
-        return (
-            1
-            + varint_nbytes(len(self.shape))
-            + sum(map(varint_nbytes, self.shape))
-            + varint_nbytes(len(self.terms))
-            + len(self.terms)
-            + CHECKSUM_NBYTES
-        )
 
     @property
     def nbits(self) -> int:
@@ -137,8 +130,8 @@ class Code:
         """Bits in the MLMC paper's accounting (64 a float and its index free; symbols as sent): to compare with its
         plots only.
         """
-        if self.received is not None and not any(isinstance(term.values, Floats) for term in self.terms):
-            return self.nbits - 8 * (self._frame_nbytes + self.received.get("level", 0))
+        if self.received is not None:
+            return self.received_paper_bits
         return sum([term.paper_bits(self.dtype) for term in self.terms])
 
     def within(self, context: Context) -> Code:
@@ -165,7 +158,7 @@ class Code:
         """Accumulate weight · estimate into a tensor, in place; costs the number of entries sent, not d.
 
         Args:
-            out: of the tensor's number of entries, any floating dtype, contiguous.
+            out: of the tensor's number of entries, of float32, float64, bfloat16 or float16, contiguous.
             weight: a factor of every entry.
 
         Raises:
@@ -182,10 +175,11 @@ class Code:
             raise InputError(
                 f"add_to takes a tensor, not a {type(out).__name__}: write torch.from_numpy(out) for numpy's"
             )
-        if not out.is_floating_point() or not out.is_contiguous():
+        if out.dtype not in DTYPES or out.is_meta or not out.is_contiguous():
             raise InputError(
-                f"add_to was given a tensor of {out.dtype} and strides {out.stride()}; one of floating point that is "
-                f"contiguous is wanted, for example torch.zeros({self.shape}, dtype={self.dtype})"
+                f"add_to was given a tensor of {out.dtype} on {out.device} with strides {out.stride()}; one of "
+                f"floating point that holds numbers and is contiguous is wanted: write torch.zeros({self.shape}, "
+                f"dtype={self.dtype})"
             )
         add_codes((self,), out, weight)
 
@@ -203,16 +197,28 @@ class Code:
             >>> tg.compressor("identity").encode(torch.tensor([1.0, 2.0])).decode()
             tensor([1., 2.])
         """
-        try:
-            if len(self.terms) == 1 and isinstance(self.terms[0].positions, All):
-                return self.terms[0].values.numbers_as(self.dtype).to("cpu").view(self.shape)
-            out = zeros(self.shape, self.dtype if len(self.terms) <= 1 else torch.float64)
-            add_codes((self,), out)
-            return out.to(self.dtype)
-        except (MemoryError, RuntimeError) as error:
-            if isinstance(error, RuntimeError) and "memory" not in str(error):  # torch's own for want of it
-                raise
-            raise WireError(f"a tensor of shape {self.shape} does not fit into memory") from None
+        return decoded_on(torch.device("cpu"), self)
+
+
+def decoded_on(device: torch.device, code: Code) -> Tensor:
+    """`code.decode()` on a device."""
+    terms = code.terms
+    try:
+        if len(terms) == 1 and isinstance(terms[0].positions, All) and device.type == "cpu":
+            return terms[0].values.numbers_as(code.dtype).to(device).view(code.shape)
+        out = zeros(code.shape, code.dtype if len(terms) <= 1 else torch.float64, device)
+        add_codes((code,), out)
+        return out.to(code.dtype)
+    except (MemoryError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and "memory" not in str(error):  # torch's own for want of it
+            raise
+        raise WireError(f"a tensor of shape {code.shape} does not fit into memory") from None
+
+
+def _frame_nbytes(shape: tuple[int, ...], terms: int) -> int:
+    """What a message has besides its level and its terms' places and values: version, shape, kinds, checksum."""
+    sizes = (len(shape), *shape, terms)
+    return 1 + sum(map(varint_nbytes, sizes)) + terms + CHECKSUM_NBYTES
 
 
 def add_codes(codes: Sequence[Code], out: Tensor, weight: float = 1.0) -> None:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -21,7 +20,7 @@ from telegrad.kernels.coding.bucketed_integers import LARGEST_BUCKET, bucketed, 
 from telegrad.kernels.coding.rans import PIECE, Decoder, Encoder, lanes_of
 from telegrad.kernels.coding.short_streams import packed_shortest
 from telegrad.kernels.coding.symbols import counted, folded, joined, parted
-from telegrad.kernels.threads import in_chunks, kept
+from telegrad.kernels.threads import in_chunks
 from telegrad.wire.bits import (
     Reader,
     pack_fixed,
@@ -42,6 +41,7 @@ __all__ = [
     "ENTROPY",
     "FEW",
     "WORTH_CODING",
+    "ZEROS",
     "Integers",
     "check_pieces",
     "coded_bits",
@@ -63,6 +63,8 @@ BUCKETS = 130
 """The format byte of integers that are sent as buckets and what lies below these."""
 DISTINCT = 131
 """The format byte of integers of which few are distinct."""
+ZEROS = bytes([_FIXED])
+"""What a stream of zeros, of any length, is written as."""
 
 ALPHABET = 4096
 """Only integers below this are entropy coded one by one."""
@@ -87,7 +89,6 @@ def table_bits(top: float) -> float:
     return 8 * min(top, 8 + 4 * math.log2(max(top / 8, 1.0)))
 
 
-@dataclass(frozen=True)
 class Integers:
     """n integers from 0 to 2^62 − 1, of any integer dtype, in a format byte and what follows it; int8 and int16 are
     taken for signed and sent as `folded` makes them, which saves a copy of long streams.
@@ -96,33 +97,42 @@ class Integers:
     buckets, as one of the former, and the bits below each. These two are taken where the stream has at least 512
     integers, below 4096 for 128, and they are shorter. 131: the distinct integers and, as one of the first three, which
     one each is; where that is shorter.
+
+    `largest`: the largest of them, signed ones as `folded` makes them; 0 where there are none. `nbytes`: the length of
+    `write()`. `nested`: whether these are buckets, or say which one of the distinct ones each is: neither is then
+    tried.
     """
 
-    values: np.ndarray = field(repr=False)
-    nested: bool = field(default=False, repr=False)
-    """Whether these are buckets, or say which one of the distinct ones each is: neither is then tried."""
-
-    @kept
-    def _form(self) -> tuple[int, int, bytes | None, int]:
-        """The format, the length of what follows it in bits, that itself where it is packed already; the largest."""
-        form, nbits, packed, largest, counts = self._one_by_one()
-        few = None if self.nested else self._distinct(counts, (nbits + 7) // 8)
-        return (form, nbits, packed, largest) if few is None else (DISTINCT, 8 * len(few), few, largest)
+    def __init__(self, values: np.ndarray, nested: bool = False) -> None:
+        self.values, self._nested = values, nested
+        packed: bytes | None
+        if len(values) < WORTH_CODING:
+            b, nbits, packed, largest = packed_shortest(self._unsigned())
+            form, counts = b if b >= 0 else _FIXED + largest.bit_length(), None
+        else:
+            form, nbits, packed, largest, counts = self._one_by_one()
+        nbytes = (nbits + 7) // 8
+        # Where an entry costs two bits there is little to save; and most streams show early what they are.
+        if not nested and (
+            counts is not None or (4 * nbytes > len(values) and len(set(values[:32].tolist())) <= _FEWEST)
+        ):
+            few = self._distinct(counts, nbytes)
+            if few is not None:
+                form, packed, nbytes = DISTINCT, few, len(few)
+        self._form, self._packed, self.largest, self.nbytes = form, packed, int(largest), 1 + nbytes
 
     def _one_by_one(self) -> tuple[int, int, bytes | None, int, np.ndarray | None]:
-        """The same where each is coded by itself; and how often each occurs, where none is large."""
-        n = len(self.values)
-        if n < WORTH_CODING:
-            b, nbits, packed, largest = packed_shortest(self._unsigned())
-            return b if b >= 0 else _FIXED + largest.bit_length(), nbits, packed, largest, None
-        counts = counted(self.values, ALPHABET)
+        """The format of many integers where each is coded by itself, the length of what follows it in bits, that itself
+        where it is packed already; the largest; and how often each occurs, where none is large.
+        """
+        n, counts = len(self.values), counted(self.values, ALPHABET)
         if counts is None:
             b, rice, largest = best_rice(self._unsigned().astype(np.int64, copy=False))
         else:
             b, rice, largest = *_best_rice_of(counts), len(counts) - 1
         width = int(largest).bit_length()
         form, nbits = (b, int(rice)) if rice < width * n else (_FIXED + width, width * n)
-        if not self.nested and int(largest) >= FEW:
+        if not self._nested and int(largest) >= FEW:
             buckets = self._bucketed(counts, int(largest), nbits)
             if buckets is not None:
                 return BUCKETS, 8 * len(buckets), buckets, largest, counts
@@ -143,20 +153,12 @@ class Integers:
             number[table] = np.arange(len(table))
             which = number[self._unsigned()]
         else:
-            # Where an entry costs two bits there is little to save; and most streams show early what they are.
-            if 4 * nbytes <= len(self.values) or len(set(self.values[:32].tolist())) > _FEWEST:
-                return None
             found = distinct(self._unsigned())
             if found is None:
                 return None
             table, which = found
         packed = _pack_table(table) + Integers(which, nested=True).write()
         return packed if len(packed) < nbytes else None
-
-    @property
-    def largest(self) -> int:
-        """The largest of the integers, signed ones as `folded` makes them; 0 where there are none."""
-        return int(self._form[3])
 
     def _bucketed(self, counts: np.ndarray | None, largest: int, nbits: int) -> bytes | None:
         """The buckets and the bits below them, where they are shorter than `nbits` and than an entropy code."""
@@ -174,19 +176,14 @@ class Integers:
             return None
         return Integers(which, nested=True).write() + pack_varied(values, widths)
 
-    @property
-    def nbytes(self) -> int:
-        """The length of `write()`."""
-        return 1 + (self._form[1] + 7) // 8
-
     def write(self) -> bytes:
         """The packed integers; their number is known from elsewhere in the message."""
-        form, _, coded, _ = self._form
-        if coded is not None:
-            return bytes([form]) + coded
-        if form >= _FIXED:
-            return bytes([form]) + pack_fixed(self._unsigned(), form - _FIXED)
-        return bytes([form]) + pack_rice(self._unsigned(), form)
+        form, packed = bytes([self._form]), self._packed
+        if packed is not None:
+            return form + packed
+        if self._form >= _FIXED:
+            return form + pack_fixed(self._unsigned(), self._form - _FIXED)
+        return form + pack_rice(self._unsigned(), self._form)
 
     def _unsigned(self) -> np.ndarray:
         return folded(self.values) if self.values.dtype in (np.int8, np.int16) else self.values

@@ -14,13 +14,22 @@ import torch
 
 from telegrad.errors import InputError, WireError
 from telegrad.kernels.device import away_from_default_device
-from telegrad.wire.bits import Reader, Shared, pack_varint
+from telegrad.wire.bits import Buffer, Reader, Shared, pack_varint
 from telegrad.wire.code import CHECKSUM_NBYTES, Code, Term
-from telegrad.wire.positions import read_positions
-from telegrad.wire.values import DTYPES, read_values
-from telegrad.wire.values.base import Buffer
+from telegrad.wire.positions import POSITIONS
+from telegrad.wire.values import DTYPES, VALUES, Floats
 
-__all__ = ["VERSION", "checked", "message_parts", "pack", "read_message", "shared_bytes", "sound", "unpack"]
+__all__ = [
+    "VERSION",
+    "checked",
+    "message_parts",
+    "pack",
+    "read_message",
+    "read_whole",
+    "shared_bytes",
+    "sound",
+    "unpack",
+]
 
 VERSION = 1
 _MAX_RANK = 64
@@ -84,9 +93,8 @@ def shared_bytes(code: Code) -> bytes:
     return b"".join(parts)
 
 
-def _check_version(first: int) -> None:
-    if first >> 4 != VERSION:
-        raise WireError(f"not a telegrad message of version {VERSION}: it says version {first >> 4}")
+def _another_version(first: int) -> WireError:
+    return WireError(f"not a telegrad message of version {VERSION}: it says version {first >> 4}")
 
 
 @lru_cache(maxsize=4096)
@@ -126,13 +134,18 @@ def unpack(data: bytes | bytearray | memoryview, numel: int | None = None) -> Co
         view = memoryview(data).cast("B")
     except TypeError:
         raise InputError(f"unpack takes bytes, not a {type(data).__name__}: write unpack(bytes(data))") from None
+    return read_whole(view, numel)
+
+
+def read_whole(view: memoryview, numel: int | None = None) -> Code:
+    """`unpack` of bytes that a parcel holds."""
     if len(view) < CHECKSUM_NBYTES + 4:
         raise WireError(f"a message of {len(view)} bytes is shorter than any header")
-    body = view[:-CHECKSUM_NBYTES]
-    _check_version(body[0])
+    if view[0] >> 4 != VERSION:
+        raise _another_version(view[0])
     if not sound(view):
         raise WireError("the message is damaged: its checksum does not fit")
-    return read_message(Reader(body), numel)
+    return read_message(view[:-CHECKSUM_NBYTES], numel)
 
 
 def sound(view: memoryview) -> bool:
@@ -140,48 +153,54 @@ def sound(view: memoryview) -> bool:
     return zlib.crc32(view[:-CHECKSUM_NBYTES]) == int.from_bytes(view[-CHECKSUM_NBYTES:], "little")
 
 
-def read_message(reader: Reader, numel: int | None = None) -> Code:
-    """The code of a message that the reader is over, but for its checksum. `numel`: see `unpack`."""
-    shared = reader.shared
+def read_message(data: memoryview, numel: int | None = None, apart: memoryview | None = None) -> Code:
+    """The code of a message but for its checksum. `numel`: see `unpack`; `apart`: see `Reader`."""
+    reader = Reader(data, apart)
+    shared = reader.apart or reader
     first, rank = shared.byte(), shared.varint()
     if first >> 4 != VERSION:
-        _check_version(first)
-    dtype_code = first & 0xF
-    if dtype_code >= len(DTYPES) or rank > _MAX_RANK:
-        raise WireError(f"unknown dtype {dtype_code} or rank {rank} in the message")
-    shape = (reader.varint(),) if rank == 1 else tuple(reader.varint() for _ in range(rank))
+        raise _another_version(first)
+    if first & 0xF >= len(DTYPES) or rank > _MAX_RANK:
+        raise WireError(f"unknown dtype {first & 0xF} or rank {rank} in the message")
+    dtype = DTYPES[first & 0xF]
+    shape = (reader.varint(),) if rank == 1 else tuple([reader.varint() for _ in range(rank)])
     reader.book("header")
     announced, level = math.prod(shape), reader.varint()
     reader.book("level")
-    n_terms = shared.varint()
-    reader.book("header")
+    count, terms = shared.varint(), []
     if (announced or math.prod(size or 1 for size in shape)) > _MAX_NUMEL:
         raise WireError(f"the message announces {announced} entries; up to {_MAX_NUMEL} are allowed")
     if numel is not None and announced != numel:
         raise WireError(f"the message is for {announced} entries, where {numel} are expected")
-    try:
-        terms = _read_terms(reader, n_terms, announced, DTYPES[dtype_code])
-    except MemoryError:
-        raise WireError(f"the message announces {announced} entries, more than the memory holds") from None
-    if reader.left or shared.left:
-        raise WireError(f"{reader.left + shared.left} bytes follow the end of the message")
-    reader.account["header"] += CHECKSUM_NBYTES
-    return Code(shape, DTYPES[dtype_code], terms, level, received=reader.account)
-
-
-def _read_terms(reader: Reader, count: int, numel: int, dtype: torch.dtype) -> tuple[Term, ...]:
-    terms, free, shared = [], _FREE * numel, reader.shared
+    free, paper_bits = _FREE * announced, 0
     for _ in range(count):
-        before = reader.left
-        kinds = shared.byte()
+        before, kinds = reader.at, shared.byte()
         reader.book("header")
-        positions = read_positions(kinds >> 4, reader, numel)
-        reader.book("index")
-        n = positions.n
-        terms.append(Term(positions, read_values(kinds & 0xF, reader, n, dtype)))
-        unpaid = n - 8 * (before - reader.left)
+        term, n, bits = _read_term(reader, kinds, announced, dtype)
+        terms.append(term)
+        paper_bits += bits
+        unpaid = n - 8 * (reader.at - before)
         if unpaid > 0:
             free -= unpaid
             if free < 0:
-                raise WireError(f"the message announces {count} terms with more entries than {numel} need")
-    return tuple(terms)
+                raise WireError(f"the message announces {count} terms with more entries than {announced} need")
+    if reader.at < reader.end or shared.at < shared.end:
+        left = reader.left + (shared.left if shared is not reader else 0)
+        raise WireError(f"{left} bytes follow the end of the message")
+    reader.book("header")
+    reader.account["header"] += 8 * CHECKSUM_NBYTES
+    return Code(shape, dtype, tuple(terms), level, reader.account, paper_bits)
+
+
+def _read_term(reader: Reader, kinds: int, d: int, dtype: torch.dtype) -> tuple[Term, int, int]:
+    """The term of these kinds for a tensor of d entries, how many it has, and its bits in the paper's accounting."""
+    before = reader.booked
+    try:
+        positions = POSITIONS[kinds >> 4].read(reader, d)
+        reader.book("index")
+        n = positions.n
+        values = VALUES[kinds & 0xF].read(reader, n, dtype)
+    except MemoryError:
+        raise WireError(f"the message announces {d} entries, more than the memory holds") from None
+    reader.book("value")
+    return Term(positions, values), n, 64 * n if isinstance(values, Floats) else 8 * (reader.booked - before)

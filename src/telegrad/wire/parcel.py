@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
+from operator import attrgetter
 
 from telegrad.errors import WireError
+from telegrad.kernels.device import away_from_default_device
 from telegrad.kernels.threads import kept
-from telegrad.wire.bits import Reader, Shared, pack_varint, varint_nbytes
+from telegrad.wire.bits import Buffer, Reader, Shared, pack_varint, varint_nbytes
 from telegrad.wire.code import CHECKSUM_NBYTES, Code
-from telegrad.wire.message import checked, message_parts, pack, read_message, shared_bytes, sound, unpack
-from telegrad.wire.values.base import Buffer
+from telegrad.wire.message import checked, message_parts, read_message, read_whole, shared_bytes, sound
 
 __all__ = ["ELEMENTS_A_BYTE", "Parcel", "pack_parcel", "unpack_parcel"]
 
@@ -42,6 +43,7 @@ class Parcel:
     """Of a parcel that was read: its `lengths`."""
 
     @kept
+    @away_from_default_device
     def lengths(self) -> tuple[int, ...]:
         """The bytes that each message takes in the parcel. Where there are several, its length is one of them, and the
         parcel's frame is the first message's.
@@ -60,22 +62,29 @@ class Parcel:
             taken[i] += varint_nbytes(own) + own
         return tuple(taken)
 
-    @kept
+    @property
     def fields(self) -> tuple[Mapping[str, int], ...]:
         """Bits by field of each message, as many as it takes in the parcel.
 
         What it shares with one before is taken off its header and, where that is not enough, off its places.
         """
-        if len(self.codes) < 2:
-            return tuple([code.fields for code in self.codes])
-        return tuple([_spread(code, length) for code, length in zip(self.codes, self.lengths, strict=True)])
+        return self._spread if len(self.codes) > 1 else tuple(map(_fields, self.codes))
 
     @kept
+    @away_from_default_device
+    def _spread(self) -> tuple[Mapping[str, int], ...]:
+        return tuple(map(_spread, self.codes, self.lengths))
+
+    @kept
+    @away_from_default_device
     def nbytes(self) -> int:
         """The exact length of the packed parcel."""
         if self.failure:
             return 1 + len(_text(self.failure))
         return sum(self.lengths) + (sum(map(varint_nbytes, self.lengths), 2) if len(self.codes) < 2 else 0)
+
+
+_fields = attrgetter("fields")
 
 
 def _spread(code: Code, length: int) -> Mapping[str, int]:
@@ -90,6 +99,7 @@ def _text(failure: str) -> bytes:
     return failure.encode()[:_LONGEST_FAILURE]
 
 
+@away_from_default_device
 def pack_parcel(parcel: Parcel) -> bytes:
     """The bytes of a parcel: `len(pack_parcel(parcel)) == parcel.nbytes`."""
     if parcel.failure:
@@ -97,7 +107,8 @@ def pack_parcel(parcel: Parcel) -> bytes:
     count = pack_varint(len(parcel.codes))
     if len(parcel.codes) < 2:
         whole = [bytes([_WHOLE]), count]
-        for message in map(pack, parcel.codes):
+        for code in parcel.codes:
+            message = checked(message_parts(code))
             whole += [pack_varint(len(message)), message]
         return b"".join(whole)
     out: list[Buffer] = [bytes([_SHARING]), count]
@@ -114,6 +125,7 @@ def pack_parcel(parcel: Parcel) -> bytes:
     return checked(out)
 
 
+@away_from_default_device
 def unpack_parcel(data: bytes | bytearray | memoryview, numels: Sequence[int] | None = None) -> Parcel:
     """The parcel of bytes that `pack_parcel` made. Raises `WireError` on any others.
 
@@ -128,35 +140,36 @@ def unpack_parcel(data: bytes | bytearray | memoryview, numels: Sequence[int] | 
         return _unpack_sharing(view, numels)
     if kind != _WHOLE:
         raise WireError(f"not a parcel: it starts with {kind}")
-    found = [unpack(reader.take(reader.varint()), numel) for numel in _numels(reader, numels)]
-    _at_end(reader)
-    lengths = [code.nbits // 8 for code in found]
+    found, lengths, count = [], [], reader.varint()
+    for numel in _numels(count, reader, numels) if numels is None or count != len(numels) else numels:
+        lengths.append(reader.varint())
+        found.append(read_whole(reader.take(lengths[-1]), numel))
+    if reader.at < reader.end:
+        raise _followed(reader)
     if len(found) > 1:
         lengths = [varint_nbytes(length) + length for length in lengths]
         lengths[0] += 1 + varint_nbytes(len(found))
     return Parcel(tuple(found), received=tuple(lengths))
 
 
-def _numels(reader: Reader, expected: Sequence[int] | None) -> Sequence[int | None]:
-    """The number of entries of each message, None where it is not known. Their count is read."""
-    count = reader.varint()
+def _numels(count: int, reader: Reader, expected: Sequence[int] | None) -> Sequence[int | None]:
+    """The number of entries of each of the messages, None where it is not known."""
     if expected is not None and count != len(expected):
         raise WireError(f"a parcel holds {count} messages where {len(expected)} are expected")
-    if count > reader.left:
+    if count > reader.end - reader.at:
         raise WireError(f"a parcel announces {count} messages in {reader.left} bytes")
     return [None] * count if expected is None else expected
 
 
-def _at_end(reader: Reader) -> None:
-    if reader.left:
-        raise WireError(f"{reader.left} bytes follow a parcel's last message")
+def _followed(reader: Reader) -> WireError:
+    return WireError(f"{reader.left} bytes follow a parcel's last message")
 
 
 def _unpack_sharing(view: memoryview, numels: Sequence[int] | None) -> Parcel:
     if len(view) <= CHECKSUM_NBYTES or not sound(view):
         raise WireError("the parcel is damaged: its checksum does not fit")
     reader = Reader(view[1:-CHECKSUM_NBYTES])
-    wanted, left = _numels(reader, numels), []
+    wanted, left = _numels(reader.varint(), reader, numels), []
     known: list[memoryview] = []
     found: list[Code] = []
     for numel in wanted:
@@ -165,7 +178,8 @@ def _unpack_sharing(view: memoryview, numels: Sequence[int] | None) -> Parcel:
             raise WireError(f"a message shares number {number} of {len(known)} in the parcel")
         if number == len(known):
             known.append(reader.take(reader.varint()))
-        found.append(read_message(Reader(reader.take(reader.varint()), known[number]), numel))
+        found.append(read_message(reader.take(reader.varint()), numel, known[number]))
         left.append(reader.left)
-    _at_end(reader)
+    if reader.at < reader.end:
+        raise _followed(reader)
     return Parcel(tuple(found), received=tuple(a - b for a, b in pairwise([len(view), *left])))

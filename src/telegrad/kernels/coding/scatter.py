@@ -8,6 +8,7 @@ operation, at the price of milliseconds where others use the cores: here one thr
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -19,25 +20,15 @@ from telegrad.kernels.device import with_gpu_form
 from telegrad.kernels.statistics.magnitudes import plain
 from telegrad.kernels.threads import in_chunks
 
-__all__ = ["add_at", "narrow", "taken", "taken_times", "zeros"]
+__all__ = ["add_at", "narrow", "taken", "taken_times"]
 
 _RANGE = 1 << 17  # entries that stay in the cache while all parts' numbers are added to them
 _TOGETHER = 16  # parts that one compiled call takes
 _1 = np.uint64(1)
 _PLAIN = (torch.float32, torch.float64)
-_IN_NUMPY = {torch.float32: np.float32, torch.float64: np.float64, torch.float16: np.float16}
 
 
-def zeros(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
-    """A tensor of zeros on the CPU, as fresh memory from the system: what is never touched costs nothing.
-
-    Raises `ValueError`, `MemoryError` or `RuntimeError` where there is no room for such a tensor.
-    """
-    if dtype in _IN_NUMPY:
-        return torch.from_numpy(np.zeros(shape, dtype=_IN_NUMPY[dtype]))
-    return torch.zeros(shape, dtype=dtype)
-
-
+@lru_cache
 def narrow(d: int) -> type[np.signedinteger[Any]]:
     """The type of places below d that wait for `add_at`: int32 where it holds them, since fresh memory costs more than
     what is written to it; int64 where d is small, since everything else takes it as it is.
@@ -74,11 +65,13 @@ def add_at(out: Tensor, parts: Sequence[tuple[Tensor, Tensor]], weight: float) -
             out.index_add_(0, index.to(out.device), numbers.to(device=out.device, dtype=out.dtype), alpha=weight)
         return
     flat = out.detach().numpy()
-    made, factor = [(plain(index), _in_dtype(numbers, flat.dtype)) for index, numbers in parts], flat.dtype.type(weight)
+    factor = flat.dtype.type(weight)
     if len(flat) <= _RANGE:
-        for places, own in made:
-            _add(flat, (places,), (own,), 0, len(flat), factor)
+        for index, numbers in parts:
+            own = numbers.numpy() if numbers.dtype == out.dtype and numbers.is_cpu else _in_dtype(numbers, flat.dtype)
+            _add(flat, (index.numpy(),), (own,), 0, len(flat), factor)
     else:
+        made = [(index.numpy(), _in_dtype(numbers, flat.dtype)) for index, numbers in parts]
         for first in range(0, len(made), _TOGETHER):
             _share_out(flat, made[first : first + _TOGETHER], factor)
 

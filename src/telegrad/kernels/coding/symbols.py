@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -110,6 +111,11 @@ def _part_reference(values: np.ndarray, digits: np.ndarray, out: np.ndarray) -> 
 def parted(values: np.ndarray, base: int, group: int, n: int) -> np.ndarray:
     """The inverse of `joined`: n integers, uint8."""
     digits = (np.arange(256)[:, None] // base ** np.arange(group) % base).astype(np.uint8)
+    if group in (2, 4, 8):
+        room = np.empty(len(values) * group, dtype=np.uint8)
+        whole, table = room.view(f"u{group}"), digits.view(f"u{group}").reshape(-1)
+        in_chunks(lambda _, a, b: _taken_in_parts(table, values[a:b], whole[a:b]), len(values))
+        return room[:n]
     out = np.empty(n, dtype=np.uint8)
     in_chunks(lambda _, start, stop: _part(values[start:stop], digits, out[start * group : stop * group]), len(values))
     return out
@@ -224,14 +230,29 @@ def _unfix_reference(data: np.ndarray, width: int, out: np.ndarray) -> None:
 
 def from_fixed_width(data: np.ndarray, n: int, width: int) -> np.ndarray:
     """The inverse of `fixed_width`: n integers, uint8 where they fit, else int64."""
-    if width == 1:
-        out = np.empty(n, dtype=np.uint8)
-        in_chunks(lambda _, a, b: np.copyto(out[a:b], np.unpackbits(data[a // 8 :], count=b - a)), n, 8)
-        return out
+    if width in (1, 2, 4):
+        together = 8 // width
+        out = np.empty(-(-n // together) * together, dtype=np.uint8)
+        whole, table = out.view(f"u{together}"), _in_a_byte(width)
+        in_chunks(lambda _, a, b: _taken_in_parts(table, data[a:b], whole[a:b]), len(whole))
+        return out[:n]
     out = np.zeros(n, dtype=np.uint8 if width <= 8 else np.int64)
     if width:
         in_chunks(lambda _, start, stop: _unfix(data[start // 8 * width :], width, out[start:stop]), n, 8)
     return out
+
+
+@cache
+def _in_a_byte(width: int) -> np.ndarray:
+    """The integers of `width` bits in each byte, side by side in one larger one."""
+    shifts = np.arange(8 - width, -1, -width)
+    parts = (np.arange(256)[:, None] >> shifts & ((1 << width) - 1)).astype(np.uint8)
+    return parts.view(f"u{8 // width}").reshape(-1)
+
+
+def _taken_in_parts(table: np.ndarray, places: np.ndarray, out: np.ndarray) -> None:
+    for start in range(0, len(out), _PART):
+        np.take(table, places[start : start + _PART], out=out[start : start + _PART], mode="wrap")
 
 
 _count = Loop(_count_scalar, _count_reference)

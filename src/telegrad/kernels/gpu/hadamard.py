@@ -125,7 +125,7 @@ def rotate(v: Tensor, seed: int) -> Tensor:
         launch(_gather, whole // BLOCK, x, n, n - whole, room[0], largest, BLOCK=BLOCK)
         exponents = [-math.frexp(peak)[1] for peak in largest.view(-1, LARGEST // BLOCK).amax(1).tolist()]
         rows = [(2.0 ** (e // 2), 2.0 ** (e - e // 2), float(LARGEST) * 2.0**e) for e in exponents]
-        factors, streams = _factors(rows, x), rotation.whole_words
+        factors, streams = _factors(rows, x), rotation.whole_words.tolist()
         _start(room[0], room[1], factors, streams[0], SCALED=True, FLIP_FIRST=True, TRANSPOSED=True)
         _start(room[1], room[1], factors, streams[0])
         _start(room[1], room[0], factors, streams[1], FLIP_FIRST=True, TRANSPOSED=True)
@@ -146,7 +146,7 @@ def rotate_back(y: Tensor, seed: int) -> Tensor:
     n, rotation = len(x), Rotation(len(x), seed)
     whole, out = n - n % LARGEST, torch.empty_like(x)
     if whole:
-        room, streams = torch.empty((2, whole), dtype=x.dtype, device=x.device), rotation.whole_words
+        room, streams = torch.empty((2, whole), dtype=x.dtype, device=x.device), rotation.whole_words.tolist()
         factors = _factors([(1.0, 1.0, float(LARGEST))] * (whole // LARGEST), x)
         _start(x[:whole], room[0], factors, streams[1], TRANSPOSED=True)
         _start(room[0], room[0], factors, streams[1], FLIP_LAST=True)

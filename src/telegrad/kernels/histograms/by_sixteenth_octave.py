@@ -15,6 +15,8 @@ __all__ = ["magnitude_histogram"]
 
 _FINE = 800
 _BITS = 52
+_TILE = 512
+_FEW = 1 << 15
 
 
 def _histogram_scalar(bits: Any, mask: Any, shift: Any, table: Any, x: Any, top: float, counts: Any) -> None:
@@ -60,13 +62,41 @@ def _table(top: float, dtype: Any, shift: int) -> np.ndarray:
     return ((passed + 1 << shift) - left - low).astype(np.uint64)
 
 
+def _few_scalar(x: Any, top: float, edges: Any, before: Any, counts: Any) -> None:
+    ratio = np.empty(_TILE)
+    bits = ratio.view(np.int64)
+    for low in range(0, len(x), _TILE):
+        part = x[low : low + _TILE]
+        for i in range(len(part)):
+            ratio[i] = abs(np.float64(part[i])) / top
+        for i in range(len(part)):
+            mantissa = bits[i] & ((1 << _BITS) - 1)
+            slot = mantissa >> (_BITS - 5)
+            above = before[slot] + np.int64(mantissa > edges[slot])
+            counts[min(16 * (1023 - (bits[i] >> _BITS)) - above, _FINE - 1)] += 1
+
+
+def _few_reference(x: np.ndarray, top: float, edges: np.ndarray, before: np.ndarray, counts: np.ndarray) -> None:
+    counts += np.bincount(_place(np.abs(x.astype(np.float64)) / top), minlength=_FINE)
+
+
+_SLOTS = np.arange(32, dtype=np.int64) << (_BITS - 5)
+_BEFORE = np.searchsorted(_EDGES, _SLOTS, side="left")
+_WITHIN = np.append(_EDGES, 1 << _BITS)[_BEFORE]
+"""Of each 32nd of the mantissas the edges below it, and the one edge that may lie in it."""
+
+
 def magnitude_histogram(v: Tensor, top: float) -> np.ndarray:
     """How many entries have ⌊−16 log2(|v_j| / top)⌋ = 0 … 799, the last and beyond; `top` the largest magnitude.
 
     Which place a magnitude has shows in its bits: the leading ones, down to a 32nd of an octave, say it but for one
-    edge.
+    edge. For few entries a quotient each costs less than a table of all leading bits.
     """
     x = plain(v)
+    if len(x) < _FEW:
+        found = np.zeros(_FINE, dtype=np.int64)
+        _few(x, top, _WITHIN, _BEFORE, found)
+        return found
     if top < 2.0**52 * np.finfo(x.dtype).tiny:  # subnormal numbers have fewer bits
         x, top = x.astype(np.float64) * 2.0**512, top * 2.0**512
     unsigned, shift = np.dtype(f"u{x.itemsize}").type, np.finfo(x.dtype).nmant - 5
@@ -80,4 +110,5 @@ def magnitude_histogram(v: Tensor, top: float) -> np.ndarray:
     return np.sum(in_chunks(work, len(x)), axis=0)
 
 
+_few = Loop(_few_scalar, _few_reference)
 _histogram = Loop(_histogram_scalar, _histogram_reference)

@@ -7,6 +7,7 @@ that both ends find the same integers.
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,8 @@ __all__ = [
     "CONTEXTS",
     "DISTANCES",
     "FURTHEST",
+    "LAST_BUCKET",
+    "SINGLE",
     "bucket_of",
     "contexts_of",
     "counted",
@@ -39,7 +42,14 @@ distance, four an octave; further than 1/16 they are 1/64 wide.
 FURTHEST = 1 << 20
 """Entries up to so many steps from zero are coded."""
 
-_SINGLE = 16
+SINGLE = 16
+"""Magnitudes below it are coded one by one, larger ones in buckets."""
+LAST_BUCKET = 320
+"""Far above that of 2^40, the largest count there is."""
+_BUCKETS = np.arange(LAST_BUCKET + 1)
+_WIDTHS = np.where(_BUCKETS < SINGLE, 0, (_BUCKETS - SINGLE) // 8 + 1)
+_SYMBOLS = np.where(_BUCKETS < SINGLE, _BUCKETS, (8 + (_BUCKETS - SINGLE) % 8) << _WIDTHS)
+_MIDDLES = _SYMBOLS + ((1 << _WIDTHS) >> 1)
 _QUARTER_OCTAVE = 0.8408964152537145  # 2^(−1/4), multiplied up so that no library's pow matters
 DISTANCES = np.concatenate(
     [
@@ -57,13 +67,14 @@ _WEIGHTS = np.array((1e-3, *([1.0] * 6), 1e-3))
 _WEIGHTS /= _WEIGHTS.sum()
 # Two do where only the mean over all cells counts.
 _FEW_POINTS, _EVEN = np.ascontiguousarray(_POINTS[:, [2, 5]]), np.array((0.5, 0.5))
+_TWICE_WIDE = 2 * np.diff(DISTANCES)
 _ONE = np.uint64(1)
 
 
 def bucket_of(magnitude: np.ndarray) -> np.ndarray:
     """Magnitudes below 16 one by one, larger ones in eight buckets an octave; what is below a bucket is sent raw."""
     width = tail_width_of(magnitude)
-    return np.where(magnitude < _SINGLE, magnitude, _SINGLE + (width - 1) * 8 + ((magnitude >> width) & 7))
+    return np.where(magnitude < SINGLE, magnitude, SINGLE + (width - 1) * 8 + ((magnitude >> width) & 7))
 
 
 def tail_width_of(magnitude: np.ndarray) -> np.ndarray:
@@ -74,17 +85,17 @@ def tail_width_of(magnitude: np.ndarray) -> np.ndarray:
 
 def tail_width(bucket: np.ndarray) -> np.ndarray:
     """Raw bits below each bucket."""
-    return np.where(bucket < _SINGLE, 0, (bucket - _SINGLE) // 8 + 1)
+    return _WIDTHS.take(bucket)
 
 
 def symbol_of(bucket: np.ndarray) -> np.ndarray:
     """The smallest magnitude in each bucket."""
-    return np.where(bucket < _SINGLE, bucket, (8 + (bucket - _SINGLE) % 8) << tail_width(bucket))
+    return _SYMBOLS.take(bucket)
 
 
 def counted(bucket: np.ndarray) -> np.ndarray:
     """The count that stands for all of each bucket, its middle."""
-    return symbol_of(bucket) + ((1 << tail_width(bucket)) >> 1)
+    return _MIDDLES.take(bucket)
 
 
 def contexts_of(dither: np.ndarray) -> np.ndarray:
@@ -106,18 +117,37 @@ def _shares(
     and −b for the buckets b = 1, 2, …; a symbol is that of a positive dither.
     """
     edges, reached = _law_of(ratio, counts, fall)
-    top = int(bucket_of(np.array([int(ratio + 1.0) + 1]))[0])
-    low = symbol_of(np.arange(1, top + 2)).astype(np.float64) - 0.5
-    shares = np.empty((CONTEXTS, 2 * top + 1))
+    low, raw = _columns_up_to(int(ratio + 1.0) + 1)
+    shares = np.empty((CONTEXTS, len(raw)))
     points, weights = (_FEW_POINTS, _EVEN) if roughly else (_POINTS, _WEIGHTS)
-    _average(low, points, weights, edges, reached, np.diff(reached) / np.diff(edges), shares)
-    return shares, np.append(0, np.repeat(tail_width(np.arange(1, top + 1)), 2))
+    slopes = (reached[1:] - reached[:-1]) / (edges[1:] - edges[:-1])
+    _average(low, points, weights, edges, reached, slopes, shares)
+    return shares, raw
+
+
+@lru_cache(64)
+def _columns_up_to(most: int) -> tuple[np.ndarray, np.ndarray]:
+    """Where the symbols of the buckets 1, 2, … up to that of `most`, and of the next, begin; and the raw bits of each
+    column.
+    """
+    top = int(bucket_of(np.array([most]))[0])
+    low = symbol_of(np.arange(1, top + 2)).astype(np.float64) - 0.5
+    return low, np.append(0, np.repeat(tail_width(np.arange(1, top + 1)), 2))
 
 
 def _law_of(ratio: float, counts: np.ndarray, fall: float) -> tuple[np.ndarray, np.ndarray]:
     """Increasing edges, and the shares of the magnitudes up to each."""
-    edges = np.append(ratio * np.cumprod(np.append(1.0, np.full(len(counts) - 1, fall))), 0.0)[::-1].copy()
-    return edges, np.append(0.0, np.cumsum(counts[::-1].astype(np.float64))) / float(counts.sum())
+    edges, reached = np.zeros((2, len(counts) + 1))
+    np.multiply(ratio, _powers(fall, len(counts)), out=edges[:0:-1])
+    np.cumsum(counts[::-1].astype(np.float64), out=reached[1:])
+    reached /= float(counts.sum())
+    return edges, reached
+
+
+@lru_cache(256)
+def _powers(fall: float, count: int) -> np.ndarray:
+    """1, fall, fall², …, by products one after another."""
+    return np.cumprod(np.append(1.0, np.full(count - 1, fall)))
 
 
 def _average_scalar(low: Any, dithers: Any, weights: Any, edges: Any, reached: Any, slopes: Any, shares: Any) -> None:
@@ -129,7 +159,10 @@ def _average_scalar(low: Any, dithers: Any, weights: Any, edges: Any, reached: A
         for point in range(len(weights)):
             dither, weight = dithers[cell, point], weights[point]
             for side in range(2):
-                shift, at, tail = (dither if side else -dither), np.uint64(0), beyond[side]
+                shift, tail = (dither if side else -dither), beyond[side]
+                first = np.searchsorted(edges, min(low[0] + shift, furthest), side="right") - 1
+                at = np.uint64(max(first, 0))
+                at = min(at, last)
                 for k in range(len(low)):
                     magnitude = min(low[k] + shift, furthest)
                     while at < last and edges[at + _ONE] <= magnitude:
@@ -196,7 +229,7 @@ def expected_bits(ratio: float, counts: np.ndarray, bits: int, true: np.ndarray 
     if true is not None:
         shares, _ = _shares(ratio, true, _QUARTER_OCTAVE**0.25, roughly=True)
     shares = shares / shares.sum(1, keepdims=True)
-    return float((shares * (bits - np.log2(frequency) + raw)).sum(1) @ (2 * np.diff(DISTANCES)))
+    return float((shares * (bits - np.log2(frequency) + raw)).sum(1) @ _TWICE_WIDE)
 
 
 def path_frequencies(ratio: float, counts: np.ndarray, bits: int, density: np.ndarray) -> np.ndarray:
@@ -219,7 +252,7 @@ def _path_shares(ratio: float, counts: np.ndarray, density: np.ndarray, fall: fl
     edges, reached = _law_of(ratio, counts, fall)
     slopes, fine = np.diff(reached) / np.diff(edges), len(density)
     # Symbols up to 15 have narrow cells, where the density shows.
-    single = min(_SINGLE - 1, shares.shape[1] // 2)
+    single = min(SINGLE - 1, shares.shape[1] // 2)
     column = np.arange(2 * single + 1)
     symbol = (column + 1) // 2 * np.where(column % 2 == 1, 1, -1)
     middle = (0.5 - (DISTANCES[:-1] + np.diff(DISTANCES) / 2))[:, None]

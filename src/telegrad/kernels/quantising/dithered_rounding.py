@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 
 from telegrad.kernels.compilation import Loop
-from telegrad.kernels.quantising.dither_frequencies import CONTEXTS, DISTANCES, bucket_of, contexts_of, symbol_of
-from telegrad.kernels.random_numbers.uniforms import STRIDE, UNIT, bits_at, state_at, uniform_bits, words
+from telegrad.kernels.memory import room
+from telegrad.kernels.quantising.dither_frequencies import CONTEXTS, DISTANCES, SINGLE, bucket_of, contexts_of
+from telegrad.kernels.random_numbers.uniforms import STRIDE, UNIT, bits_at, state_at, uniform_bits
 from telegrad.kernels.statistics.magnitudes import plain
 from telegrad.kernels.threads import in_chunks
 from telegrad.random import Key
@@ -23,6 +24,7 @@ __all__ = [
     "rows_at",
     "signed_symbols",
     "undithered",
+    "write_undithered",
 ]
 
 _TILE = 512
@@ -52,7 +54,7 @@ def _dithered_reference(
 
 def dithered_symbols(v: Tensor, step: float, seed: int, top: float) -> Tensor:
     """⌊v_j / step + u_j + ½⌋ with the dither of `seed`, in the smallest integer type for magnitudes up to `top`."""
-    x, (offset, inner), most = plain(v), words(Key(seed)), top / step + 1
+    x, (offset, inner), most = plain(v), Key(seed).stream, top / step + 1
     out = np.empty(len(x), dtype=np.int8 if most < 127 else np.int16 if most < 32767 else np.int64)
     in_chunks(lambda _, low, high: _dithered(x[low:high], step, offset, inner, low, out[low:high]), len(x))
     return torch.from_numpy(out)
@@ -75,10 +77,15 @@ def _undithered_reference(
 
 def undithered(symbols: Tensor, step: float, seed: int, dtype: torch.dtype) -> Tensor:
     """(symbol − dither) · step, in float64 and then rounded to float32 or float64."""
-    (offset, inner), whole, out = words(Key(seed)), symbols.cpu().numpy(), torch.empty(len(symbols), dtype=dtype)
+    whole, out = symbols.cpu().numpy(), room(len(symbols), dtype)
     array = out.numpy()
-    in_chunks(lambda _, low, high: _undithered(whole[low:high], step, offset, inner, low, array[low:high]), len(whole))
+    in_chunks(lambda _, low, high: write_undithered(whole[low:high], step, seed, low, array[low:high]), len(whole))
     return out
+
+
+def write_undithered(symbols: np.ndarray, step: float, seed: int, first: int, out: np.ndarray) -> None:
+    """`undithered` of symbols from number `first` on into `out`, by this thread alone."""
+    _undithered(symbols, step, *Key(seed).stream, first, out)
 
 
 # The least distance from the edge of the dither's range beyond each cell, in units of 2^−53, and the cell of the
@@ -95,28 +102,37 @@ def cell_of(distance, slots, beyond):  # type: ignore[no-untyped-def]
     return cell
 
 
-def _contexts_scalar(offset: Any, inner: Any, first: int, slots: Any, beyond: Any, out: Any) -> None:
-    bits = np.empty(_TILE, dtype=np.uint64)
+def _contexts_scalar(offset: Any, inner: Any, first: int, slots: Any, beyond: Any, out: Any, negative: Any) -> None:
+    distance = np.empty(_TILE, dtype=np.uint64)
     for low in range(0, len(out), _TILE):
-        part, state = out[low : low + _TILE], state_at(offset, first + low)
+        part, signs, state = out[low : low + _TILE], negative[low : low + _TILE], state_at(offset, first + low)
         for i in range(len(part)):
-            bits[i] = bits_at(state, inner)
+            bits = bits_at(state, inner)
             state += STRIDE
+            signs[i] = bits < _HALF
+            distance[i] = min(bits, _WHOLE - bits)
         for i in range(len(part)):
-            part[i] = cell_of(min(bits[i], _WHOLE - bits[i]), slots, beyond)
+            part[i] = cell_of(distance[i], slots, beyond)
 
 
 def _contexts_reference(
-    offset: np.uint64, inner: np.uint64, first: int, slots: np.ndarray, beyond: np.ndarray, out: np.ndarray
+    offset: np.uint64,
+    inner: np.uint64,
+    first: int,
+    slots: np.ndarray,
+    beyond: np.ndarray,
+    out: np.ndarray,
+    negative: np.ndarray,
 ) -> None:
-    out[:] = contexts_of(_dither(offset, inner, first, len(out)))
+    dither = _dither(offset, inner, first, len(out))
+    out[:], negative[:] = contexts_of(dither), dither < 0
 
 
-def contexts_at(seed: int, first: int, stop: int) -> np.ndarray:
-    """The cells of the dither's elements first … stop − 1, uint8."""
-    out = np.empty(stop - first, dtype=np.uint8)
-    _contexts(*words(Key(seed)), first, SLOTS, BEYOND, out)
-    return out
+def contexts_at(seed: int, first: int, stop: int) -> tuple[np.ndarray, np.ndarray]:
+    """The cells of the dither's elements first … stop − 1, and whether each is negative; uint8."""
+    out, negative = np.empty((2, stop - first), dtype=np.uint8)
+    _contexts(*Key(seed).stream, first, SLOTS, BEYOND, out, negative)
+    return out, negative
 
 
 def _rows_scalar(
@@ -135,7 +151,7 @@ def _rows_scalar(
             column[i] = 2 * abs(symbol) - np.int64(folded > 0)
             distance[i] = min(u, _WHOLE - u)
             most = max(most, abs(symbol))
-        if most >= 16:
+        if most >= SINGLE:
             for i in range(len(part)):
                 real[i] = np.float64((column[i] + 1) >> 1)
             for i in range(len(part)):
@@ -167,7 +183,7 @@ def rows_at(symbols: np.ndarray, columns: int, seed: int, first: int, stop: int)
     symbol as it would be were the dither positive: 0, then +b and −b for the buckets b = 1, 2, …
     """
     out = np.empty(stop - first, dtype=np.uint16)
-    _rows(symbols[first:stop], columns, *words(Key(seed)), first, SLOTS, BEYOND, out)
+    _rows(symbols[first:stop], columns, *Key(seed).stream, first, SLOTS, BEYOND, out)
     return out
 
 
@@ -200,31 +216,27 @@ def far_magnitudes(symbols: np.ndarray, least: int) -> np.ndarray:
     return np.concatenate([np.zeros(0, dtype=np.int64), *parts])
 
 
-def _signed_scalar(columns: Any, magnitudes: Any, offset: Any, inner: Any, first: int, out: Any) -> None:
+def _signed_scalar(columns: Any, negative: Any, magnitudes: Any, out: Any) -> None:
+    if len(magnitudes) <= 2 * SINGLE:  # no bucket has two: arithmetic goes through vector registers, a table does not
+        for i in range(len(columns)):
+            column = np.int64(columns[i])
+            flip = -((column & 1) ^ np.int64(1) ^ np.int64(negative[i]))
+            out[i] = (((column + 1) >> 1) ^ flip) - flip
+        return
     for i in range(len(columns)):
-        half = np.int64(uniform_bits(offset, inner, first + i) >> np.uint64(52))  # 0 where the dither is negative
         column = np.int64(columns[i])
-        out[i] = magnitudes[column] * (1 - 2 * ((column & 1) ^ half))
+        out[i] = magnitudes[column] * (2 * ((column & 1) ^ np.int64(negative[i])) - 1)
 
 
-def _signed_reference(
-    columns: np.ndarray, magnitudes: np.ndarray, offset: np.uint64, inner: np.uint64, first: int, out: np.ndarray
-) -> None:
-    magnitude, negative = magnitudes[columns], _dither(offset, inner, first, len(columns)) < 0
-    out[:] = np.where((columns % 2 == 1) != negative, magnitude, -magnitude)
+def _signed_reference(columns: np.ndarray, negative: np.ndarray, magnitudes: np.ndarray, out: np.ndarray) -> None:
+    out[:] = np.where((columns % 2 == 1) != (negative > 0), magnitudes[columns], -magnitudes[columns])
 
 
-def signed_symbols(columns: np.ndarray, count: int, seed: int) -> np.ndarray:
-    """The inverse of `rows_at` for the `columns`, of which there are `count` kinds: the smallest of each bucket, in the
-    smallest integer type.
+def signed_symbols(columns: np.ndarray, negative: np.ndarray, magnitudes: np.ndarray, out: np.ndarray) -> None:
+    """The inverse of `rows_at`: of each column the symbol, that nearest to zero in a bucket. `negative`: whether its
+    dither is; `magnitudes`: of each column.
     """
-    magnitudes, (offset, inner) = symbol_of((np.arange(count) + 1) // 2), words(Key(seed))
-    top = 2 * int(magnitudes[-1]) if count else 0  # what is below a bucket is less than its smallest
-    out = np.empty(len(columns), dtype=np.int8 if top <= 127 else np.int16 if top <= 32767 else np.int64)
-    in_chunks(
-        lambda _, low, high: _signed(columns[low:high], magnitudes, offset, inner, low, out[low:high]), len(columns)
-    )
-    return out
+    _signed(columns, negative, magnitudes, out)
 
 
 assert len(DISTANCES) - 1 == CONTEXTS
@@ -234,4 +246,4 @@ _undithered = Loop(_undithered_scalar, _undithered_reference, uses=[state_at, bi
 _contexts = Loop(_contexts_scalar, _contexts_reference, uses=[state_at, bits_at, cell_of])
 _rows = Loop(_rows_scalar, _rows_reference, uses=[state_at, bits_at, cell_of])
 _far = Loop(_far_scalar, _far_reference)
-_signed = Loop(_signed_scalar, _signed_reference, uses=[uniform_bits])
+_signed = Loop(_signed_scalar, _signed_reference)

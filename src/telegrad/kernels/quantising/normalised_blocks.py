@@ -55,6 +55,11 @@ def dead_zone_cells(z: np.ndarray, zero: float, step: float, most: int, out: np.
 
 
 def _look_up_scalar(symbols: Any, table: Any, first: int, out: Any) -> None:
+    if len(table) == 2:  # a choice goes through vector registers, a table does not
+        low, high = table[0], table[1]
+        for i in range(len(symbols)):
+            out[i] = low if symbols[i] == first else high
+        return
     for i in range(len(symbols)):
         out[i] = table[np.int64(symbols[i]) - first]
 

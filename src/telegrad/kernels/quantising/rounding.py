@@ -10,12 +10,13 @@ from torch import Tensor
 
 from telegrad.kernels.compilation import Loop
 from telegrad.kernels.device import with_gpu_form
+from telegrad.kernels.memory import room
 from telegrad.kernels.random_numbers.uniforms import FEW, STRIDE, UNIT, bits_at, state_at, uniform_at, uniform_source
 from telegrad.kernels.statistics.magnitudes import plain
 from telegrad.kernels.threads import in_chunks
 from telegrad.random import Key
 
-__all__ = ["rounded_to_steps", "symbol_dtype", "times_steps"]
+__all__ = ["rounded_to_steps", "symbol_dtype", "times_steps", "write_times"]
 
 _PIECE = 65536
 
@@ -100,8 +101,12 @@ def _times_reference(symbols: np.ndarray, steps: np.ndarray, bucket: int, out: n
 
 
 def times_steps(symbols: Tensor, steps: Tensor, bucket: int, dtype: torch.dtype) -> Tensor:
-    """symbol_j · step of j's bucket, in float64 and then rounded to float32 or float64."""
-    out = torch.empty(len(symbols), dtype=dtype)
+    """symbol_j · step of j's bucket, in float64 and then rounded to float32 or float64; where the symbols lie."""
+    if symbols.is_cuda:
+        each = steps.to(symbols.device, torch.float64)
+        each = each if len(each) == 1 else each.repeat_interleave(bucket)[: len(symbols)]
+        return (symbols.double() * each).to(dtype)
+    out = room(len(symbols), dtype)
     array, whole = out.numpy(), symbols.cpu().numpy()
     of_buckets, bucket = _spread(steps, bucket, len(whole))
     in_chunks(
@@ -110,6 +115,11 @@ def times_steps(symbols: Tensor, steps: Tensor, bucket: int, dtype: torch.dtype)
         bucket,
     )
     return out
+
+
+def write_times(symbols: np.ndarray, steps: np.ndarray, bucket: int, out: np.ndarray) -> None:
+    """`times_steps` into `out`, float32 or float64, by this thread alone."""
+    _times(symbols, steps, bucket, out)
 
 
 _round = Loop(_round_scalar, _round_reference, uses=[_rounded, state_at, bits_at])

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from telegrad.kernels.compilation import Loop
 from telegrad.kernels.random_numbers.subsets import BUCKET, list_marks, permutation, sort_bucket
-from telegrad.kernels.random_numbers.uniforms import stream_bits, words
+from telegrad.kernels.random_numbers.uniforms import stream_bits
 from telegrad.kernels.threads import each, in_chunks
 from telegrad.random import Key
 
@@ -30,7 +30,7 @@ def dealt(key: Key, n: int, parts: int, part: int, dtype: type[np.signedinteger[
     coarse = (n // BUCKET).bit_length()
     if coarse < 2 or n > 1 << 32:  # numbers take 32 bits here
         return torch.from_numpy(np.sort(permutation(key, n).numpy()[part::parts]).astype(dtype))
-    (offset, inner), shift = words(key), np.uint64(64 - coarse)
+    (offset, inner), shift = key.stream, np.uint64(64 - coarse)
     starts = np.append(0, np.cumsum(sum(in_chunks(lambda _, a, b: _counts(offset, inner, a, b, shift), n))))
 
     def work(first: int) -> np.ndarray:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from telegrad.kernels.compilation import Loop
-from telegrad.kernels.random_numbers.uniforms import stream_bits, words
+from telegrad.kernels.random_numbers.uniforms import stream_bits
 from telegrad.kernels.threads import in_chunks
 from telegrad.random import Key, check_subset
 
@@ -38,7 +38,7 @@ def subset(key: Key, n: int, k: int, dtype: type[np.signedinteger[Any]] = np.int
     check_subset(n, k)
     others = 2 * k > n  # then those that are left out are drawn
     marks, places = np.zeros(n // 64 + 1, dtype=np.uint64), np.empty(k + 1, dtype=dtype)
-    _mark(*words(key), n, n - k if others else k, marks)
+    _mark(*key.stream, n, n - k if others else k, marks)
     if others:
         np.invert(marks, out=marks)
         marks[-1] &= np.uint64((1 << n % 64) - 1)
@@ -51,7 +51,7 @@ def permutation(key: Key, n: int) -> Tensor:
     coarse = (n // BUCKET).bit_length()
     if coarse == 0:
         return key.permutation(n)
-    (offset, inner), shift = words(key), np.uint64(64 - coarse)
+    (offset, inner), shift = key.stream, np.uint64(64 - coarse)
     ends, bits, order = np.zeros(1 << coarse, dtype=np.int64), np.empty(n, dtype=np.uint64), np.empty(n, dtype=np.int64)
     _divide(offset, inner, shift, ends, bits, order)
 

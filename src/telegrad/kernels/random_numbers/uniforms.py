@@ -1,7 +1,7 @@
 """The stream of a key inside compiled loops, so that no array of uniforms is ever made.
 
 `uniform_bits` is one element of `telegrad.random.Key.uniform` before it becomes a float: element i is
-`uniform_bits(offset, inner, i) · 2^−53`, with (offset, inner) = `np.uint64` of `key.words`. A loop that calls it by
+`uniform_bits(offset, inner, i) · 2^−53`, with (offset, inner) = `key.stream`. A loop that calls it by
 this name lists it in its `Loop(…, uses=[uniform_bits])`. One that goes through neighbours saves a product each:
 
     state = state_at(offset, first)
@@ -24,7 +24,7 @@ from telegrad.random import Key
 
 __all__ = [
     *("FEW", "STRIDE", "UNIT", "bits_at", "drawn_in_proportion", "state_at"),
-    *("stream_bits", "uniform_at", "uniform_bits", "uniform_source", "uniforms", "words"),
+    *("stream_bits", "uniform_at", "uniform_bits", "uniform_source", "uniforms"),
 ]
 
 _SHORT = 64  # below it, a few numpy operations are as quick as a compiled loop
@@ -84,18 +84,12 @@ def uniform_source(key: Key, n: int, few: int = _SHORT) -> tuple[np.ndarray, np.
     """What `uniform_at` takes for n numbers of `key.uniform`: the numbers themselves where they are `few`, else the
     key's words.
     """
-    return (key.uniform(n).numpy(), _ZERO, _ZERO) if n < few else (_NONE, *words(key))
+    return (key.uniform(n).numpy(), _ZERO, _ZERO) if n < few else (_NONE, *key.stream)
 
 
 def uniform_at(given, offset, inner, i):  # type: ignore[no-untyped-def]
     """Element i of `Key.uniform`, from what `uniform_source` gave."""
     return given[i] if len(given) else np.float64(1.0) * uniform_bits(offset, inner, i) * UNIT
-
-
-def words(key: Key) -> tuple[np.uint64, np.uint64]:
-    """The words of a key in the type that `uniform_bits` takes."""
-    offset, inner = key.words
-    return np.uint64(offset), np.uint64(inner)
 
 
 def uniforms(key: Key, n: int, start: int = 0, device: torch.device = _CPU) -> Tensor:
@@ -109,7 +103,7 @@ def uniforms_on(device: torch.device, key: Key, n: int, start: int) -> Tensor:
     if n < _SHORT:
         return key.uniform(n, start=start, device=device)
     out = torch.empty(n, dtype=torch.float64)
-    array, (offset, inner) = out.numpy(), words(key)
+    array, (offset, inner) = out.numpy(), key.stream
     in_chunks(lambda _, low, high: _fill(array[low:high], offset, inner, start + low), n)
     return out.to(device)
 
@@ -124,7 +118,7 @@ def drawn_in_proportion(v: Tensor, threshold: float, key: Key) -> Tensor:
     n = v.numel()
     if n < _SHORT:
         return (key.uniform(n) * threshold < v.double().abs()).nonzero().squeeze(1)
-    offset, inner = words(key)
+    offset, inner = key.stream
     values = plain(v) if v.dtype in _WIDE else v  # the others are widened in pieces
 
     def work(_: int, start: int, stop: int) -> list[np.ndarray]:

@@ -183,7 +183,7 @@ def among_largest(v: Tensor, k: int, which: Tensor) -> Tensor:
     return torch.from_numpy(np.concatenate(found))
 
 
-def common_from(n: int) -> int:
+def common_from(n):  # type: ignore[no-untyped-def]
     """So many of n entries in a bin are looked at more closely: ties, zeros."""
     return max(n >> 3, SMALL)
 

@@ -16,7 +16,7 @@ from telegrad.kernels.compilation import Loop
 from telegrad.kernels.random_numbers.weighted_draws import draw, draw_scalar, proportional, proportional_scalar
 from telegrad.kernels.selection.bins import bins_of
 from telegrad.kernels.selection.by_rank import SMALL, MagnitudeHistogram, common_from
-from telegrad.kernels.selection.keys import first_bits, in_one_call
+from telegrad.kernels.selection.keys import SHORT_BITS, in_one_call
 from telegrad.kernels.selection.rank_blocks import block_norms, norms_scalar
 from telegrad.kernels.selection.rank_windows import counts_scalar, window_scalar
 from telegrad.random import Key
@@ -35,14 +35,13 @@ def drawn_block(
     """
     if v.numel() < SMALL or not in_one_call(v):
         return None
-    common = common_from(v.numel())
-    width, infinite, smallest, largest, _ = bins_of(v.dtype, first_bits(v))
-    found = _drawn(v.numpy(), width, infinite, smallest, largest, edges, power, reserve, least, common, key.number())
+    width, infinite, smallest, largest, _ = bins_of(v.dtype, SHORT_BITS)
+    found = _drawn(v.numpy(), width, infinite, smallest, largest, edges, power, reserve, least, key.number())
     return found if found[0] else None
 
 
 def _drawn_scalar(  # type: ignore[no-untyped-def]
-    v, width, infinite, smallest, largest, edges, power, reserve, least, common, u
+    v, width, infinite, smallest, largest, edges, power, reserve, least, u
 ):
     nothing = (0, np.empty(0, dtype=np.int64), np.empty(0, dtype=np.float64))
     counts, top = counts_scalar(v, width, infinite)
@@ -54,7 +53,7 @@ def _drawn_scalar(  # type: ignore[no-untyped-def]
     proportional_scalar(norms, law)
     level = draw_scalar(law, u)
     keys, mask, start, stop = v.view(np.int32), np.int32(0x7FFFFFFF), edges[level - 1], edges[level]
-    index = window_scalar(keys, mask, 31 - width, counts[0], top, start, stop, common)
+    index = window_scalar(keys, mask, 31 - width, counts[0], top, start, stop, common_from(len(v)))
     if len(index) == 0:
         return nothing
     values, weight = np.empty(len(index), dtype=np.float64), 1 / law[level - 1]
@@ -73,7 +72,6 @@ def _drawn_reference(
     power: int,
     reserve: float,
     least: float,
-    common: int,
     u: float,
 ) -> tuple[int, np.ndarray, np.ndarray]:
     nothing = (0, np.empty(0, dtype=np.int64), np.empty(0))
@@ -92,5 +90,5 @@ def _drawn_reference(
 _drawn = Loop(
     _drawn_scalar,
     _drawn_reference,
-    uses=[counts_scalar, norms_scalar, proportional_scalar, draw_scalar, window_scalar],
+    uses=[counts_scalar, norms_scalar, proportional_scalar, draw_scalar, window_scalar, common_from],
 )

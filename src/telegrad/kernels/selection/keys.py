@@ -12,11 +12,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from telegrad.kernels import device
 from telegrad.kernels.compilation import Loop
-from telegrad.kernels.device import on_gpu, with_gpu_form
+from telegrad.kernels.device import with_gpu_form
 from telegrad.kernels.threads import ONE_CHUNK, in_chunks
 
-__all__ = ["INTEGERS", "Keys", "first_bits", "in_one_call", "keys_of"]
+__all__ = ["INTEGERS", "SHORT_BITS", "Keys", "first_bits", "in_one_call", "keys_of"]
 
 INTEGERS = {torch.float32: torch.int32, torch.float64: torch.int64}
 INTEGERS |= {torch.bfloat16: torch.int16, torch.float16: torch.int16}
@@ -28,7 +29,9 @@ _UNSIGNED = {dtype: np.dtype(f"u{dtype.itemsize}") for dtype in INTEGERS}
 _MASKS = {dtype: _SIGNED[dtype].type((1 << 8 * dtype.itemsize - 1) - 1) for dtype in INTEGERS}
 
 _LONG = 1 << 20
-_BITS, _BITS_OF_LONG = 13, 15  # of a key that tell its bin; short vectors are not worth clearing many bins
+SHORT_BITS = 13
+"""Of a key that tell its bin, where the vector is not long: then it is not worth clearing many bins."""
+_BITS_OF_LONG = 15
 _BLOCK = 256
 
 
@@ -36,12 +39,12 @@ def in_one_call(v: Tensor) -> bool:
     """Whether v is a float32 vector in memory that one thread goes through: its passes then are one compiled function,
     for handing arrays from one to the next costs more than ten thousand entries do.
     """
-    return v.numel() < ONE_CHUNK and v.dtype == torch.float32 and v.is_cpu and not on_gpu(v)
+    return v.numel() < ONE_CHUNK and v.dtype == torch.float32 and v.is_cpu and not device.everywhere
 
 
 def first_bits(v: Tensor) -> int:
     """How many first bits of a key tell its bin."""
-    return _BITS if v.element_size() > 2 and v.numel() < _LONG else _BITS_OF_LONG
+    return SHORT_BITS if v.element_size() > 2 and v.numel() < _LONG else _BITS_OF_LONG
 
 
 def _bits_of(v: Tensor) -> np.ndarray:

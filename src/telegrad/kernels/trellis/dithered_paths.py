@@ -19,7 +19,7 @@ from torch import Tensor
 from telegrad.kernels.coding.rans import LOWEST, found_symbol
 from telegrad.kernels.compilation import Loop
 from telegrad.kernels.quantising.dithered_rounding import BEYOND, SLOTS, cell_of
-from telegrad.kernels.random_numbers.uniforms import STRIDE, UNIT, bits_at, state_at, uniform_bits, words
+from telegrad.kernels.random_numbers.uniforms import STRIDE, UNIT, bits_at, state_at, uniform_bits
 from telegrad.kernels.statistics.magnitudes import plain
 from telegrad.kernels.threads import in_blocks
 from telegrad.kernels.trellis.paths import FAR, SEGMENT, advanced, advanced_through, cheapest, machine, paths_of
@@ -167,7 +167,7 @@ def _back_reference(
 
 def dithered_paths(v: Tensor, step: float, seed: int, states: int) -> Tensor:
     """The symbols of v, segment by segment, with the dither of `seed`; int32."""
-    whole, out, own, stream = plain(v), np.empty(len(v), dtype=np.int32), machine(states), words(Key(seed))
+    whole, out, own, stream = plain(v), np.empty(len(v), dtype=np.int32), machine(states), Key(seed).stream
 
     def work(start: int, stop: int) -> None:
         x, paths = whole[start:stop], paths_of(stop - start)
@@ -277,7 +277,7 @@ def path_rows(symbols: np.ndarray, columns: int, seed: int, first: int, states: 
     `columns`, plus the column of the symbol as it would be were the dither positive; uint16.
     """
     out = np.empty(len(symbols), dtype=np.uint16)
-    _rows(symbols, columns, *words(Key(seed)), first, machine(states).after, *_paths(len(symbols)), SLOTS, BEYOND, out)
+    _rows(symbols, columns, *Key(seed).stream, first, machine(states).after, *_paths(len(symbols)), SLOTS, BEYOND, out)
     return out
 
 
@@ -321,7 +321,7 @@ def _undithered_reference(
 
 def undithered_path(symbols: np.ndarray, step: float, seed: int, first: int, states: int, out: np.ndarray) -> None:
     """(symbol − dither) · step of symbols from number `first`, the start of a segment, on; float32 or float64."""
-    _undithered(symbols, step, *words(Key(seed)), first, machine(states).after, *_paths(len(symbols)), out)
+    _undithered(symbols, step, *Key(seed).stream, first, machine(states).after, *_paths(len(symbols)), out)
 
 
 def _decode_scalar(
@@ -457,7 +457,7 @@ def decoded_path(
     x, (widest, narrow) = lanes.astype(np.uint64), _paths(len(out))
     padded = np.append(stream_words, np.zeros(widest, dtype=np.uint16))
     at = _decode(
-        *(padded, x, guess, starts, bits, *words(Key(seed)), first, machine(states).after, widest, narrow),
+        *(padded, x, guess, starts, bits, *Key(seed).stream, first, machine(states).after, widest, narrow),
         *(SLOTS, BEYOND, magnitudes, ones, out),
     )
     return at == len(stream_words) and bool((x == _LOWEST).all())

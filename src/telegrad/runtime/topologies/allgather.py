@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from telegrad.runtime.expectations import Expectation, Shape
+from telegrad.runtime.expectations import Expectation, Shapes
 from telegrad.runtime.member import Member
 from telegrad.runtime.pieces import Piece, shapes_of
 from telegrad.runtime.topologies.base import Phase, Relay, Round, Serve, Topology
@@ -36,7 +36,7 @@ class AllGather(Topology):
         return member.serve_alike("allgather", pieces, inbox, gradients[0].dtype)
 
     def relay(
-        self, rank: int, workers: int, mine: Parcel | None, serve: Serve, up: Expectation, down: Sequence[Shape] | None
+        self, rank: int, workers: int, mine: Parcel | None, serve: Serve, up: Expectation, down: Shapes | None
     ) -> Relay:
         outgoing = {} if mine is None else dict.fromkeys(range(workers), mine)
         inbox = yield Phase(outgoing, "both", up, alike=True)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from telegrad.compressors.base import Compressor
 from telegrad.errors import SpecError
-from telegrad.runtime.expectations import Expectation, Shape
+from telegrad.runtime.expectations import Expectation, Shapes
 from telegrad.runtime.member import Member
 from telegrad.runtime.pieces import Piece
 from telegrad.spec import Registered, build
@@ -64,7 +64,7 @@ class Topology(Registered, ABC):
         """
 
     def relay(
-        self, rank: int, workers: int, mine: Parcel | None, serve: Serve, up: Expectation, down: Sequence[Shape] | None
+        self, rank: int, workers: int, mine: Parcel | None, serve: Serve, up: Expectation, down: Shapes | None
     ) -> Relay:
         """One rank's program for messages over the whole model: `mine` goes to whoever serves, and what `serve` makes
         of what came in comes back; None where nothing was for this rank. `up`, `down`: the shapes of what every worker

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from telegrad.errors import SpecError
-from telegrad.runtime.expectations import Expectation, Shape
+from telegrad.runtime.expectations import Expectation, Shapes
 from telegrad.runtime.member import Member
 from telegrad.runtime.pieces import Piece, shapes_of
 from telegrad.runtime.topologies.base import Phase, Relay, Round, Serve, Topology
@@ -55,7 +55,7 @@ class Server(Topology):
         return member.came_down(pieces, inbox[self.rank], gradients[0].dtype)
 
     def relay(
-        self, rank: int, workers: int, mine: Parcel | None, serve: Serve, up: Expectation, down: Sequence[Shape] | None
+        self, rank: int, workers: int, mine: Parcel | None, serve: Serve, up: Expectation, down: Shapes | None
     ) -> Relay:
         inbox = yield Phase({} if mine is None else {self.rank: mine}, "up", up if rank == self.rank else {})
         outgoing: dict[int, Parcel] = {}

@@ -4,8 +4,7 @@ a seed, or at ranks of an order that all ranks know.
 
 from __future__ import annotations
 
-from telegrad.errors import WireError
-from telegrad.wire.bits import Reader
+from telegrad.wire.kinds import Kinds
 from telegrad.wire.positions.base import Positions
 from telegrad.wire.positions.drawn import Nested, Share, Subset
 from telegrad.wire.positions.everywhere import All
@@ -13,6 +12,7 @@ from telegrad.wire.positions.listed import IndexSet, marked
 from telegrad.wire.positions.ranked import Ranked, last_order
 
 __all__ = [
+    "POSITIONS",
     "All",
     "IndexSet",
     "Nested",
@@ -22,15 +22,8 @@ __all__ = [
     "Subset",
     "last_order",
     "marked",
-    "read_positions",
 ]
 
 
-_KINDS: dict[int, type[Positions]] = {cls.tag: cls for cls in (All, IndexSet, Subset, Nested, Share, Ranked)}
-
-
-def read_positions(tag: int, reader: Reader, d: int) -> Positions:
-    """Read the positions of kind `tag` for a vector of d entries."""
-    if tag not in _KINDS:
-        raise WireError(f"unknown kind of positions {tag} in the message")
-    return _KINDS[tag].read(reader, d)
+POSITIONS: Kinds[type[Positions]] = Kinds("positions", (All, IndexSet, Subset, Nested, Share, Ranked))
+"""The kinds of positions by the tag that they have in a message."""

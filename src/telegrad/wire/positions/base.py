@@ -2,27 +2,21 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
-from typing import ClassVar
+from abc import abstractmethod
 
 from torch import Tensor
 
 from telegrad.context import Context
 from telegrad.wire.bits import Reader
+from telegrad.wire.kinds import Packed
 
 __all__ = ["Positions"]
 
 
-class Positions(ABC):
+class Positions(Packed):
     """The `n` places among 0 … d−1, in increasing order, that a term's values belong to."""
 
-    tag: ClassVar[int]
     d: int
-
-    @property
-    @abstractmethod
-    def n(self) -> int:
-        """The number of places."""
 
     @abstractmethod
     def indices(self) -> Tensor | None:
@@ -36,19 +30,6 @@ class Positions(ABC):
     @abstractmethod
     def nbytes(self) -> int:
         """The length of `write()`; all of it counts as index bits."""
-
-    def write(self) -> bytes:
-        """The packed places; d itself is known from the message's header."""
-        return b"".join(self.parts())
-
-    @abstractmethod
-    def parts(self) -> list[bytes]:
-        """`write()` in pieces, those that the messages of a parcel share marked as `Shared`."""
-
-    @property
-    def shared_bytes(self) -> bytes:
-        """The `Shared` ones of `parts()`, joined."""
-        return b""
 
     @abstractmethod
     def keep(self, which: Tensor) -> Positions:

@@ -12,8 +12,7 @@ from torch import Tensor
 from telegrad.errors import WireError
 from telegrad.kernels.coding.bitmaps import gaps_between
 from telegrad.kernels.coding.bucketed_integers import gaps_of, places, raw_bits
-from telegrad.kernels.coding.scatter import narrow, taken
-from telegrad.kernels.statistics.magnitudes import plain
+from telegrad.kernels.coding.scatter import narrow
 from telegrad.kernels.threads import kept
 from telegrad.wire.bits import Reader, pack_varint, varint_nbytes
 from telegrad.wire.integers import BITMAP, BUCKETS, Integers, entropy_bits, read_buckets
@@ -58,7 +57,7 @@ class IndexSet(Positions):
     def _form(self) -> tuple[bool, Integers]:
         """Whether one symbol an entry is shorter than the gaps, as in dense sets; and they, or the gaps."""
         marks = self.given.numpy() if self.given.dtype == torch.bool else None
-        listed = Integers(gaps_of(plain(self.index)) if marks is None else gaps_between(marks))
+        listed = Integers(gaps_of(self.given.long().numpy()) if marks is None else gaps_between(marks))
         # In a sparse set gaps come as near to the entropy, at the cost of the places and not of d.
         if _SPARSE * self.n < self.d:
             return False, listed
@@ -68,7 +67,7 @@ class IndexSet(Positions):
             return False, listed
         if marks is None:
             marks = np.zeros(self.d, dtype=np.uint8)
-            marks[plain(self.index)] = 1
+            marks[self.given.numpy()] = 1
         bitmap = Integers(marks.view(np.uint8))
         return (True, bitmap) if 1 + bitmap.nbytes < listed.nbytes else (False, listed)
 
@@ -82,43 +81,35 @@ class IndexSet(Positions):
         return [pack_varint(self.n), bytes([BITMAP]) if marked else b"", integers.write()]
 
     def keep(self, which: Tensor) -> Positions:
-        return IndexSet(self.d, taken(self.index, which))
+        return IndexSet(self.d, torch.from_numpy(self.index.numpy()[which.numpy()]))
 
     @classmethod
     def read(cls, reader: Reader, d: int) -> IndexSet:
-        """The inverse of `write`."""
         n, form = reader.varint(), reader.byte()
         if n > d:
             raise WireError(f"the message lists {n} indices for a vector of {d} entries")
+        index: np.ndarray | None
         if form == BITMAP:
             index = np.flatnonzero(Integers.read_narrow(reader, d)).astype(narrow(d))
             if len(index) != n:
                 raise WireError(f"the message announces {n} indices and marks {len(index)}")
+        elif form == BUCKETS:
+            buckets = read_buckets(reader, n)
+            index = places(buckets, reader.plain((raw_bits(buckets) + 7) // 8), d)
         else:
-            index = _read_gaps(reader, n, form, d)
-        return cls(d, torch.from_numpy(index))
+            index = Integers.read_narrow(reader, n, form).astype(np.int64, copy=False)
+            index[1:] += 1
+            widest = int(index.max()) if n else 0
+            np.cumsum(index, out=index)
+            # Gaps are not negative: where none is wider than the vector, sums could only overflow in very large ones.
+            if n and not (widest <= d and index[-1] < d and (n * d < _NO_OVERFLOW or (index[1:] > index[:-1]).all())):
+                index = None
+        if index is None:
+            raise WireError(f"an index in the message lies outside the vector of {d} entries")
+        return cls(d, torch.from_numpy(index.astype(narrow(d), copy=False)))
 
 
 def marked(marks: np.ndarray) -> IndexSet:
     """The marked places (bool, shape (d,)), kept as marks where a list of them would be longer."""
     dense = _SPARSE * int(np.count_nonzero(marks)) >= len(marks)
     return IndexSet(len(marks), torch.from_numpy(marks if dense else np.flatnonzero(marks)))
-
-
-def _read_gaps(reader: Reader, n: int, form: int, d: int) -> np.ndarray:
-    """n places below d, of whose gaps the format byte has been read."""
-    index: np.ndarray | None
-    if form == BUCKETS:
-        buckets = read_buckets(reader, n)
-        index = places(buckets, reader.plain((raw_bits(buckets) + 7) // 8), d)
-    else:
-        index = Integers.read(reader, n, form)
-        index[1:] += 1
-        widest = int(index.max()) if n else 0
-        np.cumsum(index, out=index)
-        # Gaps are not negative: where none is wider than the vector, sums could only overflow in very large ones.
-        if n and not (widest <= d and index[-1] < d and (n * d < _NO_OVERFLOW or (index[1:] > index[:-1]).all())):
-            index = None
-    if index is None:
-        raise WireError(f"an index in the message lies outside the vector of {d} entries")
-    return index.astype(narrow(d), copy=False)

@@ -6,10 +6,7 @@ rounded stochastically to what its dtype can hold. Scales travel as float32 (flo
 
 from __future__ import annotations
 
-import torch
-
-from telegrad.errors import WireError
-from telegrad.wire.bits import Reader
+from telegrad.wire.kinds import Kinds
 from telegrad.wire.values.base import DTYPES, Values
 from telegrad.wire.values.bucketed import Bucketed
 from telegrad.wire.values.cells import DeadZoneCells, LloydMaxCells
@@ -26,6 +23,7 @@ from telegrad.wire.values.trellis import TrellisCells
 
 __all__ = [
     "DTYPES",
+    "VALUES",
     "Bucketed",
     "Cosine",
     "DeadZoneCells",
@@ -41,29 +39,10 @@ __all__ = [
     "Table",
     "TrellisCells",
     "Values",
-    "kind_of",
-    "read_values",
     "shortest_exact",
 ]
 
-_KINDS: dict[int, type[Values]] = {
-    cls.tag: cls
-    for cls in (
-        *(Floats, Grid, Exponents, Table, Bucketed, Dithered, DitheredPaths),
-        *(LowRank, Rotated, Cosine),
-    )
-}
-
-
-def kind_of(tag: int) -> type[Values]:
-    """The kind of values with that tag. Raises `WireError` where there is none."""
-    if tag not in _KINDS:
-        raise WireError(f"unknown kind of values {tag} in the message")
-    return _KINDS[tag]
-
-
-def read_values(tag: int, reader: Reader, n: int, dtype: torch.dtype) -> Values:
-    """Read n values of kind `tag` in a message for a tensor of `dtype`."""
-    values = kind_of(tag).read(reader, n, dtype)
-    reader.book("value")
-    return values
+VALUES: Kinds[type[Values]] = Kinds(
+    "values", (Floats, Grid, Exponents, Table, Bucketed, Dithered, DitheredPaths, LowRank, Rotated, Cosine)
+)
+"""The kinds of values by the tag that they have in a message."""

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import struct
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from typing import ClassVar
 
 import torch
@@ -12,25 +12,16 @@ from torch import Tensor
 from telegrad.kernels.quantising.narrowing import narrowed_number
 from telegrad.kernels.statistics.magnitudes import largest_magnitude
 from telegrad.random import Key
-from telegrad.wire.bits import Reader
+from telegrad.wire.bits import DTYPES, Buffer, Reader
 
 __all__ = [
     "DTYPES",
-    "Buffer",
     "Sizes",
     "Values",
     "largest_of",
-    "pack_scalar",
-    "read_scalar",
     "round_scalar",
     "scalar_dtype",
-    "scalar_nbytes",
 ]
-
-DTYPES: tuple[torch.dtype, ...] = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
-"""The dtypes a message can carry; their order is their number on the wire."""
-
-Buffer = bytes | memoryview
 
 Sizes = dict[str, int]
 """Bytes by field of the ledger: header, index, value, sign, scale."""
@@ -110,25 +101,10 @@ def largest_of(numbers: Tensor) -> float:
     return float(max(-int(integers.min(initial=0)), int(integers.max(initial=0))))
 
 
-def scalar_dtype(dtype: torch.dtype) -> torch.dtype:
-    """The dtype that scales of a message for `dtype` travel in: float32, float64 for float64."""
-    return torch.float64 if dtype == torch.float64 else torch.float32
-
-
-def scalar_nbytes(dtype: torch.dtype) -> int:
-    """Bytes of one scale."""
-    return 8 if dtype == torch.float64 else 4
-
-
-def pack_scalar(value: float, dtype: torch.dtype) -> bytes:
-    """One scale."""
-    return struct.pack("<d" if dtype == torch.float64 else "<f", value)
-
-
-def read_scalar(reader: Reader, dtype: torch.dtype) -> float:
-    """The inverse of `pack_scalar`."""
-    form = "<d" if dtype == torch.float64 else "<f"
-    return float(struct.unpack(form, reader.take(scalar_nbytes(dtype)))[0])
+scalar_dtype: Callable[[torch.dtype], torch.dtype] = {
+    dtype: torch.float64 if dtype == torch.float64 else torch.float32 for dtype in DTYPES
+}.__getitem__
+"""The dtype that scales of a message for a dtype travel in: float32, float64 for float64."""
 
 
 def round_scalar(value: float, dtype: torch.dtype, key: Key | None) -> float:

@@ -11,17 +11,18 @@ from torch import Tensor
 
 from telegrad.errors import WireError
 from telegrad.kernels.coding.symbols import folded, unfolded
+from telegrad.kernels.memory import add_in_pieces, adds_in_pieces
 from telegrad.kernels.quantising.narrowing import narrowed
-from telegrad.kernels.quantising.rounding import times_steps
-from telegrad.kernels.threads import in_chunks, kept
+from telegrad.kernels.quantising.rounding import times_steps, write_times
+from telegrad.kernels.threads import kept
 from telegrad.random import Key
-from telegrad.wire.bits import Reader, pack_varint, varint_nbytes
+from telegrad.wire.bits import SCALARS, Buffer, Reader, pack_varint, varint_nbytes
 from telegrad.wire.integers import Integers
-from telegrad.wire.values.base import Buffer, Sizes, Values, largest_of, scalar_dtype, scalar_nbytes
+from telegrad.wire.values.base import Sizes, Values, largest_of, scalar_dtype
 
 __all__ = ["Bucketed"]
 
-_PIECE = 32704  # entries: a little fewer than torch shares out over threads of its own
+_PIECE = 65408  # entries that the cache holds
 
 
 @dataclass(frozen=True)
@@ -49,23 +50,17 @@ class Bucketed(Values):
         return times_steps(self.symbol, self.scale, min(self.bucket, max(1, self.n)), wide).to(dtype)
 
     def add_to(self, out: Tensor, weight: float) -> None:
-        # In pieces of whole buckets that the cache holds: fresh memory for all numbers costs more than making them.
-        bucket = self.bucket if len(self.scale) > 1 else 1
-        size = _PIECE // bucket * bucket
+        if not adds_in_pieces(out):
+            there = replace(self, symbol=self.symbol.to(out.device))
+            out.add_(there.numbers_as(out.dtype), alpha=weight)
+            return
+        symbol, scale, single = self.symbol.cpu().numpy(), self.scale.cpu().numpy(), len(self.scale) == 1
+        bucket = _PIECE if single else self.bucket
 
-        def work(_: int, start: int, stop: int) -> None:
-            for low in range(start, stop, size):
-                high = min(stop, low + size)
-                scale = self.scale[low // bucket : -(-high // bucket)] if len(self.scale) > 1 else self.scale
-                part = replace(self, symbol=self.symbol[low:high], scale=scale)
-                total = torch.from_numpy(out.detach().numpy()[low:high])  # which any thread may change
-                total.add_(part.numbers_as(out.dtype), alpha=weight)
+        def make(low: int, high: int, room: np.ndarray) -> None:
+            write_times(symbol[low:high], scale if single else scale[low // bucket :], bucket, room)
 
-        # Sums of 16 bits are rounded otherwise by torch at the ends of what it is given.
-        if size and not out.is_cuda and out.dtype in (torch.float32, torch.float64):
-            in_chunks(work, self.n, size)
-        else:
-            super().add_to(out, weight)
+        add_in_pieces(out, weight, self.n, max(_PIECE // bucket, 1) * bucket, make)
 
     def largest(self) -> float:
         return largest_of(self.symbol) * largest_of(self.scale)
@@ -84,7 +79,7 @@ class Bucketed(Values):
     def sizes(self, dtype: torch.dtype) -> Sizes:
         return {
             "header": varint_nbytes(self.bucket),
-            "scale": len(self.scale) * scalar_nbytes(dtype),
+            "scale": len(self.scale) * SCALARS[dtype].size,
             "value": self._folded.nbytes,
         }
 
@@ -100,7 +95,7 @@ class Bucketed(Values):
         if bucket < 1:
             raise WireError("the message announces buckets without entries")
         count = -(-n // bucket)
-        raw = bytearray(reader.take(count * scalar_nbytes(dtype)))
+        raw = bytearray(reader.take(count * SCALARS[dtype].size))
         reader.book("scale")
         wide = torch.frombuffer(raw, dtype=scalar_dtype(dtype)) if count else torch.zeros(0)
         return cls(torch.from_numpy(unfolded(Integers.read_narrow(reader, n))), wide.double(), bucket)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import struct
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from dataclasses import dataclass, field
 from functools import cache
 from typing import Any, ClassVar
@@ -20,6 +20,7 @@ from telegrad.kernels.statistics.magnitudes import sum_of_magnitudes_in
 from telegrad.kernels.threads import in_chunks, kept
 from telegrad.wire.bits import Reader, Shared, pack_fixed, unpack_fixed
 from telegrad.wire.integers import Integers
+from telegrad.wire.kinds import Packed
 from telegrad.wire.values.base import Sizes, largest_of
 
 __all__ = ["Cells", "DeadZoneCells", "LloydMaxCells", "wider_entries"]
@@ -35,15 +36,8 @@ def wider_entries(n: int, share: int) -> Tensor:
     return ((place * share) >> 16).diff() > 0
 
 
-class Cells(ABC):
+class Cells(Packed):
     """n cells of a quantiser of the standard normal law, none with a scale of its own: what holds them has it."""
-
-    tag: ClassVar[int]
-
-    @property
-    @abstractmethod
-    def n(self) -> int:
-        """How many cells."""
 
     @abstractmethod
     def numbers(self) -> Tensor:
@@ -60,19 +54,6 @@ class Cells(ABC):
     @abstractmethod
     def sizes(self) -> Sizes:
         """Bytes of `write()` by field."""
-
-    def write(self) -> bytes:
-        """The packed cells."""
-        return b"".join(self.parts())
-
-    @abstractmethod
-    def parts(self) -> list[bytes]:
-        """`write()` in pieces, those that the messages of a parcel share marked as `Shared`."""
-
-    @property
-    def shared_bytes(self) -> bytes:
-        """The `Shared` ones of `parts()`, joined."""
-        return b""
 
     @classmethod
     @abstractmethod

@@ -14,8 +14,8 @@ from torch import Tensor
 
 from telegrad.errors import WireError
 from telegrad.kernels.threads import in_blocks
-from telegrad.wire.bits import Reader, pack_varint, varint_nbytes
-from telegrad.wire.values.base import Buffer, Sizes
+from telegrad.wire.bits import Buffer, Reader, pack_varint, varint_nbytes
+from telegrad.wire.values.base import Sizes
 from telegrad.wire.values.rotated import Inner, read_inner
 
 __all__ = ["LONGEST_CHUNK", "Cosine", "cosines", "cosines_of_rows", "in_runs"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import struct
 from dataclasses import dataclass, field, replace
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -12,12 +12,16 @@ from torch import Tensor
 
 from telegrad.errors import WireError
 from telegrad.kernels.coding.rans import ContextDecoder, Encoder
+from telegrad.kernels.memory import add_in_pieces, adds_in_pieces, room
 from telegrad.kernels.quantising.dither_frequencies import (
     FURTHEST,
+    LAST_BUCKET,
+    SINGLE,
     bucket_of,
     counted,
     frequencies,
     shortest_bits,
+    symbol_of,
     tail_width,
 )
 from telegrad.kernels.quantising.dithered_rounding import (
@@ -26,26 +30,18 @@ from telegrad.kernels.quantising.dithered_rounding import (
     rows_at,
     signed_symbols,
     undithered,
+    write_undithered,
 )
 from telegrad.kernels.threads import kept
 from telegrad.random import Key
-from telegrad.wire.bits import Reader, pack_bits, read_seed, seed_parts
+from telegrad.wire.bits import SCALARS, Buffer, Reader, pack_bits, read_seed, seed_parts
 from telegrad.wire.integers import Integers, check_pieces, pack_pieces, unpack_pieces
-from telegrad.wire.values.base import (
-    Buffer,
-    Sizes,
-    Values,
-    largest_of,
-    pack_scalar,
-    read_scalar,
-    round_scalar,
-    scalar_nbytes,
-)
+from telegrad.wire.values.base import Sizes, Values, largest_of, round_scalar
 
 __all__ = ["Dithered"]
 
 _MOST_COUNTS = 120
-_LARGEST_BUCKET = 320
+_PIECE = 65408  # entries that the cache holds
 
 
 @dataclass(frozen=True)
@@ -69,6 +65,17 @@ class Dithered(Values):
     def numbers_as(self, dtype: torch.dtype) -> Tensor:
         wide = torch.float64 if dtype == torch.float64 else torch.float32
         return undithered(self.symbol, self.step, self.seed, wide).to(dtype)
+
+    def add_to(self, out: Tensor, weight: float) -> None:
+        if not adds_in_pieces(out):
+            super().add_to(out, weight)
+            return
+        symbol = self.symbol.cpu().numpy()
+
+        def make(low: int, high: int, room: np.ndarray) -> None:
+            write_undithered(symbol[low:high], self.step, self.seed, low, room)
+
+        add_in_pieces(out, weight, self.n, _PIECE, make)
 
     def largest(self) -> float:
         return (self._most + 0.5) * abs(self.step)
@@ -98,10 +105,10 @@ class Dithered(Values):
         return pack_law(self.ratio, self.counts)
 
     def sizes(self, dtype: torch.dtype) -> Sizes:
-        return {"header": 8 + len(self._law), "scale": scalar_nbytes(dtype), "value": len(self._stream)}
+        return {"header": 8 + len(self._law), "scale": SCALARS[dtype].size, "value": len(self._stream)}
 
     def parts(self, dtype: torch.dtype) -> list[Buffer]:
-        return [pack_scalar(self.step, dtype), *seed_parts(self.seed), self._law, self._stream]
+        return [SCALARS[dtype].pack(self.step), *seed_parts(self.seed), self._law, self._stream]
 
     def shared_bytes(self, dtype: torch.dtype) -> bytes:
         return seed_parts(self.seed)[1]
@@ -109,25 +116,31 @@ class Dithered(Values):
     @classmethod
     def read(cls, reader: Reader, n: int, dtype: torch.dtype) -> Dithered:
         """The inverse of `write`."""
-        step = read_scalar(reader, dtype)
+        step = reader.scalar(dtype)
         reader.book("scale")
         seed = read_seed(reader)
         ratio, counts = read_law(reader)
         check_pieces(reader, n)
         bits = shortest_bits(n)
         frequency = frequencies(ratio, counts, bits)
-        decoder, kinds = ContextDecoder(frequency, bits), frequency.shape[1]
-        column: Any = np.empty(n, dtype=np.uint8 if kinds <= 256 else np.uint16)
-        unpack_pieces(
-            reader,
-            n,
-            lambda a, b, states, words: decoder.piece(states, words, column[a:b], contexts_at(seed, a, b)),
-        )
-        symbol = signed_symbols(column, kinds, seed)
-        far = np.flatnonzero(column >= 2 * 16 - 1) if kinds > 2 * 16 - 1 else np.zeros(0, dtype=np.int64)
-        tails = read_tails(reader, tail_width((column[far].astype(np.int64) + 1) // 2))
-        symbol[far] += np.where(symbol[far] < 0, -tails, tails).astype(symbol.dtype)
-        return cls(torch.from_numpy(symbol), seed, step, ratio, counts)
+        decoder, magnitudes = ContextDecoder(frequency, bits), symbol_of((np.arange(frequency.shape[1]) + 1) // 2)
+        most = 2 * int(magnitudes[-1])  # what is below a bucket is less than its smallest
+        symbol = room(n, torch.int8 if most <= 127 else torch.int16 if most <= 32767 else torch.int64)
+        out = symbol.numpy()
+
+        def decode(start: int, stop: int, states: np.ndarray, words: np.ndarray) -> bool:
+            cells, negative = contexts_at(seed, start, stop)
+            column = np.empty(stop - start, dtype=np.uint8 if len(magnitudes) <= 256 else np.uint16)
+            if not decoder.piece(states, words, column, cells):
+                return False
+            signed_symbols(column, negative, magnitudes, out[start:stop])
+            return True
+
+        unpack_pieces(reader, n, decode)
+        far = np.flatnonzero(np.abs(out) >= SINGLE) if len(magnitudes) >= 2 * SINGLE else np.zeros(0, dtype=np.int64)
+        tails = read_tails(reader, tail_width(bucket_of(np.abs(out[far].astype(np.int64)))))
+        out[far] += np.where(out[far] < 0, -tails, tails).astype(out.dtype)
+        return cls(symbol, seed, step, ratio, counts)
 
 
 def pack_law(ratio: float, counts: np.ndarray) -> bytes:
@@ -140,8 +153,8 @@ def read_law(reader: Reader) -> tuple[float, np.ndarray]:
     ratio, size = struct.unpack("<fB", reader.take(5))
     buckets = Integers.read(reader, size)
     reader.book("header")
-    counts = counted(np.minimum(buckets, _LARGEST_BUCKET))
-    if not (0 < ratio <= FURTHEST and 1 <= size <= _MOST_COUNTS) or counts.sum() == 0 or max(buckets) > _LARGEST_BUCKET:
+    counts = counted(np.minimum(buckets, LAST_BUCKET))
+    if not (0 < ratio <= FURTHEST and 1 <= size <= _MOST_COUNTS) or counts.sum() == 0 or max(buckets) > LAST_BUCKET:
         raise WireError(f"{size} shares of entries up to {ratio} steps are no law of ours")
     return ratio, counts
 

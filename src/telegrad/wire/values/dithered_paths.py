@@ -11,6 +11,7 @@ from torch import Tensor
 
 from telegrad.errors import WireError
 from telegrad.kernels.coding.rans import PIECE, ContextDecoder, Encoder
+from telegrad.kernels.memory import add_in_pieces, adds_in_pieces, room
 from telegrad.kernels.quantising.dither_frequencies import path_frequencies, shortest_bits, symbol_of, tail_width
 from telegrad.kernels.quantising.dithered_rounding import far_magnitudes
 from telegrad.kernels.threads import in_blocks, kept
@@ -18,18 +19,9 @@ from telegrad.kernels.trellis.codes import STATES
 from telegrad.kernels.trellis.dithered_paths import DENSITIES, decoded_path, path_rows, undithered_path
 from telegrad.kernels.trellis.paths import SEGMENT
 from telegrad.random import Key
-from telegrad.wire.bits import Reader, Shared, pack_bits, pack_varint, read_seed, seed_parts
+from telegrad.wire.bits import SCALARS, Buffer, Reader, Shared, pack_bits, pack_varint, read_seed, seed_parts
 from telegrad.wire.integers import check_pieces, pack_pieces, unpack_pieces
-from telegrad.wire.values.base import (
-    Buffer,
-    Sizes,
-    Values,
-    largest_of,
-    pack_scalar,
-    read_scalar,
-    round_scalar,
-    scalar_nbytes,
-)
+from telegrad.wire.values.base import Sizes, Values, largest_of, round_scalar
 from telegrad.wire.values.dithered import pack_law, pack_tails, read_law, read_tails
 
 __all__ = ["DitheredPaths"]
@@ -60,14 +52,20 @@ class DitheredPaths(Values):
         return self._in(torch.float64 if dtype == torch.float64 else torch.float32).to(dtype)
 
     def _in(self, dtype: torch.dtype) -> Tensor:
-        symbol, made = self.symbol.cpu().numpy(), torch.empty(self.n, dtype=dtype)
+        made = room(self.n, dtype)
         out = made.numpy()
-        in_blocks(
-            lambda low, high: undithered_path(symbol[low:high], self.step, self.seed, low, self.states, out[low:high]),
-            self.n,
-            SEGMENT,
-        )
+        in_blocks(lambda low, high: self._write(low, high, out[low:high]), self.n, SEGMENT)
         return made
+
+    def _write(self, low: int, high: int, out: np.ndarray) -> None:
+        """The numbers of a segment."""
+        undithered_path(self.symbol.cpu().numpy()[low:high], self.step, self.seed, low, self.states, out)
+
+    def add_to(self, out: Tensor, weight: float) -> None:
+        if not adds_in_pieces(out):
+            super().add_to(out, weight)
+            return
+        add_in_pieces(out, weight, self.n, SEGMENT, self._write)
 
     def largest(self) -> float:
         return (self._most + 0.5) * abs(self.step)
@@ -102,11 +100,11 @@ class DitheredPaths(Values):
         return pack_law(self.ratio, self.counts)
 
     def sizes(self, dtype: torch.dtype) -> Sizes:
-        return {"header": 9 + len(self._law), "scale": scalar_nbytes(dtype), "value": len(self._stream)}
+        return {"header": 9 + len(self._law), "scale": SCALARS[dtype].size, "value": len(self._stream)}
 
     def parts(self, dtype: torch.dtype) -> list[Buffer]:
         machine = Shared([STATES.index(self.states)])
-        return [pack_scalar(self.step, dtype), *seed_parts(self.seed), machine, self._law, self._stream]
+        return [SCALARS[dtype].pack(self.step), *seed_parts(self.seed), machine, self._law, self._stream]
 
     def shared_bytes(self, dtype: torch.dtype) -> bytes:
         return seed_parts(self.seed)[1] + bytes([STATES.index(self.states)])
@@ -114,7 +112,7 @@ class DitheredPaths(Values):
     @classmethod
     def read(cls, reader: Reader, n: int, dtype: torch.dtype) -> DitheredPaths:
         """The inverse of `write`."""
-        step = read_scalar(reader, dtype)
+        step = reader.scalar(dtype)
         reader.book("scale")
         seed, machine = read_seed(reader), reader.shared.byte()
         if machine >= len(STATES):

@@ -17,17 +17,9 @@ from telegrad.kernels.quantising.exponents import joined
 from telegrad.kernels.statistics.magnitudes import plain
 from telegrad.kernels.threads import kept
 from telegrad.random import Key
-from telegrad.wire.bits import Reader, Shared
+from telegrad.wire.bits import SCALARS, Buffer, Reader, Shared
 from telegrad.wire.integers import Integers
-from telegrad.wire.values.base import (
-    Buffer,
-    Sizes,
-    Values,
-    pack_scalar,
-    read_scalar,
-    round_scalar,
-    scalar_nbytes,
-)
+from telegrad.wire.values.base import Sizes, Values, round_scalar
 from telegrad.wire.values.floats import Floats
 
 __all__ = ["Exponents"]
@@ -93,7 +85,7 @@ class Exponents(Values):
     def sizes(self, dtype: torch.dtype) -> Sizes:
         return {
             "header": 1,
-            "scale": 2 + (scalar_nbytes(dtype) if self.mantissa_bits else 0),
+            "scale": 2 + (SCALARS[dtype].size if self.mantissa_bits else 0),
             "sign": (self.n + 7) // 8,
             "value": self._depths.nbytes + (self.n * self.mantissa_bits + 7) // 8,
         }
@@ -102,7 +94,7 @@ class Exponents(Values):
         top = struct.pack("<h", self.top)
         out: list[Buffer] = [self.shared_bytes(dtype), top, plain(self.negative).data, self._depths.write()]
         if self.mantissa is not None:
-            out += [pack_scalar(self.weight, dtype), plain(self.mantissa).data]
+            out += [SCALARS[dtype].pack(self.weight), plain(self.mantissa).data]
         return out
 
     def shared_bytes(self, dtype: torch.dtype) -> bytes:
@@ -123,7 +115,7 @@ class Exponents(Values):
             raise WireError("the message holds numbers outside the range of a float64")
         if mantissa_bits == 0:
             return cls(negative, below, top)
-        weight = read_scalar(reader, dtype)
+        weight = reader.scalar(dtype)
         reader.book("scale")
         return cls(negative, below, top, _taken(reader, n * mantissa_bits), mantissa_bits, weight)
 

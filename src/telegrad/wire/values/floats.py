@@ -13,14 +13,8 @@ from telegrad.errors import WireError
 from telegrad.kernels.quantising.narrowing import narrowed
 from telegrad.kernels.statistics.magnitudes import plain
 from telegrad.random import Key
-from telegrad.wire.bits import Reader, Shared
-from telegrad.wire.values.base import (
-    DTYPES,
-    Buffer,
-    Sizes,
-    Values,
-    largest_of,
-)
+from telegrad.wire.bits import Buffer, Reader, Shared
+from telegrad.wire.values.base import DTYPES, Sizes, Values, largest_of
 
 __all__ = ["Floats"]
 
@@ -33,6 +27,8 @@ class Floats(Values):
 
     tag: ClassVar[int] = 1
     value: Tensor = field(repr=False)
+    top: float | None = field(default=None, compare=False, repr=False)
+    """The largest magnitude, where it is known already."""
 
     @property
     def n(self) -> int:
@@ -41,8 +37,11 @@ class Floats(Values):
     def numbers(self) -> Tensor:
         return self.value
 
+    def numbers_as(self, dtype: torch.dtype) -> Tensor:
+        return self.value.to(dtype)
+
     def largest(self) -> float:
-        return largest_of(self.value)
+        return largest_of(self.value) if self.top is None else self.top
 
     def scaled(self, factor: float) -> Floats:
         with np.errstate(over="ignore"):  # an estimate that overflows is refused when it is encoded

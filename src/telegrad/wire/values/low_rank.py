@@ -11,8 +11,8 @@ from torch import Tensor
 from telegrad.errors import WireError
 from telegrad.kernels.quantising.narrowing import narrowed
 from telegrad.random import Key
-from telegrad.wire.bits import Reader, pack_varint, varint_nbytes
-from telegrad.wire.values.base import Buffer, Sizes, Values, scalar_dtype, scalar_nbytes
+from telegrad.wire.bits import SCALARS, Buffer, Reader, pack_varint, varint_nbytes
+from telegrad.wire.values.base import Sizes, Values, scalar_dtype
 
 __all__ = ["LowRank", "as_matrix"]
 
@@ -61,7 +61,7 @@ class LowRank(Values):
         rows, rank = self.left.shape
         return {
             "header": varint_nbytes(rows) + varint_nbytes(rank),
-            "value": (self.left.numel() + self.right.numel()) * scalar_nbytes(dtype),
+            "value": (self.left.numel() + self.right.numel()) * SCALARS[dtype].size,
         }
 
     def parts(self, dtype: torch.dtype) -> list[Buffer]:
@@ -77,7 +77,7 @@ class LowRank(Values):
         columns = -(-n // max(rows, 1))
         if not (1 <= rows <= n and 1 <= rank <= min(rows, columns)):
             raise WireError(f"a matrix of {rows} rows and rank {rank} in a message for {n} entries")
-        raw = bytearray(reader.take((rows + columns) * rank * scalar_nbytes(dtype)))
+        raw = bytearray(reader.take((rows + columns) * rank * SCALARS[dtype].size))
         left, right = torch.frombuffer(raw, dtype=scalar_dtype(dtype)).view(-1, rank).split([rows, columns])
         return cls(n, left, right)
 

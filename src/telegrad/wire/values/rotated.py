@@ -14,12 +14,14 @@ import torch
 from torch import Tensor
 
 from telegrad.errors import WireError
+from telegrad.kernels.memory import adds_in_pieces, room
 from telegrad.kernels.quantising.narrowing import narrowed
 from telegrad.kernels.rotation.hadamard import LARGEST, Rotation, block_sizes
 from telegrad.random import Key
-from telegrad.wire.bits import Reader, Shared, read_seed, seed_parts
-from telegrad.wire.positions import Positions, read_positions
-from telegrad.wire.values.base import Buffer, Sizes, Values, largest_of, scalar_dtype, scalar_nbytes
+from telegrad.wire.bits import SCALARS, Buffer, Reader, Shared, read_seed, seed_parts
+from telegrad.wire.kinds import Kinds
+from telegrad.wire.positions import POSITIONS, Positions
+from telegrad.wire.values.base import Sizes, Values, largest_of, scalar_dtype
 from telegrad.wire.values.cells import Cells, DeadZoneCells, LloydMaxCells
 from telegrad.wire.values.trellis import TrellisCells
 
@@ -27,7 +29,7 @@ __all__ = ["Inner", "Rotated", "RotatedCells", "read_inner"]
 
 Fill = Callable[[int, np.ndarray], None]
 
-_CELLS: dict[int, type[Cells]] = {cls.tag: cls for cls in (LloydMaxCells, DeadZoneCells, TrellisCells)}
+_CELLS: Kinds[type[Cells]] = Kinds("cells", (LloydMaxCells, DeadZoneCells, TrellisCells))
 
 
 @dataclass(frozen=True)
@@ -86,16 +88,18 @@ class Inner(Values):
 def read_inner(reader: Reader, n: int, dtype: torch.dtype) -> tuple[Positions, Values]:
     """The inverse of `Inner.write`."""
     # The table of kinds holds what is defined in this file.
-    from telegrad.wire.values import kind_of, read_values
+    from telegrad.wire.values import VALUES
 
     kinds = reader.shared.byte()
     reader.book("header")
-    if issubclass(kind_of(kinds & 0xF), Inner):
+    if issubclass(VALUES[kinds & 0xF], Inner):
         # Nesting has no use, and without end it would exhaust the stack.
         raise WireError("the message nests one change of basis in another")
-    positions = read_positions(kinds >> 4, reader, n)
+    positions = POSITIONS[kinds >> 4].read(reader, n)
     reader.book("index")
-    return positions, read_values(kinds & 0xF, reader, positions.n, dtype)
+    values = VALUES[kinds & 0xF].read(reader, positions.n, dtype)
+    reader.book("value")
+    return positions, values
 
 
 @dataclass(frozen=True)
@@ -158,11 +162,35 @@ class RotatedCells(Values):
     def numbers_as(self, dtype: torch.dtype) -> Tensor:
         # Cells are coarse: float32 is precise enough for them where the result is no finer.
         wide = torch.float64 if dtype == torch.float64 else torch.float32
+        return _turned_back(Rotation(self.n, self.seed), self.scales, self._fill(), wide).to(dtype)
+
+    def add_to(self, out: Tensor, weight: float) -> None:
+        if not adds_in_pieces(out):
+            super().add_to(out, weight)
+            return
+        rotation, fill, target = Rotation(self.n, self.seed), self._fill(), out.detach().numpy()
+        factors = self.scales.tolist()
+
+        def work(number: int) -> None:
+            block = rotation.scratch(number, target.dtype)
+            fill(rotation.starts[number], block)
+            rotation.add_block_back(block, number, factors[number], target, weight)
+
+        rotation.each_block(work)
+
+    def _fill(self) -> Fill:
+        """What writes neighbouring entries of the rotated vector, before the scales of their blocks."""
         index = self.positions.indices()
-        fill: Fill = self.cells.fill
-        if index is not None:
-            fill = _from(torch.zeros(self.n, dtype=wide).index_add_(0, index, self.cells.numbers().to(wide)))
-        return _turned_back(Rotation(self.n, self.seed), self.scales, fill, wide).to(dtype)
+        if index is None:
+            return self.cells.fill
+        places, numbers = index.numpy(), self.cells.numbers().numpy()
+
+        def fill(start: int, out: np.ndarray) -> None:
+            low, high = np.searchsorted(places, (start, start + len(out)))
+            out[:] = 0.0
+            out[places[low:high] - start] = numbers[low:high]
+
+        return fill
 
     def largest(self) -> float:
         # Rotations are isometries.
@@ -178,7 +206,7 @@ class RotatedCells(Values):
     def sizes(self, dtype: torch.dtype) -> Sizes:
         account = Counter(self.cells.sizes())
         account["header"] += 10
-        account["scale"] += len(self.scales) * scalar_nbytes(dtype)
+        account["scale"] += len(self.scales) * SCALARS[dtype].size
         account["index"] += self.positions.nbytes
         return dict(account)
 
@@ -207,25 +235,18 @@ class RotatedCells(Values):
     def read_for(cls, seed: int, reader: Reader, n: int, dtype: torch.dtype) -> RotatedCells:
         """What follows the seed of a rotation and the byte that says that cells do."""
         # Every block but the short ones has 65536 entries: so many scales must be there before they are counted out.
-        if n // 65536 * scalar_nbytes(dtype) > reader.left:
+        if n // 65536 * SCALARS[dtype].size > reader.left:
             raise WireError(f"truncated message: the scales of {n} entries are announced, {reader.left} bytes are left")
-        raw = bytearray(reader.take(len(block_sizes(n)) * scalar_nbytes(dtype)))
+        raw = bytearray(reader.take(len(block_sizes(n)) * SCALARS[dtype].size))
         scales = torch.frombuffer(raw, dtype=scalar_dtype(dtype)).double() if n else torch.zeros(0).double()
         reader.book("scale")
         kinds = reader.shared.byte()
         reader.book("header")
-        positions = read_positions(kinds >> 4, reader, n)
+        positions = POSITIONS[kinds >> 4].read(reader, n)
         reader.book("index")
-        return cls(positions, _read_cells(kinds & 0xF, reader, positions.n), seed, scales)
-
-
-def _read_cells(tag: int, reader: Reader, n: int) -> Cells:
-    """Read n cells of kind `tag`."""
-    if tag not in _CELLS:
-        raise WireError(f"unknown kind of cells {tag} in the message")
-    cells = _CELLS[tag].read(reader, n)
-    reader.book("value")
-    return cells
+        cells = _CELLS[kinds & 0xF].read(reader, positions.n)
+        reader.book("value")
+        return cls(positions, cells, seed, scales)
 
 
 def _from(y: Tensor) -> Fill:
@@ -234,7 +255,7 @@ def _from(y: Tensor) -> Fill:
 
 def _turned_back(rotation: Rotation, scales: Tensor | None, fill: Fill, dtype: torch.dtype) -> Tensor:
     """What `fill` writes of the rotated vector, each block times its scale, rotated back."""
-    out = torch.empty(rotation.n, dtype=dtype)
+    out = room(rotation.n, dtype)
     factors = [1.0] * len(rotation.sizes) if scales is None else scales.tolist()
 
     def work(number: int) -> None:

@@ -14,17 +14,10 @@ from telegrad.kernels.quantising.narrowing import narrowed
 from telegrad.kernels.statistics.magnitudes import plain
 from telegrad.kernels.threads import kept
 from telegrad.random import Key
-from telegrad.wire.bits import Reader, pack_varint, varint_nbytes
+from telegrad.wire.bits import SCALARS, Buffer, Reader, pack_varint, varint_nbytes
 from telegrad.wire.distinct import distinct
 from telegrad.wire.integers import Integers
-from telegrad.wire.values.base import (
-    Buffer,
-    Sizes,
-    Values,
-    largest_of,
-    scalar_dtype,
-    scalar_nbytes,
-)
+from telegrad.wire.values.base import Sizes, Values, largest_of, scalar_dtype
 from telegrad.wire.values.floats import Floats
 from telegrad.wire.values.grid import Grid
 
@@ -69,7 +62,7 @@ class Table(Values):
     def sizes(self, dtype: torch.dtype) -> Sizes:
         return {
             "header": varint_nbytes(len(self.table)),
-            "scale": len(self.table) * scalar_nbytes(dtype),
+            "scale": len(self.table) * SCALARS[dtype].size,
             "value": self._symbols.nbytes,
         }
 
@@ -82,7 +75,7 @@ class Table(Values):
         """The inverse of `write`."""
         size = reader.varint()
         reader.book("header")
-        raw = bytearray(reader.take(size * scalar_nbytes(dtype)))
+        raw = bytearray(reader.take(size * SCALARS[dtype].size))
         reader.book("scale")
         table = (
             torch.frombuffer(raw, dtype=scalar_dtype(dtype)).double() if size else torch.zeros(0, dtype=torch.float64)
