@@ -13,7 +13,7 @@ import torch
 
 import telegrad as tg
 from telegrad.kernels.coding.rans import Encoder
-from telegrad.kernels.quantising.dither_frequencies import counted, frequencies, path_frequencies
+from telegrad.kernels.quantising.dither_frequencies import LAST_BUCKET, counted, frequencies, path_frequencies
 from telegrad.kernels.quantising.gaussian_cells import dead_zone_centroids, dead_zone_centroids_of
 from telegrad.kernels.trellis.codes import BITS, STATES, most_positions, trellis_code
 from telegrad.kernels.trellis.dithered_paths import DENSITIES
@@ -228,7 +228,7 @@ def test_frequencies_of_every_law_that_is_read_add_up():
     """A message says the law; a slot is looked up in its frequencies without a check."""
     rng = np.random.default_rng(0)
     for ratio in 2.0 ** np.concatenate([rng.uniform(-140, 20, 40), rng.uniform(-2, 20, 40), [20.0]]):
-        counts = counted(rng.integers(0, 321, rng.integers(1, 121)) * (rng.random() < 0.5) + rng.integers(0, 2))
+        counts = counted(rng.integers(0, LAST_BUCKET, rng.integers(1, 121)) * (rng.random() < 0.5) + rng.integers(0, 2))
         counts[rng.integers(len(counts))] += 1
         for bits in (12, 15):
             for frequency in (
