@@ -17,7 +17,7 @@ def main(how):
     dist.init_process_group("gloo")
     # With the default timeout of half an hour first: on a busy machine ranks compile at different times.
     scenarios.train(scenarios.wrapped("ef21(topk(k=0.1))")[0], 2)
-    group = dist.new_group([0, 1, 2], timeout=timedelta(seconds=15))
+    group = dist.new_group([0, 1, 2], timeout=timedelta(seconds=60))
     model, _ = scenarios.wrapped("ef21(topk(k=0.1))", ddp={"process_group": group})
     scenarios.train(model, 2)
     if dist.get_rank() == 2:

@@ -18,7 +18,7 @@ def main():
     net, optimizer, handle = scenarios.registered(f"outer(identity, {scenarios.STREAMING})")
     scenarios.train(net, optimizer, 6)
     handle.remove()
-    group = dist.new_group([0, 1], timeout=timedelta(seconds=15))
+    group = dist.new_group([0, 1], timeout=timedelta(seconds=60))
     net, optimizer, handle = scenarios.registered(f"outer(identity, {scenarios.STREAMING})", process_group=group)
     scenarios.train(net, optimizer, 5)
     if dist.get_rank() == 1:
