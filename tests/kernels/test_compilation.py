@@ -1,6 +1,7 @@
 """Sharing loops out over threads."""
 
 import importlib
+import itertools
 import os
 import sys
 import threading
@@ -138,12 +139,12 @@ def test_what_is_cached_is_out_of_date_when_a_helper_in_another_file_changes(tmp
 
 def test_threads_that_call_a_loop_first_share_one_compiled_form(monkeypatch):
     """A second form would take the place of the first while another thread is in it: the process would crash."""
-    made, start = [], threading.Barrier(2)
+    numbers, start, both = itertools.count(), threading.Barrier(2), threading.Barrier(2)
 
     def slowly(numba, scalar):
-        made.append(scalar)
-        threading.Event().wait(0.2)  # the other thread's time to come here, were it let in
-        return scalar
+        number = next(numbers)
+        both.wait()  # until the other thread has come here, too
+        return lambda x: number
 
     monkeypatch.setattr(compilation, "cached", slowly)
     loop = compilation.Loop(lambda x: x + 1, lambda x: x + 1)
@@ -153,5 +154,5 @@ def test_threads_that_call_a_loop_first_share_one_compiled_form(monkeypatch):
         return loop(x)
 
     with ThreadPoolExecutor(2) as pool:
-        assert list(pool.map(call, (1, 2))) == [2, 3]
-    assert len(made) == 1
+        first, second = pool.map(call, (1, 2))
+    assert first == second == loop(3)

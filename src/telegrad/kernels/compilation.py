@@ -8,7 +8,6 @@ it computes. Where numba is missing the defining form runs, and that is said onc
 from __future__ import annotations
 
 import hashlib
-import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache, partial
@@ -33,6 +32,7 @@ class Loop(partial[Any]):
     scalar: Callable[..., Any]
     reference: Callable[..., Any]
     uses: Sequence[Callable[..., Any]]
+    compiled: Callable[..., Any]
     asks: Callable[..., Any]
     """What looks for the compiled form, in the first call."""
 
@@ -54,10 +54,10 @@ class Loop(partial[Any]):
         self.__setstate__((function, (), {}, self.__dict__))  # type: ignore[attr-defined]
 
     def _compiled(self, numba: Any) -> Callable[..., Any]:
-        # One thread at a time: a second form would take the place of the first while another thread is still in it.
-        with _compiling:
-            if "compiled" not in self.__dict__:
-                self.compiled = cached(numba, self._linked(numba))
+        # All threads take the form of the first one: a second would replace it while another thread is still in it.
+        # No lock: a process that is forked while a thread holds it would wait for it forever.
+        if "compiled" not in self.__dict__:
+            self.__dict__.setdefault("compiled", cached(numba, self._linked(numba)))
         return self.compiled
 
     def _linked(self, numba: Any) -> Any:
@@ -94,7 +94,6 @@ def _bound(function: Any, names: dict[str, Any]) -> Any:
     return bound
 
 
-_compiling = threading.RLock()
 _found: list[Loop] = []
 """The loops that were called since they were last sent to look for numba."""
 _references = False
