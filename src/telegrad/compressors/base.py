@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn.parameter import is_lazy
 
-from telegrad.compressors.inputs import checked, flattened, scaled_down, scaled_up
+from telegrad.compressors.inputs import checked, flattened, not_finite, scaled_down, scaled_up
 from telegrad.compressors.shortcuts import Shortcuts
 from telegrad.context import Context, Contextual
 from telegrad.errors import InputError, NonFiniteError
@@ -160,7 +160,12 @@ class Compressor(Contextual, Shortcuts, ABC):
             return Encoded(())
         if not v.is_cpu and not (on_gpu(v) and bound.on_gpu(v)):
             v = v.cpu()
-        encoded = bound._encode(v, key)
+        try:
+            encoded = bound._encode(v, key)
+        except NonFiniteError:
+            if not checks:
+                raise
+            raise not_finite(x) from None  # in its own shape
         terms = [term for term in encoded.terms if term.positions.n]
         return Encoded(tuple([scaled_up(term, shift) for term in terms] if shift else terms), encoded.level)
 
