@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from telegrad.methods.base import State, Step
-from telegrad.methods.ef21_sgdm import EF21SGDM
+from telegrad.methods.ef21_momentum import EF21Momentum
 from telegrad.methods.shift import send_difference
 from telegrad.spec import register
 from telegrad.wire.code import Code
@@ -20,7 +20,7 @@ __all__ = ["EF21SGD2M"]
     "ef21_sgd2m", example="ef21_sgd2m(topk(k=0.01), momentum=0.1)", source="C6; Fatkhullin, Tyurin, Richtárik 2023"
 )
 @dataclass(frozen=True)
-class EF21SGD2M(EF21SGDM):
+class EF21SGD2M(EF21Momentum):
     """EF21-SGD2M: EF21 with a momentum of the momentum on each worker.
 
     v_i ← (1 − η) v_i + η ∇f_i(x, ξ_i); u_i ← (1 − η) u_i + η v_i; c_i = C(u_i − g_i); g_i ← g_i + c_i; the estimate

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from telegrad.compressors.base import Compressor
 from telegrad.methods.base import State, Step
-from telegrad.methods.contractive import require_contractive
-from telegrad.methods.gradient_method import GradientMethod
-from telegrad.methods.shift import accumulate, empty_estimate, send_difference
-from telegrad.spec import check_that, register
+from telegrad.methods.ef21_momentum import EF21Momentum
+from telegrad.methods.shift import send_difference
+from telegrad.spec import register
 from telegrad.wire.code import Code
 
 __all__ = ["EF21SGDM"]
@@ -21,7 +18,7 @@ __all__ = ["EF21SGDM"]
 
 @register("ef21_sgdm", example="ef21_sgdm(topk(k=0.01), momentum=0.1)", source="C6; Fatkhullin, Tyurin, Richtárik 2023")
 @dataclass(frozen=True)
-class EF21SGDM(GradientMethod):
+class EF21SGDM(EF21Momentum):
     """EF21-SGDM: EF21 with momentum on each worker, for stochastic gradients.
 
     v_i ← (1 − η) v_i + η ∇f_i(x, ξ_i); c_i = C(v_i − g_i); g_i ← g_i + c_i; the estimate is g ← g + (1/M) Σ c_i
@@ -39,13 +36,6 @@ class EF21SGDM(GradientMethod):
             https://arxiv.org/abs/2305.15155
     """
 
-    compressor: Compressor
-    momentum: float = 0.1
-
-    def __post_init__(self) -> None:
-        require_contractive(self, self.compressor)
-        check_that(0.0 < self.momentum <= 1.0, self, "momentum", "a weight of the new gradient in (0, 1] is allowed")
-
     def worker_init(self, d: int, dtype: torch.dtype) -> State:
         zero = torch.zeros(d, dtype=dtype)
         return {"known": zero, "average": zero, "steps": torch.zeros((), dtype=torch.int64)}
@@ -56,9 +46,3 @@ class EF21SGDM(GradientMethod):
         average = (1 - eta) * state["average"] + eta * gradient
         code, known = send_difference(self.compressor, average, state["known"], step.uplink(rank))
         return code, {"known": known, "average": average, "steps": state["steps"] + 1}
-
-    def server_init(self, d: int, dtype: torch.dtype) -> State:
-        return empty_estimate(d, dtype)
-
-    def server_step(self, codes: Sequence[Code], state: State, step: Step) -> tuple[Tensor, State]:
-        return accumulate(codes, state)
