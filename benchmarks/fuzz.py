@@ -281,13 +281,14 @@ def _replaced(part: Any, path: tuple[Any, ...], rng: random.Random) -> Any:
     return torch.from_numpy(array) if isinstance(part, torch.Tensor) else array
 
 
-def with_changed_bytes(body: bytes, rng: random.Random) -> bytes:
+def with_changed_bytes(body: bytes, rng: random.Random, head: int = 24, in_head: float = 0.6) -> bytes:
+    """A few bytes changed, added or cut off, with probability `in_head` among the first `head`."""
     new = bytearray(body)
     for _ in range(rng.choice((1, 1, 1, 2, 3, 8))):
         if not new:
             break
         # Most of what a parser decides on lies in the first bytes.
-        place = rng.randrange(min(len(new), 24) if rng.random() < 0.6 else len(new))
+        place = rng.randrange(min(len(new), head) if rng.random() < in_head else len(new))
         change = rng.randrange(6)
         if change == 0:
             new[place] = rng.choice(ODD)

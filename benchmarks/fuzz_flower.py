@@ -28,6 +28,7 @@ from flwr.common.serde import recorddict_from_proto, recorddict_to_proto
 from flwr.proto.recorddict_pb2 import RecordDict as RecordDictProto
 from flwr.serverapp.strategy import FedAvg
 from flwr.supercore.task_identity import TaskIdentity
+from fuzz import with_changed_bytes
 from google.protobuf.message import DecodeError
 
 from telegrad.adapters import flower
@@ -35,7 +36,6 @@ from telegrad.adapters import flower
 SPECS = ["identity", "topk(k=0.1)", "mlmc(stopk(s=0.1))", "auto(bits=1)", "auto(bits=4)", "qsgd(levels=9, bucket=16)"]
 SPECS += ["eden(bits=1.5)", "ecdq(bits=2)", "natural", "randk(k=0.3)", "importance(k=0.4)", "sign", "rtn(level=8)"]
 NODES, EXAMPLES, HOSTILE = (11, 22, 33), {11: 10, 22: 30, 33: 60}, 22
-ODD = (0, 1, 2, 3, 31, 32, 0x3F, 0x40, 0x41, 0x7E, 0x7F, 0x80, 0x81, 0x82, 0x83, 0xFE, 0xFF)
 WEIGHTS = (0, -1, 1, 2**31, 2**53 - 1, 2**53, 2**62, 1e308, -0.0, 5e-324, math.nan, math.inf, -math.inf, [], [1.0], [3])
 MEGABYTES = 64.0
 """What a round may take: a model of 1,300 numbers, whatever is announced."""
@@ -109,25 +109,7 @@ def bytes_of(arrays: ArrayRecord | None) -> bytes:
 
 
 def changed_bytes(data: bytes, rng: random.Random) -> bytes:
-    new = bytearray(data)
-    for _ in range(rng.choice((1, 1, 1, 2, 3, 8))):
-        if not new:
-            break
-        place = rng.randrange(min(len(new), 32) if rng.random() < 0.5 else len(new))
-        change = rng.randrange(6)
-        if change == 0:
-            new[place] = rng.choice(ODD)
-        elif change == 1:
-            new[place] ^= 1 << rng.randrange(8)
-        elif change == 2:
-            del new[place : place + rng.choice((1, 1, 2, 4, 8))]
-        elif change == 3:
-            new[place:place] = bytes(rng.choice(ODD) for _ in range(rng.choice((1, 1, 2, 4, 8))))
-        elif change == 4:
-            new[place] = rng.randrange(256)
-        else:
-            del new[rng.randrange(1, len(new) + 1) :]
-    return bytes(new)
+    return with_changed_bytes(data, rng, head=32, in_head=0.5)
 
 
 def changed_array(array: Array, rng: random.Random) -> Array:
