@@ -2,8 +2,8 @@
 
     rank.py SCRIPT ARGUMENTS...
 
-Python's own way of ending is left out: a thread of gloo that still holds a tensor by then aborts the process ("terminate
-called without an active exception"), now and then on a busy machine, also where telegrad has no part. A script that
+Python's own way of ending is left out: a thread of gloo that still holds a tensor by then aborts the process, now and
+then on a busy machine ("terminate called without an active exception"), also where telegrad has no part. A script that
 fails ends as ever.
 """
 
