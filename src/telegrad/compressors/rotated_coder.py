@@ -172,7 +172,7 @@ class _Trellis:
         if not blocks:
             return []
         start, code, gain = self.normalised.rotation.starts[first], cells.code, np.ones(len(blocks))
-        rows = cells.row.numpy()[start : start + sum(map(len, blocks))]
+        rows = cells.symbol.numpy()[start : start + sum(map(len, blocks))]
         ends = np.cumsum(list(map(len, blocks)))
         while True:
             louder = (np.float32(g) * z.astype(np.float32) for g, z in zip(gain, blocks, strict=True))

@@ -146,7 +146,7 @@ class _Refinements(Levels):
         sizes, cells = self.rotation.sizes, TrellisCells.blank(self.d, self.ladder.states, self.position)
         normal = torch.cat([_normalised(block) for block in left.split(sizes)]).float().numpy()
         for start in range(0, self.d, LARGEST):  # short blocks share a segment
-            cells.code.quantise(normal[start : start + LARGEST], cells.row.numpy()[start : start + LARGEST])
+            cells.code.quantise(normal[start : start + LARGEST], cells.symbol.numpy()[start : start + LARGEST])
         numbers = cells.numbers().split(sizes)
         scales = torch.stack([_projection(q, block) for q, block in zip(numbers, left.split(sizes), strict=True)])
         coded = torch.cat([scale * q for scale, q in zip(scales, numbers, strict=True)])
