@@ -22,7 +22,7 @@ from telegrad.compressors.message_lengths import head_bits, places_bits, stream_
 from telegrad.compressors.qsgd import QSGD
 from telegrad.compressors.rotated_coder import RotatedCoder
 from telegrad.kernels.histograms.by_ratio import MagnitudeSums, magnitude_sums
-from telegrad.kernels.rotation.hadamard import block_sizes
+from telegrad.kernels.rotation.blocks import block_sizes
 from telegrad.kernels.statistics.magnitudes import plain
 from telegrad.kernels.threads import kept
 from telegrad.mlmc.mean_budget import planes_within

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from telegrad.kernels.quantising.rounding import rounded_to_steps
-from telegrad.kernels.rotation.hadamard import LARGEST, Rotation, rotate
+from telegrad.kernels.rotation.blocks import LARGEST
+from telegrad.kernels.rotation.hadamard import Rotation, rotate
 from telegrad.kernels.statistics.magnitudes import sums_of_squares
 from telegrad.kernels.threads import kept
 from telegrad.kernels.trellis.codes import position_at, trellis_omega

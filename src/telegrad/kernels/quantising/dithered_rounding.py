@@ -10,7 +10,7 @@ from torch import Tensor
 
 from telegrad.kernels.compilation import Loop
 from telegrad.kernels.quantising.dither_frequencies import CONTEXTS, DISTANCES, SINGLE, bucket_of, contexts_of
-from telegrad.kernels.random_numbers.uniforms import STRIDE, UNIT, bits_at, state_at, uniform_bits
+from telegrad.kernels.random_numbers.uniforms import STRIDE, UNIT, bits_at, bits_from, state_at
 from telegrad.kernels.statistics.magnitudes import plain
 from telegrad.kernels.threads import in_chunks
 from telegrad.random import Key
@@ -32,8 +32,7 @@ _HALF, _WHOLE = np.uint64(1 << 52), np.uint64(1 << 53)
 
 
 def _dither(offset: np.uint64, inner: np.uint64, first: int, n: int) -> np.ndarray:
-    with np.errstate(over="ignore"):
-        return uniform_bits(offset, inner, np.arange(first, first + n, dtype=np.uint64)) * UNIT - 0.5
+    return bits_from(offset, inner, first, n) * UNIT - 0.5
 
 
 def _dithered_scalar(x: Any, step: float, offset: Any, inner: Any, first: int, out: Any) -> None:

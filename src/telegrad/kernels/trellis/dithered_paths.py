@@ -17,10 +17,10 @@ import torch
 from torch import Tensor
 
 from telegrad.kernels.compilation import Loop
-from telegrad.kernels.random_numbers.uniforms import STRIDE, UNIT, bits_at, state_at
+from telegrad.kernels.random_numbers.uniforms import STRIDE, UNIT, bits_at, bits_from, state_at
 from telegrad.kernels.statistics.magnitudes import plain
 from telegrad.kernels.threads import in_blocks
-from telegrad.kernels.trellis.followed_paths import turned, uniforms
+from telegrad.kernels.trellis.followed_paths import turned
 from telegrad.kernels.trellis.paths import (
     FAR,
     SEGMENT,
@@ -85,7 +85,7 @@ def _forward_reference(
     steps, _, paths = taken.shape
     y = np.zeros(steps * paths)
     y[: len(x)] = x.astype(np.float64) / step
-    t = y + uniforms(offset, inner, first, len(y)) * UNIT * 2.0
+    t = y + bits_from(offset, inner, first, len(y)) * UNIT * 2.0
     price, at = np.empty((len(y), 4), dtype=np.float32), np.arange(len(y))
     for parity in range(2):
         below = np.floor(t)
@@ -136,7 +136,7 @@ def _back_reference(
     out: np.ndarray,
 ) -> None:
     subset = walked_back(taken, before, branch, last)[: len(x)]
-    parity, bits = subset >> 1, uniforms(offset, inner, first, len(x))
+    parity, bits = subset >> 1, bits_from(offset, inner, first, len(x))
     m = np.floor(x.astype(np.float64) / step + bits * UNIT * 2.0 - 0.5 * parity).astype(np.int64)
     m += (m ^ subset) & 1
     out[:] = m - (turned(bits, parity.astype(np.uint64)) >> _53).astype(np.int64)

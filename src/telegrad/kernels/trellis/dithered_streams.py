@@ -11,8 +11,8 @@ import numpy as np
 from telegrad.kernels.coding.rans import LOWEST, found_symbol, refill, refilled
 from telegrad.kernels.compilation import Loop
 from telegrad.kernels.quantising.dithered_rounding import BEYOND, SLOTS, cell_of
-from telegrad.kernels.random_numbers.uniforms import STRIDE, bits_at, state_at
-from telegrad.kernels.trellis.followed_paths import DITHER, HALF, SINGLE, WHOLE, cells, segments, turned, uniforms
+from telegrad.kernels.random_numbers.uniforms import STRIDE, bits_at, bits_from, state_at
+from telegrad.kernels.trellis.followed_paths import DITHER, HALF, SINGLE, WHOLE, cells, segments, turned
 from telegrad.kernels.trellis.paths import SEGMENT, neighbours, paths_of
 
 __all__ = ["decoded_path"]
@@ -86,7 +86,7 @@ def _decode_reference(
     out: np.ndarray,
 ) -> tuple[int, int]:
     offset, inner, first, after, state = paths
-    uniform, width, wide = uniforms(offset, inner, first, len(out)), np.diff(starts), np.uint64(bits)
+    uniform, width, wide = bits_from(offset, inner, first, len(out)), np.diff(starts), np.uint64(bits)
     for i, path, lane in neighbours(len(out), len(state), len(lanes)):
         own = state[path]
         full = turned(uniform[i], (own & 1).astype(np.uint64))

@@ -13,22 +13,11 @@ import numpy as np
 
 from telegrad.kernels.compilation import Loop
 from telegrad.kernels.quantising.dithered_rounding import BEYOND, SLOTS, cell_of
-from telegrad.kernels.random_numbers.uniforms import STRIDE, UNIT, bits_at, state_at, uniform_bits
+from telegrad.kernels.random_numbers.uniforms import STRIDE, UNIT, bits_at, bits_from, state_at
 from telegrad.kernels.trellis.paths import SEGMENT, machine, paths_of
 from telegrad.random import Key
 
-__all__ = [
-    "DITHER",
-    "HALF",
-    "SINGLE",
-    "WHOLE",
-    "cells",
-    "path_rows",
-    "segments",
-    "turned",
-    "undithered_path",
-    "uniforms",
-]
+__all__ = ["DITHER", "HALF", "SINGLE", "WHOLE", "cells", "path_rows", "segments", "turned", "undithered_path"]
 
 _TILE = 512  # entries, a multiple of the most paths
 _1, _53 = np.uint64(1), np.uint64(53)
@@ -43,12 +32,6 @@ SINGLE = 16
 def turned(bits: Any, parity: Any) -> Any:
     """(2u − class / 2 + ½) in units of 2^−53: n and then d + ½."""
     return (bits << _1) + (_1 - parity) * HALF
-
-
-def uniforms(offset: np.uint64, inner: np.uint64, first: int, n: int) -> np.ndarray:
-    """`uniform_bits` of n neighbours: for the numpy forms."""
-    with np.errstate(over="ignore"):
-        return uniform_bits(offset, inner, np.arange(first, first + n, dtype=np.uint64))
 
 
 def _followed(symbols: Any, stream: Any, inner: Any, after: Any, state: Any, dither: Any) -> Any:
@@ -68,7 +51,7 @@ def _followed(symbols: Any, stream: Any, inner: Any, after: Any, state: Any, dit
 def _followed_reference(
     symbols: np.ndarray, offset: np.uint64, inner: np.uint64, first: int, after: np.ndarray, state: np.ndarray
 ) -> np.ndarray:
-    bits, dither = uniforms(offset, inner, first, len(symbols)), np.empty(len(symbols), dtype=np.uint64)
+    bits, dither = bits_from(offset, inner, first, len(symbols)), np.empty(len(symbols), dtype=np.uint64)
     for at in range(0, len(symbols), len(state)):
         here = slice(at, min(at + len(state), len(symbols)))
         own = state[: here.stop - at]
