@@ -48,12 +48,6 @@ def _quotients(x: np.ndarray, m: float) -> tuple[np.ndarray, np.ndarray]:
     return q, np.where(scaled < 2.0**53, scaled - q, (scaled >= 2.0**PLANES).astype(np.float64))
 
 
-def _added(a: Any, b: Any, c: Any) -> Any:
-    """A full adder, for the 64 bits of words side by side: the sums of three, and what they carry."""
-    t = a ^ b
-    return t ^ c, a & b | t & c
-
-
 def _count_scalar(x: Any, m: float, counts: Any, squares: Any) -> None:
     row, most = 8 * _LANES, np.int64(2**PLANES - 1)
     words, lanes = np.zeros(row, dtype=np.int64), np.zeros(row)
@@ -80,14 +74,22 @@ def _count_scalar(x: Any, m: float, counts: Any, squares: Any) -> None:
                 e, f = words[j + 4 * _LANES], words[j + 5 * _LANES]
                 g, h = words[j + 6 * _LANES], words[j + 7 * _LANES]
                 one, two, four = digits[0, j], digits[1, j], digits[2, j]
-                one, c1 = _added(one, a, b)
-                one, c2 = _added(one, c, d)
-                one, c3 = _added(one, e, f)
-                one, c4 = _added(one, g, h)
-                two, c5 = _added(two, c1, c2)
-                two, c6 = _added(two, c3, c4)
-                four, carry = _added(four, c5, c6)
-                digits[0, j], digits[1, j], digits[2, j] = one, two, four
+                # A full adder: t = u ^ v, the sum is t ^ w and the carry u & v | t & w.
+                t = one ^ a
+                s1, c1 = t ^ b, one & a | t & b
+                t = s1 ^ c
+                s2, c2 = t ^ d, s1 & c | t & d
+                t = s2 ^ e
+                s3, c3 = t ^ f, s2 & e | t & f
+                t = s3 ^ g
+                one, c4 = t ^ h, s3 & g | t & h
+                t = two ^ c1
+                s5, c5 = t ^ c2, two & c1 | t & c2
+                t = s5 ^ c3
+                two, c6 = t ^ c4, s5 & c3 | t & c4
+                t = four ^ c5
+                carry = four & c5 | t & c6
+                digits[0, j], digits[1, j], digits[2, j] = one, two, t ^ c6
                 for k in range(3, _DIGITS):
                     digit = digits[k, j]
                     digits[k, j] = digit ^ carry
@@ -166,5 +168,5 @@ def leading_bits(v: Tensor, m: float, level: int, count: int) -> Tensor:
     return bits
 
 
-_count = Loop(_count_scalar, _count_reference, uses=[_added])
+_count = Loop(_count_scalar, _count_reference)
 _lead = Loop(_lead_scalar, _lead_reference)
