@@ -104,10 +104,13 @@ def pack_tails(symbol: np.ndarray, most: int, least: int = 0) -> bytes:
     """The bits of each magnitude, `most` the largest, below its bucket, first those of all with the most: from 2^(k+4)
     on a magnitude has more than k. The `least` lowest are left out.
     """
-    magnitude, planes = far_magnitudes(symbol, 16 << least), []
-    for place in reversed(range(least, most.bit_length() - 4)):
-        planes.append(((far_magnitudes(magnitude, 16 << place) >> place) & 1).astype(np.uint8))
-    return pack_bits(np.concatenate(planes)) if planes else b""
+    places = range(most.bit_length() - 5, least - 1, -1)
+    if not places:  # no pass over the symbols
+        return b""
+    far, planes = far_magnitudes(symbol, 16 << least), []
+    for place in places:
+        planes.append(((far_magnitudes(far, 16 << place) >> place) & 1).astype(np.uint8))
+    return pack_bits(np.concatenate(planes))
 
 
 def read_tails(reader: Reader, width: np.ndarray, least: int = 0) -> np.ndarray:
