@@ -16,7 +16,7 @@ def defined():
     """Runs the page's programs, and takes what they register out of the registry again."""
     from telegrad.spec import registry
 
-    known = dict(registry.known_by_kind["method"])
+    known = registry.registered("method")
     for number, program in enumerate(re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)):
         names = {"__name__": f"method_page_{number}"}
         exec(compile(program, "method.md", "exec", dont_inherit=True), names)

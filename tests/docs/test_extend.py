@@ -16,7 +16,7 @@ def defined():
     """Runs the pages' programs, and takes what they register out of the registry again."""
     from telegrad.spec import registry
 
-    known = {kind: dict(spec.registered(kind)) for kind in ("compressor", "topology")}
+    known = {kind: dict(registry.registered(kind)) for kind in ("compressor", "topology")}
     for kind in known:
         for program in re.findall(
             r"```python\n(.*?)```", (PAGES / f"{kind}.md").read_text(encoding="utf-8"), re.DOTALL
