@@ -12,7 +12,7 @@ from typing import Any, ClassVar, Literal
 
 from telegrad.errors import SpecError
 
-__all__ = ["WORDS", "Registered", "fields_in_order", "options_of", "word"]
+__all__ = ["WORDS", "Registered", "fields_in_order", "hints_of", "options_of", "word"]
 
 
 class Registered:
@@ -50,10 +50,10 @@ class Registered:
 
 
 @cache
-def _hints(cls: type[Registered]) -> dict[str, tuple[Any, ...]]:
+def hints_of(cls: type[Registered]) -> dict[str, tuple[Any, ...]]:
     """What each field of a class may be; without the fields whose types no spec can write."""
     try:
-        hints = typing.get_type_hints(cls)
+        hints = typing.get_typehints_of(cls)
     except NameError:  # a class within a function
         return {}
     options = {field.name: options_of(hints[field.name]) for field in dataclasses.fields(cls)}  # type: ignore[arg-type]
@@ -73,7 +73,7 @@ def _writable(option: Any) -> bool:
 def _check_types(owner: Registered) -> None:
     """Hold a new object's arguments to the types of its fields; numpy's numbers become Python's. Raises `SpecError`."""
     cls: Any = type(owner)
-    for name, options in _hints(cls).items():
+    for name, options in hints_of(cls).items():
         value = getattr(owner, name)
         if type(value) in options:
             continue
