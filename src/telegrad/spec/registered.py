@@ -53,7 +53,7 @@ class Registered:
 def hints_of(cls: type[Registered]) -> dict[str, tuple[Any, ...]]:
     """What each field of a class may be; without the fields whose types no spec can write."""
     try:
-        hints = typing.get_typehints_of(cls)
+        hints = typing.get_type_hints(cls)
     except NameError:  # a class within a function
         return {}
     options = {field.name: options_of(hints[field.name]) for field in dataclasses.fields(cls)}  # type: ignore[arg-type]
