@@ -133,7 +133,7 @@ def test_inside_a_transform_of_functions_there_are_no_numbers(transform):
         (lambda c: tg.unpack("text"), r"open\(file, \"rb\"\)"),
         (lambda c: tg.unpack(c.encode(X, KEY)), r"code.decode\(\)"),
         (lambda c: tg.unpack([1, 2]), r"unpack\(bytes\(data\)\)"),
-        (lambda c: c.encode(X.to("meta")), "which holds no numbers, cannot be"),
+        (lambda c: c.encode(X.to("meta"), KEY), "which holds no numbers, cannot be"),
         (lambda c: c.encode(X, KEY).add_to(torch.zeros(100, dtype=torch.int64)), "floating point"),
         (lambda c: c.encode(X, KEY).add_to(torch.zeros(10, 20).t()[::2].t()), "contiguous"),
         (lambda c: c.encode(X, KEY).add_to(np.zeros(100, dtype=np.float32)), "from_numpy"),
