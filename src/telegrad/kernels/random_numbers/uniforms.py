@@ -23,7 +23,7 @@ from telegrad.kernels.threads import in_chunks
 from telegrad.random import Key
 
 __all__ = [
-    *("FEW", "STRIDE", "UNIT", "bits_at", "drawn_in_proportion", "state_at"),
+    *("FEW", "STRIDE", "UNIT", "bits_at", "drawn_in_proportion", "normals", "state_at"),
     *("stream_bits", "uniform_at", "uniform_bits", "uniform_source", "uniforms"),
 ]
 
@@ -95,6 +95,11 @@ def uniform_at(given, offset, inner, i):  # type: ignore[no-untyped-def]
 def uniforms(key: Key, n: int, start: int = 0, device: torch.device = _CPU) -> Tensor:
     """`key.uniform(n, start=start)`, float64, made on the device; on the CPU by all threads."""
     return uniforms_on(device, key, n, start)
+
+
+def normals(key: Key, n: int) -> Tensor:
+    """`key.normal(n)` from uniform numbers of a compiled loop."""
+    return torch.special.ndtri(uniforms(key, n) + 2.0**-54)
 
 
 @with_gpu_form("uniforms")

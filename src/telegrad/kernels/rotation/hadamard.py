@@ -32,7 +32,7 @@ from telegrad.kernels.coding.scatter import taken
 from telegrad.kernels.compilation import Loop
 from telegrad.kernels.device import on_gpu, with_gpu_form
 from telegrad.kernels.memory import add_times
-from telegrad.kernels.random_numbers.uniforms import STRIDE, bits_at, state_at, uniform_bits
+from telegrad.kernels.random_numbers.uniforms import STRIDE, bits_at, normals, state_at, uniform_bits
 from telegrad.kernels.statistics.magnitudes import largest_in, plain
 from telegrad.kernels.threads import in_chunks, kept
 from telegrad.random import Key
@@ -521,5 +521,5 @@ def _uniformly(v: np.ndarray, key: Key, inverse: bool) -> np.ndarray:
     n − i axes.
     """
     x, n = v.astype(np.float64), len(v)
-    _reflect(x, key.normal(n * (n + 1) // 2).numpy(), inverse)
+    _reflect(x, normals(key, n * (n + 1) // 2).numpy(), inverse)
     return x
