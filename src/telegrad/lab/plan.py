@@ -81,8 +81,8 @@ def next_rate(grid: Sequence[float], total: int | None, searched: Mapping[float,
     """The learning rate to try next: the grid first, ascending; then, up to `total` runs, wherever the best one points.
 
     Where the best is the least or the greatest rate tried, the grid is widened there by its own factor; otherwise the
-    best one's better neighbour and the best enclose the next, their geometric mean. Where all diverged, lower; where all
-    the others end alike, higher: a model that has learnt nothing wants longer steps. None when the search is over.
+    best one's better neighbour and the best enclose the next, their geometric mean. Where all diverged, lower; where
+    all others end alike, higher: a model that has learnt nothing wants longer steps. None when the search is over.
     """
     untried = [rate for rate in grid if rate not in searched]
     if untried:
