@@ -23,8 +23,8 @@ from telegrad.kernels.threads import in_chunks
 from telegrad.random import Key
 
 __all__ = [
-    *("FEW", "STRIDE", "UNIT", "bits_at", "drawn_in_proportion", "state_at"),
-    *("stream_bits", "uniform_at", "uniform_bits", "uniform_source", "uniforms"),
+    *("FEW", "STRIDE", "UNIT", "bits_at", "bits_from", "drawn_in_proportion", "normals", "state_at"),
+    *("stream_bits", "uniform_at", "uniform_bits", "uniform_source", "uniforms", "uniforms_from"),
 ]
 
 _SHORT = 64  # below it, a few numpy operations are as quick as a compiled loop
@@ -92,9 +92,26 @@ def uniform_at(given, offset, inner, i):  # type: ignore[no-untyped-def]
     return given[i] if len(given) else np.float64(1.0) * uniform_bits(offset, inner, i) * UNIT
 
 
+def uniforms_from(given: np.ndarray, offset: np.uint64, inner: np.uint64, first: int, n: int) -> np.ndarray:
+    """`uniform_at` of n neighbours: for the forms in numpy."""
+    with np.errstate(over="ignore"):
+        return uniform_at(given, offset, inner, np.arange(first, first + n))
+
+
+def bits_from(offset: np.uint64, inner: np.uint64, first: int, n: int) -> np.ndarray:
+    """`uniform_bits` of n neighbours: for the forms in numpy."""
+    with np.errstate(over="ignore"):
+        return uniform_bits(offset, inner, np.arange(first, first + n, dtype=np.uint64))
+
+
 def uniforms(key: Key, n: int, start: int = 0, device: torch.device = _CPU) -> Tensor:
     """`key.uniform(n, start=start)`, float64, made on the device; on the CPU by all threads."""
     return uniforms_on(device, key, n, start)
+
+
+def normals(key: Key, n: int) -> Tensor:
+    """`key.normal(n)` from uniform numbers of a compiled loop."""
+    return torch.special.ndtri(uniforms(key, n) + 2.0**-54)
 
 
 @with_gpu_form("uniforms")
@@ -176,8 +193,7 @@ def _fill_scalar(out, offset, inner, start):  # type: ignore[no-untyped-def]
 
 
 def _fill_reference(out: np.ndarray, offset: np.uint64, inner: np.uint64, start: int) -> None:
-    with np.errstate(over="ignore"):
-        out[:] = uniform_bits(offset, inner, np.arange(start, start + len(out), dtype=np.uint64)) * UNIT
+    out[:] = bits_from(offset, inner, start, len(out)) * UNIT
 
 
 _fill = Loop(_fill_scalar, _fill_reference, uses=[state_at, bits_at])
