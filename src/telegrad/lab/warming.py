@@ -34,6 +34,7 @@ _SIZES = (7, 300, 5000)  # few entries, a short vector, a long one
 _LARGE = (20_000, 387**2)  # of few laws; the last one for several threads
 _DTYPES = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
 _NUMBERS = {"bits": (0.03, 0.3, 1.0, 3.0, 6.0), "levels": (1000,)}  # other values of fields of these names
+_TOGETHER = ("mlmc(stopk(s=0.01, values=sign), probabilities=cost)",)  # choices with a loop of their own
 _LAWS: dict[str, Callable[[Tensor], Tensor]] = {
     "normal": lambda z: z,
     "heavy": lambda z: z**5,
@@ -69,7 +70,7 @@ def warm_up(progress: Callable[[str], None] = lambda text: None) -> Warmed:
         warnings.simplefilter("ignore", TelegradWarning)
         progress("integers")
         _send_integers()
-        for spec in whole_catalogue():
+        for spec in (*whole_catalogue(), *_TOGETHER):
             progress(spec)
             compressors: Iterator[Any] = _variants(build(spec, "compressor"))
             for compressor in compressors:
