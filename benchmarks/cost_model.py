@@ -66,7 +66,11 @@ def speeds(specs: list[str], barrier: Any = None) -> dict[str, Any]:
     together()
     memory = copy_bandwidth(len(x), repeats=3)
     together()
-    return {"profiles": found, "memory_bandwidth": memory, "conversion": conversion_seconds(x)}
+    fresh = copy_bandwidth(len(x), repeats=3, fresh=True)
+    together()
+    return {
+        "profiles": found, "memory_bandwidth": memory, "fresh_bandwidth": fresh, "conversion": conversion_seconds(x)
+    }  # fmt: skip
 
 
 def _speeds_into(queue: Any, specs: list[str], barrier: Any) -> None:
@@ -88,16 +92,14 @@ def speeds_together(specs: list[str], workers: int) -> dict[str, Any]:
         | {name: max(one["profiles"][spec][name] for one in found) for name in ("encode", "decode")}
         for spec in specs
     }
-    memory = min(one["memory_bandwidth"] for one in found)
-    return {
-        "profiles": slowest, "memory_bandwidth": memory, "conversion": max(one["conversion"] for one in found)
-    }  # fmt: skip
+    memory = {name: min(one[name] for one in found) for name in ("memory_bandwidth", "fresh_bandwidth")}
+    return {"profiles": slowest, **memory, "conversion": max(one["conversion"] for one in found)}
 
 
 def cost(there: Cluster, exchange: str, d: int, known: dict[str, Any]) -> StepCost | None:
     """The predicted step; None of what the model does not know."""
     spec, _, topology = exchange.partition("@")
-    there = Cluster(**{**vars(there), "memory_bandwidth": known["memory_bandwidth"]})
+    there = Cluster(**{**vars(there), **{name: known[name] for name in ("memory_bandwidth", "fresh_bandwidth")}})
     if exchange in ("ddp", "fp16"):
         return all_reduce(there, d, 32.0, 0.0) if exchange == "ddp" else all_reduce(there, d, 16.0, known["conversion"])
     if spec not in known["profiles"]:

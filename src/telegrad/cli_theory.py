@@ -116,6 +116,7 @@ def add_to(app: typer.Typer, console: Callable[[], Console]) -> None:
             overlap=overlap,
             sharing=sharing,
             memory_bandwidth=costs.copy_bandwidth(d),
+            fresh_bandwidth=costs.copy_bandwidth(d, fresh=True),
         )
         goal = parse_count(steps, "steps")
         known = costs.read_speeds(speeds) if speeds else None

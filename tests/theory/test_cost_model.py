@@ -47,16 +47,19 @@ def test_latency_efficiency_overlap_sharing_and_host():
     assert step_cost(Cluster(1, 1e8), SPARSE, "allgather").transfer == 0
 
 
-def test_whole_gradients_that_are_written_anew_take_the_processors_time():
-    """Two-phase cuts, decodes and joins gradient-sized vectors; an all-gather's estimate takes the gradient's place."""
-    there = Cluster(4, 1e8, compute=0.5, memory_bandwidth=64e6, sharing=2.0, **EXACT)  # 0.5 s for 32e6 bits
-    free = replace(there, memory_bandwidth=math.inf)
-    for topology, copies in (("allgather", 0), ("two_phase", 3.25), ("server", 5)):
+def test_whole_gradients_that_are_copied_take_the_processors_time():
+    """An all-gather's estimate takes the gradient's place, set to zero (half a copy); two-phase cuts, decodes and joins
+    whole gradients; a server packs, queues and reads estimates in new memory.
+    """
+    there = Cluster(4, 1e8, compute=0.5, memory_bandwidth=64e6, fresh_bandwidth=32e6, sharing=2.0, **EXACT)
+    free = replace(there, memory_bandwidth=math.inf, fresh_bandwidth=math.inf)
+    for topology, copies, fresh in (("allgather", 0.5, 0), ("two_phase", 2.625, 0), ("server", 0.5, 5)):
         slow = step_cost(there, SPARSE, topology)
-        assert slow.copies == pytest.approx(2 * 0.5 * copies)
+        assert slow.copies == pytest.approx(2 * (0.5 * copies + fresh))  # s for 32e6 bits
         assert slow.seconds - step_cost(free, SPARSE, topology).seconds == pytest.approx(slow.copies)
-    assert step_cost(replace(there, node=2), SPARSE, "hierarchical").copies == pytest.approx(10)
+    assert step_cost(replace(there, node=2), SPARSE, "hierarchical").copies == pytest.approx(2 * (0.25 + 10))
     assert 1e8 < copy_bandwidth(100_000) < 1e15
+    assert 1e8 < copy_bandwidth(100_000, fresh=True) < 1e15
     with pytest.raises(ConfigError, match="from 1"):
         copy_bandwidth(0)
 

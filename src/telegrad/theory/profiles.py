@@ -49,7 +49,7 @@ def profile(
 
     Bits are the mean length of `repeats` packed messages (see `expected_bits`); ω is `variance(x)`/‖x‖². Speeds are the
     least of `repeats` timings after one that loads the loops (a busy machine makes them only longer), unless `speeds`
-    holds them. Raises `InputError` for an x that is zero or not finite, `ConfigError` for d or repeats below 1,
+    holds them. A message is added to a vector that was just set to zero, so that caches hold what they hold in a step. Raises `InputError` for an x that is zero or not finite, `ConfigError` for d or repeats below 1,
     `SpecError` for a spec that does not fit.
     """
     compressor: Compressor = build(spec, "compressor")
@@ -62,6 +62,7 @@ def profile(
     for repeat in range(repeats + (known is None)):
         step_key = key.fold(step=repeat, rank=0)
         seconds, message = _timed(lambda now: pack(compressor.encode(x, now)), step_key, x)
+        out.zero_()
         spent, _ = _timed(lambda data: unpack(data).add_to(out), message, x)
         lengths.append(8.0 * len(message))
         if known is None and repeat:
@@ -87,16 +88,17 @@ def conversion_seconds(x: Tensor, d: int | None = None, repeats: int = 3) -> flo
     return _scale(x, d, repeats) * min(_timed(lambda v: v.half().float(), x, x)[0] for _ in range(repeats + 1))
 
 
-def copy_bandwidth(d: int, repeats: int = 5) -> float:
-    """Bits per second at which this machine copies `d` float32 entries (at most 25 million) into new memory: the
-    fastest of `repeats`.
+def copy_bandwidth(d: int, repeats: int = 5, fresh: bool = False) -> float:
+    """Bits per second at which this machine copies `d` float32 entries (at most 25 million): the fastest of `repeats`.
 
-    The system hands out a large vector's memory page by page, which takes several times as long as copying into memory
-    that is there already. Raises `ConfigError` for d or repeats below 1.
+    `fresh`: into new memory. The system hands out that of a large vector page by page, which takes several times as
+    long as the copy. Raises `ConfigError` for d or repeats below 1.
     """
     check(d=(d, COUNT), repeats=(repeats, COUNT))
     x = torch.ones(min(d, 25_000_000))
-    return 32.0 * x.numel() / min(_timed(lambda v: v.clone(), x, x)[0] for _ in range(repeats + 1))
+    room = torch.empty_like(x)
+    copy: Callable[[Tensor], Tensor] = (lambda v: v.clone()) if fresh else room.copy_
+    return 32.0 * x.numel() / min(_timed(copy, x, x)[0] for _ in range(repeats + 1))
 
 
 def _energy(x: Tensor) -> float:
