@@ -9,8 +9,8 @@ Reads what benchmarks/network/run.py wrote, and predicts three times:
   by two workers on a core.
 * "together": they are timed in as many processes at once as there were workers, as the hook `auto` does it.
 
-Of the network's table the last two use the steps without any exchange, and DDP's unshaped step (how fast sockets are
-filled), no more. A few minutes on two cores that do nothing else.
+Of the network's table the last two use the steps without any exchange, the seconds of an empty all-to-all, and DDP's
+unshaped step (how fast sockets are filled), no more. A few minutes on two cores that do nothing else.
 """
 
 from __future__ import annotations
@@ -147,7 +147,9 @@ def main() -> None:
     specs = list(dict.fromkeys(specs))
     alone, at_once = speeds(specs), speeds_together(specs, workers)
     bare = {mbit: seconds for (mbit, exchange), seconds in measured.items() if exchange == "none"}
-    compute, sharing = sum(bare.values()) / len(bare), workers / CORES
+    # Steps without an exchange and empty all-to-alls know nothing of the link: what differs is disturbance.
+    compute, sharing = min(bare.values()), max(1.0, workers / CORES)
+    latency = min(row["latency"] for row in found if "latency" in row)
     dense_bits = 2 * (workers - 1) / workers * 32 * d
     # What fills sockets, in bits per second of a worker that has its share of the cores.
     host = dense_bits / (measured[None, "ddp"] - bare[None])
@@ -156,7 +158,7 @@ def main() -> None:
     for exchange in exchanges:
         for mbit in dict.fromkeys(mbit for mbit, name in measured if name == exchange):
             there = Cluster(
-                workers=workers, bandwidth=mbit * 1e6 if mbit else math.inf, latency=1e-4, compute=compute,
+                workers=workers, bandwidth=mbit * 1e6 if mbit else math.inf, latency=latency, compute=compute,
                 sharing=sharing, host_bandwidth=host * sharing,
             )  # fmt: skip
             shared = Cluster(**{**vars(there), "sharing": 1.0, "host_bandwidth": host})

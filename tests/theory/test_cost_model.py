@@ -47,6 +47,19 @@ def test_latency_efficiency_overlap_sharing_and_host():
     assert step_cost(Cluster(1, 1e8), SPARSE, "allgather").transfer == 0
 
 
+def test_what_a_call_takes_whatever_its_length_counts_for_every_shard():
+    """Two-phase makes M + 1 calls to encode and 2M to decode, of a shard's entries each."""
+    there, slow = Cluster(4, 1e8, sharing=2.0, **EXACT), replace(SPARSE, encode_call=0.002, decode_call=0.0001)
+    assert step_cost(there, slow, "allgather") == step_cost(there, SPARSE, "allgather")
+    phased = step_cost(there, slow, "two_phase")
+    assert phased.encode == pytest.approx(2 * (1.25 * 0.008 + 5 * 0.002))
+    assert phased.decode == pytest.approx(2 * (2 * 0.0009 + 8 * 0.0001))
+    x = torch.randn(20_000, generator=torch.Generator().manual_seed(0))
+    found = profile("randk(k=0.01)", x, d=10**9)  # so long that a call's own time disappears
+    assert 0 <= found.encode_call < 0.1 * found.encode
+    assert profile("randk(k=0.01)", x.view(100, 200)).encode_call == 0
+
+
 def test_whole_gradients_that_are_copied_take_the_processors_time():
     """An all-gather's estimate takes the gradient's place, set to zero (half a copy); two-phase cuts, decodes and joins
     whole gradients; a server packs, queues and reads estimates in new memory.
