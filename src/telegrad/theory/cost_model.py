@@ -123,7 +123,7 @@ class StepCost:
 @dataclass(frozen=True)
 class _Traffic:
     """Bits that leave a worker, bits over the busiest link, one-way latencies; and what the busiest rank does one after
-    the other: encodings and decodings of whole gradients (`calls`: in how many calls each, where gradients are cut), and
+    the other: encodings and decodings of whole gradients (in how many `calls`, where they are cut), and
     vectors as long as the gradient that it copies, or copies into `fresh` memory. Setting one to zero is half a copy:
     it writes and does not read.
     """
