@@ -134,7 +134,13 @@ def main() -> None:
                 flush=True,
             )
     if options.out:
-        report = {"command": "python " + " ".join(sys.argv), **provenance(), "size": options.size, "rows": rows}
+        report = {
+            "command": "python " + " ".join(sys.argv),
+            **provenance(),
+            "processor_seconds": time.process_time(),
+            "size": options.size,
+            "rows": rows,
+        }
         options.out.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
 
 

@@ -13,6 +13,7 @@ import bz2
 import json
 import math
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -174,6 +175,7 @@ def main() -> None:
         report = {
             "command": "python " + " ".join(sys.argv),
             **provenance(),
+            "processor_seconds": time.process_time(),
             "seeds": SEEDS,
             "noise_scale": sigma,
             "smoothness": problem.smoothness,
