@@ -37,6 +37,7 @@ __all__ = [
     "as_json",
     "bench_codec",
     "bench_step",
+    "peak_bytes",
     "whole_catalogue",
 ]
 
@@ -198,7 +199,7 @@ def _timed(contenders: Sequence[_Contender], x: Tensor, vector: str, repeats: in
         first.append(time.perf_counter() - began)
         bits.append(8 * len(made) if isinstance(made, bytes) else contender.bits)
         del made
-        peak = _peak_bytes(contender.call, x)
+        peak = peak_bytes(contender.call, x)
         shares.append(None if peak is None else peak / (4 * len(x)))
     times: list[list[float]] = [[] for _ in contenders]
     ratios: list[list[float]] = [[] for _ in contenders]
@@ -252,7 +253,7 @@ def _seconds(call: Callable[[], Any]) -> float:
     return spent / count
 
 
-def _peak_bytes(call: Callable[[], Any], x: Tensor) -> int | None:
+def peak_bytes(call: Callable[[], Any], x: Tensor) -> int | None:
     """By how much a call raises the process's resident memory at its peak, or, for an x on a GPU, what is allocated
     there; None where the system does not tell.
     """
