@@ -19,6 +19,7 @@ import argparse
 import json
 import math
 import multiprocessing
+import statistics
 import sys
 from pathlib import Path
 from typing import Any
@@ -147,9 +148,9 @@ def main() -> None:
     specs = list(dict.fromkeys(specs))
     alone, at_once = speeds(specs), speeds_together(specs, workers)
     bare = {mbit: seconds for (mbit, exchange), seconds in measured.items() if exchange == "none"}
-    # Steps without an exchange and empty all-to-alls know nothing of the link: what differs is disturbance.
+    # Steps without an exchange know nothing of the link: what differs is disturbance.
     compute, sharing = min(bare.values()), max(1.0, workers / CORES)
-    latency = min(row["latency"] for row in found if "latency" in row)
+    latency = statistics.median(row["latency"] for row in found if "latency" in row)
     dense_bits = 2 * (workers - 1) / workers * 32 * d
     # What fills sockets, in bits per second of a worker that has its share of the cores.
     host = dense_bits / (measured[None, "ddp"] - bare[None])
