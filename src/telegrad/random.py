@@ -44,6 +44,11 @@ def _exact(name: str, value: object) -> int | str:
     return exact
 
 
+def _hashed(text: str) -> tuple[int, int]:
+    words: tuple[int, int] = _TWO_WORDS.unpack(hashlib.blake2b(text.encode(), digest_size=16).digest())
+    return words
+
+
 @dataclass(frozen=True)
 class Key:
     """A source of reproducible randomness: one stream of numbers for each seed and path.
@@ -126,9 +131,25 @@ class Key:
         found: tuple[int, int] | None = self.__dict__.get("_words")
         if found is None:
             # repr() of ints and strings is unambiguous, so distinct (seed, path) give distinct texts.
-            text = repr((self.seed, self.path)).encode()
-            found = self.__dict__["_words"] = _TWO_WORDS.unpack(hashlib.blake2b(text, digest_size=16).digest())
+            found = self.__dict__["_words"] = _hashed(repr((self.seed, self.path)))
         return found
+
+    def words_of_each(self, name: str, count: int) -> list[tuple[int, int]]:
+        """`words` of the keys `fold(name=0)`, `fold(name=1)` … `fold(name=count - 1)`, for less than one by one.
+
+        Args:
+            name: what is folded.
+            count: how many keys.
+
+        Returns:
+            A pair of words for each key.
+
+        Example:
+            >>> tg.Key().words_of_each("round", 2) == [tg.Key().fold(round=i).words for i in range(2)]
+            True
+        """
+        before, after = repr((self.seed, (*self.path, (name, 0)))).rsplit("0", 1)
+        return [_hashed(f"{before}{i}{after}") for i in range(count)]
 
     @property
     def stream(self) -> tuple[np.uint64, np.uint64]:

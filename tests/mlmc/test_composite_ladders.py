@@ -1,6 +1,7 @@
 """Ladders that are made of other things: singular directions, any compressor and its remainder, ladders of ladders."""
 
 import math
+import weakref
 
 import pytest
 import torch
@@ -9,6 +10,7 @@ import telegrad as tg
 from cases import T1, numbers
 from telegrad.mlmc.probabilities import level_probabilities
 from telegrad.spec import build
+from telegrad.wire.values import LowRank
 
 MATRIX = torch.randn(6, 9, generator=torch.Generator().manual_seed(5), dtype=torch.float64)
 
@@ -76,6 +78,23 @@ def test_zeros_that_fill_a_matrix_up_are_not_sent():
         term.add_to(total, 1.0)
     assert torch.allclose(total, v, atol=1e-13)
     assert not levels.orthogonal
+
+
+def test_the_norms_of_a_filled_up_matrix_need_one_level_at_a_time(monkeypatch):
+    """All of them together are √d vectors: 15 GB for one and a half million entries."""
+    levels = build("low_rank", "ladder").levels(MATRIX.reshape(-1)[:53])
+    made, most, numbers_of = [], [], LowRank.numbers
+
+    def counted(values):
+        found = numbers_of(values)
+        made.append(weakref.ref(found))
+        most.append(sum(one() is not None for one in made))
+        return found
+
+    monkeypatch.setattr(LowRank, "numbers", counted)
+    levels.norms()
+    assert len(made) == 7
+    assert max(most) <= 2
 
 
 @pytest.mark.parametrize("k", [1, 2, 3])

@@ -40,7 +40,7 @@ def launch(script, ranks, *arguments, abandoned=()):
             "MASTER_PORT": str(port),
             "OMP_NUM_THREADS": "1",
         }
-        command = [sys.executable, str(HERE / script), *map(str, arguments)]
+        command = [sys.executable, str(HERE / "rank.py"), str(HERE / script), *map(str, arguments)]
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
         started.append(subprocess.Popen(command, env=environment, **pipes))
     try:

@@ -7,9 +7,12 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, fields, replace
-from typing import Literal, get_args, get_origin, get_type_hints
+from functools import cache
+from itertools import product
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import torch
+from torch import Tensor
 
 from telegrad.compressors.base import Compressor
 from telegrad.errors import ConfigError, SpecError, TelegradError, TelegradWarning
@@ -18,14 +21,24 @@ from telegrad.lab.bench import whole_catalogue
 from telegrad.methods import AsynchronousMethod, Clock
 from telegrad.random import Key
 from telegrad.runtime.simulate import simulate
-from telegrad.spec import build, registered
+from telegrad.spec import Registered, build, registered
 from telegrad.wire.code import add_codes
 from telegrad.wire.message import pack, unpack
 
 __all__ = ["Warmed", "warm_up"]
 
-_SIZES = (7, 1000, 150_000)  # few entries, one thread's, several threads'
+_SIZES = (7, 300, 5000)  # few entries, a short vector, a long one
+_LARGE = (20_000, 387**2)  # of normal entries only; the last one for several threads
 _DTYPES = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
+_NUMBERS = {"bits": (0.03, 0.3, 1.0, 3.0, 6.0), "levels": (1000,)}  # other values of fields of these names
+_LAWS: dict[str, Callable[[Tensor], Tensor]] = {
+    "normal": lambda z: z,
+    "heavy": lambda z: z**5,
+    "equal": torch.ones_like,
+    "tied": lambda z: z.sign() * (1 + (z > 1)),
+    "sparse": lambda z: z * (z > 1.2),
+}
+"""What the entries of a vector may be like, by normal ones: each has ways of its own through the coders."""
 
 
 @dataclass(frozen=True)
@@ -51,10 +64,10 @@ def warm_up(progress: Callable[[str], None] = lambda text: None) -> Warmed:
         warnings.simplefilter("ignore", TelegradWarning)
         for spec in whole_catalogue():
             progress(spec)
-            for compressor in _variants(spec):
-                for size in _SIZES:
-                    for dtype in _DTYPES:
-                        _send(compressor, size, dtype)
+            compressors: Iterator[Any] = _variants(build(spec, "compressor"))
+            for compressor in compressors:
+                for x in _vectors():
+                    _send(compressor, x)
         for one in registered("method").values():
             progress(one.example)
             with suppress(ConfigError):  # an example may not fit a model of one tensor
@@ -65,26 +78,39 @@ def warm_up(progress: Callable[[str], None] = lambda text: None) -> Warmed:
     return Warmed(tuple(compiled_here[before:]), time.perf_counter() - begun)
 
 
+@cache
+def _vectors() -> list[Tensor]:
+    def normal(size: int) -> Tensor:
+        return torch.randn(size, generator=torch.Generator().manual_seed(size))
+
+    short = [law(normal(size)) for size, law in product(_SIZES, _LAWS.values())]
+    return [x.to(dtype) for x in (*short, *map(normal, _LARGE)) for dtype in _DTYPES]
+
+
 def _clock(method: type) -> Clock | None:
     """For a method that runs by a simulated clock only."""
     wanted = issubclass(method, AsynchronousMethod) or getattr(method, "needs_clock", False)
     return Clock(gradient=1.0, message=1.0) if wanted else None
 
 
-def _variants(spec: str) -> Iterator[Compressor]:
-    """The compressor, and what each choice among words (`coder=trellis`, `values=sign`) makes of it."""
-    example: Compressor = build(spec, "compressor")
-    yield example
-    hints = get_type_hints(type(example))
-    for field in fields(example):  # type: ignore[arg-type]
+def _variants(part: Registered) -> Iterator[Registered]:
+    """The compressor or ladder, and what becomes of it by each choice among words (`coder=trellis`, `values=sign`), by
+    other numbers of bits and levels, and by the variants of what it is made of."""
+    yield part
+    hints = get_type_hints(type(part))
+    for field in fields(part):  # type: ignore[arg-type]
+        value = getattr(part, field.name)
+        choices: tuple[Any, ...] = _NUMBERS.get(field.name, ())
         if get_origin(hints[field.name]) is Literal:
-            for word in get_args(hints[field.name]):
-                with suppress(SpecError):  # words that do not go together
-                    yield replace(example, **{field.name: word})  # type: ignore[type-var]
+            choices = get_args(hints[field.name])
+        elif isinstance(value, Registered):
+            choices = tuple(_variants(value))
+        for choice in choices:
+            with suppress(SpecError):  # what does not go together
+                yield replace(part, **{field.name: choice})  # type: ignore[type-var]
 
 
-def _send(compressor: Compressor, size: int, dtype: torch.dtype) -> None:
-    x = torch.randn(size, generator=torch.Generator().manual_seed(size)).to(dtype)
+def _send(compressor: Compressor, x: Tensor) -> None:
     try:
         code = compressor.encode(x, Key().fold(step=0, rank=0))
         compressor.variance(x)
@@ -92,6 +118,6 @@ def _send(compressor: Compressor, size: int, dtype: torch.dtype) -> None:
         return
     read = unpack(pack(code))
     read.decode()
-    out = torch.zeros(size, dtype=dtype)
+    out = torch.zeros(len(x), dtype=x.dtype)
     read.add_to(out)
     add_codes([read, read], out, 0.5)  # as a server does with the messages of two workers

@@ -76,10 +76,11 @@ class _Directions(Levels):
 
     def norms(self) -> Tensor:
         if self.orthogonal:
-            parts = self.sigma.split(self.rank)
-        else:
-            parts = tuple(self.residual(level)[0].values.numbers() for level in range(1, self.count + 1))
-        return torch.stack([torch.linalg.vector_norm(part) for part in parts]).cpu()
+            norms = [torch.linalg.vector_norm(part) for part in self.sigma.split(self.rank)]
+        else:  # one level after the other: all of them together are many times the vector
+            levels = range(1, self.count + 1)
+            norms = [torch.linalg.vector_norm(self.residual(level)[0].values.numbers()) for level in levels]
+        return torch.stack(norms).cpu()
 
     def costs(self) -> Tensor:
         directions = torch.tensor([len(part) for part in self.sigma.split(self.rank)], dtype=torch.float64)

@@ -11,12 +11,18 @@ from telegrad.kernels.compilation import Loop
 __all__ = ["cells_between", "dead_zone_cells", "looked_up", "product"]
 
 _LANES = 64
+_FEW, _BLOCK = 255, 4096
 
 
 def _between_scalar(z: Any, edges: Any, out: Any) -> None:
-    if len(edges) == 1:
-        for i in range(len(z)):
-            out[i] = z[i] >= edges[0]
+    if len(edges) <= _FEW:  # comparisons with all edges go through vector registers, a search does not
+        for start in range(0, len(z), _BLOCK):
+            part, cells = z[start : start + _BLOCK], out[start : start + _BLOCK]
+            for i in range(len(part)):
+                cells[i] = part[i] >= edges[0]
+            for number in range(1, len(edges)):
+                for i in range(len(part)):
+                    cells[i] += part[i] >= edges[number]
         return
     for i in range(len(z)):
         low: Any = 0

@@ -398,7 +398,7 @@ def _high(size: int) -> int:
 
 
 def _words(key: Key, rounds: int) -> np.ndarray:
-    return np.array([key.fold(round=number).words for number in range(rounds)], dtype=np.uint64)
+    return np.array(key.words_of_each("round", rounds), dtype=np.uint64)
 
 
 @lru_cache(4)
