@@ -2,7 +2,7 @@
 
     nice python benchmarks/sde.py --out benchmarks/results/sde.json --figures docs/images
 
-Seeds are fixed; about four minutes on one core.
+Seeds are fixed; less than a minute of processor time.
 """
 
 from __future__ import annotations
