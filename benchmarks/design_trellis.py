@@ -1,4 +1,4 @@
-"""Designs the trellis codes of `telegrad.kernels.trellis.designs`, and writes that file.
+"""Designs the trellis codes of `telegrad.kernels.trellis.codes`, and writes the files that it reads.
 
     python benchmarks/design_trellis.py
 
@@ -21,15 +21,11 @@ import telegrad as tg
 from telegrad.kernels.threads import in_blocks
 from telegrad.kernels.trellis.codes import _UNIT, BETWEEN, BITS, EVERY, Design, design_code, designs
 
-HEAD = '''"""The designs of trellis codes: written by benchmarks/design_trellis.py, not by hand.
-
-A paragraph a design: price of a bit, rate, omega; the frequencies of k = 0, 1, … of 2^15 for each class; the centroids
-of k = 1, 2, … in units of 2^−13. Messages refer to designs by their numbers: these must not change. Curves: rate and
-omega at every 64th position, which only encoders look at.
-"""
-
-DESIGNS: dict[int, str] = {
-'''
+HEAD = """# The designs of a trellis code, by increasing rates: written by benchmarks/design_trellis.py, not by hand.
+# A paragraph a design: price of a bit, rate, omega; the frequencies of k = 0, 1, … of 2^15 for each class; the
+# centroids of k = 1, 2, … in units of 2^−13. Messages refer to designs by their numbers: these must not change."""
+CURVE_HEAD = """# Rate and omega at every 64th position of a trellis code, which only encoders look at: written by
+# benchmarks/design_trellis.py, not by hand."""
 SEGMENT = 1 << 16
 MEASURED = {8: 1 << 24, 256: 1 << 21}
 """Numbers on which rates are measured: at low rates symbols come in bursts, and scatter by per cents over a million."""
@@ -152,14 +148,16 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=1 << 20)
     parser.add_argument("--rounds", type=int, default=6)
     parser.add_argument("--curves", action="store_true", help="only measure the designs that there are anew")
-    parser.add_argument("--out", type=Path, default=Path("src/telegrad/kernels/trellis/designs.py"))
+    parser.add_argument("--out", type=Path, default=Path("src/telegrad/kernels/trellis"))
     arguments = parser.parse_args()
-    text, curves = HEAD, "}\n\nCURVES: dict[int, str] = {\n"
     for states in arguments.states:
         found = designs(states) if arguments.curves else designed(states, arguments.size, arguments.rounds)
-        text += f'    {states}: """\n' + "\n\n".join(map(paragraph, found)) + '\n""",\n'
-        curves += f'    {states}: """\n{curve(states, found, MEASURED[states])}\n""",\n'
-    arguments.out.write_text(text + curves + "}\n", encoding="utf-8")
+        write(arguments.out / f"designs-{states}.txt", HEAD, *map(paragraph, found))
+        write(arguments.out / f"curve-{states}.txt", CURVE_HEAD, curve(states, found, MEASURED[states]))
+
+
+def write(file: Path, *paragraphs: str) -> None:
+    file.write_text("\n\n".join(paragraphs) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

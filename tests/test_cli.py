@@ -240,13 +240,15 @@ def test_an_interrupted_process_keeps_its_runs(tmp_path):
 
 
 def test_a_warning_is_one_line_without_our_source(capsys, monkeypatch):
-    from telegrad import cli
+    from telegrad.cli import application
 
-    monkeypatch.setattr(cli, "app", lambda **_: warnings.warn("step 3 is skipped", TelegradWarning, stacklevel=1))
+    monkeypatch.setattr(
+        application, "app", lambda **_: warnings.warn("step 3 is skipped", TelegradWarning, stacklevel=1)
+    )
     with warnings.catch_warnings():
         warnings.simplefilter("always")
         monkeypatch.setattr(warnings, "showwarning", warnings.showwarning)
-        cli.main()
+        application.main()
     assert capsys.readouterr().err == "warning: step 3 is skipped\n"
 
 

@@ -17,7 +17,8 @@ from telegrad.compressors.identity import Identity
 from telegrad.methods import EF21
 from telegrad.methods.local_sgd import LocalSGD
 from telegrad.mlmc import MLMC
-from telegrad.spec import Registered, _hints, build, names, register, registered, resolve_amount
+from telegrad.spec import Registered, build, names, register, registered, resolve_amount
+from telegrad.spec.registered import hints_of
 
 KINDS = ("compressor", "ladder", "method", "topology", "workload")
 CLASSES = [cls for kind in KINDS for cls in ours(kind)]
@@ -268,7 +269,7 @@ def test_numpys_numbers_are_pythons():
 def test_every_field_of_every_class_is_checked(cls):
     example = build(cls.example, cls.kind)
     for field in dataclasses.fields(cls):
-        if field.init and field.name in _hints(cls):
+        if field.init and field.name in hints_of(cls):
             with pytest.raises(tg.SpecError, match=cls.spec_name):
                 dataclasses.replace(example, **{field.name: object()})
 

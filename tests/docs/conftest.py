@@ -2,13 +2,13 @@
 
 import pytest
 
-from telegrad import spec
+from telegrad.spec import registry
 
 
 @pytest.fixture(autouse=True)
 def registry_as_before():
-    spec._load()
-    known = {kind: dict(classes) for kind, classes in spec._registry.items()}
+    registry.load()
+    known = {kind: dict(classes) for kind, classes in registry.known_by_kind.items()}
     yield
-    spec._registry.clear()
-    spec._registry.update(known)
+    registry.known_by_kind.clear()
+    registry.known_by_kind.update(known)

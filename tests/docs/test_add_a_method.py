@@ -14,14 +14,14 @@ TEXT = (Path(__file__).parents[2] / "docs/extend/method.md").read_text(encoding=
 @pytest.fixture(scope="module", autouse=True)
 def defined():
     """Runs the page's programs, and takes what they register out of the registry again."""
-    from telegrad import spec
+    from telegrad.spec import registry
 
-    known = dict(spec._registry["method"])
+    known = registry.registered("method")
     for number, program in enumerate(re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)):
         names = {"__name__": f"method_page_{number}"}
         exec(compile(program, "method.md", "exec", dont_inherit=True), names)
     yield
-    spec._registry["method"] = known
+    registry.known_by_kind["method"] = known
 
 
 @pytest.mark.parametrize("topology", ["server", "allgather", "two_phase", "hierarchical(node=2)"])

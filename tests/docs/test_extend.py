@@ -14,9 +14,9 @@ PAGES = Path(__file__).parents[2] / "docs" / "extend"
 @pytest.fixture(scope="module", autouse=True)
 def defined():
     """Runs the pages' programs, and takes what they register out of the registry again."""
-    from telegrad import spec
+    from telegrad.spec import registry
 
-    known = {kind: dict(spec.registered(kind)) for kind in ("compressor", "topology")}
+    known = {kind: dict(registry.registered(kind)) for kind in ("compressor", "topology")}
     for kind in known:
         for program in re.findall(
             r"```python\n(.*?)```", (PAGES / f"{kind}.md").read_text(encoding="utf-8"), re.DOTALL
@@ -24,7 +24,7 @@ def defined():
             exec(compile(program, f"{kind}.md", "exec", dont_inherit=True), {"__name__": f"{kind}_page"})
     yield
     for kind, own in known.items():
-        spec._registry[kind] = own
+        registry.known_by_kind[kind] = own
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])

@@ -5,7 +5,9 @@ import math
 import pytest
 import torch
 
-from telegrad.kernels.rotation.hadamard import block_sizes, rotate, rotate_back, rotated_at, transformed
+from telegrad.kernels.rotation.blocks import block_sizes
+from telegrad.kernels.rotation.hadamard import rotate, rotate_back, rotated_at
+from telegrad.kernels.rotation.transform import transformed
 
 
 def sylvester(n):

@@ -62,9 +62,27 @@ class Paced(DigitsTask):
         return super().loss(model, inputs, targets)
 
 
-def new_store():
-    """A connection of its own to the store of the process group: one that waits lets no other thread have it."""
-    return dist.TCPStore(os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]), is_master=False)
+class Events:
+    """Events by name that the server tells, and workers wait for, over the store of the process group. Each has a
+    connection of its own: one that waits lets no other thread have it.
+    """
+
+    def __init__(self):
+        address = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
+        self._waits, self._tells = (dist.TCPStore(*address, is_master=False) for _ in range(2))
+
+    def tell(self, name):
+        self._tells.set(name, "")
+
+    def paced(self, waits):
+        """Digits whose rank r waits before its gradient number n for the event waits[r, n], if there is one."""
+        mine = {number: name for (rank, number), name in waits.items() if rank == dist.get_rank()}
+
+        def pace(number):
+            if number in mine:
+                self._waits.wait([mine[number]], PATIENCE)
+
+        return Paced(pace)
 
 
 def gathered(mine):
@@ -99,22 +117,19 @@ class Watched:
 @scenario
 def a_slow_worker_is_not_waited_for_and_its_old_message_counts(monkeypatch):
     """Worker 2's first gradient waits until six messages of the others have arrived; then the others wait for it."""
-    rank, store, servers = dist.get_rank(), new_store(), new_store()
+    events, slow = Events(), "the slow one has come"
 
     def told(arrivals):
         if len(arrivals) == 6:
-            servers.set("six have come", "")
+            events.tell("six have come")
         if arrivals[-1][0] == 2:
-            servers.set("the slow one has come", "")
+            events.tell(slow)
 
-    def pace(number):
-        if rank == 2 and number == 0:
-            store.wait(["six have come"], PATIENCE)
-        if rank != 2 and number == 4:
-            store.wait(["the slow one has come"], PATIENCE)
-
-    seen = Watched(monkeypatch, AsyncSGD, told)
-    result = train_distributed(Paced(pace), "async_sgd(randk(k=0.1))", steps=16, evaluate_every=8, **SETTING)
+    seen, task = (
+        Watched(monkeypatch, AsyncSGD, told),
+        events.paced({(2, 0): "six have come", (0, 4): slow, (1, 4): slow}),
+    )
+    result = train_distributed(task, "async_sgd(randk(k=0.1))", steps=16, evaluate_every=8, **SETTING)
     arrivals = gathered(seen.arrivals)[0]
     assert len(arrivals) == 16
     first = next(place for place, (sender, _) in enumerate(arrivals) if sender == 2)
@@ -159,18 +174,14 @@ def all_ranks_end_with_the_same_result_which_has_learnt(monkeypatch):
 @scenario
 def a_batch_of_rennala_is_filled_by_those_who_are_fast(monkeypatch):
     """Worker 2 is at its first gradient until twelve messages have come: four batches of three without it."""
-    rank, store, servers = dist.get_rank(), new_store(), new_store()
+    events = Events()
 
     def told(arrivals):
         if len(arrivals) == 12:
-            servers.set("twelve have come", "")
+            events.tell("twelve have come")
 
-    def pace(number):
-        if rank == 2 and number == 0:
-            store.wait(["twelve have come"], PATIENCE)
-
-    seen = Watched(monkeypatch, Rennala, told)
-    train_distributed(Paced(pace), "rennala(randk(k=0.1), batch=3)", steps=15, **SETTING)
+    seen, task = Watched(monkeypatch, Rennala, told), events.paced({(2, 0): "twelve have come"})
+    train_distributed(task, "rennala(randk(k=0.1), batch=3)", steps=15, **SETTING)
     arrivals = gathered(seen.arrivals)[0]
     assert {sender for sender, _ in arrivals[:12]} <= {0, 1}
     assert sum(delay == 0 for _, delay in arrivals) >= 6

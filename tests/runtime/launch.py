@@ -6,6 +6,7 @@ import socket
 import subprocess
 import sys
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 from patience import PATIENCE
@@ -61,8 +62,19 @@ def outputs(ended):
     return "\n".join(f"--- rank {rank}: exit {one.code}\n{one.output}" for rank, one in enumerate(ended))
 
 
-def told_by(script, ranks):
+@cache
+def _told_by(script, ranks):
     """What every rank of a script says of its situations, the failure of each by name; and what all printed."""
     ended = launch(script, ranks)
     lines = [[line for line in one.output.splitlines() if line.startswith('{"scenario"')] for one in ended]
     return [{said["scenario"]: said["failure"] for said in map(json.loads, rank)} for rank in lines], outputs(ended)
+
+
+def check_scenario(script, ranks, name):
+    """Fail where a rank of a script, which runs once for all of its situations, came to this one and says that it
+    failed, or never came to it.
+    """
+    found, everything = _told_by(script, ranks)
+    for rank, said in enumerate(found):
+        assert name in said, f"rank {rank} never came to it\n{everything}"
+        assert not said[name], said[name]

@@ -2,22 +2,13 @@
 
 import asynchronous_scenarios
 import pytest
-from launch import launch, outputs, told_by
-
-
-@pytest.fixture(scope="module")
-def told():
-    """What three ranks say of every situation."""
-    return told_by("asynchronous_scenarios.py", 3)
+from launch import check_scenario, launch, outputs
 
 
 @pytest.mark.xdist_group("asynchronous")
 @pytest.mark.parametrize("scenario", asynchronous_scenarios.SCENARIOS)
-def test_scenario(scenario, told):
-    found, everything = told
-    for rank in found:
-        assert scenario in rank, everything
-        assert not rank[scenario], rank[scenario]
+def test_scenario(scenario):
+    check_scenario("asynchronous_scenarios.py", 3, scenario)
 
 
 @pytest.mark.xdist_group("asynchronous")

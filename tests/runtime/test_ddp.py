@@ -1,6 +1,5 @@
 """DDP and FSDP2 over gloo: the situations of *_scenarios.py, lost workers, and the examples."""
 
-import functools
 import os
 import re
 import signal
@@ -13,18 +12,12 @@ import ddp_scenarios
 import fsdp_scenarios
 import pytest
 import torch
-from launch import launch, outputs, told_by
+from launch import check_scenario, launch, outputs
 
 from patience import PATIENCE
 
 ROOT = Path(__file__).parents[2]
 pytestmark = pytest.mark.xdist_group("ddp")
-
-
-@pytest.fixture(scope="module")
-def told():
-    """What two ranks say of every situation of a script."""
-    return functools.cache(lambda script: told_by(script, 2))
 
 
 @pytest.mark.parametrize(
@@ -33,11 +26,8 @@ def told():
     + [("fsdp_scenarios.py", name) for name in fsdp_scenarios.SCENARIOS]
     + [("automatic_scenarios.py", name) for name in automatic_scenarios.SCENARIOS],
 )
-def test_scenario(script, scenario, told):
-    found, everything = told(script)
-    for rank in range(2):
-        assert scenario in found[rank], f"rank {rank} never came to it\n{everything}"
-        assert not found[rank][scenario], found[rank][scenario]
+def test_scenario(script, scenario):
+    check_scenario(script, 2, scenario)
 
 
 @pytest.mark.parametrize("how", ["exit", "hang"])

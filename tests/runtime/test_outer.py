@@ -6,7 +6,7 @@ from pathlib import Path
 import outer_scenarios
 import pytest
 import torch
-from launch import launch, outputs, told_by
+from launch import check_scenario, launch, outputs
 
 import telegrad as tg
 from telegrad.runtime.exchange import exchange_of
@@ -18,19 +18,10 @@ from telegrad.runtime.transport import LocalTransport
 STREAMING = "outer(topk(k=0.01), feedback=ef(decay=0.9), every=6, fragments=2, delay=2, alpha=0.5)"
 
 
-@pytest.fixture(scope="module")
-def told():
-    """What two ranks say of every situation."""
-    return told_by("outer_scenarios.py", 2)
-
-
 @pytest.mark.xdist_group("ddp")
 @pytest.mark.parametrize("scenario", outer_scenarios.SCENARIOS)
-def test_scenario(scenario, told):
-    found, everything = told
-    for rank in range(2):
-        assert scenario in found[rank], f"rank {rank} never came to it\n{everything}"
-        assert not found[rank][scenario], found[rank][scenario]
+def test_scenario(scenario):
+    check_scenario("outer_scenarios.py", 2, scenario)
 
 
 def sizes(fragments):

@@ -11,7 +11,7 @@ import torch
 from telegrad.compressors.message_lengths import head_bits, places_bits, stream_bits
 from telegrad.kernels.coding.rans import state_count
 from telegrad.kernels.quantising.gaussian_cells import RATES, dead_zone, dead_zone_masses, entropy_coded_omega
-from telegrad.kernels.rotation.hadamard import LARGEST, block_sizes
+from telegrad.kernels.rotation.blocks import LARGEST, block_sizes
 from telegrad.wire.bits import SCALARS
 
 __all__ = ["LEAST", "cells_rate", "fixed_part", "rotated_omega", "sent_densely", "shortest_rotated"]

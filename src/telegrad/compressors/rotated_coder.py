@@ -15,7 +15,7 @@ from telegrad.compressors.normalised import Normalised
 from telegrad.kernels.coding.rans import state_count
 from telegrad.kernels.quantising.gaussian_cells import dead_zone, dead_zone_centroids
 from telegrad.kernels.quantising.normalised_blocks import product
-from telegrad.kernels.rotation.hadamard import LARGEST
+from telegrad.kernels.rotation.blocks import LARGEST
 from telegrad.kernels.statistics.magnitudes import largest_in
 from telegrad.kernels.trellis.codes import position_at, trellis_omega
 from telegrad.kernels.trellis.paths import SEGMENT
@@ -172,7 +172,7 @@ class _Trellis:
         if not blocks:
             return []
         start, code, gain = self.normalised.rotation.starts[first], cells.code, np.ones(len(blocks))
-        rows = cells.row.numpy()[start : start + sum(map(len, blocks))]
+        rows = cells.symbol.numpy()[start : start + sum(map(len, blocks))]
         ends = np.cumsum(list(map(len, blocks)))
         while True:
             louder = (np.float32(g) * z.astype(np.float32) for g, z in zip(gain, blocks, strict=True))

@@ -141,15 +141,14 @@ def mean_of(
     least float32); in `workspace`, where that is of this dtype and length, else on `device`. Raises `NonFiniteError`
     where it overflows.
     """
-    first = codes[0]
+    first, bound = codes[0], _bound(codes)
     wide = torch.float64 if first.dtype == torch.float64 else torch.float32
     if workspace is not None and workspace.dtype == wide and workspace.shape == (first.numel,):
         out = workspace.zero_()
     else:
         out = zeros((first.numel,), wide, device)
-    fits = _bound(codes) * abs(weight) / len(codes) <= torch.finfo(first.dtype).max
     add_codes(codes, out, weight / len(codes))
-    if not fits:
+    if not bound * abs(weight) / len(codes) <= torch.finfo(first.dtype).max:
         require_finite(out.to(first.dtype))
     return out
 

@@ -21,16 +21,11 @@ class DiLoCo(OuterMethod):
 
     An outer method as published: H = 500 inner steps (AdamW there), uncompressed, Nesterov lr = .7, momentum = .9.
 
-    Its successors use every=30 as well.
+    Its successors use every=30 as well. The other arguments are those of `outer`.
 
     Args:
         compressor: by default identity: nothing is compressed.
-        optimizer: by default nesterov(lr=0.7, momentum=0.9).
         every: by default 500.
-        fragments: parts of the model, each sent every H steps, one after the other.
-        delay: inner steps made while a difference is under way, below H / fragments.
-        alpha: share of a worker's own parameters that it keeps at a round, 0 to 1.
-        feedback: none, or ef(decay): error memory, for biased compressors.
 
     References:
         Douillard et al., "DiLoCo: Distributed Low-Communication Training of Language Models", 2023,

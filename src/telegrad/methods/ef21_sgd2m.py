@@ -27,11 +27,7 @@ class EF21SGD2M(EF21Momentum):
     is g ← g + (1/M) Σ c_i (C6).
 
     η is `momentum`. The second momentum takes the term of order T^(−2/3) out of the rate of `ef21_sgdm`. v_i and u_i
-    start as the first gradient and g_i at zero. Needs a contractive compressor.
-
-    Args:
-        compressor: a contractive one, such as topk(k=0.01).
-        momentum: η in (0, 1].
+    start as the first gradient and g_i at zero. The arguments are those of `ef21_sgdm`.
 
     References:
         Fatkhullin, Tyurin and Richtárik, "Momentum Provably Improves Error Feedback!", 2023,

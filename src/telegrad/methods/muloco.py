@@ -23,16 +23,11 @@ class MuLoCo(OuterMethod):
     DiLoCo with H = 30, an outer Nesterov of lr = .9 and momentum = .8, meant for Muon as the inner optimizer.
 
     The inner optimizer is the user's: torch.optim.Muon (from torch 2.9 on) for the matrices within the model, AdamW for
-    the rest.
+    the rest. The other arguments are those of `outer`.
 
     Args:
         compressor: by default identity: nothing is compressed.
         optimizer: by default nesterov(lr=0.9, momentum=0.8).
-        every: by default 30.
-        fragments: parts of the model, each sent every H steps, one after the other.
-        delay: inner steps made while a difference is under way, below H / fragments.
-        alpha: share of a worker's own parameters that it keeps at a round, 0 to 1.
-        feedback: none, or ef(decay): error memory, for biased compressors.
 
     References:
         Thérien et al., "MuLoCo: Muon is a practical inner optimizer for DiLoCo", 2025, https://arxiv.org/abs/2505.23725

@@ -25,14 +25,11 @@ class SparseLoCo(OuterMethod):
     leave e; the mean over all workers moves θ by SGD with lr = 1; H = 30.
 
     The mean counts who did not send an entry as 0 there. Chunks are of adjacent entries, not squares of matrices.
+    The other arguments are those of `outer`.
 
     Args:
         compressor: by default chunk_topk(chunk=4096, k=64, bins=4).
         optimizer: by default sgd(lr=1.0).
-        every: by default 30.
-        fragments: parts of the model, each sent every H steps, one after the other.
-        delay: inner steps made while a difference is under way, below H / fragments.
-        alpha: share of a worker's own parameters that it keeps at a round, 0 to 1.
         feedback: by default ef(decay=0.95).
 
     References:

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from telegrad.kernels.quantising.rounding import rounded_to_steps
-from telegrad.kernels.rotation.hadamard import LARGEST, Rotation, rotate
+from telegrad.kernels.rotation.blocks import LARGEST
+from telegrad.kernels.rotation.hadamard import Rotation, rotate
 from telegrad.kernels.statistics.magnitudes import sums_of_squares
 from telegrad.kernels.threads import kept
 from telegrad.kernels.trellis.codes import position_at, trellis_omega
@@ -146,7 +147,7 @@ class _Refinements(Levels):
         sizes, cells = self.rotation.sizes, TrellisCells.blank(self.d, self.ladder.states, self.position)
         normal = torch.cat([_normalised(block) for block in left.split(sizes)]).float().numpy()
         for start in range(0, self.d, LARGEST):  # short blocks share a segment
-            cells.code.quantise(normal[start : start + LARGEST], cells.row.numpy()[start : start + LARGEST])
+            cells.code.quantise(normal[start : start + LARGEST], cells.symbol.numpy()[start : start + LARGEST])
         numbers = cells.numbers().split(sizes)
         scales = torch.stack([_projection(q, block) for q, block in zip(numbers, left.split(sizes), strict=True)])
         coded = torch.cat([scale * q for scale, q in zip(scales, numbers, strict=True)])

@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from telegrad.runtime.transport import LENGTH_NBYTES
-from telegrad.wire.code import Code
 from telegrad.wire.parcel import Parcel
 
 __all__ = ["Ledger"]
@@ -91,7 +90,7 @@ class Ledger:
                 counted.add(known)
                 of_codes = fields[known] if known is again else known.fields
                 for code, one, piece in zip(known.codes, of_codes, pieces, strict=False):
-                    self._uplink(rank, code, one, piece)
+                    self._uplink(rank, piece, one, code.paper_bits, code.level)
             if receiver != rank:
                 away += 8 * known.nbytes
         told = 8 * LENGTH_NBYTES * (self.workers - 1) if lengths else 0
@@ -101,13 +100,13 @@ class Ledger:
         self.sent[rank] += told + away
         self.received[rank] += told + home
 
-    def _uplink(self, worker: int, code: Code, fields: Mapping[str, int], piece: str) -> None:
+    def _uplink(self, worker: int, piece: str, fields: Mapping[str, int], paper_bits: int, level: int) -> None:
         self.up[worker].update(fields)
         self.by_piece.setdefault(piece, Counter()).update(fields)
-        self.paper_up[worker] += code.paper_bits
+        self.paper_up[worker] += paper_bits
         self.messages_up += 1
-        if code.level:
-            self.levels[code.level] += 1
+        if level:
+            self.levels[level] += 1
 
     @staticmethod
     def merged(ledgers: Sequence[Ledger]) -> Ledger:

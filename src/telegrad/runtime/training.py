@@ -5,41 +5,30 @@ from __future__ import annotations
 import math
 import time
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import fields, replace
-from functools import cache, partial
+from functools import cache
 from pathlib import Path
-from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from telegrad.compressors.base import Compressor
-from telegrad.errors import ConfigError, DivergedError, NonFiniteError, SpecError, TelegradWarning
+from telegrad.errors import ConfigError, DivergedError, NonFiniteError, TelegradWarning
 from telegrad.methods.asynchronous_method import AsynchronousMethod
 from telegrad.methods.base import Method
-from telegrad.methods.clock import Clock
-from telegrad.methods.oracle_method import OracleMethod, OracleStep
-from telegrad.methods.outer_method import OuterMethod
 from telegrad.random import Key
 from telegrad.runtime.asynchronous_run import AsynchronousRun
 from telegrad.runtime.asynchronous_training import train_asynchronously
-from telegrad.runtime.exchange import exchange_of
-from telegrad.runtime.flat import FlatModel, OptimizerStep
 from telegrad.runtime.gradient_run import GradientRun
-from telegrad.runtime.gradients import LoopGradients, VectorisedGradients, load_mean_buffers
+from telegrad.runtime.gradients import load_mean_buffers
 from telegrad.runtime.ledger import Ledger
-from telegrad.runtime.oracle import TaskOracle
 from telegrad.runtime.oracle_run import OracleRun
 from telegrad.runtime.outer_run import OuterRun
 from telegrad.runtime.partition import batch_rows, partition
-from telegrad.runtime.pieces import pieces_of
 from telegrad.runtime.result import Result, evaluation
+from telegrad.runtime.runs import Parts, Run, asynchronous_parts, run_of
 from telegrad.runtime.schedule import learning_rate
 from telegrad.runtime.setting import Record, Setting
-from telegrad.runtime.shapes import warn_of_lost_shapes
-from telegrad.runtime.together import Together
-from telegrad.runtime.topologies.server import Server
 from telegrad.runtime.transport import LocalTransport, Transport
 from telegrad.spec import build
 from telegrad.theory.known_problems import problem_of, theory_rate
@@ -86,10 +75,11 @@ def train(
         return Split(task.augment(own.inputs, key.fold(role="augment", step=number)), own.targets)
 
     examples_a_gradient = sum(len(share) for share in shares) / workers if batch_size is None else batch_size
+    parts = Parts(setting, transport, task, model, whole, batch)
     if isinstance(chosen, AsynchronousMethod) and not isinstance(transport, LocalTransport):
-        parts = _asynchronous(chosen, setting, transport, task, model, whole, batch)
-        return train_asynchronously(chosen, setting, transport, task, model, *parts, examples_a_gradient)
-    run = _run(chosen, setting, transport, task, model, whole, batch)
+        own = asynchronous_parts(chosen, parts)
+        return train_asynchronously(chosen, setting, transport, task, model, *own, examples_a_gradient)
+    run = run_of(chosen, parts)
     seconds = 0.0
     skipped_in_a_row = 0
     losses: list[float] = []
@@ -163,90 +153,7 @@ def train(
     )
 
 
-def _run(
-    method: Method,
-    setting: Setting,
-    transport: Transport,
-    task: Task,
-    model: nn.Module,
-    whole: Callable[[int], Split],
-    batch: Callable[[int, int], Split],
-) -> GradientRun | OracleRun | OuterRun | AsynchronousRun:
-    """The steps of the method, whatever its kind."""
-    root, topology = Key(setting.seed), build(setting.topology, "topology")
-    if isinstance(method, AsynchronousMethod):
-        return AsynchronousRun(method, *_asynchronous(method, setting, transport, task, model, whole, batch))
-    if setting.clock is not None and not isinstance(transport, LocalTransport) and not _plans_by_clock(method):
-        raise ConfigError("a clock is simulated: leave it out where workers are processes, or use telegrad.simulate")
-    if isinstance(method, OracleMethod):
-        flat, oracles, make = _oracles(setting, transport, task, model, whole, batch)
-        vectorises = setting.gradients == "vmap" and len(oracles) > 1 and not list(model.buffers())
-        together = Together(oracles, VectorisedGradients(task, model, setting.chunk), flat) if vectorises else None
-        return OracleRun(
-            method, topology, setting.downlink, transport, root, flat, oracles, make, setting.clock, together
-        )
-    pieces = pieces_of(dict(model.named_parameters()), setting.granularity)
-    if isinstance(method, OuterMethod):
-        return OuterRun(
-            method,
-            exchange_of(method.exchanged, topology, setting.downlink, transport, root),
-            model,
-            setting.granularity,
-            LoopGradients(task, model),  # every worker is at a point of its own
-            lambda own: _optimizer(setting, own),
-            batch,
-            setting.clock,
-        )
-    compute = (
-        LoopGradients(task, model) if setting.gradients == "loop" else VectorisedGradients(task, model, setting.chunk)
-    )
-    exchange = exchange_of(method, topology, setting.downlink, transport, root)
-    warn_of_lost_shapes(exchange, pieces, dict(model.named_parameters()))
-    optimizer = _optimizer(setting, list(model.parameters()))
-    return GradientRun(exchange, model, pieces, compute, optimizer, batch, setting.clock)
-
-
-def _plans_by_clock(method: Method) -> bool:
-    return isinstance(method, OracleMethod) and method.needs_clock
-
-
-def _oracles(
-    setting: Setting,
-    transport: Transport,
-    task: Task,
-    model: nn.Module,
-    whole: Callable[[int], Split],
-    batch: Callable[[int, int], Split],
-) -> tuple[FlatModel, dict[int, TaskOracle], Callable[[], OptimizerStep]]:
-    """The flat model, the oracles of this process's ranks, and what makes the run's optimizer."""
-    parameters = dict(model.named_parameters())
-    flat = FlatModel(parameters, pieces_of(parameters, setting.granularity))
-
-    def oracle(rank: int) -> TaskOracle:
-        return TaskOracle(rank, task, model, flat, partial(batch, rank), whole(rank), setting.batch_size)
-
-    oracles = {rank: oracle(rank) for rank in transport.ranks}
-    return flat, oracles, lambda: OptimizerStep(flat, lambda own: _optimizer(setting, own))
-
-
-def _asynchronous(
-    method: AsynchronousMethod, setting: Setting, transport: Transport, *rest: Any
-) -> tuple[OracleStep, FlatModel, dict[int, TaskOracle], Callable[[], OptimizerStep], Clock | None]:
-    """What a run of an asynchronous method is made of. Raises `SpecError` for what it does not go with."""
-    topology = build(setting.topology, "topology")
-    if not isinstance(topology, Server):
-        raise SpecError(f"{method} runs over topology=server, not over {topology}")
-    if setting.downlink is not None:
-        raise SpecError(f"{method} sends its iterates down as they are, so leave out downlink={setting.downlink}")
-    flat, oracles, make = _oracles(setting, transport, *rest)
-    key, dtype = Key(setting.seed), flat.vector().dtype
-    first = OracleStep(0, 0.0, key, workers=transport.workers, pieces=flat.pieces, clock=setting.clock, dtype=dtype)
-    return first, flat, oracles, make, setting.clock
-
-
-def _kept(
-    run: GradientRun | OracleRun | OuterRun | AsynchronousRun, setting: Setting, transport: Transport
-) -> GradientRun | OracleRun | OuterRun:
+def _kept(run: Run, setting: Setting, transport: Transport) -> GradientRun | OracleRun | OuterRun:
     """The run, where its state can be kept. Raises `ConfigError` where it cannot."""
     if isinstance(run, AsynchronousRun) or not isinstance(transport, LocalTransport) or setting.clock is not None:
         raise ConfigError(
@@ -276,16 +183,3 @@ def _theory_lr(
 
 def _loaded(workload: str | Workload, data: str | Path | None) -> Task:
     return workload_of(workload).load(None if data is None else Path(data), Key())
-
-
-def _optimizer(setting: Setting, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
-    choice, lr = setting.optimizer, setting.rate
-    if callable(choice):
-        return choice(parameters, lr)
-    if choice == "sgd":
-        return torch.optim.SGD(parameters, lr=lr, momentum=setting.momentum, weight_decay=setting.weight_decay)
-    if choice == "adamw":
-        if setting.momentum:
-            raise ConfigError(f"momentum={setting.momentum} goes with optimizer=sgd; adamw has its own averages")
-        return torch.optim.AdamW(parameters, lr=lr, weight_decay=setting.weight_decay)
-    raise ConfigError(f"optimizer={choice!r}: sgd, adamw, or a function of (parameters, lr) is allowed")

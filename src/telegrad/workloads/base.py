@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from telegrad.random import Key
 from telegrad.spec import Registered
 
-__all__ = ["Split", "Task", "Workload"]
+__all__ = ["LoadedTask", "Split", "Task", "Workload"]
 
 
 @dataclass(frozen=True)
@@ -73,6 +73,15 @@ class Task(ABC):
     @abstractmethod
     def score(self, model: nn.Module, split: Split) -> float:
         """The metric of `model` on `split`, computed in eval mode without gradients."""
+
+
+@dataclass(frozen=True, eq=False)
+class LoadedTask(Task):
+    """A task whose splits are held in memory; what else it holds, and what it computes, its subclass says."""
+
+    train: Split
+    validation: Split
+    test: Split
 
 
 class Workload(Registered, ABC):

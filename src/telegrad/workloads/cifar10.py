@@ -13,7 +13,7 @@ from torch.nn import functional
 from telegrad.errors import DataError
 from telegrad.random import Key
 from telegrad.spec import check_that, register
-from telegrad.workloads.base import Split, Task, Workload
+from telegrad.workloads.base import LoadedTask, Split, Task, Workload
 from telegrad.workloads.cifar10_files import find_cifar10
 from telegrad.workloads.classification import accuracy
 from telegrad.workloads.initialise import build_model
@@ -35,15 +35,12 @@ def normalise(inputs: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True, eq=False)
-class Cifar10Task(Task):
+class Cifar10Task(LoadedTask):
     """CIFAR-10 with its data: inputs (n, 3, 32, 32) uint8, targets (n,) int64 in 0 … 9.
 
     The images stay uint8, a quarter of the memory; `loss` and `score` normalise each batch.
     """
 
-    train: Split
-    validation: Split
-    test: Split
     width: int
     blocks: int
     classes: int = 10

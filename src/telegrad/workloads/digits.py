@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from telegrad.random import Key
 from telegrad.spec import register
-from telegrad.workloads.base import Split, Task, Workload
+from telegrad.workloads.base import LoadedTask, Split, Task, Workload
 from telegrad.workloads.classification import accuracy
 from telegrad.workloads.extras import require
 from telegrad.workloads.initialise import build_model
@@ -26,12 +26,9 @@ def _unchanged(inputs: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True, eq=False)
-class DigitsTask(Task):
+class DigitsTask(LoadedTask):
     """Digits with their data: inputs (n, 1, 8, 8) float32 in [0, 1], targets (n,) int64 in 0 … 9."""
 
-    train: Split
-    validation: Split
-    test: Split
     classes: int = 10
     metric: ClassVar[str] = "accuracy"
     higher_is_better: ClassVar[bool] = True

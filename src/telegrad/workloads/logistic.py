@@ -18,7 +18,7 @@ from torch.nn import functional
 from telegrad.errors import DataError
 from telegrad.random import Key
 from telegrad.spec import check_that, register
-from telegrad.workloads.base import Split, Task, Workload
+from telegrad.workloads.base import LoadedTask, Split, Task, Workload
 from telegrad.workloads.extras import require
 from telegrad.workloads.splits import stratified
 
@@ -47,12 +47,9 @@ class _Linear(nn.Module):
 
 
 @dataclass(frozen=True, eq=False)
-class LogisticTask(Task):
+class LogisticTask(LoadedTask):
     """Logistic regression with its data: inputs A (n, d), targets y (n,) in {−1, +1}, both of the task's dtype."""
 
-    train: Split
-    validation: Split
-    test: Split
     l2: float
     nonconvex: float = 0.0
     classes: int | None = 2

@@ -15,7 +15,7 @@ from torch.utils.data import Dataset
 
 from telegrad.errors import InputError
 from telegrad.random import Key
-from telegrad.workloads.base import Split, Task
+from telegrad.workloads.base import LoadedTask, Split
 from telegrad.workloads.classification import accuracy
 
 __all__ = ["OwnTask", "task"]
@@ -81,12 +81,9 @@ def task(
 
 
 @dataclass(frozen=True, eq=False)
-class OwnTask(Task):
+class OwnTask(LoadedTask):
     """What `task` makes: the metric is the loss, lower is better."""
 
-    train: Split
-    validation: Split
-    test: Split
     start: nn.Module | Callable[[], nn.Module]
     criterion: Callable[[Tensor, Tensor], Tensor]
     classes: int | None

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from telegrad.random import Key
 from telegrad.spec import check_that, register
-from telegrad.workloads.base import Split, Task, Workload
+from telegrad.workloads.base import LoadedTask, Split, Task, Workload
 
 __all__ = ["Quadratic", "QuadraticTask"]
 
@@ -32,16 +32,13 @@ class _Point(nn.Module):
 
 
 @dataclass(frozen=True, eq=False)
-class QuadraticTask(Task):
+class QuadraticTask(LoadedTask):
     """The quadratic with its examples: inputs (n, 2d), row j is (a_j, b_j); targets (n,), all zero and unused.
 
     `train`, `validation` and `test` are one and the same split: an objective has nothing to generalise to, and the gap
     to its minimum is what is of interest. This is the one workload whose splits overlap.
     """
 
-    train: Split
-    validation: Split
-    test: Split
     noise: float
     classes: int | None = None
     metric: ClassVar[str] = "gap"

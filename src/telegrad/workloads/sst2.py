@@ -13,7 +13,7 @@ from torch.nn import functional
 from telegrad.errors import DataError
 from telegrad.random import Key
 from telegrad.spec import check_that, register
-from telegrad.workloads.base import Split, Task, Workload
+from telegrad.workloads.base import LoadedTask, Split, Task, Workload
 from telegrad.workloads.bert import Pretrained, SentenceClassifier, find_bert
 from telegrad.workloads.splits import stratified
 from telegrad.workloads.sst2_files import find_sst2
@@ -22,15 +22,12 @@ __all__ = ["Sst2", "Sst2Task"]
 
 
 @dataclass(frozen=True, eq=False)
-class Sst2Task(Task):
+class Sst2Task(LoadedTask):
     """SST-2 with its data: inputs (n, longest) int32 tokens, padded; targets (n,) int64: 0 negative, 1 positive.
 
     `words` is the table of word vectors where it is not trained, None where it is a part of the model.
     """
 
-    train: Split
-    validation: Split
-    test: Split
     pretrained: Pretrained
     words: nn.Embedding | None
     classes: int = 2

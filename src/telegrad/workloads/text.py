@@ -14,7 +14,7 @@ from torch.nn import functional
 from telegrad.errors import DataError
 from telegrad.random import Key
 from telegrad.spec import check_that, register
-from telegrad.workloads.base import Split, Task, Workload
+from telegrad.workloads.base import LoadedTask, Split, Task, Workload
 from telegrad.workloads.extras import fetch
 from telegrad.workloads.initialise import build_model
 from telegrad.workloads.transformer import Transformer
@@ -28,15 +28,12 @@ _HELD_OUT = 0.05  # the share of the text for validation, and again for test
 
 
 @dataclass(frozen=True, eq=False)
-class TextTask(Task):
+class TextTask(LoadedTask):
     """A text cut into windows: inputs (n, context) and targets (n, context), the input moved on by one; int64 symbols.
 
     `alphabet` holds the characters in the order of their numbers.
     """
 
-    train: Split
-    validation: Split
-    test: Split
     alphabet: str
     layers: int
     width: int

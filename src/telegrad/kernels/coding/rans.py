@@ -24,7 +24,10 @@ import numpy as np
 from telegrad.kernels.compilation import Loop
 from telegrad.kernels.threads import in_chunks
 
-__all__ = ["LOWEST", "PIECE", "ContextDecoder", "Decoder", "Encoder", "found_symbol", "lanes_of", "state_count"]
+__all__ = [
+    *("LOWEST", "PIECE", "ContextDecoder", "Decoder", "Encoder"),
+    *("found_symbol", "lanes_of", "refill", "refilled", "state_count"),
+]
 
 LOWEST = 1 << 16
 """The state every lane starts from when encoding, and so ends at when decoding."""
@@ -76,6 +79,25 @@ def _encode_rows(symbols: Any, table: Any, bits: int, states: Any, words: Any) -
     return at
 
 
+def refilled(x: Any, word: Any) -> Any:
+    """A lane's state, with the next word taken in where it is short. The word is read in any case, and used where it
+    is wanted: no branch to mispredict.
+    """
+    return x << _16 | np.uint64(word) if x < _LOWEST else x
+
+
+def refill(x: np.ndarray, words: np.ndarray, at: int) -> int:
+    """`refilled` of neighbouring lanes, in place, from word `at` on: the first word that is left, −1 where they do not
+    suffice.
+    """
+    short = x < _LOWEST
+    taken = words[at : at + int(short.sum())]
+    if len(taken) < short.sum():
+        return -1
+    x[short] = x[short] << _16 | taken
+    return at + len(taken)
+
+
 def _decode_scalar(words: Any, states: Any, symbol_of: Any, table: Any, bits: int, symbols: Any) -> int:
     # Unsigned throughout: an index that may be negative costs compiled code a comparison.
     at = np.uint64(0)
@@ -90,11 +112,8 @@ def _decode_scalar(words: Any, states: Any, symbol_of: Any, table: Any, bits: in
             symbol = symbol_of[slot]
             entry = table[np.uint64(symbol)]
             x = (entry >> _16) * (x >> wide) + slot - (entry & _LOW)
-            short = x < _LOWEST
-            # Read in any case, and used where the state is short: no branch to mispredict.
-            refilled = x << _16 | np.uint64(words[at])
-            states[np.uint64(lane)] = refilled if short else x
-            at += np.uint64(short)
+            states[np.uint64(lane)] = refilled(x, words[at])
+            at += np.uint64(x < _LOWEST)
             symbols[i] = symbol
     return np.int64(at)  # type: ignore[return-value]
 
@@ -123,10 +142,8 @@ def _decode_given_scalar(
             symbol = found_symbol(slot, np.uint64(first_guess[(row << few) + (slot >> low)]), begin, flat)
             start = flat[begin + symbol]
             x = (flat[begin + symbol + _1] - start) * (x >> wide) + slot - start
-            short = x < _LOWEST
-            refilled = x << _16 | np.uint64(words[at])
-            states[np.uint64(lane)] = refilled if short else x
-            at += np.uint64(short)
+            states[np.uint64(lane)] = refilled(x, words[at])
+            at += np.uint64(x < _LOWEST)
             symbols[i] = symbol
     return np.int64(at)  # type: ignore[return-value]
 
@@ -176,20 +193,17 @@ def _decode_by(
         x = states[: min(lanes, len(symbols) - first)]
         symbol, frequency, place = known(first, x & np.uint64((1 << bits) - 1))
         x = frequency * (x >> wide) + place
-        short = x < _LOWEST
-        taken = words[at : at + int(short.sum())]
-        if len(taken) < short.sum():
+        at = refill(x, words, at)
+        if at < 0:
             return -1
-        x[short] = x[short] << _16 | taken
-        at += len(taken)
         states[: len(x)] = x
         symbols[first : first + lanes] = symbol
     return at
 
 
 _encode = Loop(_encode_scalar, _encode_rows)
-_decode = Loop(_decode_scalar, _decode_rows)
-_decode_given = Loop(_decode_given_scalar, _decode_given_rows, uses=[found_symbol])
+_decode = Loop(_decode_scalar, _decode_rows, uses=[refilled])
+_decode_given = Loop(_decode_given_scalar, _decode_given_rows, uses=[found_symbol, refilled])
 
 
 class Encoder:

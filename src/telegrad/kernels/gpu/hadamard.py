@@ -16,7 +16,8 @@ from torch import Tensor
 
 from telegrad.kernels.gpu.launching import BLOCK, launch
 from telegrad.kernels.gpu.uniforms import uniform_bits
-from telegrad.kernels.rotation.hadamard import LARGEST, Rotation
+from telegrad.kernels.rotation.blocks import LARGEST
+from telegrad.kernels.rotation.hadamard import Rotation
 from telegrad.kernels.statistics.magnitudes import plain
 
 __all__ = ["rotate", "rotate_back"]

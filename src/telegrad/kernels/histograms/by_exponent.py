@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from telegrad.kernels.compilation import Loop
-from telegrad.kernels.random_numbers.uniforms import FEW, uniform_at, uniform_source
+from telegrad.kernels.random_numbers.uniforms import FEW, uniform_at, uniform_source, uniforms_from
 from telegrad.kernels.statistics.magnitudes import plain
 from telegrad.kernels.threads import in_blocks, in_chunks
 from telegrad.random import Key
@@ -99,8 +99,7 @@ def _draw_reference(
     marks: np.ndarray,
 ) -> None:
     number = np.maximum((x.astype(np.float64).view(np.int64) >> 52) & 0x7FF, 1)
-    with np.errstate(over="ignore"):
-        u = uniform_at(given, offset, inner, np.arange(first, first + len(x)))
+    u = uniforms_from(given, offset, inner, first, len(x))
     marks[:] = (x != 0) & (u < of_exponent[number])
 
 

@@ -9,9 +9,8 @@ import torch
 from torch import Tensor
 
 from telegrad.kernels.compilation import Loop
-from telegrad.kernels.memory import room
 from telegrad.kernels.quantising.dither_frequencies import CONTEXTS, DISTANCES, SINGLE, bucket_of, contexts_of
-from telegrad.kernels.random_numbers.uniforms import STRIDE, UNIT, bits_at, state_at, uniform_bits
+from telegrad.kernels.random_numbers.uniforms import STRIDE, UNIT, bits_at, bits_from, state_at
 from telegrad.kernels.statistics.magnitudes import plain
 from telegrad.kernels.threads import in_chunks
 from telegrad.random import Key
@@ -23,7 +22,6 @@ __all__ = [
     "far_magnitudes",
     "rows_at",
     "signed_symbols",
-    "undithered",
     "write_undithered",
 ]
 
@@ -34,8 +32,7 @@ _HALF, _WHOLE = np.uint64(1 << 52), np.uint64(1 << 53)
 
 
 def _dither(offset: np.uint64, inner: np.uint64, first: int, n: int) -> np.ndarray:
-    with np.errstate(over="ignore"):
-        return uniform_bits(offset, inner, np.arange(first, first + n, dtype=np.uint64)) * UNIT - 0.5
+    return bits_from(offset, inner, first, n) * UNIT - 0.5
 
 
 def _dithered_scalar(x: Any, step: float, offset: Any, inner: Any, first: int, out: Any) -> None:
@@ -75,16 +72,10 @@ def _undithered_reference(
         out[:] = (symbols.astype(np.float64) - _dither(offset, inner, first, len(symbols))) * step
 
 
-def undithered(symbols: Tensor, step: float, seed: int, dtype: torch.dtype) -> Tensor:
-    """(symbol − dither) · step, in float64 and then rounded to float32 or float64."""
-    whole, out = symbols.cpu().numpy(), room(len(symbols), dtype)
-    array = out.numpy()
-    in_chunks(lambda _, low, high: write_undithered(whole[low:high], step, seed, low, array[low:high]), len(whole))
-    return out
-
-
 def write_undithered(symbols: np.ndarray, step: float, seed: int, first: int, out: np.ndarray) -> None:
-    """`undithered` of symbols from number `first` on into `out`, by this thread alone."""
+    """(symbol − dither) · step of symbols from number `first` on, in float64 and then rounded to the dtype of
+    `out`, by this thread alone.
+    """
     _undithered(symbols, step, *Key(seed).stream, first, out)
 
 

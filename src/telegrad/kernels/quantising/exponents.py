@@ -12,7 +12,7 @@ from torch import Tensor
 
 from telegrad.kernels.coding.symbols import fixed_width, from_fixed_width
 from telegrad.kernels.compilation import Loop
-from telegrad.kernels.random_numbers.uniforms import FEW, uniform_at, uniform_source
+from telegrad.kernels.random_numbers.uniforms import FEW, uniform_at, uniform_source, uniforms_from
 from telegrad.kernels.reference import binary_exponent, power_of_two
 from telegrad.kernels.statistics.magnitudes import plain
 from telegrad.kernels.threads import in_blocks, in_chunks
@@ -154,8 +154,7 @@ def _power_reference(
     v = torch.from_numpy(x.astype(np.float64))
     below = binary_exponent(v)
     fraction = (v.abs() / power_of_two(below) - 1).numpy()
-    with np.errstate(over="ignore"):
-        u = uniform_at(given, offset, inner, np.arange(first, first + len(x)))
+    u = uniforms_from(given, offset, inner, first, len(x))
     exponent[:] = below.numpy() + (u < fraction)
     negative[:] = x < 0
 
@@ -185,8 +184,7 @@ def _level_reference(
     out: np.ndarray,
 ) -> None:
     level, share = level_below(torch.from_numpy(np.minimum(np.abs(x.astype(np.float64)) / norm, 1.0)), levels)
-    with np.errstate(over="ignore"):
-        u = uniform_at(given, offset, inner, np.arange(first, first + len(x)))
+    u = uniforms_from(given, offset, inner, first, len(x))
     level += torch.from_numpy(u) < share
     out[:] = np.where(x < 0, -level.numpy(), level.numpy())
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from telegrad.kernels.compilation import Loop
-from telegrad.kernels.random_numbers.uniforms import uniform_at, uniform_source
+from telegrad.kernels.random_numbers.uniforms import uniform_at, uniform_source, uniforms_from
 from telegrad.kernels.reference import FORMATS, round_to_dtype
 from telegrad.kernels.statistics.magnitudes import plain
 from telegrad.random import Key
@@ -77,8 +77,7 @@ def _narrow_reference(
     out: np.ndarray,
 ) -> None:
     dtype = next(dtype for dtype, form in FORMATS.items() if form == (bits, lowest))
-    with np.errstate(over="ignore"):
-        u = uniform_at(given, offset, inner, np.arange(start, start + len(v)))
+    u = uniforms_from(given, offset, inner, start, len(v))
     out[:] = round_to_dtype(torch.from_numpy(v), dtype, torch.from_numpy(u)).float().numpy()
 
 

@@ -11,7 +11,15 @@ from torch import Tensor
 from telegrad.kernels.compilation import Loop
 from telegrad.kernels.device import with_gpu_form
 from telegrad.kernels.memory import room
-from telegrad.kernels.random_numbers.uniforms import FEW, STRIDE, UNIT, bits_at, state_at, uniform_at, uniform_source
+from telegrad.kernels.random_numbers.uniforms import (
+    FEW,
+    STRIDE,
+    UNIT,
+    bits_at,
+    state_at,
+    uniform_source,
+    uniforms_from,
+)
 from telegrad.kernels.statistics.magnitudes import plain
 from telegrad.kernels.threads import in_chunks
 from telegrad.random import Key
@@ -57,8 +65,7 @@ def _round_reference(
     first: int,
     out: np.ndarray,
 ) -> None:
-    with np.errstate(over="ignore"):
-        u = uniform_at(given, offset, inner, np.arange(first, first + len(x)))
+    u = uniforms_from(given, offset, inner, first, len(x))
     y = np.abs(x.astype(np.float64)) / np.repeat(steps, bucket)[: len(x)]
     magnitude = (np.floor(y) + (u < y - np.floor(y))).astype(np.int64)
     out[:] = np.where(x < 0, -magnitude, magnitude)

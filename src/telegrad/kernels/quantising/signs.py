@@ -6,7 +6,7 @@ import numpy as np
 
 from telegrad.kernels.coding.symbols import UNSIGNED
 from telegrad.kernels.compilation import Loop
-from telegrad.kernels.random_numbers.uniforms import uniform_at, uniform_source
+from telegrad.kernels.random_numbers.uniforms import uniform_at, uniform_source, uniforms_from
 from telegrad.random import Key
 
 __all__ = ["LEAST", "signs_apart", "signs_in_proportion"]
@@ -42,8 +42,7 @@ def _signs_reference(
     v: np.ndarray, given: np.ndarray, offset: np.uint64, inner: np.uint64
 ) -> tuple[float, np.ndarray, np.ndarray]:
     present = np.flatnonzero(np.abs(v) >= LEAST)
-    with np.errstate(over="ignore"):
-        u = uniform_at(given, offset, inner, np.arange(len(present)))
+    u = uniforms_from(given, offset, inner, 0, len(present))
     largest = float(np.abs(v).max(initial=0.0))
     which = present[u * largest < np.abs(v[present])]
     return largest, which, np.sign(v[which]).astype(np.int8)

@@ -23,8 +23,8 @@ from telegrad.kernels.threads import in_chunks
 from telegrad.random import Key
 
 __all__ = [
-    *("FEW", "STRIDE", "UNIT", "bits_at", "drawn_in_proportion", "state_at"),
-    *("stream_bits", "uniform_at", "uniform_bits", "uniform_source", "uniforms"),
+    *("FEW", "STRIDE", "UNIT", "bits_at", "bits_from", "drawn_in_proportion", "state_at"),
+    *("stream_bits", "uniform_at", "uniform_bits", "uniform_source", "uniforms", "uniforms_from"),
 ]
 
 _SHORT = 64  # below it, a few numpy operations are as quick as a compiled loop
@@ -90,6 +90,18 @@ def uniform_source(key: Key, n: int, few: int = _SHORT) -> tuple[np.ndarray, np.
 def uniform_at(given, offset, inner, i):  # type: ignore[no-untyped-def]
     """Element i of `Key.uniform`, from what `uniform_source` gave."""
     return given[i] if len(given) else np.float64(1.0) * uniform_bits(offset, inner, i) * UNIT
+
+
+def uniforms_from(given: np.ndarray, offset: np.uint64, inner: np.uint64, first: int, n: int) -> np.ndarray:
+    """`uniform_at` of n neighbours: for the forms in numpy."""
+    with np.errstate(over="ignore"):
+        return uniform_at(given, offset, inner, np.arange(first, first + n))
+
+
+def bits_from(offset: np.uint64, inner: np.uint64, first: int, n: int) -> np.ndarray:
+    """`uniform_bits` of n neighbours: for the forms in numpy."""
+    with np.errstate(over="ignore"):
+        return uniform_bits(offset, inner, np.arange(first, first + n, dtype=np.uint64))
 
 
 def uniforms(key: Key, n: int, start: int = 0, device: torch.device = _CPU) -> Tensor:
@@ -176,8 +188,7 @@ def _fill_scalar(out, offset, inner, start):  # type: ignore[no-untyped-def]
 
 
 def _fill_reference(out: np.ndarray, offset: np.uint64, inner: np.uint64, start: int) -> None:
-    with np.errstate(over="ignore"):
-        out[:] = uniform_bits(offset, inner, np.arange(start, start + len(out), dtype=np.uint64)) * UNIT
+    out[:] = bits_from(offset, inner, start, len(out)) * UNIT
 
 
 _fill = Loop(_fill_scalar, _fill_reference, uses=[state_at, bits_at])

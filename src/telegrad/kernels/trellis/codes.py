@@ -10,12 +10,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from functools import cache, lru_cache
+from importlib import resources
 
 import numpy as np
 
 from telegrad.kernels.coding.rans import Decoder, Encoder
 from telegrad.kernels.threads import kept
-from telegrad.kernels.trellis.designs import CURVES, DESIGNS
 from telegrad.kernels.trellis.paths import best_path, machine, nearest
 from telegrad.kernels.trellis.streams import decoded_rows
 
@@ -25,7 +25,7 @@ __all__ = [
     *("design_code", "designs", "most_positions", "position_at", "trellis_code", "trellis_omega"),
 ]
 
-STATES = tuple(DESIGNS)
+STATES = (8, 256)
 """The machines for which there are designs."""
 
 BITS = 15
@@ -63,7 +63,13 @@ class Design:
 @cache
 def designs(states: int) -> list[Design]:
     """The designs for a machine, by increasing rates."""
-    return [_read(text) for text in DESIGNS[states].split("\n\n")]
+    return [_read(text) for text in _paragraphs(f"designs-{states}.txt")]
+
+
+def _paragraphs(name: str) -> list[str]:
+    """The paragraphs of a file beside this one but the first, which says what they are."""
+    text = resources.files("telegrad.kernels.trellis").joinpath(name).read_text(encoding="utf-8")
+    return text.strip().split("\n\n")[1:]
 
 
 def _read(text: str) -> Design:
@@ -197,7 +203,7 @@ def most_positions(states: int) -> int:
 @cache
 def _curve(states: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Positions, their rates (increasing) and their omegas, as measured."""
-    pairs = np.array([pair.split() for pair in CURVES[states].replace("\n", " ").split(";")], dtype=np.float64)
+    pairs = np.array([pair.split() for pair in _paragraphs(f"curve-{states}.txt")[0].split(";")], dtype=np.float64)
     return EVERY * np.arange(len(pairs)), np.maximum.accumulate(pairs[:, 0]), pairs[:, 1]
 
 

@@ -11,6 +11,7 @@ for an entry (for each subset the point with the least (z − r)² + price) is l
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from functools import cache
 from typing import Any
 
@@ -19,8 +20,8 @@ import numpy as np
 from telegrad.kernels.compilation import Loop
 
 __all__ = [
-    *("FAR", "SEGMENT", "Machine"),
-    *("advanced", "advanced_through", "best_path", "cheapest", "machine", "nearest", "paths_of"),
+    *("FAR", "SEGMENT", "Machine", "advanced", "advanced_through", "best_path", "cheapest", "machine", "nearest"),
+    *("neighbours", "paths_of", "stepped_back", "walked_back"),
 ]
 
 SEGMENT = 1 << 16
@@ -62,6 +63,16 @@ def machine(states: int) -> Machine:
 def paths_of(n: int) -> int:
     """How many paths a segment of n entries has, a power of two: more run faster, and each costs about an entry."""
     return 1 << (max(1, min(_WIDEST, n // _SHORTEST)).bit_length() - 1)
+
+
+def neighbours(n: int, paths: int, lanes: int) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    """The n entries of a segment in runs that wait for each other neither by their paths nor by the lanes of an entropy
+    coder; of each run the entries, their paths and their lanes.
+    """
+    together = min(paths, lanes)
+    for low in range(0, n, together):
+        entry = np.arange(low, min(low + together, n))
+        yield entry, entry % paths, entry % lanes
 
 
 def advanced(price: Any, old: Any, before: Any, branch: Any, new: Any, taken: Any) -> None:
@@ -137,33 +148,34 @@ def _forward_reference(
     advanced_through(price, before, branch, last, taken)
 
 
+def stepped_back(taken: Any, path: int, before: Any, branch: Any, last: Any) -> Any:
+    """The subset that a path took in this step; its state, which is in `last`, becomes the one before."""
+    state = last[path]
+    which = np.int64(taken[state, path])
+    last[path] = before[state, which]
+    return branch[state, which]
+
+
+def walked_back(taken: np.ndarray, before: np.ndarray, branch: np.ndarray, last: np.ndarray) -> np.ndarray:
+    """`stepped_back` of all paths through all steps: the numpy form; the subset of each entry."""
+    subset, path = np.empty((len(taken), len(last)), dtype=np.int64), np.arange(len(last))
+    for step in range(len(taken) - 1, -1, -1):
+        which = taken[step, last, path].astype(np.int64)
+        subset[step], last[:] = branch[last, which], before[last, which]
+    return subset.reshape(-1)
+
+
 def _back_scalar(last: Any, cell: Any, taken: Any, before: Any, branch: Any, row_of: Any, rows: Any) -> None:
     steps, _, paths = taken.shape
     for step in range(steps - 1, -1, -1):
         for i in range(paths):
-            state, at = last[i], step * paths + i
-            which = np.int64(taken[step, state, i])
+            at, subset = step * paths + i, stepped_back(taken[step], i, before, branch, last)
             if at < len(rows):
-                rows[at] = row_of[branch[state, which], cell[at]]
-            last[i] = before[state, which]
+                rows[at] = row_of[subset, cell[at]]
 
 
-def _back_reference(
-    last: np.ndarray,
-    cell: np.ndarray,
-    taken: np.ndarray,
-    before: np.ndarray,
-    branch: np.ndarray,
-    row_of: np.ndarray,
-    rows: np.ndarray,
-) -> None:
-    steps, _, paths = taken.shape
-    found, state = np.empty((steps, paths), dtype=rows.dtype), last.copy()
-    for step in range(steps - 1, -1, -1):
-        which = taken[step, state, np.arange(paths)].astype(np.int64)
-        found[step] = row_of[branch[state, which], cell[step * paths : (step + 1) * paths]]
-        state = before[state, which]
-    last[:], rows[:] = state, found.reshape(-1)[: len(rows)]
+def _back_reference(last: Any, cell: Any, taken: Any, before: Any, branch: Any, row_of: Any, rows: np.ndarray) -> None:
+    rows[:] = row_of[walked_back(taken, before, branch, last), cell][: len(rows)]
 
 
 def best_path(
@@ -213,5 +225,5 @@ def nearest(y: np.ndarray, points: np.ndarray, prices: np.ndarray) -> np.ndarray
 
 
 _forward = Loop(_forward_scalar, _forward_reference, uses=[advanced, cheapest])
-_back = Loop(_back_scalar, _back_reference)
+_back = Loop(_back_scalar, _back_reference, uses=[stepped_back])
 _nearest = Loop(_nearest_scalar, _nearest_reference)

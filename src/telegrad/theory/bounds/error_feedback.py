@@ -8,7 +8,6 @@ from telegrad.theory.bounds.stating import gradient_bound, loss_bound, share_bou
 from telegrad.theory.step_sizes import error_feedback as steps
 
 __all__ = [
-    "double_momentum_rate",
     "ef14",
     "ef21",
     "ef21_pl",
@@ -17,7 +16,6 @@ __all__ = [
     "ef21_sgdm_rate",
     "ef_bv",
     "ef_bv_nonconvex",
-    "single_momentum_term",
 ]
 
 

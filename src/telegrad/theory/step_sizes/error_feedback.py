@@ -7,7 +7,7 @@ import math
 from telegrad.errors import ConfigError
 from telegrad.theory.step_sizes.stating import over, parameter, step_size
 
-__all__ = ["ef14", "ef21", "ef21_pl", "ef21_ratio", "ef21_sgdm", "ef21_sgdm_momentum", "ef_bv", "ef_bv_weights"]
+__all__ = ["ef14", "ef21", "ef21_pl", "ef21_sgdm", "ef21_sgdm_momentum", "ef_bv", "ef_bv_weights"]
 
 
 @step_size("ef14", case="E‖g‖² ≤ G², one worker, T steps", source="C4.3")

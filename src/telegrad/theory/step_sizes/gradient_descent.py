@@ -6,7 +6,7 @@ import math
 
 from telegrad.theory.step_sizes.stating import over, step_size
 
-__all__ = ["gd", "noise", "sgd", "sgd_any_data", "sgd_convex", "sgd_down", "sgd_nonconvex"]
+__all__ = ["gd", "sgd", "sgd_any_data", "sgd_convex", "sgd_down", "sgd_nonconvex"]
 
 
 @step_size("gd", case="f L-smooth", source="F2")

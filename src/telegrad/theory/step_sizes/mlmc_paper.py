@@ -13,7 +13,6 @@ __all__ = [
     "sgd_paper_nonconvex",
     "sgd_paper_nonconvex_as_printed",
     "sgd_paper_nonconvex_unlike",
-    "unlike_noise",
 ]
 
 _MLMC = "Zukerman, Hamoud, Levy, ICML 2025"

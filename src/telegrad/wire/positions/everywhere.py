@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import ClassVar
 
 from torch import Tensor
@@ -21,9 +22,7 @@ class All(Positions):
     tag: ClassVar[int] = 0
     d: int
 
-    @property
-    def n(self) -> int:
-        return self.d
+    n = property(attrgetter("d"))  # no step in Python
 
     def indices(self) -> Tensor | None:
         return None

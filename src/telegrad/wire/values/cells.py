@@ -37,11 +37,22 @@ def wider_entries(n: int, share: int) -> Tensor:
 
 
 class Cells(Packed):
-    """n cells of a quantiser of the standard normal law, none with a scale of its own: what holds them has it."""
+    """n cells of a quantiser of the standard normal law, none with a scale of its own: what holds them has it.
 
-    @abstractmethod
+    `symbol`: which cell each entry lies in.
+    """
+
+    symbol: Tensor
+
+    @property
+    def n(self) -> int:
+        return len(self.symbol)
+
     def numbers(self) -> Tensor:
         """What the cells stand for, float64, shape (n,)."""
+        out = np.empty(self.n)
+        in_chunks(lambda _, low, high: self.fill(low, out[low:high]), self.n)
+        return torch.from_numpy(out)
 
     @abstractmethod
     def fill(self, start: int, out: np.ndarray) -> None:
@@ -69,10 +80,6 @@ class LloydMaxCells(Cells):
     symbol: Tensor = field(repr=False)
     bits: int
     share: int = 0
-
-    @property
-    def n(self) -> int:
-        return len(self.symbol)
 
     def quantise(self, start: int, z: np.ndarray) -> float:
         """Make symbols start … of the normalised z: the nearest centroids q, on an edge the upper. Returns ⟨q, z⟩."""
@@ -170,10 +177,6 @@ class DeadZoneCells(Cells):
     zero: float
     step: float
 
-    @property
-    def n(self) -> int:
-        return len(self.symbol)
-
     @classmethod
     def blank(cls, n: int, zero: float, step: float, reach: float) -> DeadZoneCells:
         """Room for n symbols of numbers up to `reach`, for `quantise` to fill, in the smallest integer type for them;
@@ -193,11 +196,6 @@ class DeadZoneCells(Cells):
         symbol = self.symbol.numpy()[start : start + len(z)]
         dead_zone_cells(z, self.zero, self.step, _LARGEST_CELL, symbol)
         return symbol
-
-    def numbers(self) -> Tensor:
-        out = np.empty(self.n)
-        in_chunks(lambda _, low, high: self.fill(low, out[low:high]), self.n)
-        return torch.from_numpy(out)
 
     def fill(self, start: int, out: np.ndarray) -> None:
         symbol = self.symbol.numpy()[start : start + len(out)]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import ClassVar
 
 import numpy as np
@@ -11,29 +11,28 @@ from torch import Tensor
 
 from telegrad.errors import WireError
 from telegrad.kernels.coding.rans import PIECE, ContextDecoder, Encoder
-from telegrad.kernels.memory import add_in_pieces, adds_in_pieces, room
 from telegrad.kernels.quantising.dither_frequencies import path_frequencies, shortest_bits, symbol_of, tail_width
 from telegrad.kernels.quantising.dithered_rounding import far_magnitudes
-from telegrad.kernels.threads import in_blocks, kept
+from telegrad.kernels.threads import kept
 from telegrad.kernels.trellis.codes import STATES
-from telegrad.kernels.trellis.dithered_paths import DENSITIES, decoded_path, path_rows, undithered_path
+from telegrad.kernels.trellis.dithered_paths import DENSITIES
+from telegrad.kernels.trellis.dithered_streams import decoded_path
+from telegrad.kernels.trellis.followed_paths import SINGLE, path_rows, undithered_path
 from telegrad.kernels.trellis.paths import SEGMENT
-from telegrad.random import Key
 from telegrad.wire.bits import SCALARS, Buffer, Reader, Shared, pack_bits, pack_varint, read_seed, seed_parts
 from telegrad.wire.integers import check_pieces, pack_pieces, unpack_pieces
-from telegrad.wire.values.base import Sizes, Values, largest_of, round_scalar
-from telegrad.wire.values.dithered import pack_law, pack_tails, read_law, read_tails
+from telegrad.wire.values.base import Sizes
+from telegrad.wire.values.dithered_symbols import DitheredSymbols, pack_tails, read_law, read_tails
 
 __all__ = ["DitheredPaths"]
 
-_SINGLE = 16
-
 
 @dataclass(frozen=True)
-class DitheredPaths(Values):
-    """step · (symbol − dither), the dither that of a path through a trellis of so many states; else as `Dithered`."""
+class DitheredPaths(DitheredSymbols):
+    """step · (symbol − dither), the dither that of a path through a trellis of so many states."""
 
     tag: ClassVar[int] = 9
+    piece: ClassVar[int] = SEGMENT
     symbol: Tensor = field(repr=False)
     states: int
     seed: int
@@ -41,44 +40,8 @@ class DitheredPaths(Values):
     ratio: float
     counts: np.ndarray = field(repr=False)
 
-    @property
-    def n(self) -> int:
-        return len(self.symbol)
-
-    def numbers(self) -> Tensor:
-        return self._in(torch.float64)
-
-    def numbers_as(self, dtype: torch.dtype) -> Tensor:
-        return self._in(torch.float64 if dtype == torch.float64 else torch.float32).to(dtype)
-
-    def _in(self, dtype: torch.dtype) -> Tensor:
-        made = room(self.n, dtype)
-        out = made.numpy()
-        in_blocks(lambda low, high: self._write(low, high, out[low:high]), self.n, SEGMENT)
-        return made
-
-    def _write(self, low: int, high: int, out: np.ndarray) -> None:
-        """The numbers of a segment."""
+    def make(self, low: int, high: int, out: np.ndarray) -> None:
         undithered_path(self.symbol.cpu().numpy()[low:high], self.step, self.seed, low, self.states, out)
-
-    def add_to(self, out: Tensor, weight: float) -> None:
-        if not adds_in_pieces(out):
-            super().add_to(out, weight)
-            return
-        add_in_pieces(out, weight, self.n, SEGMENT, self._write)
-
-    def largest(self) -> float:
-        return (self._most + 0.5) * abs(self.step)
-
-    @kept
-    def _most(self) -> float:
-        return largest_of(self.symbol)
-
-    def scaled(self, factor: float) -> DitheredPaths:
-        return replace(self, step=self.step * factor)
-
-    def rounded(self, dtype: torch.dtype, key: Key | None) -> DitheredPaths:
-        return replace(self, step=round_scalar(self.step, dtype, key))
 
     @kept
     def _stream(self) -> bytes:
@@ -90,14 +53,10 @@ class DitheredPaths(Values):
         )
         packed = pack_pieces(pieces)
         if _has_far(columns):
-            far = [far_magnitudes(symbol[start : start + PIECE], _SINGLE) for start in range(0, self.n, PIECE)]
+            far = [far_magnitudes(symbol[start : start + PIECE], SINGLE) for start in range(0, self.n, PIECE)]
             ones = pack_bits(np.concatenate([np.zeros(0, dtype=np.int64), *far]).astype(np.uint8) & 1)
             packed = b"".join(pack_varint(len(part)) for part in far) + ones + packed
         return packed + pack_tails(symbol, int(self._most), 1)
-
-    @kept
-    def _law(self) -> bytes:
-        return pack_law(self.ratio, self.counts)
 
     def sizes(self, dtype: torch.dtype) -> Sizes:
         return {"header": 9 + len(self._law), "scale": SCALARS[dtype].size, "value": len(self._stream)}
@@ -137,7 +96,7 @@ class DitheredPaths(Values):
             return decoded_path(lanes, words, *coder, seed, start, states, magnitudes, own, symbol[start:stop])
 
         unpack_pieces(reader, n, decode)
-        far = np.flatnonzero(np.abs(symbol) >= _SINGLE) if _has_far(columns) else np.zeros(0, dtype=np.int64)
+        far = np.flatnonzero(np.abs(symbol) >= SINGLE) if _has_far(columns) else np.zeros(0, dtype=np.int64)
         # Only the last bit below its bucket is known of a far magnitude.
         buckets = np.searchsorted(magnitudes[1::2], np.abs(symbol[far]), side="right")
         tails = read_tails(reader, tail_width(buckets), 1)
@@ -146,4 +105,4 @@ class DitheredPaths(Values):
 
 
 def _has_far(columns: int) -> bool:
-    return columns > 2 * _SINGLE - 1
+    return columns > 2 * SINGLE - 1

@@ -11,10 +11,10 @@ from torch import Tensor
 
 from telegrad.errors import WireError
 from telegrad.kernels.quantising.narrowing import narrowed
-from telegrad.kernels.statistics.magnitudes import plain
+from telegrad.kernels.statistics.magnitudes import largest_magnitude, plain
 from telegrad.random import Key
 from telegrad.wire.bits import Buffer, Reader, Shared
-from telegrad.wire.values.base import DTYPES, Sizes, Values, largest_of
+from telegrad.wire.values.base import DTYPES, Sizes, Values
 
 __all__ = ["Floats"]
 
@@ -40,8 +40,11 @@ class Floats(Values):
     def numbers_as(self, dtype: torch.dtype) -> Tensor:
         return self.value.to(dtype)
 
+    def add_to(self, out: Tensor, weight: float) -> None:
+        out.add_(self.value.to(out.dtype).to(out.device), alpha=weight)
+
     def largest(self) -> float:
-        return largest_of(self.value) if self.top is None else self.top
+        return largest_magnitude(self.value) if self.top is None else self.top
 
     def scaled(self, factor: float) -> Floats:
         with np.errstate(over="ignore"):  # an estimate that overflows is refused when it is encoded

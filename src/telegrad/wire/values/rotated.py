@@ -16,7 +16,8 @@ from torch import Tensor
 from telegrad.errors import WireError
 from telegrad.kernels.memory import adds_in_pieces, room
 from telegrad.kernels.quantising.narrowing import narrowed
-from telegrad.kernels.rotation.hadamard import LARGEST, Rotation, block_sizes
+from telegrad.kernels.rotation.blocks import LARGEST, block_sizes
+from telegrad.kernels.rotation.hadamard import Rotation
 from telegrad.random import Key
 from telegrad.wire.bits import SCALARS, Buffer, Reader, Shared, read_seed, seed_parts
 from telegrad.wire.kinds import Kinds

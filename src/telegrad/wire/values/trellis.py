@@ -12,7 +12,7 @@ from torch import Tensor
 
 from telegrad.errors import WireError
 from telegrad.kernels.quantising.normalised_blocks import looked_up
-from telegrad.kernels.threads import in_chunks, kept
+from telegrad.kernels.threads import kept
 from telegrad.kernels.trellis.codes import STATES, TrellisCode, most_positions, trellis_code
 from telegrad.wire.bits import Reader, Shared
 from telegrad.wire.integers import check_pieces, pack_pieces, unpack_pieces
@@ -27,13 +27,9 @@ class TrellisCells(Cells):
     """The rows of the paths of a trellis with so many `states`, of the code at `position`, from the first entry on."""
 
     tag: ClassVar[int] = 12
-    row: Tensor = field(repr=False)
+    symbol: Tensor = field(repr=False)
     states: int
     position: int
-
-    @property
-    def n(self) -> int:
-        return len(self.row)
 
     @classmethod
     def blank(cls, n: int, states: int, position: int) -> TrellisCells:
@@ -44,20 +40,15 @@ class TrellisCells(Cells):
     def code(self) -> TrellisCode:
         return trellis_code(self.states, self.position)
 
-    def numbers(self) -> Tensor:
-        out = np.empty(self.n)
-        in_chunks(lambda _, low, high: self.fill(low, out[low:high]), self.n)
-        return torch.from_numpy(out)
-
     def fill(self, start: int, out: np.ndarray) -> None:
-        looked_up(self.row.numpy()[start : start + len(out)], self.code.point, 0, out)
+        looked_up(self.symbol.numpy()[start : start + len(out)], self.code.point, 0, out)
 
     def largest(self) -> float:
         return float(np.abs(self.code.point).max())
 
     @kept
     def _stream(self) -> bytes:
-        rows, code = self.row.numpy(), self.code
+        rows, code = self.symbol.numpy(), self.code
         return pack_pieces(code.encoder.pieces(lambda start, stop: rows[start:stop], self.n, code.lanes))
 
     def sizes(self) -> Sizes:
@@ -80,7 +71,7 @@ class TrellisCells(Cells):
         code = trellis_code(STATES[machine], position)
         check_pieces(reader, n, code.lanes)
         cells = cls.blank(n, STATES[machine], position)
-        rows = cells.row.numpy()
+        rows = cells.symbol.numpy()
         unpack_pieces(
             reader,
             n,

@@ -1,0 +1,97 @@
+"""The registry: every class that a spec can name, by its kind and its name."""
+
+from __future__ import annotations
+
+import importlib
+import threading
+from collections.abc import Callable
+from typing import TypeVar
+
+from telegrad.errors import SpecError
+from telegrad.spec.registered import Registered
+
+__all__ = ["implied", "implied_by", "known_by_kind", "load", "names", "register", "registered"]
+
+known_by_kind: dict[str, dict[str, type[Registered]]] = {}
+"""The classes by kind and name, as far as their modules were imported."""
+_T = TypeVar("_T", bound=type[Registered])
+
+_ROOMS = ("compressors", "mlmc", "portfolio", "methods", "runtime.topologies", "workloads")
+"""The modules whose classes register themselves when they are imported."""
+
+_loading = threading.RLock()
+_state = "empty"
+
+
+def load() -> None:
+    """Import what registers telegrad's own classes, when one is first asked for: `import telegrad` waits for none."""
+    global _state
+    if _state == "full":
+        return
+    with _loading:  # other threads wait; what this one imports may come back here, and goes on
+        if _state == "empty":
+            _state = "loading"
+            try:
+                for room in _ROOMS:
+                    importlib.import_module(f"telegrad.{room}")
+            except BaseException:
+                _state = "empty"
+                raise
+            _state = "full"
+
+
+def register(name: str, *, example: str, source: str) -> Callable[[_T], _T]:
+    """A class decorator: specs find the class by its name.
+
+    Args:
+        name: what specs call it; each name is free once among compressors, ladders, methods, topologies, workloads.
+        example: a spec that works, for messages and the catalogue.
+        source: where it comes from: authors, venue, year.
+
+    Returns:
+        The decorator. The class is a frozen dataclass below `tg.Compressor`, `tg.Ladder`, `tg.Method` or
+        `tg.Topology`.
+
+    Raises:
+        SpecError: the name is taken.
+
+    Example:
+        >>> decorator = tg.register("my_rounding", example="my_rounding(step=0.1)", source="our lab, 2026")
+    """
+
+    def add(cls: _T) -> _T:
+        if not cls.__module__.startswith("telegrad."):
+            load()  # or a name of telegrad's own would seem free
+        known = known_by_kind.setdefault(cls.kind, {})
+        if name in known:
+            raise SpecError(f"the {cls.kind} {name!r} is registered twice: {known[name]} and {cls}")
+        known[name] = cls
+        cls.spec_name, cls.example, cls.source = name, example, source
+        return cls
+
+    return add
+
+
+implied_by: dict[str, tuple[str, Callable[..., Registered]]] = {}
+"""By kind, the kind that stands for it, and what makes the one of the other."""
+
+
+def implied(kind: str, part: str) -> Callable[[_T], _T]:
+    """Class decorator: where a `kind` is wanted, what is a `part` stands for this class around it."""
+
+    def add(cls: _T) -> _T:
+        implied_by[kind] = (part, cls)
+        return cls
+
+    return add
+
+
+def registered(kind: str) -> dict[str, type[Registered]]:
+    """All classes of a kind by name, in alphabetical order."""
+    load()
+    return dict(sorted(known_by_kind.get(kind, {}).items()))
+
+
+def names(kind: str) -> list[str]:
+    """The valid names of a kind."""
+    return list(registered(kind))
