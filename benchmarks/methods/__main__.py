@@ -38,7 +38,7 @@ def to_text(head: dict[str, Any], rows: list[dict[str, Any]]) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=["bounds", "compare", "figure"])
-    parser.add_argument("results", type=Path, nargs="?", help="of compare: what the figure shows")
+    parser.add_argument("results", type=Path, nargs="*", help="of compare: what the figure shows")
     parser.add_argument("--data", type=Path)
     parser.add_argument("--steps", type=int, default=60)
     parser.add_argument("--dataset", action="append", choices=DATASETS)
@@ -49,7 +49,7 @@ def main() -> None:
     if options.what == "figure":
         from figure import draw, tables
 
-        found = json.loads(options.results.read_text(encoding="utf-8"))["rows"]
+        found = [row for file in options.results for row in json.loads(file.read_text(encoding="utf-8"))["rows"]]
         draw(found, (options.dataset or ["a9a"])[0], (options.workers or [10])[0], options.out)
         return print(tables(found))
     began, rows = time.time(), []

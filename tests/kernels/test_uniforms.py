@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from telegrad.kernels.random_numbers.uniforms import drawn_in_proportion, uniforms
+from telegrad.kernels.random_numbers.uniforms import drawn_in_proportion, normals, uniforms
 from telegrad.random import Key
 
 
@@ -45,3 +45,9 @@ def test_draws_from_the_largest_numbers_are_those_of_the_definition(dtype, thres
     v = (key.uniform(5000, start=5000) * min(threshold, 3e38 if dtype == torch.float32 else threshold)).to(dtype)
     expected = (key.uniform(5000) * threshold < v.double()).nonzero().squeeze(1)
     assert torch.equal(drawn_in_proportion(v, threshold, key), expected)
+
+
+@pytest.mark.parametrize("n", [1, 63, 64, 136])
+def test_normals_are_those_of_the_key(n):
+    key = Key(5).fold(block=3)
+    assert torch.equal(normals(key, n), key.normal(n))

@@ -81,8 +81,8 @@ def next_rate(grid: Sequence[float], total: int | None, searched: Mapping[float,
     """The learning rate to try next: the grid first, ascending; then, up to `total` runs, wherever the best one points.
 
     Where the best is the least or the greatest rate tried, the grid is widened there by its own factor; otherwise the
-    best one's better neighbour and the best enclose the next, their geometric mean. Where all diverged, lower. None
-    when the search is over.
+    best one's better neighbour and the best enclose the next, their geometric mean. Where all diverged, lower; where
+    all others end alike, higher: a model that has learnt nothing wants longer steps. None when the search is over.
     """
     untried = [rate for rate in grid if rate not in searched]
     if untried:
@@ -90,7 +90,9 @@ def next_rate(grid: Sequence[float], total: int | None, searched: Mapping[float,
     if total is None or len(searched) >= total:
         return None
     rates = sorted(searched)
-    best = best_lr(list(searched.values()))
+    alive = [run for run in searched.values() if not run.diverged]
+    alike = len(alive) > 1 and len({run.final("validation") for run in alive}) == 1
+    best = max(run.lr for run in alive) if alike else best_lr(alive)
     place = 0 if best is None else rates.index(best)
     if place == 0:
         found = rates[0] / (rates[1] / rates[0] if len(rates) > 1 else _WIDER)

@@ -23,7 +23,7 @@ from telegrad.kernels.threads import in_chunks
 from telegrad.random import Key
 
 __all__ = [
-    *("FEW", "STRIDE", "UNIT", "bits_at", "bits_from", "drawn_in_proportion", "state_at"),
+    *("FEW", "STRIDE", "UNIT", "bits_at", "bits_from", "drawn_in_proportion", "normals", "state_at"),
     *("stream_bits", "uniform_at", "uniform_bits", "uniform_source", "uniforms", "uniforms_from"),
 ]
 
@@ -107,6 +107,11 @@ def bits_from(offset: np.uint64, inner: np.uint64, first: int, n: int) -> np.nda
 def uniforms(key: Key, n: int, start: int = 0, device: torch.device = _CPU) -> Tensor:
     """`key.uniform(n, start=start)`, float64, made on the device; on the CPU by all threads."""
     return uniforms_on(device, key, n, start)
+
+
+def normals(key: Key, n: int) -> Tensor:
+    """`key.normal(n)` from uniform numbers of a compiled loop."""
+    return torch.special.ndtri(uniforms(key, n) + 2.0**-54)
 
 
 @with_gpu_form("uniforms")

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from telegrad.kernels.compilation import Loop
+from telegrad.kernels.random_numbers.uniforms import normals
 from telegrad.random import Key
 
 __all__ = ["reflected"]
@@ -23,14 +24,14 @@ def _summed(a: Any) -> Any:
     return total
 
 
-def _reflect_scalar(x: Any, normals: Any, inverse: bool) -> None:
-    n, flip = len(x), np.sign(normals[len(normals) - 1])
+def _reflect_scalar(x: Any, draws: Any, inverse: bool) -> None:
+    n, flip = len(x), np.sign(draws[len(draws) - 1])
     if not inverse:
         x[n - 1] *= flip
     for number in range(n - 1):
         i = number if inverse else n - 2 - number
         first = i * n - i * (i - 1) // 2
-        mirror, rest = normals[first : first + n - i].copy(), x[i:]
+        mirror, rest = draws[first : first + n - i].copy(), x[i:]
         mirror /= np.sqrt(_summed(mirror * mirror))
         mirror[0] -= 1.0
         length = _summed(mirror * mirror)
@@ -42,15 +43,15 @@ def _reflect_scalar(x: Any, normals: Any, inverse: bool) -> None:
         x[n - 1] *= flip
 
 
-def _reflect_reference(x: np.ndarray, normals: np.ndarray, inverse: bool) -> None:
+def _reflect_reference(x: np.ndarray, draws: np.ndarray, inverse: bool) -> None:
     n = len(x)
     ends = np.cumsum(np.arange(n, 0, -1))
-    flip = np.sign(normals[-1])
+    flip = np.sign(draws[-1])
     order = range(n - 1)
     if not inverse:
         x[-1] *= flip
     for i in order if inverse else reversed(order):
-        mirror = normals[ends[i] - (n - i) : ends[i]].copy()
+        mirror = draws[ends[i] - (n - i) : ends[i]].copy()
         mirror /= np.sqrt(np.square(mirror).sum())
         mirror[0] -= 1.0
         length = np.square(mirror).sum()
@@ -69,5 +70,5 @@ def reflected(v: np.ndarray, key: Key, inverse: bool) -> np.ndarray:
     n − i axes.
     """
     x, n = v.astype(np.float64), len(v)
-    _reflect(x, key.normal(n * (n + 1) // 2).numpy(), inverse)
+    _reflect(x, normals(key, n * (n + 1) // 2).numpy(), inverse)
     return x
