@@ -9,12 +9,9 @@ import torch
 from accelerate import Accelerator
 from accelerate.tracking import GeneralTracker
 from accelerate.utils import DistributedDataParallelKwargs, ProjectConfiguration
-from torch import nn
+from regression import MEMORY, data, net
 
 import telegrad
-
-MEMORY = "ef21_sgdm(topk(k=0.1), momentum=0.3)"
-
 
 TRACKED = []
 
@@ -37,23 +34,6 @@ class Kept(GeneralTracker):
 
     def log(self, values, step=None, **kwargs):
         self.values.append(values)
-
-
-def data():
-    generator = torch.Generator().manual_seed(1)
-    x = torch.randn(256, 8, generator=generator)
-    return torch.utils.data.TensorDataset(x, x[:, :4] * 2 + x[:, 4:].square())
-
-
-def net():
-    model = nn.Sequential(nn.Linear(8, 32), nn.Tanh(), nn.Linear(32, 4))
-    for number, parameter in enumerate(model.parameters()):
-        parameter.data.copy_(torch.linspace(-0.5, 0.5, parameter.numel()).view_as(parameter).sin() / (1 + number))
-    return model
-
-
-def sums(model):
-    return [p.detach().double().sum().item() for p in model.parameters()]
 
 
 def train(spec, epochs=3, folder=None, stop=None, resume=None, late=False, accumulate=1):

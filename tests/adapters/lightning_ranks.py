@@ -7,9 +7,9 @@ import warnings
 from pathlib import Path
 
 import torch
-from accelerate_ranks import MEMORY, data, net, sums
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.loggers import CSVLogger
+from regression import MEMORY, data, net, sums
 
 import telegrad
 

@@ -6,7 +6,7 @@ import warnings
 from pathlib import Path
 
 import torch
-from accelerate_ranks import MEMORY, sums
+from regression import MEMORY, sums
 from transformers import BertConfig, BertForSequenceClassification, Trainer, TrainingArguments
 
 import telegrad

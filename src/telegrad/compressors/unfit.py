@@ -43,7 +43,7 @@ def _tensor(x: Tensor) -> tuple[str, str]:
     if x.layout is not torch.strided:
         return f"a tensor of layout {x.layout}", "write x.to_dense()"
     if x.is_meta:
-        return "a tensor on the device meta, which holds no numbers", "make one with numbers first, on a real device"
+        return "a tensor on the device meta, which holds no numbers,", "make one on a real device first"
     if x.is_complex():
         return f"a tensor of {x.dtype}", "write torch.view_as_real(x)"
     if x.is_quantized:

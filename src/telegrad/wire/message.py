@@ -133,7 +133,9 @@ def unpack(data: bytes | bytearray | memoryview, numel: int | None = None) -> Co
     try:
         view = memoryview(data).cast("B")
     except TypeError:
-        raise InputError(f"unpack takes bytes, not a {type(data).__name__}: write unpack(bytes(data))") from None
+        remedies = {str: 'read them by open(file, "rb")', Code: "write code.decode(), it is read already"}
+        remedy = remedies.get(type(data), "write unpack(bytes(data))")
+        raise InputError(f"unpack takes bytes, not a {type(data).__name__}: {remedy}") from None
     return read_whole(view, numel)
 
 
