@@ -9,8 +9,8 @@ Reads what benchmarks/network/run.py wrote, and predicts three times:
   by two workers on a core.
 * "together": they are timed in as many processes at once as there were workers, as the hook `auto` does it.
 
-Of the network's table the last two use the steps without any exchange, and DDP's unshaped step (how fast sockets are
-filled), no more. A few minutes on two cores that do nothing else.
+Of the network's table the last two use the steps without any exchange, the seconds of an empty all-to-all, and DDP's
+unshaped step (how fast sockets are filled), no more. A few minutes on two cores that do nothing else.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import argparse
 import json
 import math
 import multiprocessing
+import statistics
 import sys
 from pathlib import Path
 from typing import Any
@@ -66,7 +67,11 @@ def speeds(specs: list[str], barrier: Any = None) -> dict[str, Any]:
     together()
     memory = copy_bandwidth(len(x), repeats=3)
     together()
-    return {"profiles": found, "memory_bandwidth": memory, "conversion": conversion_seconds(x)}
+    fresh = copy_bandwidth(len(x), repeats=3, fresh=True)
+    together()
+    return {
+        "profiles": found, "memory_bandwidth": memory, "fresh_bandwidth": fresh, "conversion": conversion_seconds(x)
+    }  # fmt: skip
 
 
 def _speeds_into(queue: Any, specs: list[str], barrier: Any) -> None:
@@ -88,16 +93,14 @@ def speeds_together(specs: list[str], workers: int) -> dict[str, Any]:
         | {name: max(one["profiles"][spec][name] for one in found) for name in ("encode", "decode")}
         for spec in specs
     }
-    memory = min(one["memory_bandwidth"] for one in found)
-    return {
-        "profiles": slowest, "memory_bandwidth": memory, "conversion": max(one["conversion"] for one in found)
-    }  # fmt: skip
+    memory = {name: min(one[name] for one in found) for name in ("memory_bandwidth", "fresh_bandwidth")}
+    return {"profiles": slowest, **memory, "conversion": max(one["conversion"] for one in found)}
 
 
 def cost(there: Cluster, exchange: str, d: int, known: dict[str, Any]) -> StepCost | None:
     """The predicted step; None of what the model does not know."""
     spec, _, topology = exchange.partition("@")
-    there = Cluster(**{**vars(there), "memory_bandwidth": known["memory_bandwidth"]})
+    there = Cluster(**{**vars(there), **{name: known[name] for name in ("memory_bandwidth", "fresh_bandwidth")}})
     if exchange in ("ddp", "fp16"):
         return all_reduce(there, d, 32.0, 0.0) if exchange == "ddp" else all_reduce(there, d, 16.0, known["conversion"])
     if spec not in known["profiles"]:
@@ -145,7 +148,9 @@ def main() -> None:
     specs = list(dict.fromkeys(specs))
     alone, at_once = speeds(specs), speeds_together(specs, workers)
     bare = {mbit: seconds for (mbit, exchange), seconds in measured.items() if exchange == "none"}
-    compute, sharing = sum(bare.values()) / len(bare), workers / CORES
+    # Steps without an exchange know nothing of the link: what differs is disturbance.
+    compute, sharing = min(bare.values()), max(1.0, workers / CORES)
+    latency = statistics.median(row["latency"] for row in found if "latency" in row)
     dense_bits = 2 * (workers - 1) / workers * 32 * d
     # What fills sockets, in bits per second of a worker that has its share of the cores.
     host = dense_bits / (measured[None, "ddp"] - bare[None])
@@ -154,7 +159,7 @@ def main() -> None:
     for exchange in exchanges:
         for mbit in dict.fromkeys(mbit for mbit, name in measured if name == exchange):
             there = Cluster(
-                workers=workers, bandwidth=mbit * 1e6 if mbit else math.inf, latency=1e-4, compute=compute,
+                workers=workers, bandwidth=mbit * 1e6 if mbit else math.inf, latency=latency, compute=compute,
                 sharing=sharing, host_bandwidth=host * sharing,
             )  # fmt: skip
             shared = Cluster(**{**vars(there), "sharing": 1.0, "host_bandwidth": host})

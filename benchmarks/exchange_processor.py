@@ -18,6 +18,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -78,10 +79,11 @@ def measured(spec: str, topology: str, workers: int, port: int) -> float:
     return max(found)
 
 
-def processor_seconds(call: Callable[[], Any], repeats: int = 9) -> float:
-    """The least processor time of `repeats` calls, after one that loads the loops."""
+def processor_seconds(call: Callable[[], Any], repeats: int = 9, before: Callable[[], Any] = tuple) -> float:
+    """The least processor time of `repeats` calls, after one that loads the loops; `before` each something else."""
     spent = []
     for _ in range(repeats + 1):
+        before()
         began = time.thread_time()
         call()
         spent.append(time.thread_time() - began)
@@ -94,7 +96,7 @@ def alone(spec: str, x: torch.Tensor) -> Profile:
     message = tg.pack(compressor.encode(x, key))
     speeds = (
         processor_seconds(lambda: tg.pack(compressor.encode(x, key))) / len(x),
-        processor_seconds(lambda: tg.unpack(message).add_to(out)) / len(x),
+        processor_seconds(lambda: tg.unpack(message).add_to(out), before=out.zero_) / len(x),
     )
     return profile(spec, x, speeds={str(compressor): speeds})
 
@@ -121,7 +123,7 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(1)
     x = gradient()
-    memory = 32 * len(x) / processor_seconds(x.clone)
+    memory = 32 * len(x) / processor_seconds(partial(torch.empty_like(x).copy_, x))
     profiles = {spec: alone(spec, x) for spec in SPECS}
     rows = []
     for number, (spec, topology, workers) in enumerate(ROWS):

@@ -21,6 +21,7 @@ from typing import Any
 import torch
 
 import telegrad as tg
+from telegrad.lab.bench import peak_bytes
 from telegrad.lab.runner import provenance
 from telegrad.mlmc.probabilities import level_probabilities
 from telegrad.theory.advice import step_factor
@@ -37,8 +38,12 @@ LADDERS = (
     "floating_point",
     "rtn",
     "ecuq",
+    "refinement(bits=1)",
+    "composed(stopk(s=0.5), fixed_point)",
+    "two_level(topk(k=0.1))",
 )
 """growth=2.0 is the logarithmic grid of levels: blocks that double."""
+LAWS = ("fixed", "adaptive", "cost")
 
 
 def least(call: Callable[[], Any], repeats: int) -> float:
@@ -52,8 +57,10 @@ def least(call: Callable[[], Any], repeats: int) -> float:
     return min(times)
 
 
-def parts(ladder: str, x: torch.Tensor, repeats: int) -> dict[str, float]:
-    """Seconds of each part of an encoding with adaptive probabilities, and of the whole one with either law."""
+def parts(ladder: str, x: torch.Tensor, repeats: int) -> tuple[dict[str, float], float | None]:
+    """Seconds of each part of an encoding with adaptive probabilities, and of the whole one with each law; the memory
+    that one takes at its peak, in tensors.
+    """
     compressor = tg.compressor(f"mlmc({ladder})")
     built = compressor.ladder
     key = tg.Key(0).fold(step=0, rank=0)
@@ -74,12 +81,14 @@ def parts(ladder: str, x: torch.Tensor, repeats: int) -> dict[str, float]:
         "residual": least(lambda: levels.residual(level), repeats),
         "packing": least(lambda: tg.pack(code), repeats),
     }
-    for law in ("fixed", "adaptive", "cost"):
+    for law in LAWS:
         whole = tg.compressor(f"mlmc({ladder}, probabilities={law})")
         # Other draws take other levels; as in training, each step has its own.
         steps = iter(range(1 << 30))
+        if law == "adaptive":
+            peak = peak_bytes(lambda c=whole: tg.pack(c.encode(x, key)), x)
         found[law] = least(lambda c=whole, s=steps: tg.pack(c.encode(x, tg.Key(0).fold(step=next(s), rank=0))), repeats)
-    return found
+    return found, None if peak is None else peak / (4 * len(x))
 
 
 def saving(fixed: Profile, adaptive: Profile) -> float | None:
@@ -105,12 +114,9 @@ def main() -> None:
     for vector, x in (("gauss", z), ("heavy", z.pow(5))):
         target = torch.empty_like(x)
         for ladder in LADDERS:
-            found = parts(ladder, x, options.repeats)
+            found, memory = parts(ladder, x, options.repeats)
             copy = least(lambda x=x, target=target: target.copy_(x), 10 * options.repeats)
-            profiles = {
-                law: profile(f"mlmc({ladder}, probabilities={law})", x, repeats=6, speeds=None)
-                for law in ("fixed", "adaptive")
-            }
+            profiles = {law: profile(f"mlmc({ladder}, probabilities={law})", x, repeats=6, speeds=None) for law in LAWS}
             timed = {law: replace(one, encode=found[law]) for law, one in profiles.items()}
             pays = saving(timed["fixed"], timed["adaptive"])
             rows.append(
@@ -118,6 +124,7 @@ def main() -> None:
                     "vector": vector,
                     "ladder": ladder,
                     "copy_seconds": copy,
+                    "memory": memory,
                     **{name: value if name == "levels" else value / copy for name, value in found.items()},
                     **{f"omega_{law}": one.omega for law, one in profiles.items()},
                     **{f"bits_{law}": one.bits for law, one in profiles.items()},
@@ -129,12 +136,14 @@ def main() -> None:
                 f"{vector:6}{ladder:30}{row['levels']:6.0f} norms {row['norms']:6.1f} p {row['probabilities']:5.2f} "
                 f"residual {row['residual']:6.1f} pack {row['packing']:5.2f} | fixed {row['fixed']:6.1f} adaptive "
                 f"{row['adaptive']:6.1f} cost {row['cost']:6.1f} | "
-                f"ω {row['omega_fixed']:8.3g} {row['omega_adaptive']:8.3g} "
-                f"bits {row['bits_fixed']:.3g} {row['bits_adaptive']:.3g} pays {row['adaptive_pays_below']}",
+                f"ω {row['omega_fixed']:8.3g} {row['omega_adaptive']:8.3g} {row['omega_cost']:8.3g} "
+                f"bits {row['bits_fixed']:.3g} {row['bits_adaptive']:.3g} {row['bits_cost']:.3g} "
+                f"memory {row['memory'] or math.nan:.2g} pays {row['adaptive_pays_below']}",
                 flush=True,
             )
     if options.out:
-        report = {"command": "python " + " ".join(sys.argv), **provenance(), "size": options.size, "rows": rows}
+        report = {"command": "python " + " ".join(sys.argv), **provenance(), "processor_seconds": time.process_time()}
+        report |= {"size": options.size, "rows": rows}
         options.out.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
 
 

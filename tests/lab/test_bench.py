@@ -2,6 +2,7 @@
 
 import json
 import re
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -12,6 +13,7 @@ from typer.testing import CliRunner
 import telegrad as tg
 from telegrad.cli import app
 from telegrad.lab import bench
+from telegrad.lab.bench import peak_bytes
 from telegrad.lab.peers import decoding_peers, encoding_peers
 from telegrad.spec import names
 
@@ -121,3 +123,14 @@ def test_a_mistake_is_told(arguments, said):
     result = run(*arguments)
     assert result.exit_code == 2
     assert said in result.stderr
+
+
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="the system does not tell")
+def test_the_memory_of_a_call_is_found_although_an_earlier_one_left_as_much():
+    def call():
+        parts = [torch.ones(1000) for _ in range(1000)]  # small ones, which the C library keeps
+        return len(parts)
+
+    x = torch.ones(1000)
+    first = [peak_bytes(call, x) for _ in range(2)]
+    assert min(first) > 2_000_000

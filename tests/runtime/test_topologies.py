@@ -272,8 +272,27 @@ def test_shards_cover_a_piece_and_depend_on_the_parameter_alone():
     shards = shards_of(piece, 4)
     assert torch.equal(joined_shards([shard_of(vector, piece, i, 4) for i in range(4)], piece, 4), vector)
     assert [len(shard_of(vector, piece, i, 4)) for i in range(4)] == [shard.numel for shard in shards]
+    cut, room = [shard_of(vector, piece, i, 4) for i in range(4)], torch.empty(piece.numel)
+    assert joined_shards(cut, piece, 4, room) is room
+    assert torch.equal(room, vector)
+    for wrong in (torch.empty(piece.numel - 1), torch.empty(piece.numel, dtype=torch.float64)):
+        assert torch.equal(joined_shards(cut, piece, 4, wrong), vector)
     alone = shards_of(Piece("b", (Part("b", 0, 300),)), 4)
     assert [shard.parts[1] for shard in shards] == [shard.parts[0] for shard in alone]
+
+
+@pytest.mark.parametrize("topology", ["allgather", "two_phase"])
+def test_estimates_take_the_place_of_gradients_that_may_be_overwritten(topology):
+    """New memory for a large vector costs more than all else of an exchange."""
+    given = [[torch.randn(p.numel, generator=torch.Generator().manual_seed(r)) for p in PIECES] for r in range(2)]
+    exchange = exchange_of("sgd(randk(k=0.5))", topology, None, LocalTransport(2), Key(0))
+    exchange.begin(0, 0.1)
+    expected = exchange.run(PIECES, [[g.clone() for g in own] for own in given])
+    exchange.begin(0, 0.1)
+    places = {g.data_ptr() for own in given for g in own}
+    found = exchange.run(PIECES, given, overwrite=True)
+    assert {estimate.data_ptr() for estimate in found} <= places
+    assert all(map(torch.equal, found, expected))
 
 
 @pytest.mark.parametrize(

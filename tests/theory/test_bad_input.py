@@ -41,7 +41,7 @@ ITERATE = {"method": "dsgd", "gradient": lambda x: x, "setting": SETTING, "start
 NAN, INF = math.nan, math.inf
 CASES = [
     (Cluster, {"workers": 8, "bandwidth": 1e9}, {"workers": [0, 2.5, NAN, "x", True], "bandwidth": [-1.0, 0, NAN]}),
-    (Cluster, {"workers": 8, "bandwidth": 1e9}, {"latency": [-1, INF], "memory_bandwidth": [0, NAN], "node": [9, 0]}),
+    (Cluster, {"workers": 8, "bandwidth": 1e9}, {"latency": [-1, INF], "fresh_bandwidth": [0, NAN], "node": [9, 0]}),
     (Profile, PROFILE, {"d": [0, 1.5], "bits": [-1, NAN], "omega": [-1, NAN], "encode": [-1], "decode": [NAN]}),
     (all_reduce, {"cluster": Cluster(2, 1e9), "d": 10}, {"d": [0, -3, NAN], "bits": [0, -1], "convert": [-1, NAN]}),
     (step_factor, {"omega": 1.0, "workers": 2, "noise": 1.0}, {"omega": [-1, NAN], "workers": [0], "noise": [-1, NAN]}),

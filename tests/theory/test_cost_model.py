@@ -47,16 +47,32 @@ def test_latency_efficiency_overlap_sharing_and_host():
     assert step_cost(Cluster(1, 1e8), SPARSE, "allgather").transfer == 0
 
 
-def test_whole_gradients_that_are_written_anew_take_the_processors_time():
-    """Two-phase cuts, decodes and joins gradient-sized vectors; an all-gather's estimate takes the gradient's place."""
-    there = Cluster(4, 1e8, compute=0.5, memory_bandwidth=64e6, sharing=2.0, **EXACT)  # 0.5 s for 32e6 bits
-    free = replace(there, memory_bandwidth=math.inf)
-    for topology, copies in (("allgather", 0), ("two_phase", 3.25), ("server", 5)):
+def test_what_a_call_takes_whatever_its_length_counts_for_every_shard():
+    """Two-phase makes M + 1 calls to encode and 2M to decode, of a shard's entries each."""
+    there, slow = Cluster(4, 1e8, sharing=2.0, **EXACT), replace(SPARSE, encode_call=0.002, decode_call=0.0001)
+    assert step_cost(there, slow, "allgather") == step_cost(there, SPARSE, "allgather")
+    phased = step_cost(there, slow, "two_phase")
+    assert phased.encode == pytest.approx(2 * (1.25 * 0.008 + 5 * 0.002))
+    assert phased.decode == pytest.approx(2 * (2 * 0.0009 + 8 * 0.0001))
+    x = torch.randn(20_000, generator=torch.Generator().manual_seed(0))
+    found = profile("randk(k=0.01)", x)
+    assert 0 <= found.encode_call <= found.encode
+    assert profile("randk(k=0.01)", x.view(100, 200)).encode_call == 0
+
+
+def test_whole_gradients_that_are_copied_take_the_processors_time():
+    """An all-gather's estimate takes the gradient's place, set to zero (half a copy); two-phase cuts, decodes and joins
+    whole gradients; a server packs, queues and reads estimates in new memory.
+    """
+    there = Cluster(4, 1e8, compute=0.5, memory_bandwidth=64e6, fresh_bandwidth=32e6, sharing=2.0, **EXACT)
+    free = replace(there, memory_bandwidth=math.inf, fresh_bandwidth=math.inf)
+    for topology, copies, fresh in (("allgather", 0.5, 0), ("two_phase", 2.625, 0), ("server", 0.5, 5)):
         slow = step_cost(there, SPARSE, topology)
-        assert slow.copies == pytest.approx(2 * 0.5 * copies)
+        assert slow.copies == pytest.approx(2 * (0.5 * copies + fresh))  # s for 32e6 bits
         assert slow.seconds - step_cost(free, SPARSE, topology).seconds == pytest.approx(slow.copies)
-    assert step_cost(replace(there, node=2), SPARSE, "hierarchical").copies == pytest.approx(10)
+    assert step_cost(replace(there, node=2), SPARSE, "hierarchical").copies == pytest.approx(2 * (0.25 + 10))
     assert 1e8 < copy_bandwidth(100_000) < 1e15
+    assert 1e8 < copy_bandwidth(100_000, fresh=True) < 1e15
     with pytest.raises(ConfigError, match="from 1"):
         copy_bandwidth(0)
 

@@ -105,6 +105,7 @@ def advise(
         overlap=overlap,
         sharing=sharing,
         memory_bandwidth=costs.copy_bandwidth(d),
+        fresh_bandwidth=costs.copy_bandwidth(d, fresh=True),
     )
     goal = parse_count(steps, "steps")
     known = costs.read_speeds(speeds) if speeds else None

@@ -7,6 +7,8 @@ the copy before it. The first call, which loads or compiles the loops, is shown 
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import statistics
 import time
 from collections.abc import Callable, Sequence
@@ -37,6 +39,7 @@ __all__ = [
     "as_json",
     "bench_codec",
     "bench_step",
+    "peak_bytes",
     "whole_catalogue",
 ]
 
@@ -198,7 +201,7 @@ def _timed(contenders: Sequence[_Contender], x: Tensor, vector: str, repeats: in
         first.append(time.perf_counter() - began)
         bits.append(8 * len(made) if isinstance(made, bytes) else contender.bits)
         del made
-        peak = _peak_bytes(contender.call, x)
+        peak = peak_bytes(contender.call, x)
         shares.append(None if peak is None else peak / (4 * len(x)))
     times: list[list[float]] = [[] for _ in contenders]
     ratios: list[list[float]] = [[] for _ in contenders]
@@ -252,7 +255,7 @@ def _seconds(call: Callable[[], Any]) -> float:
     return spent / count
 
 
-def _peak_bytes(call: Callable[[], Any], x: Tensor) -> int | None:
+def peak_bytes(call: Callable[[], Any], x: Tensor) -> int | None:
     """By how much a call raises the process's resident memory at its peak, or, for an x on a GPU, what is allocated
     there; None where the system does not tell.
     """
@@ -262,6 +265,7 @@ def _peak_bytes(call: Callable[[], Any], x: Tensor) -> int | None:
         call()
         return torch.cuda.max_memory_allocated(x.device) - allocated
     status, clear = Path("/proc/self/status"), Path("/proc/self/clear_refs")
+    _give_memory_back()
     try:
         clear.write_text("5", encoding="ascii")  # forget the highest resident set so far
         before = _status_kib(status, "VmRSS")
@@ -270,6 +274,12 @@ def _peak_bytes(call: Callable[[], Any], x: Tensor) -> int | None:
     except (OSError, ValueError):
         call()
         return None
+
+
+def _give_memory_back() -> None:
+    """To the system what earlier calls have left: a call that takes it again would seem to need nothing."""
+    with contextlib.suppress(OSError, AttributeError):  # glibc has this function
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def _status_kib(status: Path, name: str) -> int:

@@ -340,10 +340,10 @@ class AutomaticHandle(Handle):
         mine = [figure for spec in self._specs for figure in _figures(spec, sample, entries)]
         memory = 1 / copy_bandwidth(min(entries, _COPIED), repeats=1)
         told = gathered_numbers(self._transport, self.ledger, [self._halving(sample, entries), memory, *mine]).amax(0)
-        rows = told[2:].view(-1, 4).tolist()
+        rows = told[2:].view(-1, 6).tolist()
         profiles = [
-            Profile(spec, entries, bits, omega, encode + copying, decode)
-            for spec, (bits, omega, encode, decode) in zip(self._specs, rows, strict=True)
+            Profile(spec, entries, bits, omega, encode + copying, decode, True, *calls)
+            for spec, (bits, omega, encode, decode, *calls) in zip(self._specs, rows, strict=True)
         ]
         there = replace(cluster, memory_bandwidth=1 / float(told[1]))
         return _Figures(there, profiles, float(told[0]), self._noise(sample))
@@ -411,12 +411,14 @@ def _sizes(parameter: Tensor) -> tuple[int, int]:
 
 
 def _figures(spec: str, sample: Tensor, entries: int) -> list[float]:
-    """A candidate's bits, ω, and seconds to encode and to decode; infinity where it does not fit."""
+    """A candidate's bits, ω, seconds to encode and to decode, and of these a call's own; infinity where it does not
+    fit.
+    """
     try:
         found = profile(spec, sample, entries, repeats=2)
     except SpecError:
-        return [math.inf] * 4
-    return [found.bits, found.omega, found.encode, found.decode]
+        return [math.inf] * 4 + [0.0, 0.0]
+    return [found.bits, found.omega, found.encode, found.decode, found.encode_call, found.decode_call]
 
 
 def _book(ledger: Ledger, transport: GroupTransport, entries: int, bits: int, around: int) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 from itertools import accumulate
@@ -157,17 +157,16 @@ def shard_of(vector: Tensor, piece: Piece, index: int, count: int) -> Tensor:
     return torch.cat([vector[a:b] for a, b in _places(piece, index, count)])
 
 
-def joined_shards(shards: Iterable[Tensor], piece: Piece, count: int) -> Tensor:
-    """The piece's flat vector from the `count` vectors of its shards."""
-    out: Tensor | None = None
+def joined_shards(shards: Sequence[Tensor], piece: Piece, count: int, room: Tensor | None = None) -> Tensor:
+    """The piece's flat vector from the `count` vectors of its shards; in `room`, where that is such a vector."""
+    first, shape = shards[0], piece.flat_shape
+    fits = room is not None and (room.shape, room.dtype, room.device) == (shape, first.dtype, first.device)
+    out = room if room is not None and fits else torch.empty(shape, dtype=first.dtype, device=first.device)
     for index, shard in enumerate(shards):
-        if out is None:
-            out = torch.empty(piece.numel, dtype=shard.dtype, device=shard.device)
         at = 0
         for a, b in _places(piece, index, count):
             out[a:b] = shard[at : at + b - a]
             at += b - a
-    assert out is not None
     return out
 
 

@@ -168,8 +168,8 @@ def _assumptions(cluster: Cluster, noise: float, steps: float) -> tuple[str, ...
     ]
     if math.isfinite(cluster.memory_bandwidth):
         said.append(
-            f"a processor copies {cluster.memory_bandwidth / 1e9:.3g} Gbit/s into new memory, and {cluster.sharing:g} "
-            "workers share one"
+            f"a processor copies {cluster.memory_bandwidth / 1e9:.3g} Gbit/s, into new memory "
+            f"{cluster.fresh_bandwidth / 1e9:.3g} Gbit/s, and {cluster.sharing:g} workers share one"
         )
     if cluster.workers > 256:
         said.append(

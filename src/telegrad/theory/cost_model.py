@@ -4,7 +4,7 @@ A step is compute, encoding, transfer and decoding, one after the other:
 
     seconds = compute + sharing · (encode + decode + copies) + max(0, max(wire, host) − overlap · compute)
     wire = phases · latency + 8 · bytes over the busiest link / (efficiency · bandwidth)
-    copies = gradient-sized vectors written into new memory · 32 d / memory_bandwidth
+    copies = 32 d · (vectors copied / memory_bandwidth + vectors copied into new memory / fresh_bandwidth)
 
 `host` is the processor's own time for moving bytes, which runs beside the wire. The bytes, phases and copies of each
 topology are those of `telegrad.runtime.topologies`. Uncompressed gradients travel by the better of a ring and a
@@ -43,9 +43,9 @@ class Cluster:
     (for `hierarchical`); `efficiency`: the share of the bandwidth that carries payload (packet headers and
     acknowledgements take the rest); `overlap`: the share of `compute` during which messages may already travel;
     `sharing`: how many workers share the processor that encodes and decodes; `host_bandwidth`: bits per second that
-    this processor moves into and out of sockets; `memory_bandwidth`: bits per second at which it copies a gradient
-    into new memory (`telegrad.theory.profiles.copy_bandwidth` measures it). Raises `ConfigError` for values out of
-    range.
+    this processor moves into and out of sockets; `memory_bandwidth`: bits per second at which it copies a gradient,
+    and `fresh_bandwidth`: into memory that the system has to hand out first (`telegrad.theory.profiles.copy_bandwidth`
+    measures both). Raises `ConfigError` for values out of range.
     """
 
     workers: int
@@ -59,9 +59,10 @@ class Cluster:
     sharing: float = 1.0
     host_bandwidth: float = math.inf
     memory_bandwidth: float = math.inf
+    fresh_bandwidth: float = math.inf
 
     def __post_init__(self) -> None:
-        bandwidths = ("bandwidth", "node_bandwidth", "host_bandwidth", "memory_bandwidth")
+        bandwidths = ("bandwidth", "node_bandwidth", "host_bandwidth", "memory_bandwidth", "fresh_bandwidth")
         check_all(
             vars(self),
             {
@@ -79,8 +80,8 @@ class Cluster:
 @dataclass(frozen=True)
 class Profile:
     """What a compressor makes of a gradient of `d` entries: `bits` of a message, `omega` = E‖C(x) − x‖²/‖x‖² on such a
-    gradient, and this machine's seconds to encode and pack one, and to unpack and add up one. Raises `ConfigError` for
-    values out of range.
+    gradient, and this machine's seconds to encode and pack one, and to unpack and add up one; of these `encode_call`
+    and `decode_call` are spent however short the message is. Raises `ConfigError` for values out of range.
     """
 
     spec: str
@@ -90,14 +91,16 @@ class Profile:
     encode: float
     decode: float
     unbiased: bool = True
+    encode_call: float = 0.0
+    decode_call: float = 0.0
 
     def __post_init__(self) -> None:
-        bits = Range(infinite=True, what="bits")
-        omega = Range(infinite=True)
-        check_all(
-            vars(self),
-            {"d": COUNT, "bits": bits, "omega": omega, "encode": _FOREVER, "decode": _FOREVER},
+        whole, call = (
+            dict.fromkeys(("encode", "decode"), _FOREVER),
+            dict.fromkeys(("encode_call", "decode_call"), _SECONDS),
         )
+        bits, omega = Range(infinite=True, what="bits"), Range(infinite=True)
+        check_all(vars(self), {"d": COUNT, "bits": bits, "omega": omega, **whole, **call})
 
 
 @dataclass(frozen=True)
@@ -120,7 +123,9 @@ class StepCost:
 @dataclass(frozen=True)
 class _Traffic:
     """Bits that leave a worker, bits over the busiest link, one-way latencies; and what the busiest rank does one after
-    the other: encodings, decodings, and vectors as long as the gradient that it writes into new memory.
+    the other: encodings and decodings of whole gradients (in how many `calls`, where they are cut), and
+    vectors as long as the gradient that it copies, or copies into `fresh` memory. Setting one to zero is half a copy:
+    it writes and does not read.
     """
 
     sent: float
@@ -128,14 +133,16 @@ class _Traffic:
     phases: float
     encodings: float
     decodings: float
-    copies: float = 0.0
+    copies: float
+    fresh: float = 0.0
+    calls: tuple[float, float] | None = None
     inside: float = 0.0
 
 
 def _allgather(cluster: Cluster, b: float, dense: float, unbiased: bool) -> _Traffic:
     others = cluster.workers - 1
-    # The estimate takes the gradient's place in memory.
-    return _Traffic(others * b, others * b, 2, 1, cluster.workers)
+    # The estimate takes the gradient's place in memory, which is set to zero.
+    return _Traffic(others * b, others * b, 2, 1, cluster.workers, 0.5)
 
 
 def _two_phase(cluster: Cluster, b: float, dense: float, unbiased: bool) -> _Traffic:
@@ -143,14 +150,16 @@ def _two_phase(cluster: Cluster, b: float, dense: float, unbiased: bool) -> _Tra
     back = b if unbiased else dense
     bits = (m - 1) / m * (b + back)
     again = 1 / m if unbiased else 0.0
-    # The gradient cut into shards, this rank's own estimate, all estimates decoded, and joined.
-    return _Traffic(bits, bits, 4, 1 + again, 1 + (1 if unbiased else 0), 3 + 1 / m)
+    # The gradient cut into shards, this rank's own estimate set to zero, all estimates decoded from zero, and joined.
+    return _Traffic(
+        bits, bits, 4, 1 + again, 1 + (1 if unbiased else 0), 2.5 + 0.5 / m, calls=(m + (1 if unbiased else 0), 2 * m)
+    )
 
 
 def _server(cluster: Cluster, b: float, dense: float, unbiased: bool) -> _Traffic:
     others = cluster.workers - 1
-    # The server's estimate packed, put in line for every other rank, and read by the server itself.
-    return _Traffic(b, others * (b + dense), 4, 1, cluster.workers, others + 2)
+    # The server's estimate set to zero; packed, put in line for every other rank, and read by the server itself.
+    return _Traffic(b, others * (b + dense), 4, 1, cluster.workers, 0.5, others + 2)
 
 
 def _hierarchical(cluster: Cluster, b: float, dense: float, unbiased: bool) -> _Traffic:
@@ -158,8 +167,8 @@ def _hierarchical(cluster: Cluster, b: float, dense: float, unbiased: bool) -> _
     inside = 2 * (cluster.node - 1) * dense
     # The node's first rank: every gradient received and read, their sum in float64 and back, the estimate packed, put
     # in line for the others, and read.
-    copies = 3 * cluster.node + 4 if cluster.node > 1 else 0
-    return _Traffic((nodes - 1) * b, (nodes - 1) * b, 6, 1, nodes, copies, inside)
+    fresh = 3 * cluster.node + 4 if cluster.node > 1 else 0
+    return _Traffic((nodes - 1) * b, (nodes - 1) * b, 6, 1, nodes, 0.5, fresh, inside=inside)
 
 
 _TRAFFIC: dict[TopologyName, Callable[[Cluster, float, float, bool], _Traffic]] = {
@@ -183,15 +192,22 @@ def step_cost(cluster: Cluster, profile: Profile, topology: TopologyName) -> Ste
     traffic = _TRAFFIC[checked_topology(topology)](cluster, profile.bits, 32.0 * profile.d, profile.unbiased)
     wire = _wire(cluster, traffic.busiest, traffic.phases if cluster.workers > 1 else 0.0)
     wire += traffic.inside / cluster.node_bandwidth
+    encode_calls, decode_calls = traffic.calls or (traffic.encodings, traffic.decodings)
+    copies = traffic.copies / cluster.memory_bandwidth + traffic.fresh / cluster.fresh_bandwidth
     return _cost(
         cluster,
         (profile.spec, topology),
-        cluster.sharing * traffic.encodings * profile.encode,
-        cluster.sharing * traffic.decodings * profile.decode,
+        cluster.sharing * _in_calls(profile.encode, traffic.encodings, profile.encode_call, encode_calls),
+        cluster.sharing * _in_calls(profile.decode, traffic.decodings, profile.decode_call, decode_calls),
         wire,
         traffic.sent,
-        cluster.sharing * traffic.copies * 32.0 * profile.d / cluster.memory_bandwidth,
+        cluster.sharing * copies * 32.0 * profile.d,
     )
+
+
+def _in_calls(whole: float, times: float, call: float, calls: float) -> float:
+    """Seconds of so many `times` what takes `whole` seconds in one call, in so many `calls`."""
+    return times * whole + (calls - times) * min(call, whole)
 
 
 def all_reduce(cluster: Cluster, d: int, bits: float = 32.0, convert: float = 0.0, spec: str = DENSE) -> StepCost:

@@ -24,6 +24,8 @@ from telegrad.wire.message import pack, unpack
 
 __all__ = ["CANDIDATES", "Speeds", "conversion_seconds", "copy_bandwidth", "profile", "read_speeds"]
 
+_PART = 16
+
 CANDIDATES = (
     "mlmc(stopk(s=0.01, values=sign))",
     "mlmc(stopk(s=0.1, values=sign))",
@@ -49,34 +51,56 @@ def profile(
 
     Bits are the mean length of `repeats` packed messages (see `expected_bits`); ω is `variance(x)`/‖x‖². Speeds are the
     least of `repeats` timings after one that loads the loops (a busy machine makes them only longer), unless `speeds`
-    holds them. Raises `InputError` for an x that is zero or not finite, `ConfigError` for d or repeats below 1,
-    `SpecError` for a spec that does not fit.
+    holds them. A sixteenth of a flat x is timed, too: what that takes beyond a sixteenth of the time is a call's own.
+    Raises `InputError` for an x that is zero or not finite, `ConfigError` for d or repeats below 1, `SpecError` for a
+    spec that does not fit.
     """
     compressor: Compressor = build(spec, "compressor")
     energy = _energy(x)
     scale = _scale(x, d, repeats)
-    out = torch.zeros(x.numel(), dtype=torch.float32, device=x.device)
-    name, key = str(compressor), Key(0)
-    known = (speeds or {}).get(name)
-    lengths, encoding, decoding = [], [], []
-    for repeat in range(repeats + (known is None)):
-        step_key = key.fold(step=repeat, rank=0)
-        seconds, message = _timed(lambda now: pack(compressor.encode(x, now)), step_key, x)
-        spent, _ = _timed(lambda data: unpack(data).add_to(out), message, x)
-        lengths.append(8.0 * len(message))
-        if known is None and repeat:
-            encoding.append(seconds)
-            decoding.append(spent)
-    encode, decode = (min(encoding), min(decoding)) if known is None else (known[0] * x.numel(), known[1] * x.numel())
+    name = str(compressor)
+    bits, encode, decode = _coded(compressor, x, repeats)
+    encode_call = decode_call = 0.0
+    if name in (speeds or {}):
+        encode, decode = (seconds * x.numel() for seconds in (speeds or {})[name])
+    elif x.dim() == 1:
+        part = x[: -(-len(x) // _PART)]
+        _, *short = _coded(compressor, part, repeats)
+        share = len(part) / len(x)
+        encode_call, decode_call = _of_a_call(encode, short[0], share), _of_a_call(decode, short[1], share)
     return Profile(
         name,
         round(scale * x.numel()),
-        scale * expected_bits(compressor, x.reshape(-1), math.fsum(lengths) / len(lengths)),
+        scale * expected_bits(compressor, x.reshape(-1), bits),
         compressor.variance(x) / energy,
-        scale * encode,
-        scale * decode,
+        encode_call + scale * (encode - encode_call),
+        decode_call + scale * (decode - decode_call),
         compressor.unbiased,
+        encode_call,
+        decode_call,
     )
+
+
+def _coded(compressor: Compressor, x: Tensor, repeats: int) -> tuple[float, float, float]:
+    """The mean bits of `repeats` messages, and the least seconds to encode and to decode one, after one that loads the
+    loops. A message is added to a vector that was just set to zero, so that caches hold what they hold in a step.
+    """
+    out, key = torch.zeros(x.numel(), dtype=torch.float32, device=x.device), Key(0)
+    lengths, encoding, decoding = [], [], []
+    for repeat in range(repeats + 1):
+        seconds, message = _timed(lambda now: pack(compressor.encode(x, now)), key.fold(step=repeat, rank=0), x)
+        out.zero_()
+        spent, _ = _timed(lambda data: unpack(data).add_to(out), message, x)
+        lengths.append(8.0 * len(message))
+        if repeat:
+            encoding.append(seconds)
+            decoding.append(spent)
+    return math.fsum(lengths) / len(lengths), min(encoding), min(decoding)
+
+
+def _of_a_call(whole: float, part: float, share: float) -> float:
+    """Seconds that a call takes whatever the length, where `part` is the time of a `share` of the entries."""
+    return min(max(0.0, (part - share * whole) / (1 - share)), whole) if share < 1 else 0.0
 
 
 def conversion_seconds(x: Tensor, d: int | None = None, repeats: int = 3) -> float:
@@ -87,16 +111,17 @@ def conversion_seconds(x: Tensor, d: int | None = None, repeats: int = 3) -> flo
     return _scale(x, d, repeats) * min(_timed(lambda v: v.half().float(), x, x)[0] for _ in range(repeats + 1))
 
 
-def copy_bandwidth(d: int, repeats: int = 5) -> float:
-    """Bits per second at which this machine copies `d` float32 entries (at most 25 million) into new memory: the
-    fastest of `repeats`.
+def copy_bandwidth(d: int, repeats: int = 5, fresh: bool = False) -> float:
+    """Bits per second at which this machine copies `d` float32 entries (at most 25 million): the fastest of `repeats`.
 
-    The system hands out a large vector's memory page by page, which takes several times as long as copying into memory
-    that is there already. Raises `ConfigError` for d or repeats below 1.
+    `fresh`: into new memory. The system hands out that of a large vector page by page, which takes several times as
+    long as the copy. Raises `ConfigError` for d or repeats below 1.
     """
     check(d=(d, COUNT), repeats=(repeats, COUNT))
     x = torch.ones(min(d, 25_000_000))
-    return 32.0 * x.numel() / min(_timed(lambda v: v.clone(), x, x)[0] for _ in range(repeats + 1))
+    room = torch.empty_like(x)
+    copy: Callable[[Tensor], Tensor] = (lambda v: v.clone()) if fresh else room.copy_
+    return 32.0 * x.numel() / min(_timed(copy, x, x)[0] for _ in range(repeats + 1))
 
 
 def _energy(x: Tensor) -> float:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import starmap
 
 from torch import Tensor
 
@@ -56,10 +57,9 @@ class TwoPhase(Topology):
         # The first failure in the order of ranks, so that all ranks tell the same.
         shards = [[shards_of(piece, count)[i] for piece in pieces] for i in range(count)]
         received = [member.came_down(shards[i], inbox[i], dtype) for i in range(count)]
-        return [
-            member.once(
-                ("joined", piece.name),
-                lambda n=number, piece=piece: joined_shards([shards[n] for shards in received], piece, count),  # type: ignore[misc]
-            )
-            for number, piece in enumerate(pieces)
-        ]
+
+        def joined(number: int, piece: Piece) -> Tensor:
+            own, room = [shards[number] for shards in received], member.workspaces.get(piece.name)
+            return member.once(("joined", piece.name), lambda: joined_shards(own, piece, count, room))
+
+        return list(starmap(joined, enumerate(pieces)))
