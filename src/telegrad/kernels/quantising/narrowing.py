@@ -30,7 +30,7 @@ def narrowed(v: Tensor, dtype: torch.dtype, key: Key | None, start: int = 0) -> 
     # What has few enough bits for a shorter dtype has them for float32.
     wide = plain(v).astype(np.float64, copy=False)
     out = np.empty(wide.size, dtype=np.float32)
-    source = uniform_source(key, wide.size, 0)
+    source = uniform_source(key, wide.size, 0) if start else uniform_source(key, wide.size)
     _narrow(wide.reshape(-1), *source, start, *FORMATS[dtype], out)
     rounded = torch.from_numpy(out) if v.dim() == 1 else torch.from_numpy(out).view(v.shape)
     return rounded if dtype == torch.float32 else rounded.to(dtype)
