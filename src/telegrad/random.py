@@ -49,6 +49,11 @@ def _hashed(text: str) -> tuple[int, int]:
     return words
 
 
+def normal_from(uniform: Tensor) -> Tensor:
+    """Standard normal numbers from those of `Key.uniform`, which may be 0."""
+    return torch.special.ndtri(uniform + 2.0**-54)
+
+
 @dataclass(frozen=True)
 class Key:
     """A source of reproducible randomness: one stream of numbers for each seed and path.
@@ -248,7 +253,7 @@ class Key:
             >>> tg.Key(seed=1).normal(3).shape
             torch.Size([3])
         """
-        return torch.special.ndtri(self.uniform(n) + 2.0**-54).to(device or "cpu")
+        return normal_from(self.uniform(n)).to(device or "cpu")
 
     def integers(self, n: int, high: int, *, start: int = 0) -> Tensor:
         """Uniform integers from 0 to high − 1; each has probability 1/high up to 2^−33.

@@ -20,7 +20,7 @@ from telegrad.kernels.compilation import Loop
 from telegrad.kernels.device import with_gpu_form
 from telegrad.kernels.statistics.magnitudes import plain
 from telegrad.kernels.threads import in_chunks
-from telegrad.random import Key
+from telegrad.random import Key, normal_from
 
 __all__ = [
     *("FEW", "STRIDE", "UNIT", "bits_at", "bits_from", "drawn_in_proportion", "normals", "state_at"),
@@ -111,7 +111,7 @@ def uniforms(key: Key, n: int, start: int = 0, device: torch.device = _CPU) -> T
 
 def normals(key: Key, n: int) -> Tensor:
     """`key.normal(n)` from uniform numbers of a compiled loop."""
-    return torch.special.ndtri(uniforms(key, n) + 2.0**-54)
+    return normal_from(uniforms(key, n))
 
 
 @with_gpu_form("uniforms")
