@@ -39,6 +39,7 @@ _COMPARED = 2048  # entries of it that all ranks tell each other
 _LOOKS = 0.01  # of the time may go into looks and trials
 _THOROUGH = 4  # times as long as the first look the second takes, about
 _COPIED = 1 << 22  # entries whose copy is timed
+_FIGURES = 8  # of a candidate
 _NOTHING_TO_GAIN = 0.05  # of a step: where communication takes less, compressors are not even timed
 _FIRST_CHECK = 16  # steps after a choice, and doubling, what noise costs is seen again: the learning rate may rise
 
@@ -340,10 +341,13 @@ class AutomaticHandle(Handle):
         mine = [figure for spec in self._specs for figure in _figures(spec, sample, entries)]
         memory = 1 / copy_bandwidth(min(entries, _COPIED), repeats=1)
         told = gathered_numbers(self._transport, self.ledger, [self._halving(sample, entries), memory, *mine]).amax(0)
-        rows = told[2:].view(-1, 6).tolist()
+        rows = told[2:].view(-1, _FIGURES).tolist()
+        pieces = len(self._buckets.pieces)
         profiles = [
-            Profile(spec, entries, bits, omega, encode + copying, decode, True, *calls)
-            for spec, (bits, omega, encode, decode, *calls) in zip(self._specs, rows, strict=True)
+            Profile(spec, entries, bits, omega, encode + copying, decode, True, call, decode_call, again, frame, pieces)
+            for spec, (bits, omega, encode, decode, again, call, decode_call, frame) in zip(
+                self._specs, rows, strict=True
+            )
         ]
         there = replace(cluster, memory_bandwidth=1 / float(told[1]))
         return _Figures(there, profiles, float(told[0]), self._noise(sample))
@@ -411,14 +415,16 @@ def _sizes(parameter: Tensor) -> tuple[int, int]:
 
 
 def _figures(spec: str, sample: Tensor, entries: int) -> list[float]:
-    """A candidate's bits, ω, seconds to encode and to decode, and of these a call's own; infinity where it does not
-    fit.
+    """A candidate's bits, ω, seconds to encode, to decode, and to encode an estimate, and a call's own seconds and
+    bits; infinity where it does not fit.
     """
     try:
         found = profile(spec, sample, entries, repeats=2)
     except SpecError:
-        return [math.inf] * 4 + [0.0, 0.0]
-    return [found.bits, found.omega, found.encode, found.decode, found.encode_call, found.decode_call]
+        return [math.inf] * 5 + [0.0, 0.0, 0.0]
+    again = found.encode if found.again is None else found.again
+    calls = found.encode_call, found.decode_call, found.frame
+    return [found.bits, found.omega, found.encode, found.decode, again, *calls]
 
 
 def _book(ledger: Ledger, transport: GroupTransport, entries: int, bits: int, around: int) -> None:
