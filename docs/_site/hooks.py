@@ -104,8 +104,8 @@ def on_page_content(content: str, page: Any, config: Any, files: Files) -> str:
 
 
 def _breakable(code: re.Match[str]) -> str:
-    """Code that may go on in the next line after a dot, an underscore, a slash or a bracket, not within a word."""
-    return code[1] + re.sub(r"(?<=[^\W_][._/(])(?=[^\W\d_])", "<wbr>", code[2]) + code[3]
+    """Code that may go on in the next line after a dot, an underscore or a slash, not within a word."""
+    return code[1] + re.sub(r"(?<=[^\W_][._/])(?=[^\W\d_])", "<wbr>", code[2]) + code[3]
 
 
 def _linked(name: str, up: str, page: Any) -> str:
