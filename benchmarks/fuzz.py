@@ -36,7 +36,7 @@ from telegrad.kernels.coding.rans import Encoder
 from telegrad.spec import registered
 from telegrad.wire import message
 from telegrad.wire.bits import Reader, pack_fixed, pack_varied, pack_varint
-from telegrad.wire.integers import pack_pieces
+from telegrad.wire.entropy_coded import pack_pieces
 from telegrad.wire.parcel import Parcel, pack_parcel, unpack_parcel
 
 SPECS = [cls.example for cls in registered("compressor").values()]

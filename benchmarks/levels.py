@@ -21,7 +21,7 @@ from typing import Any
 import torch
 
 import telegrad as tg
-from telegrad.lab.bench import peak_bytes
+from telegrad.lab.peak_memory import peak_bytes
 from telegrad.lab.runner import provenance
 from telegrad.mlmc.probabilities import level_probabilities
 from telegrad.theory.advice import step_factor

@@ -2,8 +2,8 @@
 
     python benchmarks/predictions.py --size 100000
 
-The constants of `telegrad.portfolio` and `table_bits` of `telegrad.wire.integers` are set so that the ratios of bits
-are near 1 here.
+The constants of `telegrad.portfolio` and `table_bits` of `telegrad.wire.entropy_coded` are set so that the ratios of
+bits are near 1 here.
 """
 
 from __future__ import annotations

@@ -132,6 +132,6 @@ def test_what_is_imported_late_is_what_type_checkers_are_told():
     modules = {tg._MODULES[name] for name in ("ddp", "fsdp", "outer")}
     late = modules | {f"{module}.{name}" for name, module in tg._HOMES.items()}
     assert told == late
-    assert all(getattr(tg, name) is not None for name in [*tg._HOMES, *tg._ROOMS, *tg.__all__])
+    assert all(getattr(tg, name) is not None for name in [*tg._HOMES, *tg._PACKAGES, *tg.__all__])
     with pytest.raises(AttributeError, match="no attribute 'compresor'"):
         _ = tg.compresor

@@ -42,7 +42,9 @@ KINDS = {
         ("method",),
     ),
 }
-ROOMS = {"compressors", "methods", "mlmc", "workloads"}  # modules that the catalogue covers
+COVERED = {"compressors", "methods", "mlmc", "workloads"}  # modules that the catalogue documents
+CELL = re.compile(r"(<t[dh]\b[^>]*>)(.*?)(</t[dh]>)", re.DOTALL)
+CODE = re.compile(r"(<code>)([^<]*)(</code>)")
 
 _anchors: dict[str, str] = {}
 _documented: set[str] = set()
@@ -79,6 +81,7 @@ def on_page_markdown(markdown: str, page: Any, config: Any, files: Files) -> str
 
     if page.file.src_uri.startswith("reference/"):
         markdown = markdown.replace("][", "]\\[")  # two tags, such as [D][V], are no link
+        markdown = markdown.replace("\\~", "~")  # a backslash that only GitHub needs
     return LINK.sub(moved, markdown)
 
 
@@ -88,7 +91,7 @@ def _target(uri: str, link: str) -> Path:
 
 
 def on_page_content(content: str, page: Any, config: Any, files: Files) -> str:
-    """Every citation outside of links, headings and code leads to its formula."""
+    """Every citation outside of links, headings and code leads to its formula; long names in tables break at joints."""
     up, closed, out = "../" * page.file.src_uri.count("/"), 0, []
     for part in re.split(r"(<[^>]+>)", content):
         tag = re.match(r"<(/?)(a|code|pre|h[1-6])\b", part)
@@ -97,7 +100,12 @@ def on_page_content(content: str, page: Any, config: Any, files: Files) -> str:
         elif not closed and not part.startswith("<"):
             part = CITATION.sub(lambda m: _linked(m[1], up, page), part)
         out.append(part)
-    return "".join(out)
+    return CELL.sub(lambda cell: cell[1] + CODE.sub(_breakable, cell[2]) + cell[3], "".join(out))
+
+
+def _breakable(code: re.Match[str]) -> str:
+    """Code that may go on in the next line after a dot, an underscore or a slash, not within a word."""
+    return code[1] + re.sub(r"(?<=[^\W_][._/])(?=[^\W\d_])", "<wbr>", code[2]) + code[3]
 
 
 def _linked(name: str, up: str, page: Any) -> str:
@@ -107,7 +115,7 @@ def _linked(name: str, up: str, page: Any) -> str:
 
 
 def _require_documented() -> None:
-    covered = {name.rpartition(".")[2] for name in _documented} | ROOMS
+    covered = {name.rpartition(".")[2] for name in _documented} | COVERED
     missing = [name for name in tg.__all__ if name not in covered]
     if missing:
         raise PluginError(f"public names that no page under docs/api documents: {', '.join(missing)}")
@@ -140,7 +148,8 @@ def _prose(cls: Any) -> str:
     parts = []
     for block in re.split(r"\n\s*\n", _doc(cls)):
         if block.startswith("Args:"):
-            parts.append(re.sub(r"^    (\w+): ", r"* `\1`: ", _escaped(block.partition("\n")[2]), flags=re.MULTILINE))
+            items = re.sub(r"^    (\w+): ", r"- `\1`: ", block.partition("\n")[2], flags=re.MULTILINE)
+            parts.append(_escaped(items))
         elif ">>>" in block:
             parts.append(f"```pycon\n{inspect.cleandoc(block)}\n```")
         elif not block.startswith("References:"):
@@ -195,7 +204,7 @@ def _of_method(cls: Any, d: int = 100) -> dict[str, str]:
     worker, server = (sum(value.numel() for value in state.values()) / d for state in states)
     return {
         "runs in": where,
-        "memory": f"{worker:.0f} vectors of the model's size on a worker, {server:.0f} on the server",
+        "memory": f"vectors of the model's size: {worker:.0f} on a worker, {server:.0f} on the server",
     }
 
 

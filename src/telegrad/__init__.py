@@ -1,4 +1,4 @@
-"""telegrad: gradients as telegrams: short, exactly metered, unbiased.
+"""telegrad: gradient compression for PyTorch, unbiased and exactly metered.
 
 What needs torch is imported when it is first asked for: `import telegrad` and `telegrad --help` wait for nothing.
 """
@@ -109,7 +109,7 @@ _MODULES = {
     "transformers": "telegrad.adapters.transformers",
     "writers": "telegrad.adapters.writers",
 }
-_ROOMS = (
+_PACKAGES = (
     *("adapters", "compressors", "kernels", "lab", "methods", "mlmc", "portfolio", "random", "runtime", "theory"),
     *("wire", "workloads"),
 )
@@ -118,7 +118,7 @@ _ROOMS = (
 def __getattr__(name: str) -> Any:
     if name in _HOMES:
         found = getattr(importlib.import_module(_HOMES[name]), name)
-    elif name in _MODULES or name in _ROOMS:
+    elif name in _MODULES or name in _PACKAGES:
         found = importlib.import_module(_MODULES.get(name, f"telegrad.{name}"))
     else:
         raise AttributeError(f"module 'telegrad' has no attribute {name!r}")

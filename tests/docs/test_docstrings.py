@@ -18,7 +18,7 @@ from telegrad.spec import fields_in_order, registered
 
 FUNCTIONS = {
     **{name: getattr(tg, name) for name in tg.__all__ if inspect.isfunction(getattr(tg, name))},
-    **{f"Key.{name}": thing for name, thing in vars(tg.Key).items() if inspect.isfunction(thing) and name[0] != "_"},
+    **{f"Key.{name}": thing for name, thing in inspect.getmembers(tg.Key, inspect.isfunction) if name[0] != "_"},
     **{f"Code.{name}": getattr(tg.Code, name) for name in ("within", "add_to", "decode")},
     **{f"{name}.register": getattr(tg, name).register for name in ("ddp", "fsdp", "outer")},
 }

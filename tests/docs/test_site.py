@@ -1,5 +1,7 @@
 """The documentation builds without a warning, and every citation in it leads to its formula."""
 
+import dataclasses
+import inspect
 import os
 import re
 import shutil
@@ -33,6 +35,31 @@ def test_the_catalogue_holds_every_registered_name(site):
         ours = [name for name, cls in registered(kind).items() if cls.__module__.startswith("telegrad.")]
         assert ours
         assert not [name for name in ours if f'id="{kind}-{name}"' not in text]
+
+
+def test_every_argument_is_an_item_of_its_own(site):
+    from telegrad.spec import registered
+
+    text = (site / "methods.html").read_text(encoding="utf-8")
+    for name, cls in registered("method").items():
+        arguments = re.findall(r"^    (\w+): ", inspect.getdoc(cls).partition("\nArgs:")[2], flags=re.MULTILINE)
+        section = text.partition(f'id="method-{name}"')[2].partition("<h3")[0]
+        items = re.findall(r"<li>\s*<code>(\w+)</code>: ", section)
+        assert items == [word for word in arguments if word in {field.name for field in dataclasses.fields(cls)}], name
+
+
+def test_pages_show_no_marks_of_markdown(site):
+    for page in site.rglob("*.html"):
+        text = re.sub(r"<(pre|code|script|style)\b.*?</\1>", "", page.read_text(encoding="utf-8"), flags=re.DOTALL)
+        article = re.sub(r"<[^>]+>", "", text.partition("<article")[2].partition("</article>")[0])
+        found = re.search(r".{20}(\\[~*_|]|\*\*|\*\w+ \w+\*).{20}", article)
+        assert found is None, f"{page.relative_to(site)}: {found[0]}"
+
+
+def test_names_in_tables_break_between_their_words_and_code_stays_as_it_is(site):
+    text = (site / "how-to/ddp.html").read_text(encoding="utf-8")
+    assert "parameters_<wbr>that_<wbr>are_<wbr>not_<wbr>used" in text
+    assert not [block for block in re.findall(r"<pre>.*?</pre>", text, flags=re.DOTALL) if "<wbr>" in block]
 
 
 def test_citations_become_links_to_anchors(site):

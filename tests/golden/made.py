@@ -1,10 +1,11 @@
-"""What must not change: messages byte for byte and trajectories bit for bit, as short hashes in two files beside this.
+"""What must not change: messages byte for byte and trajectories bit for bit, as short hashes in files beside this.
 
-`python tests/golden/made.py` writes both anew; `python tests/golden/made.py QSGD auto` only the entries whose spec
+`python tests/golden/made.py` writes all anew; `python tests/golden/made.py QSGD auto` only the entries whose spec
 contains one of these words (in any case). Do so only for a fault mended on purpose, and name it in the commit.
 New entries are added either way.
 
-All inputs come from `Key` by additions and multiplications, so that they are the same on every machine.
+All inputs come from `Key` by additions and multiplications, so that they are the same on every machine. What torch's
+own sums, products of matrices and factorisations make of them is not: `rounding.json` says how torch rounded them.
 """
 
 import functools
@@ -25,7 +26,7 @@ from cases import COMPRESSORS, ours
 from telegrad.workloads import Split, Task
 
 FOLDER = Path(__file__).parent
-MESSAGES, TRAJECTORIES = FOLDER / "messages.json", FOLDER / "trajectories.json"
+MESSAGES, TRAJECTORIES, ROUNDING = (FOLDER / f"{name}.json" for name in ("messages", "trajectories", "rounding"))
 COMMAND = "python tests/golden/made.py"
 DTYPES = [torch.float32, torch.float64, torch.bfloat16, torch.float16]
 TOPOLOGIES = ["server", "allgather", "two_phase", "hierarchical(node=2)"]
@@ -100,6 +101,22 @@ def messages(compressor):
     return found
 
 
+def rounding():
+    """The hash of some sums, products and factorisations of torch, which round otherwise on other processors."""
+    found = []
+    for dtype in DTYPES[:2]:
+        x = key("rounding").uniform(4096).view(64, 64).to(dtype) - 0.5
+        found += [
+            x @ x,
+            x.sum(),
+            x.norm(),
+            torch.lerp(x, x.T, 0.3),
+            torch.linalg.qr(x).Q,
+            torch.linalg.eigvalsh(x @ x.T),
+        ]
+    return short_hash(b"".join(one.numpy().tobytes() for one in found))
+
+
 class _Rows(nn.Module):
     def __init__(self):
         super().__init__()
@@ -152,6 +169,7 @@ def entries():
     return {
         MESSAGES: {str(one): functools.partial(messages, one) for one in [*EXAMPLES, *COMPRESSORS]},
         TRAJECTORIES: {f"{m} over {t}": functools.partial(trajectory, m, t) for m, t in runs},
+        ROUNDING: {"torch": rounding},
     }
 
 

@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 import telegrad as tg
 from telegrad.cli import app
 from telegrad.lab import bench
-from telegrad.lab.bench import peak_bytes
+from telegrad.lab.peak_memory import peak_bytes
 from telegrad.lab.peers import decoding_peers, encoding_peers
 from telegrad.spec import names
 

@@ -2,8 +2,9 @@ import pytest
 import yaml
 
 from telegrad.errors import ConfigError
-from telegrad.lab import config
-from telegrad.lab.config import Experiment, MethodEntry, default_yaml, digest, load, parse, to_yaml
+from telegrad.lab import config_faults
+from telegrad.lab.config import default_yaml, digest, load, parse, to_yaml
+from telegrad.lab.experiment import Experiment, MethodEntry
 
 PLAIN = {"methods": ["sgd(identity)"]}
 
@@ -66,7 +67,7 @@ def test_an_error_names_the_field_what_is_allowed_and_an_example(values, culprit
 
 
 def test_every_field_has_a_help_text():
-    assert set(config._HELP) == set(Experiment.model_fields) | set(MethodEntry.model_fields)
+    assert set(config_faults._HELP) == set(Experiment.model_fields) | set(MethodEntry.model_fields)
 
 
 def test_all_faults_are_reported_at_once():

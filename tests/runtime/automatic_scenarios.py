@@ -17,6 +17,7 @@ import telegrad as tg
 from telegrad.runtime import automatic
 from telegrad.runtime.bfloat16_average import average_in_bfloat16
 from telegrad.runtime.choosing import HALF, PLAIN, Choice, Option
+from telegrad.runtime.gradient_figures import noise_of
 from telegrad.runtime.link import Link
 
 SCENARIOS = {}
@@ -156,7 +157,8 @@ def noise_is_that_of_the_ranks_gradients():
     handle = wrapped("auto", Net(width=8))[1]
     sign = (-1.0) ** dist.get_rank()
     for signal, noise, expected in ((1.0, 0.0, 0.0), (1.0, 0.5, 0.25 / 0.75), (0.5, 1.0, math.inf), (0.0, 0.0, 0.0)):
-        assert handle._noise(torch.full((20_000,), signal + sign * noise)) == pytest.approx(expected)
+        sample = torch.full((20_000,), signal + sign * noise)
+        assert noise_of(sample, handle.exchange.transport, handle.ledger) == pytest.approx(expected)
 
 
 @scenario
@@ -192,8 +194,8 @@ def what_noise_costs_is_seen_with_sgd_and_not_with_adam():
             model, handle = wrapped("auto", Net(width=64))
             optimizer = kind(model.parameters(), lr=1e-4)
             train(model, 7, optimizer=optimizer)
-        assert math.isfinite(handle._harm) == told_of
-        assert len(set(told(repr(handle._harm)))) == 1
+        assert math.isfinite(handle._noise.harm) == told_of
+        assert len(set(told(repr(handle._noise.harm)))) == 1
         bounds = [option.factor for option in handle.choice.options]
         assert max(bounds) < 2 if told_of else max(bounds) > 2
         handle.remove()

@@ -19,7 +19,7 @@ from telegrad.kernels.trellis.codes import BITS, STATES, most_positions, trellis
 from telegrad.kernels.trellis.dithered_paths import DENSITIES
 from telegrad.wire.bits import pack_fixed, pack_varied, pack_varint
 from telegrad.wire.code import Code, Term
-from telegrad.wire.integers import pack_pieces
+from telegrad.wire.entropy_coded import pack_pieces
 from telegrad.wire.positions import All, IndexSet
 from telegrad.wire.values import Cosine, DeadZoneCells, Floats, RotatedCells, cosine
 

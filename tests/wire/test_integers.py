@@ -9,7 +9,8 @@ from telegrad import WireError
 from telegrad.kernels.coding.bit_streams import rice_nbits
 from telegrad.wire.bits import Reader, pack_varint
 from telegrad.wire.distinct import distinct
-from telegrad.wire.integers import BUCKETS, DISTINCT, ENTROPY, Integers, entropy_bits
+from telegrad.wire.entropy_coded import entropy_bits
+from telegrad.wire.integers import BUCKETS, DISTINCT, ENTROPY, Integers
 
 SHORT = st.lists(st.one_of(st.integers(0, 3), st.integers(0, 300), st.integers(0, 2**40)), max_size=60)
 

@@ -42,7 +42,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
-    help="Gradients as telegrams: compare what gradient compression costs and what it buys.",
+    help="Gradient compression: compare what it costs and what it buys, and ask what fits your link.",
 )
 
 

@@ -12,7 +12,7 @@ import typer
 from telegrad.cli.application import console
 
 if TYPE_CHECKING:
-    from telegrad.lab.config import Experiment
+    from telegrad.lab.experiment import Experiment
 
 __all__ = ["perform", "perform_folder", "show"]
 

@@ -262,7 +262,8 @@ class _Law:
             share[1:] = reached[first:]
             at, density = dithered_density(edge, share)  # between these points it hardly bends
             price = density * np.log2(density)
-            self._rates[step] = -float((price[1:] + price[:-1]) @ (at[1:] - at[:-1]))
+            # Not `@`: a linear algebra library adds up in another order on every kind of processor.
+            self._rates[step] = -float(((price[1:] + price[:-1]) * (at[1:] - at[:-1])).sum())
         return self._rates[step]
 
     @kept

@@ -18,7 +18,7 @@ from telegrad.kernels.histograms.by_ratio import MagnitudeSums, entries_from, ma
 from telegrad.random import Key
 from telegrad.spec import check_that, register
 from telegrad.wire.code import Code, Term
-from telegrad.wire.integers import table_bits
+from telegrad.wire.entropy_coded import table_bits
 from telegrad.wire.positions import IndexSet
 from telegrad.wire.values import Floats, Grid, Values
 

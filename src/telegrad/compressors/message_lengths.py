@@ -12,7 +12,8 @@ import numpy as np
 
 from telegrad.kernels.coding.bucketed_integers import bucketed
 from telegrad.wire.bits import varint_nbytes
-from telegrad.wire.integers import ALPHABET, FEW, WORTH_CODING, coded_bits
+from telegrad.wire.entropy_coded import ALPHABET, coded_bits
+from telegrad.wire.integers import FEW, WORTH_CODING
 
 __all__ = ["head_bits", "places_bits", "stream_bits"]
 

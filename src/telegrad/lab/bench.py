@@ -1,19 +1,10 @@
-"""How fast compressors are, beside what else could be done with the tensor, in one process.
-
-Every contender runs in turn, repetition by repetition, and a copy of the tensor is timed just before each: what else
-the machine does then strikes all alike. Figures are medians; `ratio` is the median of a contender's time over that of
-the copy before it. The first call, which loads or compiles the loops, is shown apart.
-"""
+"""How fast compressors are, beside what else could be done with the tensor, in one process."""
 
 from __future__ import annotations
 
-import contextlib
-import ctypes
 import statistics
-import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
-from pathlib import Path
+from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 import torch
@@ -24,6 +15,7 @@ from telegrad.errors import ConfigError
 from telegrad.kernels.threads import each
 from telegrad.lab.peers import decoding_peers, encoding_peers
 from telegrad.lab.provenance import provenance
+from telegrad.lab.timing import Contender, Timing, timed
 from telegrad.random import Key
 from telegrad.runtime.simulate import simulate
 from telegrad.spec import build, registered
@@ -35,11 +27,9 @@ __all__ = [
     "STEP_SPECS",
     "VECTORS",
     "Share",
-    "Timing",
     "as_json",
     "bench_codec",
     "bench_step",
-    "peak_bytes",
     "whole_catalogue",
 ]
 
@@ -74,29 +64,6 @@ VECTORS: dict[str, Callable[[Tensor], Tensor]] = {
 }
 """Laws of the entries, made from normal ones; the fifth power of a normal number has a kurtosis of 700."""
 
-_LEAST_SECONDS = 5e-3  # of one timing: short calls are repeated within it
-_SLOW = 2.0  # seconds: calls that take longer are timed twice only
-
-
-@dataclass(frozen=True)
-class Timing:
-    """One contender on one tensor of `size` float32 entries, `vector` their law.
-
-    `seconds`: median time of a call; `ratio`: to a copy; `first_seconds`: the first call; `extra_bytes`: peak memory of
-    a call beyond what was there, as a share of the tensor's bytes (None where the system does not tell); `bits`: the
-    message, None where there is none.
-    """
-
-    name: str
-    ours: bool
-    vector: str
-    size: int
-    seconds: float
-    ratio: float
-    first_seconds: float
-    extra_bytes: float | None
-    bits: int | None
-
 
 @dataclass(frozen=True)
 class Share:
@@ -111,14 +78,6 @@ class Share:
     def share(self) -> float:
         """The part of a step that is spent in the methods' worker and server steps."""
         return self.encode_seconds_per_step / self.seconds_per_step
-
-
-@dataclass(frozen=True)
-class _Contender:
-    name: str
-    ours: bool
-    call: Callable[[], Any]
-    bits: int | None
 
 
 def bench_codec(
@@ -149,28 +108,28 @@ def bench_codec(
             progress(f"{part}: {size:,} entries, {vector}")
             contenders = _encoders(compressors, x) if part == "encode" else _decoders(compressors, x)
             contenders = [contender for contender in contenders if contender.ours or peers]
-            found += _timed(contenders, x, vector, repeats)
+            found += timed(contenders, x, vector, repeats)
     return found
 
 
-def _encoders(compressors: Sequence[Compressor], x: Tensor) -> list[_Contender]:
-    def ours(compressor: Compressor) -> _Contender:
+def _encoders(compressors: Sequence[Compressor], x: Tensor) -> list[Contender]:
+    def ours(compressor: Compressor) -> Contender:
         step = iter(range(1 << 62))
 
         def call() -> bytes:
             # A key of its own for each step, as in training.
             return pack(compressor.encode(x, Key().fold(step=next(step), rank=0)))
 
-        return _Contender(str(compressor), True, call, None)
+        return Contender(str(compressor), True, call, None)
 
-    peers = [_Contender(name, False, call, bits) for name, call, bits in encoding_peers(x)]
+    peers = [Contender(name, False, call, bits) for name, call, bits in encoding_peers(x)]
     return [*map(ours, compressors), *peers]
 
 
-def _decoders(compressors: Sequence[Compressor], x: Tensor) -> list[_Contender]:
+def _decoders(compressors: Sequence[Compressor], x: Tensor) -> list[Contender]:
     out = torch.zeros_like(x)
 
-    def ours(compressor: Compressor) -> list[_Contender]:
+    def ours(compressor: Compressor) -> list[Contender]:
         # Eight messages, as a server gets them: one a call, and all at once. Some compressors know fewer ranks.
         data = [pack(compressor.encode(x, Key().fold(step=step, rank=0))) for step in range(8)]
         turn = iter(range(1 << 62))
@@ -180,111 +139,12 @@ def _decoders(compressors: Sequence[Compressor], x: Tensor) -> list[_Contender]:
             add_codes(each(unpack, data, 8 * len(x)), out, 1 / 8)
 
         return [
-            _Contender(str(compressor), True, lambda: unpack(data[next(turn) % 8]).add_to(out), bits),
-            _Contender(f"eight of {compressor}", True, together, 8 * bits),
+            Contender(str(compressor), True, lambda: unpack(data[next(turn) % 8]).add_to(out), bits),
+            Contender(f"eight of {compressor}", True, together, 8 * bits),
         ]
 
-    peers = [_Contender(name, False, call, bits) for name, call, bits in decoding_peers(x, out)]
+    peers = [Contender(name, False, call, bits) for name, call, bits in decoding_peers(x, out)]
     return [*(contender for compressor in compressors for contender in ours(compressor)), *peers]
-
-
-def _timed(contenders: Sequence[_Contender], x: Tensor, vector: str, repeats: int) -> list[Timing]:
-    contenders = [replace(contender, call=_finished(contender.call, x)) for contender in contenders]
-    target = torch.empty_like(x)
-    target.copy_(x)
-    first: list[float] = []
-    shares: list[float | None] = []
-    bits: list[int | None] = []
-    for contender in contenders:
-        began = time.perf_counter()
-        made = contender.call()
-        first.append(time.perf_counter() - began)
-        bits.append(8 * len(made) if isinstance(made, bytes) else contender.bits)
-        del made
-        peak = peak_bytes(contender.call, x)
-        shares.append(None if peak is None else peak / (4 * len(x)))
-    times: list[list[float]] = [[] for _ in contenders]
-    ratios: list[list[float]] = [[] for _ in contenders]
-    copies: list[float] = []
-    for repeat in range(repeats):
-        for number, contender in enumerate(contenders):
-            if repeat >= 2 and times[number][0] > _SLOW:
-                continue
-            copies.append(_seconds(_finished(lambda: target.copy_(x), x)))
-            times[number].append(_seconds(contender.call))
-            ratios[number].append(times[number][-1] / copies[-1])
-    copy = Timing("copy", False, vector, len(x), statistics.median(copies), 1.0, 0.0, 0.0, 32 * len(x))
-    found = [
-        Timing(
-            contender.name,
-            contender.ours,
-            vector,
-            len(x),
-            statistics.median(times[number]),
-            statistics.median(ratios[number]),
-            first[number],
-            shares[number],
-            bits[number],
-        )
-        for number, contender in enumerate(contenders)
-    ]
-    return [copy, *found]
-
-
-def _finished(call: Callable[[], Any], x: Tensor) -> Callable[[], Any]:
-    """The call and, for an x on a GPU, the wait for what it started there."""
-    if not x.is_cuda:
-        return call
-
-    def whole() -> Any:
-        made = call()
-        torch.cuda.synchronize(x.device)
-        return made
-
-    return whole
-
-
-def _seconds(call: Callable[[], Any]) -> float:
-    """The time of one call; the mean of several where one is too short to be timed."""
-    count, spent = 0, 0.0
-    while spent < _LEAST_SECONDS:
-        began = time.perf_counter()
-        call()
-        spent += time.perf_counter() - began
-        count += 1
-    return spent / count
-
-
-def peak_bytes(call: Callable[[], Any], x: Tensor) -> int | None:
-    """By how much a call raises the process's resident memory at its peak, or, for an x on a GPU, what is allocated
-    there; None where the system does not tell.
-    """
-    if x.is_cuda:
-        torch.cuda.reset_peak_memory_stats(x.device)
-        allocated = torch.cuda.memory_allocated(x.device)
-        call()
-        return torch.cuda.max_memory_allocated(x.device) - allocated
-    status, clear = Path("/proc/self/status"), Path("/proc/self/clear_refs")
-    _give_memory_back()
-    try:
-        clear.write_text("5", encoding="ascii")  # forget the highest resident set so far
-        before = _status_kib(status, "VmRSS")
-        call()
-        return max(0, _status_kib(status, "VmHWM") - before) * 1024
-    except (OSError, ValueError):
-        call()
-        return None
-
-
-def _give_memory_back() -> None:
-    """To the system what earlier calls have left: a call that takes it again would seem to need nothing."""
-    with contextlib.suppress(OSError, AttributeError):  # glibc has this function
-        ctypes.CDLL(None).malloc_trim(0)
-
-
-def _status_kib(status: Path, name: str) -> int:
-    line = next(line for line in status.read_text(encoding="ascii").splitlines() if line.startswith(name))
-    return int(line.split()[1])
 
 
 def bench_step(methods: Sequence[str], workers: int, steps: int, repeats: int) -> list[Share]:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from telegrad.lab.config import Experiment
+from telegrad.lab.experiment import Experiment
 from telegrad.lab.finished_run import FinishedRun
 from telegrad.lab.links import LINKS, transfer_seconds
 from telegrad.lab.summary import alive, runs_at_best

@@ -8,7 +8,7 @@ from pathlib import Path
 from telegrad.errors import DataError
 from telegrad.files import write_atomic
 from telegrad.lab import config
-from telegrad.lab.config import Experiment
+from telegrad.lab.experiment import Experiment
 from telegrad.lab.records import PACK, RunDirectory, check_same, to_pack
 
 __all__ = ["merge", "run_directories"]

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from telegrad.lab.config import Experiment, MethodEntry
+from telegrad.lab.experiment import Experiment, MethodEntry
 from telegrad.lab.finished_run import FinishedRun
 from telegrad.lab.summary import best_lr, searched_runs
 

@@ -30,7 +30,7 @@ from typing import Any
 from telegrad.errors import ConfigError, DataError
 from telegrad.files import write_atomic
 from telegrad.lab import config
-from telegrad.lab.config import Experiment
+from telegrad.lab.experiment import Experiment
 from telegrad.lab.finished_run import FinishedRun
 from telegrad.lab.summary import summarise
 

@@ -12,8 +12,9 @@ from typing import Any
 from plotly.offline import get_plotlyjs
 
 from telegrad.files import write_atomic
-from telegrad.lab.config import Experiment, to_yaml
+from telegrad.lab.config import to_yaml
 from telegrad.lab.curves import AXES, DARK, LIGHT, Curve, curves
+from telegrad.lab.experiment import Experiment
 from telegrad.lab.plots import plots
 from telegrad.lab.records import RunDirectory, to_json
 from telegrad.lab.tables import NOTHING, bits, metric, metric_with_spread, notes, number, seconds

@@ -14,7 +14,7 @@ from typing import Any
 
 from telegrad.errors import ConfigError, DataError, DivergedError, SpecError, TelegradWarning
 from telegrad.lab import config
-from telegrad.lab.config import Experiment
+from telegrad.lab.experiment import Experiment
 from telegrad.lab.finished_run import FinishedRun
 from telegrad.lab.plan import Cell, Left, left, missing
 from telegrad.lab.progress import Watch

@@ -11,8 +11,9 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
-from telegrad.lab.bench import Share, Timing
+from telegrad.lab.bench import Share
 from telegrad.lab.curves import LIGHT
+from telegrad.lab.timing import Timing
 
 __all__ = ["speed_plot"]
 

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from telegrad.lab.config import Experiment, MethodEntry
+from telegrad.lab.experiment import Experiment, MethodEntry
 from telegrad.lab.finished_run import FinishedRun
 from telegrad.lab.target import first_reaching, is_uncompressed, target_of
 

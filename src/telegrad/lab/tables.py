@@ -14,7 +14,8 @@ from rich.text import Text
 from telegrad.lab.variance import Measurement
 
 if TYPE_CHECKING:
-    from telegrad.lab.bench import Share, Timing
+    from telegrad.lab.bench import Share
+    from telegrad.lab.timing import Timing
 
 __all__ = [
     "NOTHING",

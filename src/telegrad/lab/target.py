@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from telegrad.lab.config import Experiment, MethodEntry
+from telegrad.lab.experiment import Experiment, MethodEntry
 from telegrad.lab.finished_run import FinishedRun
 from telegrad.spec import Registered, build
 

@@ -24,9 +24,7 @@ __all__ = ["DASHA"]
 @register("dasha", example="dasha(randk(k=0.01))", source="C12; Tyurin, Richtárik, ICLR 2023 (arXiv 2202.01268)")
 @dataclass(frozen=True)
 class DASHA(GradientMethod):
-    """DASHA: compressed gradient differences with momentum, no synchronisation of the workers.
-
-    DASHA: compressed gradient differences with momentum, without synchronising the workers.
+    """DASHA: compressed gradient differences with momentum, without synchronising the workers.
 
     m_i = C_i(h_i⁺ − h_i − a (g_i − h_i)), g_i ← g_i + m_i, where h_i⁺ is the new gradient and h_i the last one; the
     estimate is g ← g + mean m_i = mean g_i (C12.1).

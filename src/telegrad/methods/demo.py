@@ -21,9 +21,7 @@ __all__ = ["DeMo"]
 @register("demo", example="demo(chunk=64, k=8)", source="A22; Peng, Quesnelle, Kingma 2024")
 @dataclass(frozen=True)
 class DeMo(GradientMethod):
-    """DeMo: decoupled momentum, of which the fastest cosine coefficients are sent.
-
-    DeMo: decoupled momentum, of which the largest cosine coefficients are sent.
+    """DeMo: decoupled momentum, of which the largest cosine coefficients are sent.
 
     δ_i ← β δ_i + γ g_i; the k largest coefficients q_i of δ_i in the cosine basis of each chunk are sent, and leave
     δ_i; the estimate is the sign of what the coefficients, each averaged over the workers that sent it, stand for

@@ -21,7 +21,7 @@ from telegrad.kernels.rotation.blocks import block_sizes
 from telegrad.portfolio.magnitudes import Magnitudes
 from telegrad.random import Key
 from telegrad.wire.bits import SCALARS, varint_nbytes
-from telegrad.wire.integers import table_bits
+from telegrad.wire.entropy_coded import table_bits
 
 __all__ = ["FIXED", "Choice", "dearest_within", "fixed_rotation", "importance", "least_bound", "rounding"]
 

@@ -16,12 +16,14 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import torch
 from torch import Tensor
 
-__all__ = ["Watch", "cost_of_noise", "persistence"]
+from telegrad.runtime.exchange import Exchange
+
+__all__ = ["FollowedSteps", "Watch", "cost_of_noise", "persistence"]
 
 _SAMPLE = 1 << 15  # entries of the parameters that are followed
 _UNEXPLAINED = 0.02  # of a move's squared norm, at most, is of neither the gradient nor the last move
@@ -54,6 +56,66 @@ class Watch:
 
     def _sampled(self, tensors: Sequence[Tensor]) -> Tensor:
         return torch.cat([one.detach().reshape(-1)[:: self._stride] for one in tensors]).double().cpu()
+
+
+class FollowedSteps:
+    """Sees what noise costs over so many `steps`, which lie one behind the other.
+
+    `harm`: q in the end; None before it was seen, NaN where that cannot be told.
+    """
+
+    def __init__(self, parameters: Mapping[str, Tensor], steps: int) -> None:
+        self._parameters, self._steps = list(parameters.values()), steps
+        self.harm: float | None = None
+        self._watch: Watch | None = None
+        self._views: dict[Tensor, Tensor] = {}
+        self._square = math.nan
+        self.costs = [math.nan] * (steps - 1)
+        """q of this rank, step by step."""
+
+    @property
+    def going(self) -> bool:
+        """Whether steps are followed, or were, and nothing is concluded yet."""
+        return self._watch is not None
+
+    def begin(self, exchange: Exchange, views: Mapping[Tensor, Tensor]) -> None:
+        """Follow the step whose gradients lie in `views`, by parameter, and those that come."""
+        self._watch, exchange.errors = Watch(self._parameters), {}
+        self.begin_step(0, exchange)
+        self._views = dict(views)
+
+    def begin_step(self, place: int, exchange: Exchange) -> None:
+        """The step at this place begins: the last one's errors are known, and how they lie to its gradients."""
+        if self._watch is None:
+            return
+        if place > 1:
+            workers = exchange.transport.workers
+            self.costs[place - 2] = -workers * exchange.along / self._square if self._square else 0.0
+        self._square, exchange.along = exchange.error[0], 0.0
+        if place == self._steps:
+            exchange.errors, self._views = None, {}
+        self._watch.begin()
+
+    def add(self, views: Mapping[Tensor, Tensor]) -> None:
+        """More gradients of this step, where the estimates will be."""
+        self._views.update(views)
+
+    def end_step(self) -> None:
+        """The estimates of the step are there."""
+        if self._watch is not None:
+            self._watch.end(self._views)
+
+    def persistence(self) -> float:
+        """The optimizer's momentum; NaN where no steps were followed."""
+        return self._watch.persistence() if self._watch is not None else math.nan
+
+    def conclude(self, costs: Sequence[float], beta: float) -> None:
+        """What noise costs, from the ranks' q's."""
+        self.harm, self._watch = cost_of_noise(costs, beta), None
+
+    def forget(self, exchange: Exchange) -> None:
+        """Begin anew, with nothing known."""
+        self.harm, self._watch, exchange.errors, self._views = None, None, None, {}
 
 
 def persistence(move: Tensor, gradient: Tensor, before: Tensor) -> float:

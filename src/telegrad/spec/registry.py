@@ -16,7 +16,7 @@ known_by_kind: dict[str, dict[str, type[Registered]]] = {}
 """The classes by kind and name, as far as their modules were imported."""
 _T = TypeVar("_T", bound=type[Registered])
 
-_ROOMS = ("compressors", "mlmc", "portfolio", "methods", "runtime.topologies", "workloads")
+_PACKAGES = ("compressors", "mlmc", "portfolio", "methods", "runtime.topologies", "workloads")
 """The modules whose classes register themselves when they are imported."""
 
 _loading = threading.RLock()
@@ -32,8 +32,8 @@ def load() -> None:
         if _state == "empty":
             _state = "loading"
             try:
-                for room in _ROOMS:
-                    importlib.import_module(f"telegrad.{room}")
+                for package in _PACKAGES:
+                    importlib.import_module(f"telegrad.{package}")
             except BaseException:
                 _state = "empty"
                 raise

@@ -13,7 +13,6 @@ _BANDWIDTH = Range(open_low=True, infinite=True, what="bits per second")
 _SECONDS = Range(what="seconds")
 _FOREVER = Range(what="seconds", infinite=True)
 _BITS = Range(what="bits")
-_PAYLOAD = Range(high=1, open_low=True)
 
 
 @dataclass(frozen=True)
@@ -28,8 +27,7 @@ class Cluster:
     this processor moves into and out of sockets; `memory_bandwidth`: bits per second at which it copies a gradient,
     and `fresh_bandwidth`: into memory that the system has to hand out first (`telegrad.theory.profiles.copy_bandwidth`
     measures both); `burst`: bits that a link which has paused carries at once, as shapers allow it; it earns them at
-    `bandwidth`; `gathering`: the share of a link's payload that an all-to-all reaches, where senders fill the queues
-    before each other's links. Raises `ConfigError` for values out of range.
+    `bandwidth`. Raises `ConfigError` for values out of range.
     """
 
     workers: int
@@ -45,7 +43,6 @@ class Cluster:
     memory_bandwidth: float = math.inf
     fresh_bandwidth: float = math.inf
     burst: float = 0.0
-    gathering: float = 1.0
 
     def __post_init__(self) -> None:
         bandwidths = ("bandwidth", "node_bandwidth", "host_bandwidth", "memory_bandwidth", "fresh_bandwidth")
@@ -56,7 +53,7 @@ class Cluster:
                 **dict.fromkeys(bandwidths, _BANDWIDTH),
                 **dict.fromkeys(("latency", "compute"), _SECONDS),
                 "node": Range(low=1, high=self.workers, whole=True),
-                **dict.fromkeys(("efficiency", "gathering"), _PAYLOAD),
+                "efficiency": Range(high=1, open_low=True),
                 "overlap": SHARE,
                 "sharing": FROM_1,
                 "burst": _BITS,

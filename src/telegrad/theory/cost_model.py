@@ -3,7 +3,7 @@
 A step is compute, encoding, transfer and decoding, one after the other:
 
     seconds = compute + sharing · (encode + decode + copies) + max(0, max(wire, host) − overlap · compute)
-    wire = latencies + Σ over phases: max(0, bits over the busiest link / efficiency − burst) / (gathering · bandwidth)
+    wire = latencies + Σ over phases: max(0, bits over the busiest link / efficiency − burst) / bandwidth
     copies = 32 d · (vectors copied / memory_bandwidth + vectors copied into new memory / fresh_bandwidth)
 
 `host` is the processor's own time for moving bytes, which runs beside the wire. Of a burst a phase has what the link
@@ -70,7 +70,7 @@ def step_cost(cluster: Cluster, profile: Profile, topology: TopologyName) -> Ste
     wire = 0.0
     if cluster.workers > 1:
         wire = there.latencies * cluster.latency
-        wire += _carried(cluster, list(zip((before, between), there.phases, strict=False)), cluster.gathering)
+        wire += _carried(cluster, list(zip((before, between), there.phases, strict=False)))
     wire += there.inside / cluster.node_bandwidth
     return _cost(cluster, (profile.spec, topology), encode + encode_again, decode, wire, there.sent, copying)
 
@@ -80,7 +80,7 @@ def _in_calls(whole: float, call: float, times: float, calls: float) -> float:
     return times * whole + (calls - times) * min(call, whole) if calls else 0.0
 
 
-def _carried(cluster: Cluster, phases: Sequence[tuple[float, float]], gathering: float = 1.0) -> float:
+def _carried(cluster: Cluster, phases: Sequence[tuple[float, float]]) -> float:
     """Seconds that a link needs for each phase's payload, after the seconds that it pauses before; in the step that
     every later one is like.
     """
@@ -93,7 +93,7 @@ def _carried(cluster: Cluster, phases: Sequence[tuple[float, float]], gathering:
             saved = min(cluster.burst, saved + (pause * cluster.bandwidth if pause else 0.0))
             at_once = min(saved, bits)
             saved -= at_once
-            seconds += (bits - at_once) / (gathering * cluster.bandwidth)
+            seconds += (bits - at_once) / cluster.bandwidth
     return seconds
 
 

@@ -229,7 +229,7 @@ def expected_bits(ratio: float, counts: np.ndarray, bits: int, true: np.ndarray 
     if true is not None:
         shares, _ = _shares(ratio, true, _QUARTER_OCTAVE**0.25, roughly=True)
     shares = shares / shares.sum(1, keepdims=True)
-    return float((shares * (bits - np.log2(frequency) + raw)).sum(1) @ _TWICE_WIDE)
+    return float(((shares * (bits - np.log2(frequency) + raw)).sum(1) * _TWICE_WIDE).sum())
 
 
 def path_frequencies(ratio: float, counts: np.ndarray, bits: int, density: np.ndarray) -> np.ndarray:

@@ -16,7 +16,8 @@ from torch import Tensor
 from telegrad.kernels.compilation import Loop
 from telegrad.kernels.random_numbers.uniforms import stream_bits
 from telegrad.kernels.threads import in_chunks
-from telegrad.random import Key, check_subset
+from telegrad.random import Key
+from telegrad.random.arrays import check_subset
 
 __all__ = ["BUCKET", "list_marks", "permutation", "sort_bucket", "subset"]
 

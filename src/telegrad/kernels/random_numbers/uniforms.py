@@ -20,7 +20,8 @@ from telegrad.kernels.compilation import Loop
 from telegrad.kernels.device import with_gpu_form
 from telegrad.kernels.statistics.magnitudes import plain
 from telegrad.kernels.threads import in_chunks
-from telegrad.random import Key, normal_from
+from telegrad.random import Key
+from telegrad.random.arrays import normal_from
 
 __all__ = [
     *("FEW", "STRIDE", "UNIT", "bits_at", "bits_from", "drawn_in_proportion", "normals", "state_at"),

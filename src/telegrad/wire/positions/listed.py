@@ -15,7 +15,8 @@ from telegrad.kernels.coding.bucketed_integers import gaps_of, places, raw_bits
 from telegrad.kernels.coding.scatter import narrow
 from telegrad.kernels.threads import kept
 from telegrad.wire.bits import Reader, pack_varint, varint_nbytes
-from telegrad.wire.integers import BITMAP, BUCKETS, Integers, entropy_bits, read_buckets
+from telegrad.wire.entropy_coded import entropy_bits
+from telegrad.wire.integers import BITMAP, BUCKETS, Integers, read_buckets
 from telegrad.wire.positions.base import Positions
 
 __all__ = ["IndexSet", "marked"]

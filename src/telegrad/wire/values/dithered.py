@@ -27,7 +27,7 @@ from telegrad.kernels.quantising.dithered_rounding import (
 )
 from telegrad.kernels.threads import kept
 from telegrad.wire.bits import SCALARS, Buffer, Reader, read_seed, seed_parts
-from telegrad.wire.integers import check_pieces, pack_pieces, unpack_pieces
+from telegrad.wire.entropy_coded import check_pieces, pack_pieces, unpack_pieces
 from telegrad.wire.values.base import Sizes
 from telegrad.wire.values.dithered_symbols import DitheredSymbols, pack_tails, read_law, read_tails
 

@@ -20,7 +20,7 @@ from telegrad.kernels.trellis.dithered_streams import decoded_path
 from telegrad.kernels.trellis.followed_paths import SINGLE, path_rows, undithered_path
 from telegrad.kernels.trellis.paths import SEGMENT
 from telegrad.wire.bits import SCALARS, Buffer, Reader, Shared, pack_bits, pack_varint, read_seed, seed_parts
-from telegrad.wire.integers import check_pieces, pack_pieces, unpack_pieces
+from telegrad.wire.entropy_coded import check_pieces, pack_pieces, unpack_pieces
 from telegrad.wire.values.base import Sizes
 from telegrad.wire.values.dithered_symbols import DitheredSymbols, pack_tails, read_law, read_tails
 

@@ -15,7 +15,7 @@ from telegrad.kernels.quantising.normalised_blocks import looked_up
 from telegrad.kernels.threads import kept
 from telegrad.kernels.trellis.codes import STATES, TrellisCode, most_positions, trellis_code
 from telegrad.wire.bits import Reader, Shared
-from telegrad.wire.integers import check_pieces, pack_pieces, unpack_pieces
+from telegrad.wire.entropy_coded import check_pieces, pack_pieces, unpack_pieces
 from telegrad.wire.values.base import Sizes
 from telegrad.wire.values.cells import Cells
 
