@@ -24,6 +24,7 @@ from torch.distributed.algorithms.ddp_comm_hooks.powerSGD_hook import PowerSGDSt
 from torch.nn.parallel import DistributedDataParallel
 
 import telegrad as tg
+from telegrad.runtime.agreement import leave, own_group
 from telegrad.runtime.exchange import exchange_of
 from telegrad.runtime.pieces import Part, Piece, by_parameter, pieces_of, split_up
 from telegrad.runtime.transport import LocalTransport
@@ -978,6 +979,18 @@ def a_subgroup_of_ranks():
     tg.ddp.register(model, EF21)
     train(model)
     assert_alike(model)
+
+
+@scenario
+def a_subgroup_that_registers_again_and_again_has_a_new_name_each_time():
+    # A group with the name of one that was given back finds the addresses of that one's connections.
+    parts = [dist.new_group([rank]) for rank in range(dist.get_world_size())]
+    names = []
+    for _ in range(3):
+        made = own_group(parts[dist.get_rank()])
+        names.append(made.group_name)
+        leave(made)
+    assert len(set(names)) == 3
 
 
 @scenario

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import zlib
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterator, Mapping
 from datetime import timedelta
 from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.distributed import distributed_c10d
 
 from telegrad.errors import ConfigError, DriftError
 from telegrad.kernels.device import away_from_default_device
@@ -25,13 +27,35 @@ def own_group(group: dist.ProcessGroup) -> dist.ProcessGroup:
     """A new group of the same ranks, backend and timeout: exchanges on it keep their order whatever else is sent."""
     ranks = dist.get_process_group_ranks(group)
     part = len(ranks) < dist.get_world_size()
-    made: dist.ProcessGroup = dist.new_group(
-        ranks, timeout=_timeout(group), backend=dist.get_backend(group), use_local_synchronization=part
-    )
+    with _named_anew(ranks) if part else contextlib.nullcontext():
+        made: dist.ProcessGroup = dist.new_group(
+            ranks, timeout=_timeout(group), backend=dist.get_backend(group), use_local_synchronization=part
+        )
     if dist.get_backend(made) == "gloo":
         # A rank that leaves at once, since it was given a wrong spec, would break off the connecting of a slower one.
         dist.barrier(group=made)
     return made
+
+
+_registrations: Counter[tuple[int, ...]] = Counter()
+
+
+@contextlib.contextmanager
+def _named_anew(ranks: list[int]) -> Iterator[None]:
+    """A group that only its own ranks make gets a name that no group had before, and the same one on all of them.
+
+    torch takes the ranks and how many groups the process has just now. So a group has the name of one that was
+    given back, and its ranks look for each other at the old addresses; and where one rank has yet to give a group back,
+    their names differ. Here the registrations of these ranks are counted, in which all of them take part.
+    """
+    _registrations[tuple(ranks)] += 1
+    name = f"telegrad {'_'.join(map(str, ranks))} {_registrations[tuple(ranks)]}"
+    before = distributed_c10d._hash_ranks_to_str
+    distributed_c10d._hash_ranks_to_str = lambda ranks: name
+    try:
+        yield
+    finally:
+        distributed_c10d._hash_ranks_to_str = before
 
 
 def leave(group: dist.ProcessGroup) -> None:
