@@ -136,7 +136,7 @@ def trellis(measured: dict[Any, float], cluster: Cluster, known: dict[str, Any])
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--network", type=Path, default=RESULTS / "network-wide.json")
+    parser.add_argument("--network", type=Path, default=RESULTS / "network-one-run.json")
     parser.add_argument("--exchange", action="append", help="may be repeated; default: all that the table has")
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
@@ -150,8 +150,8 @@ def main() -> None:
     specs = list(dict.fromkeys(specs))
     alone, at_once = speeds(specs), speeds_together(specs, workers)
     bare = {mbit: seconds for (mbit, exchange), seconds in measured.items() if exchange == "none"}
-    # Steps without an exchange know nothing of the link: what differs is disturbance.
-    compute, sharing = min(bare.values()), max(1.0, workers / CORES)
+    # Steps without an exchange know nothing of the link: what differs is disturbance, as in the other rows.
+    compute, sharing = statistics.median(bare.values()), max(1.0, workers / CORES)
     latency = statistics.median(row["latency"] for row in found if "latency" in row)
     dense_bits = 2 * (workers - 1) / workers * 32 * d
     # What fills sockets, in bits per second of a worker that has its share of the cores.

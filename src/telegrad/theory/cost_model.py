@@ -3,13 +3,14 @@
 A step is compute, encoding, transfer and decoding, one after the other:
 
     seconds = compute + sharing · (encode + decode + copies) + max(0, max(wire, host) − overlap · compute)
-    wire = latencies + Σ over phases: max(0, bits over the busiest link / efficiency − burst) / bandwidth
+    wire = latencies + Σ over phases: bits over the busiest link / (efficiency · bandwidth), or 0 within a burst
     copies = 32 d · (vectors copied / memory_bandwidth + vectors copied into new memory / fresh_bandwidth)
 
-`host` is the processor's own time for moving bytes, which runs beside the wire. Of a burst a phase has what the link
-earned while it paused. `telegrad.theory.exchanges` counts the bytes, calls and copies of each topology. Uncompressed
-gradients travel by the better of a ring and a recursive doubling all-reduce. The comparison with measured steps is in
-docs/theory-costs.md.
+`host` is the processor's own time for moving bytes, which runs beside the wire. A phase passes at once when it is no
+longer than the burst that the link earned while it paused; of a longer one TCP wins nothing that can be relied on.
+`telegrad.theory.exchanges` counts the bytes, calls and copies of each topology. Uncompressed gradients travel by the
+better of a ring and a recursive doubling all-reduce. The comparison with measured steps is in
+docs/measurements/cost-model.md.
 """
 
 from __future__ import annotations
@@ -91,9 +92,10 @@ def _carried(cluster: Cluster, phases: Sequence[tuple[float, float]]) -> float:
             bits = payload / cluster.efficiency
             # An endless bandwidth earns the whole burst in no time at all.
             saved = min(cluster.burst, saved + (pause * cluster.bandwidth if pause else 0.0))
-            at_once = min(saved, bits)
-            saved -= at_once
-            seconds += (bits - at_once) / cluster.bandwidth
+            if bits <= saved:
+                saved -= bits
+            else:
+                saved, seconds = 0.0, seconds + bits / cluster.bandwidth
     return seconds
 
 
