@@ -141,7 +141,7 @@ def test_ef21_with_a_cohort_knows_the_mean_of_what_workers_know():
     server, generator = method.server_init(d, torch.float64), torch.Generator().manual_seed(3)
     cohorts = set()
     for index in range(9):
-        step = Step(index, 0.1, tg.Key(1), common=tg.Key(1).fold(step=index), workers=workers)
+        step = Step(index, 0.1, tg.Key(1), workers=workers)
         cohort = method.plan(step).cohort
         cohorts.add(cohort)
         codes = []

@@ -62,11 +62,7 @@ def test_workers_draw_their_own_numbers_of_steps():
 
 
 def step_of(index, workers, pieces=None, rank=None):
-    key = tg.Key(4)
-    common = key.fold(step=index, role="common")
-    return OracleStep(
-        index, 0.1, key, workers=workers, common=common, pieces=pieces or (), rank=rank, dtype=torch.float64
-    )
+    return OracleStep(index, 0.1, tg.Key(4), workers=workers, pieces=pieces or (), rank=rank, dtype=torch.float64)
 
 
 @pytest.mark.parametrize(

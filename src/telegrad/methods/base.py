@@ -6,6 +6,7 @@ import math
 from abc import ABC
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import ClassVar
 
 import torch
@@ -80,19 +81,24 @@ class Step:
     """What both sides know of the current step: its number from 0, the learning rate, and the key of this step and
     piece.
 
-    `workspace`: a flat vector, of whatever content, that the server may overwrite with its estimate. `common`: the key
-    of the step, whatever the piece, from which all ranks draw alike. `workers`: their number M. `round`: the plan.
-    `device`: where the estimate is to lie.
+    `workspace`: a flat vector, of whatever content, that the server may overwrite with its estimate. `run`: the
+    key of the whole run, where `key` is another. `workers`: their number M. `round`: the plan. `device`: where the
+    estimate is to lie.
     """
 
     index: int
     lr: float
     key: Key
     workspace: Tensor | None = None
-    common: Key = field(default_factory=Key)
+    run: Key | None = None
     workers: int = 1
     round: Round = field(default_factory=Round)
     device: torch.device = _CPU
+
+    @cached_property
+    def common(self) -> Key:
+        """The key of the step, whatever the piece, from which all ranks draw alike."""
+        return (self.run or self.key).fold(step=self.index, role="common")
 
     def uplink(self, rank: int) -> Key:
         """The key of what worker `rank` sends in this step."""

@@ -82,7 +82,7 @@ class AsynchronousServer:
         require_finite_codes(parcel.codes)
         own = {one.name: getattr(self.first, one.name) for one in fields(self.first)}
         step = ArrivalStep(**own, sender=sender, delay=self._changes - self._seen[sender], seconds=seconds)
-        step = replace(step, index=index, lr=lr, common=step.key.fold(step=index, role="common"))
+        step = replace(step, index=index, lr=lr)
         before = self.x
         self.x, self.state = self.method.server_step(upload, self.x, self.state, step, self._descend(lr))
         self._changes += self.x is not before

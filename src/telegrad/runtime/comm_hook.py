@@ -83,10 +83,6 @@ def _dense(tensor: Tensor) -> bool:
     return tensor.permute(order).is_contiguous()
 
 
-def _take(hook: CommHook, bucket: dist.GradBucket) -> torch.futures.Future[Tensor]:
-    return hook.take(bucket)
-
-
 def hook_of(model: DistributedDataParallel) -> CommHook:
     """The model's hook, put there where it has none. Raises `ConfigError` where another one is there, or ours in
     use.
@@ -100,7 +96,7 @@ def hook_of(model: DistributedDataParallel) -> CommHook:
             return hook
     model._comm_hooks = []  # that of a model this one was copied from
     hook = CommHook(model.process_group)
-    model.register_comm_hook(hook, _take)
+    model.register_comm_hook(hook, CommHook.take)
     return hook
 
 

@@ -5,17 +5,19 @@ anything.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from operator import attrgetter
 
 import torch
 
 from telegrad.errors import WireError
+from telegrad.runtime.pieces import Piece
 from telegrad.wire.parcel import Parcel, unpack_parcel
 from telegrad.wire.positions import Ranked
 
-__all__ = ["Expectation", "Expected", "Shape", "Shapes", "longest"]
+__all__ = ["Expectation", "Expected", "Shape", "Shapes", "longest", "shapes_of"]
 
 _FRAME = 1 << 16
 _BYTES_AN_ENTRY = 64
@@ -26,6 +28,13 @@ Shape = tuple[int, ...]
 Shapes = tuple[Shape, ...]
 Expectation = Mapping[int, Shapes | None]
 """By sender, the shapes of what its messages stand for; None where only word of a failure may come, or nothing."""
+
+_flat_shape = attrgetter("flat_shape")
+
+
+def shapes_of(pieces: Sequence[Piece]) -> Shapes:
+    """Those of messages that stand for the flat vectors of pieces."""
+    return tuple(map(_flat_shape, pieces))
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any, TypeVar
 
 import torch
@@ -64,9 +65,8 @@ class Member:
 
     def begin(self, index: int, lr: float) -> None:
         """Enter step `index`, and forget what a step before left pending."""
-        common, workers = self.key.fold(step=index, role="common"), self._now.workers
-        self.round = self.method.plan(Step(index, lr, self.key, None, common, workers))
-        self._now = Step(index, lr, self.key, None, common, workers, self.round)
+        self._now = Step(index, lr, self.key, workers=self._now.workers)
+        self.round = self.method.plan(self._now)
         self._steps.clear()
         self._worker_pending, self._server_pending, self._last_pending, self._down_pending = [], [], [], []
         self.workspaces = {}
@@ -115,7 +115,7 @@ class Member:
         if piece.name not in self._steps:
             now, workspace = self._now, self.workspaces.get(piece.name)
             key = self.key.fold(step=now.index, piece=piece.name)
-            fixed = (now.common, now.workers, now.round, self.device)
+            fixed = (self.key, now.workers, self.round, self.device)
             self._steps[piece.name] = Step(now.index, now.lr, key, workspace, *fixed)
         return self._steps[piece.name]
 
@@ -155,10 +155,19 @@ class Member:
 
     def serve(self, pieces: Sequence[Piece], inbox: Mapping[int, Parcel], dtype: torch.dtype) -> list[Tensor] | str:
         """The server's estimates for the workers' messages, in the order of ranks; or why there are none."""
+        found, states = self._served(pieces, inbox, dtype)
+        self._server_pending += states
+        return found
+
+    def _served(
+        self, pieces: Sequence[Piece], inbox: Mapping[int, Parcel], dtype: torch.dtype
+    ) -> tuple[list[Tensor] | str, list[Held]]:
+        """What `serve` returns, and the states that this brings."""
+        states: list[Held] = []
         parcels, estimates, method = list(map(inbox.__getitem__, sorted(inbox))), [], self.method
         for parcel in parcels:
             if parcel.failure:
-                return parcel.failure
+                return parcel.failure, states
         if self.round.cohort is not None:
             parcels = [parcel for worker, parcel in enumerate(parcels) if self.round.has(worker)]
         for number, piece in enumerate(pieces):
@@ -172,25 +181,17 @@ class Member:
                 state = self.server_states.of(piece, dtype) if method.remembers else {}
                 estimate, state = method.server_step(codes, state, self._step(piece))
             except NonFiniteError as error:
-                return f"{piece.name}: {error}"
+                return f"{piece.name}: {error}", states
             if state:
-                self._server_pending.append((piece, state))
+                states.append((piece, state))
             estimates.append(estimate.to(dtype))
-        return estimates
+        return estimates, states
 
     def serve_alike(
         self, what: str, pieces: Sequence[Piece], inbox: Mapping[int, Parcel], dtype: torch.dtype
     ) -> list[Tensor]:
         """`serve` where every rank serves the same. Raises `NonFiniteError` in place of a reason."""
-
-        def compute() -> tuple[list[Tensor] | str, list[Held]]:
-            before = len(self._server_pending)
-            found = self.serve(pieces, inbox, dtype)
-            own = self._server_pending[before:]
-            del self._server_pending[before:]
-            return found, own
-
-        found, states = self.once((what, pieces[0].name), compute)
+        found, states = self.once((what, pieces[0].name), partial(self._served, pieces, inbox, dtype))
         self._server_pending += states
         if isinstance(found, str):
             raise NonFiniteError(found)

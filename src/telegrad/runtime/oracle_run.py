@@ -82,7 +82,7 @@ class OracleRun:
 
     def step(self, index: int, lr: float) -> float:
         """Make step `index`; returns the workers' mean loss. Raises `NonFiniteError` on all ranks alike."""
-        step = replace(self._first, index=index, lr=lr, common=self._first.key.fold(step=index, role="common"))
+        step = replace(self._first, index=index, lr=lr)
         step = replace(step, round=self.method.plan(step))
         uploads, states, loss = self._work(step)
         came, server = self._exchange(uploads, step) if step.round.sends else ({}, self.server)

@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 from itertools import accumulate
-from operator import attrgetter
 from typing import Literal
 
 import torch
@@ -22,7 +21,6 @@ __all__ = [
     "by_parameter",
     "joined_shards",
     "pieces_of",
-    "shapes_of",
     "shard_of",
     "shards_of",
     "split_up",
@@ -117,14 +115,6 @@ def split_up(flat: Tensor, parameters: Mapping[str, Tensor], pieces: Sequence[Pi
         return [flat]
     own = [[views[part.name] for part in piece.parts] for piece in pieces]
     return [one[0] if len(one) == 1 else torch.cat(one) for one in own]
-
-
-_shape = attrgetter("flat_shape")
-
-
-def shapes_of(pieces: Sequence[Piece]) -> tuple[tuple[int, ...], ...]:
-    """The shapes of the pieces' flat vectors."""
-    return tuple(map(_shape, pieces))
 
 
 def by_parameter(vectors: Sequence[Tensor], pieces: Sequence[Piece]) -> dict[str, Tensor]:

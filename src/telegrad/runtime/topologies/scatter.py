@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from telegrad.errors import NonFiniteError
+from telegrad.runtime.expectations import shapes_of
 from telegrad.runtime.member import Member
-from telegrad.runtime.pieces import Piece, shapes_of, shard_of, shards_of
+from telegrad.runtime.pieces import Piece, shard_of, shards_of
 from telegrad.runtime.topologies.base import Inbox, Phase, Round, Topology
 from telegrad.wire.parcel import Parcel
 

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from telegrad.errors import SpecError
-from telegrad.runtime.expectations import Expectation, Shapes
+from telegrad.runtime.expectations import Expectation, Shapes, shapes_of
 from telegrad.runtime.member import Member
-from telegrad.runtime.pieces import Piece, shapes_of
+from telegrad.runtime.pieces import Piece
 from telegrad.runtime.topologies.base import Phase, Relay, Round, Serve, Topology
 from telegrad.spec import check_that, register
 from telegrad.wire.parcel import Parcel

@@ -9,8 +9,9 @@ from itertools import starmap
 from torch import Tensor
 
 from telegrad.compressors.base import Compressor
+from telegrad.runtime.expectations import shapes_of
 from telegrad.runtime.member import Member
-from telegrad.runtime.pieces import Piece, joined_shards, shapes_of, shards_of
+from telegrad.runtime.pieces import Piece, joined_shards, shards_of
 from telegrad.runtime.topologies.base import Phase, Round, Topology
 from telegrad.runtime.topologies.scatter import scattered
 from telegrad.spec import register
