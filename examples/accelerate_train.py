@@ -38,8 +38,11 @@ def main():
             optimizer.zero_grad()
         with torch.no_grad():
             right = accelerator.unwrap_model(model)(images[test].to(accelerator.device)).argmax(1).cpu() == labels[test]
-        ratio = attached.metrics().get("comm/ratio", 1.0)
-        accelerator.print(f"epoch {epoch + 1}: test accuracy {right.float().mean():.1%}, {ratio:.1f} times fewer bits")
+        comm = {"comm/bits_up": float("nan"), "comm/ratio": 1.0} | attached.metrics()  # none where one process runs
+        accelerator.print(
+            f"epoch {epoch + 1}: test accuracy {right.float().mean():.1%}, "
+            f"{comm['comm/bits_up']:.0f} bits up a step, {comm['comm/ratio']:.1f} times fewer bits"
+        )
     accelerator.end_training()
 
 

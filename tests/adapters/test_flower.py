@@ -9,6 +9,7 @@ import telegrad as tg
 pytest.importorskip("flwr", reason="Flower is not installed: pip install 'telegrad[flower]'")
 
 from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message, MetricRecord, RecordDict
+from flwr.clientapp.mod import comms_mods
 from flwr.serverapp.strategy import FedAvg
 from flwr.supercore.task_identity import TaskIdentity
 
@@ -123,6 +124,26 @@ def test_bits_are_those_of_the_packed_message(contexts):
         assert strategy.ledger.up[1][node] == telegram + counter
         assert strategy.ledger.down[1][node] == 8 * sum(len(a.data) for a in record(model()).values())
     assert strategy.ledger.total("up") == sum(strategy.ledger.up[1].values())
+
+
+def test_flowers_own_count_stands_beside_ours(contexts, monkeypatch):
+    """`by_flower` is the sum of what Flower's `message_size_mod` logs on the clients."""
+    counted = []
+    monkeypatch.setattr(comms_mods, "log", lambda level, text, *values: counted.append((text.split()[0], *values)))
+    strategy, telegraph = flower.compressed(FedAvg)(), with_mod("topk(k=4)")
+    play(strategy, lambda m, ctxt: comms_mods.message_size_mod(m, ctxt, telegraph), contexts, model())
+    for way, word in (("up", "Outgoing"), ("down", "Incoming")):
+        assert strategy.ledger.by_flower[way] == sum(size for text, size in counted if text == word)
+        # besides: names of arrays and metrics, the number of examples, the round, each of some bytes
+        assert 0 < strategy.ledger.by_flower[way] - strategy.ledger.total(way) / 8 < 60 * len(NODES)
+
+
+def test_what_flower_cannot_count_does_not_end_a_round(contexts):
+    strategy = flower.compressed(FedAvg)()
+    messages = list(strategy.configure_train(1, record(model()), ConfigRecord({"note": ""}), Grid()))
+    with pytest.raises(ValueError):
+        messages[0].content["config"].count_bytes()
+    assert strategy.ledger.by_flower["down"] > strategy.ledger.total("down") / 8
 
 
 def test_an_unbiased_compressor_is_unbiased_over_rounds(contexts):

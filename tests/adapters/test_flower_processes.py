@@ -54,6 +54,9 @@ def run_app(app, connection, rounds=2):
     output = ran.stdout
     accuracy = float(re.search(r"accuracy ([\d.]+)", output)[1])
     up, down = map(int, re.search(r"bits up (\d+), down (\d+)", output).groups())
+    counted = map(int, re.search(r"bytes by Flower's own count up (\d+), down (\d+)", output).groups())
+    for ours, flowers in zip((up, down), counted, strict=True):
+        assert ours / 8 < flowers < ours / 8 + 200 * 3 * rounds  # names and metrics of at most three clients
     assert "refused 0" in output
     return accuracy, up, down
 

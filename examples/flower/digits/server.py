@@ -29,4 +29,6 @@ def main(grid: Grid, context: Context) -> None:
     final = max(result.evaluate_metrics_serverapp)
     print(f"accuracy {result.evaluate_metrics_serverapp[final]['accuracy']:.3f}")
     print(f"bits up {strategy.ledger.total('up')}, down {strategy.ledger.total('down')}")
+    counted = strategy.ledger.by_flower  # metrics and names of records included
+    print(f"bytes by Flower's own count up {counted['up']}, down {counted['down']}")
     print(f"refused {len(strategy.ledger.refused)}")

@@ -28,6 +28,7 @@ from telegrad.adapters.flower_messages import (
     Form,
     blank,
     check_weight,
+    counted_by_flower,
     difference,
     form_of,
     model_of,
@@ -49,12 +50,14 @@ class FederatedLedger:
     """Bits of updates and models by round and node, from the length of what was packed.
 
     `up[round][node]`: a client's telegram. `down[round][node]`: the model as it was sent to a client. `refused`: the
-    clients whose messages were refused, with round, node and reason. Flower's own frames are not counted.
+    clients whose messages were refused, with round, node and reason. `by_flower`: bytes "up" and "down" of all messages
+    by Flower's own count, that of its `message_size_mod`, metrics and names of records included; to compare.
     """
 
     up: dict[int, Counter[int]] = field(default_factory=dict)
     down: dict[int, Counter[int]] = field(default_factory=dict)
     refused: list[tuple[int, int, str]] = field(default_factory=list)
+    by_flower: Counter[str] = field(default_factory=Counter)
 
     def total(self, way: str) -> int:
         """All bits `up` or `down`."""
@@ -182,6 +185,7 @@ class _Telegraph:
             _, arrays = only_arrays(message, "the strategy's message")
             bits = sum(8 * len(array.data) for array in arrays.values())
             self.ledger.down.setdefault(server_round, Counter())[message.metadata.dst_node_id] += bits
+            self.ledger.by_flower["down"] += counted_by_flower(message.content)
         return messages
 
     def _taken(
@@ -193,6 +197,7 @@ class _Telegraph:
         for number, reply in enumerate(replies):
             if reply.has_error():
                 continue
+            self.ledger.by_flower["up"] += counted_by_flower(reply.content)
             try:
                 decode(server_round, reply)
                 weights[number] = check_weight(reply.content, self.weighted_by_key)  # type: ignore[attr-defined]

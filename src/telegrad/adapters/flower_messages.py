@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
-from flwr.app import Array, ArrayRecord, Message, RecordDict
+from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 
 from telegrad.adapters.federated import Arrays, Layout, Update, apply_update, pack_layout, read_layout
 from telegrad.errors import InputError, WireError
@@ -17,6 +17,7 @@ __all__ = [
     "Form",
     "blank",
     "check_weight",
+    "counted_by_flower",
     "difference",
     "form_of",
     "model_of",
@@ -48,6 +49,18 @@ def round_of(message: Message) -> int:
         if "server-round" in config:
             return int(config["server-round"])
     raise InputError("the server's message has no server-round; use a strategy of flwr.serverapp.strategy")
+
+
+def counted_by_flower(content: RecordDict) -> int:
+    """Bytes of a message as Flower's own `message_size_mod` counts them: data and names of all records."""
+
+    def count(record: ArrayRecord | ConfigRecord | MetricRecord) -> int:
+        try:
+            return int(record.count_bytes())
+        except (ValueError, IndexError):  # Flower counts no empty text and no empty list
+            return 0
+
+    return sum(map(count, content.values()))
 
 
 def packed(update: Update, layout: Layout | None = None) -> ArrayRecord:
