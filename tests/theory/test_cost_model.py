@@ -4,10 +4,9 @@ from dataclasses import replace
 
 import pytest
 import torch
-from typer.testing import CliRunner
 
 import telegrad as tg
-from telegrad.cli import app
+from command_line import invoke
 from telegrad.errors import ConfigError, DataError, InputError
 from telegrad.theory.advice import recommend, step_factor
 from telegrad.theory.cost_model import Cluster, Profile, all_reduce, break_even, step_cost
@@ -237,7 +236,7 @@ def test_speeds_come_from_bench_files(tmp_path):
 
 
 def advise(*arguments):
-    result = CliRunner().invoke(app, ["advise", *arguments])
+    result = invoke("advise", *arguments)
     assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
     return result.exit_code, result.stdout, result.stderr
 
