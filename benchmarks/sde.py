@@ -324,6 +324,9 @@ def slopes(figures: Path) -> list[dict[str, Any]]:
         print(method, law, over, f"{found:.3f} ± {1.96 * error:.3f}, predicted {predicted}", flush=True)
     for name, one in axes.items():
         one.set(xscale="log", yscale="log", xlabel={"sigma": "σ", "workers": "N", "batch": "B"}[name])
+        ticks = sorted({value for _, _, over, values, _ in plans if over == name for value in values})
+        one.set_xticks(ticks, [f"{tick:g}" for tick in ticks])  # the decades' own labels would overlap
+        one.set_xticks([], minor=True)
         one.legend(fontsize=7, title="slope (95 %)", title_fontsize=7)
     axes["sigma"].set_ylabel("stationary loss")
     figure.savefig(figures / "theory-sde-slopes.png", metadata={"Software": None})

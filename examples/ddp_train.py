@@ -29,7 +29,7 @@ def main(epochs=12, batch_size=16):
         nn.Linear(64, 10),
     )  # fmt: skip
     model = DistributedDataParallel(model)
-    handle = telegrad.ddp.register(model, "mlmc(stopk(s=0.05, values=sign))")
+    handle = telegrad.ddp.register(model, "auto(bits=1)")
 
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     for epoch in range(epochs):

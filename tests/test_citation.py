@@ -6,6 +6,7 @@ from importlib import resources
 import pytest
 
 import telegrad as tg
+from command_line import invoke
 from telegrad.citation import references
 from telegrad.spec import registered
 
@@ -82,11 +83,7 @@ def test_a_wrong_spec_is_refused_as_everywhere(spec, reason):
 
 
 def test_the_command_line_prints_the_same(capsys):
-    from typer.testing import CliRunner
-
-    from telegrad.cli import app
-
-    shown = CliRunner().invoke(app, ["cite", "terngrad"])
+    shown = invoke("cite", "terngrad")
     assert shown.exit_code == 0
     assert shown.output == tg.citation("terngrad")
 

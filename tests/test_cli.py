@@ -8,10 +8,11 @@ import warnings
 from pathlib import Path
 
 import pytest
-from typer.testing import CliRunner
 
+pytest.importorskip("typer", reason="the command line needs typer: pip install 'telegrad[lab]'")
+
+from command_line import invoke
 from patience import PATIENCE
-from telegrad.cli import app
 from telegrad.errors import DivergedError, TelegradWarning
 from telegrad.spec import names
 
@@ -24,7 +25,7 @@ def call(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
 
     def run(*arguments):
-        result = CliRunner().invoke(app, arguments)
+        result = invoke(*arguments)
         assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
         return result.exit_code, result.stdout, result.stderr
 

@@ -44,6 +44,7 @@ KINDS = {
 }
 COVERED = {"compressors", "methods", "mlmc", "workloads"}  # modules that the catalogue documents
 CELL = re.compile(r"(<t[dh]\b[^>]*>)(.*?)(</t[dh]>)", re.DOTALL)
+HEADING = re.compile(r'(<span class="doc doc-object-name[^"]*">)([^<]*)(</span>)')
 CODE = re.compile(r"(<code>)([^<]*)(</code>)")
 
 _anchors: dict[str, str] = {}
@@ -100,7 +101,13 @@ def on_page_content(content: str, page: Any, config: Any, files: Files) -> str:
         elif not closed and not part.startswith("<"):
             part = CITATION.sub(lambda m: _linked(m[1], up, page), part)
         out.append(part)
-    return CELL.sub(lambda cell: cell[1] + CODE.sub(_breakable, cell[2]) + cell[3], "".join(out))
+    return HEADING.sub(_breakable, CELL.sub(_cell, "".join(out)))
+
+
+def _cell(cell: re.Match[str]) -> str:
+    """A cell of a table; the style sheet keeps those of many words wide enough to be read on a phone."""
+    many = len(re.sub(r"<[^>]+>", "", cell[2])) > 60
+    return (f'{cell[1][:-1]} class="words">' if many else cell[1]) + CODE.sub(_breakable, cell[2]) + cell[3]
 
 
 def _breakable(code: re.Match[str]) -> str:

@@ -8,10 +8,9 @@ from types import SimpleNamespace
 import pytest
 import torch
 from PIL import Image
-from typer.testing import CliRunner
 
 import telegrad as tg
-from telegrad.cli import app
+from command_line import invoke
 from telegrad.lab import bench
 from telegrad.lab.peak_memory import peak_bytes
 from telegrad.lab.peers import decoding_peers, encoding_peers
@@ -19,7 +18,7 @@ from telegrad.spec import names
 
 
 def run(*arguments):
-    return CliRunner().invoke(app, ["bench", *map(str, arguments)])
+    return invoke("bench", *arguments)
 
 
 @pytest.mark.parametrize("part", ["encode", "decode"])

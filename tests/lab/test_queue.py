@@ -5,9 +5,8 @@ import json
 
 import pytest
 from rich.console import Console
-from typer.testing import CliRunner
 
-from telegrad.cli import app
+from command_line import invoke
 from telegrad.errors import ConfigError, DataError, TelegradWarning
 from telegrad.lab import config
 from telegrad.lab.config import parse
@@ -190,7 +189,7 @@ def test_experiments_of_a_queue_that_were_not_begun_are_no_obstacle(tmp_path, si
     with pytest.raises(KeyboardInterrupt):
         run(tmp_path / "e", tmp_path / "out")
     assert merge([tmp_path / "out"], tmp_path / "joined") == {"a": 1}
-    assert CliRunner().invoke(app, ["report", str(tmp_path / "out")]).exit_code == 0
+    assert invoke("report", str(tmp_path / "out")).exit_code == 0
     write(tmp_path / "f", "c")
     jobs_below(tmp_path / "f", None, tmp_path / "empty")
     with pytest.raises(DataError, match="no run has finished"):
@@ -222,13 +221,13 @@ def test_a_damaged_pack_is_named(tmp_path, simulate, content):
 
 def test_the_commands_run_a_folder_and_join_its_records(tmp_path, simulate):
     write(tmp_path / "e", "a")
-    out = CliRunner().invoke(app, ["run", str(tmp_path / "e"), "--out", str(tmp_path / "out"), "--budget", "1h"])
+    out = invoke("run", str(tmp_path / "e"), "--out", str(tmp_path / "out"), "--budget", "1h")
     assert out.exit_code == 0, out.output
     assert "6 runs finished, 0 to do" in out.output
-    joined = CliRunner().invoke(app, ["merge", str(tmp_path / "out"), "--out", str(tmp_path / "joined")])
+    joined = invoke("merge", str(tmp_path / "out"), "--out", str(tmp_path / "joined"))
     assert "a: 6 runs" in joined.output
     lines = gzip.decompress((tmp_path / "joined" / "a" / PACK).read_bytes()).decode().splitlines()
     assert len({(json.loads(line)["label"], json.loads(line)["lr"], json.loads(line)["seed"]) for line in lines}) == 6
-    refused = CliRunner().invoke(app, ["run", str(tmp_path / "e" / "a.yaml"), "--budget", "1h"])
+    refused = invoke("run", str(tmp_path / "e" / "a.yaml"), "--budget", "1h")
     assert refused.exit_code == 2
     assert "not a folder" in refused.output

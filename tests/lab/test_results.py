@@ -2,9 +2,8 @@
 
 import pytest
 from rich.console import Console
-from typer.testing import CliRunner
 
-from telegrad.cli import app
+from command_line import invoke
 from telegrad.errors import DataError
 from telegrad.lab.config import parse
 from telegrad.lab.links import LINKS, Link, transfer_seconds
@@ -44,7 +43,7 @@ def test_marked_parts_are_rebuilt_and_the_rest_stays(records, tmp_path):
     pages = tmp_path / "pages"
     pages.mkdir()
     (pages / "figure.md").write_text(PAGE)
-    out = CliRunner().invoke(app, ["report", str(records), "--pages", str(pages)])
+    out = invoke("report", str(records), "--pages", str(pages))
     assert out.exit_code == 0, out.output
     text = (pages / "figure.md").read_text()
     assert text.startswith("# A figure\n\nBefore.\n\n<!-- results: small -->\n![Test accuracy")
@@ -101,6 +100,6 @@ def test_transfer_is_all_gather_for_messages_and_all_reduce_for_plain_gradients(
 
 
 def test_a_folder_of_run_directories_gets_a_report_each(records):
-    out = CliRunner().invoke(app, ["report", str(records)])
+    out = invoke("report", str(records))
     assert out.exit_code == 0, out.output
     assert (records / "small" / "report.html").is_file()

@@ -6,17 +6,16 @@ import math
 import numpy as np
 import pytest
 import torch
-from typer.testing import CliRunner
 
 import telegrad as tg
-from telegrad.cli import app
+from command_line import invoke
 from telegrad.errors import DataError, SpecError
 from telegrad.lab.variance import measure, rate_distortion
 from telegrad.lab.vectors import DISTRIBUTIONS, load_tensor, quantile_vector
 
 
 def run(*arguments):
-    return CliRunner().invoke(app, ["variance", *map(str, arguments)])
+    return invoke("variance", *arguments)
 
 
 @pytest.mark.parametrize(

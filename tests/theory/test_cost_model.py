@@ -4,10 +4,9 @@ from dataclasses import replace
 
 import pytest
 import torch
-from typer.testing import CliRunner
 
 import telegrad as tg
-from telegrad.cli import app
+from command_line import invoke
 from telegrad.errors import ConfigError, DataError, InputError
 from telegrad.theory.advice import recommend, step_factor
 from telegrad.theory.cost_model import Cluster, Profile, all_reduce, break_even, step_cost
@@ -58,6 +57,31 @@ def test_what_a_call_takes_whatever_its_length_counts_for_every_shard():
     found = profile("randk(k=0.01)", x)
     assert 0 <= found.encode_call <= found.encode
     assert profile("randk(k=0.01)", x.view(100, 200)).encode_call == 0
+
+
+def test_a_phase_within_the_burst_that_a_link_earned_passes_at_once():
+    # Two phases of .75e6 bits. Before the first one the link earned its whole burst; of it .05e6 bits are left, and
+    # before the second one, in which .001 s of decoding and .0025 s of encoding again go by, .35e6 bits are earned.
+    there = Cluster(4, 1e8, compute=0.5, burst=0.8e6, **EXACT)
+    assert step_cost(there, SPARSE, "two_phase").transfer == pytest.approx(0.75e6 / 1e8)
+    # Ten times as much is earned on a link that is ten times as fast.
+    assert step_cost(replace(there, bandwidth=1e9), SPARSE, "two_phase").transfer == 0
+    # Three messages are one phase, longer than the burst.
+    assert step_cost(there, SPARSE, "allgather").transfer == pytest.approx(0.03)
+    roomy = replace(there, burst=3e6)
+    assert step_cost(roomy, SPARSE, "allgather").transfer == 0
+    # A link that has no pause carries no burst but the very first.
+    busy = replace(SPARSE, encode=0.0, decode=0.0)
+    assert step_cost(replace(roomy, compute=0.0), busy, "allgather").transfer == pytest.approx(0.03)
+
+
+def test_every_message_has_a_frame_of_its_own_and_estimates_may_take_longer_to_encode():
+    framed = replace(SPARSE, frame=1000.0, pieces=2)
+    there = Cluster(4, 1e8, **EXACT)
+    assert step_cost(there, framed, "allgather").sent == pytest.approx(3 * (1e6 + 1000) / 8)  # one more of two pieces
+    assert step_cost(there, framed, "two_phase").sent == pytest.approx(2 * 3 / 4 * (1e6 + 7 * 1000) / 8)  # two by four
+    again = step_cost(there, replace(SPARSE, again=0.03), "two_phase")
+    assert again.encode == pytest.approx(0.01 + 0.03 / 4)
 
 
 def test_whole_gradients_that_are_copied_take_the_processors_time():
@@ -212,7 +236,7 @@ def test_speeds_come_from_bench_files(tmp_path):
 
 
 def advise(*arguments):
-    result = CliRunner().invoke(app, ["advise", *arguments])
+    result = invoke("advise", *arguments)
     assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
     return result.exit_code, result.stdout, result.stderr
 

@@ -3,10 +3,9 @@ import math
 import pytest
 import torch
 from torch import nn
-from typer.testing import CliRunner
 
 import telegrad as tg
-from telegrad.cli import app
+from command_line import invoke
 from telegrad.errors import DataError, InputError
 from telegrad.lab.diagnosis_report import diagnosis_json, diagnosis_page
 from telegrad.lab.vectors import quantile_vector
@@ -174,11 +173,11 @@ def test_the_command_writes_a_page(tmp_path):
     page, figures = tmp_path / "page.html", tmp_path / "figures.json"
     arguments = ["diagnose", "--workload", "quadratic(d=64, noise=0.1)", "--after", "3", "--batches", "4"]
     options = ["--spec", "randk(k=0.1)", "--out", str(page), "--json", str(figures)]
-    result = CliRunner().invoke(app, [*arguments, *options])
+    result = invoke(*arguments, *options)
     assert result.exit_code == 0, result.output
     assert "noise scale" in result.stdout
     assert "data:image/png;base64" in page.read_text()
     assert '"layers"' in figures.read_text()
-    result = CliRunner().invoke(app, [*arguments, "--batch-size", "5000"])
+    result = invoke(*arguments, "--batch-size", "5000")
     assert result.exit_code == 2
     assert "the training split has" in result.stderr

@@ -1,10 +1,9 @@
 import math
 
 import pytest
-from typer.testing import CliRunner
 
 import telegrad as tg
-from telegrad.cli import app
+from command_line import invoke
 from telegrad.errors import ConfigError, SpecError
 from telegrad.lab.rescaling import omega_on_noise
 from telegrad.theory import stationary
@@ -130,7 +129,7 @@ def test_omega_on_noise_is_that_of_the_gaussian_column():
 
 def call(*arguments):
     base = ["rescale", "--lr", "0.1", "--batch-size", "32", "--workers", "8"]
-    result = CliRunner().invoke(app, [*base, *arguments])
+    result = invoke(*base, *arguments)
     assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
     return result.exit_code, result.stdout, result.stderr
 

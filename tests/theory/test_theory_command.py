@@ -1,14 +1,13 @@
 import json
 
 import pytest
-from typer.testing import CliRunner
 
-from telegrad.cli import app
+from command_line import invoke
 from telegrad.theory import step_sizes
 
 
 def call(*arguments):
-    result = CliRunner().invoke(app, ["theory", *arguments])
+    result = invoke("theory", *arguments)
     assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
     return result.exit_code, result.stdout, result.stderr
 

@@ -226,7 +226,8 @@ class AutomaticHandle(Handle):
             dense = all_reduce(cluster, entries, 8 * nbytes / entries)
             if not self._measured and dense.transfer <= _NOTHING_TO_GAIN * compute:
                 return Choice(PLAIN, False, "plain DDP is tried first: little of a step is communication")
-            known = self._figures = figures_of(sample, cluster, self._specs, entries, transport, self.ledger)
+            pieces = len(self._buckets.pieces)
+            known = self._figures = figures_of(sample, cluster, self._specs, entries, pieces, transport, self.ledger)
         where, harm = replace(known.cluster, compute=compute), self._noise.harm
         return decide(
             where, known.profiles, entries, nbytes, self.rule.patience, self._measured, known.noise, known.halving, harm

@@ -28,6 +28,7 @@ _SAMPLE, _SHARE, _LARGEST = 1 << 16, 1 / 16, 1 << 20  # entries of the gradient 
 _STRETCHES = 16  # so many pieces of each bucket
 _COMPARED = 2048  # entries of it that all ranks tell each other
 _COPIED = 1 << 22  # entries whose copy is timed
+_FIGURES = 8  # of a candidate
 
 
 @dataclass(frozen=True)
@@ -70,18 +71,26 @@ def sampled(loads: Sequence[Load]) -> Sample:
 
 
 def figures_of(
-    sample: Sample, cluster: Cluster, specs: Sequence[str], entries: int, transport: GroupTransport, ledger: Ledger
+    sample: Sample,
+    cluster: Cluster,
+    specs: Sequence[str],
+    entries: int,
+    pieces: int,
+    transport: GroupTransport,
+    ledger: Ledger,
 ) -> Figures:
-    """How compressors, the all-reduce in bfloat16 and the memory do on gradients of so many `entries`; the worst of all
-    ranks.
+    """How compressors, the all-reduce in bfloat16 and the memory do on gradients of so many `entries`, sent in so many
+    `pieces`; the worst of all ranks.
     """
     mine = [figure for spec in specs for figure in _tried(spec, sample.entries, entries)]
     memory, halving = 1 / copy_bandwidth(min(entries, _COPIED), repeats=1), _halving(sample, entries, transport.workers)
     told = gathered_numbers(transport, ledger, [halving, memory, *mine]).amax(0)
-    rows = told[2:].view(-1, 6).tolist()
+    rows = told[2:].view(-1, _FIGURES).tolist()
     profiles = [
-        Profile(spec, entries, bits, omega, encode + sample.copying, decode, True, *calls)
-        for spec, (bits, omega, encode, decode, *calls) in zip(specs, rows, strict=True)
+        Profile(
+            spec, entries, bits, omega, encode + sample.copying, decode, True, call, decode_call, again, frame, pieces
+        )
+        for spec, (bits, omega, encode, decode, call, decode_call, again, frame) in zip(specs, rows, strict=True)
     ]
     there = replace(cluster, memory_bandwidth=1 / float(told[1]))
     return Figures(there, profiles, float(told[0]), noise_of(sample.entries, transport, ledger))
@@ -99,14 +108,16 @@ def noise_of(sample: Tensor, transport: GroupTransport, ledger: Ledger) -> float
 
 
 def _tried(spec: str, sample: Tensor, entries: int) -> list[float]:
-    """A candidate's bits, ω, seconds to encode and to decode, and of these a call's own; infinity where it does not
-    fit.
+    """A candidate's bits, ω, seconds to encode and to decode, and of these a call's own, seconds to encode an estimate,
+    and a message's own bits; infinity where it does not fit.
     """
     try:
         found = profile(spec, sample, entries, repeats=2)
     except SpecError:
-        return [math.inf] * 4 + [0.0, 0.0]
-    return [found.bits, found.omega, found.encode, found.decode, found.encode_call, found.decode_call]
+        return [math.inf] * 4 + [0.0, 0.0, math.inf, 0.0]
+    again = found.encode if found.again is None else found.again
+    calls = found.encode_call, found.decode_call, again, found.frame
+    return [found.bits, found.omega, found.encode, found.decode, *calls]
 
 
 def _halving(sample: Sample, entries: int, workers: int) -> float:

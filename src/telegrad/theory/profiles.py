@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from telegrad.compressors.base import Compressor
-from telegrad.errors import DataError, InputError
+from telegrad.errors import DataError, InputError, SpecError
 from telegrad.random import Key
 from telegrad.spec import build
 from telegrad.theory.cost_model import Profile
@@ -24,7 +24,10 @@ from telegrad.wire.message import pack, unpack
 
 __all__ = ["CANDIDATES", "Speeds", "conversion_seconds", "copy_bandwidth", "profile", "read_speeds"]
 
-_PART = 16
+_PART = 16  # of the entries, what is timed to tell a call's own seconds from those of its entries
+_STRETCHES = 16  # of which that part is made, as a shard is made of a stretch of every parameter
+_BUCKET_NBYTES = 25 * 2**20
+"""DDP's own `bucket_cap_mb`: a gradient is coded in pieces of so many bytes."""
 
 CANDIDATES = (
     "mlmc(stopk(s=0.01, values=sign))",
@@ -44,33 +47,44 @@ Speeds = Mapping[str, tuple[float, float]]
 
 
 def profile(
-    spec: str | Compressor, x: Tensor, d: int | None = None, repeats: int = 3, speeds: Speeds | None = None
+    spec: str | Compressor,
+    x: Tensor,
+    d: int | None = None,
+    repeats: int = 3,
+    speeds: Speeds | None = None,
+    pieces: int | None = None,
 ) -> Profile:
     """The profile of a compressor on the gradient `x` (any shape, not zero), for `d` entries like these (default: as
-    many as x has): bits, seconds and ω of x, bits and seconds in proportion to d.
+    many as x has): bits, seconds and ω of x, bits and seconds in proportion to d. `pieces`: in how many a gradient is
+    coded (default: as DDP's buckets, of 25 MiB).
 
-    Bits are the mean length of `repeats` packed messages (see `expected_bits`); ω is `variance(x)`/‖x‖². Speeds are the
-    least of `repeats` timings after one that loads the loops (a busy machine makes them only longer), unless `speeds`
-    holds them. A sixteenth of a flat x is timed, too: what that takes beyond a sixteenth of the time is a call's own.
-    Raises `InputError` for an x that is zero or not finite, `ConfigError` for d or repeats below 1, `SpecError` for a
-    spec that does not fit.
+    Bits are the mean length of `repeats` packed messages (see `expected_bits`), those of a frame the length of a single
+    entry's message; ω is `variance(x)`/‖x‖². Speeds are the least of `repeats` timings after one that loads the loops
+    (a busy machine makes them only longer), unless `speeds` holds them. A sixteenth of a flat x, from all over it, is
+    timed, too: what that takes beyond a sixteenth of the time is a call's own. And the sum of the messages is encoded
+    as an estimate is in a second phase, which often takes longer. Raises `InputError` for an x that is zero or not
+    finite, `ConfigError` for d, repeats or pieces below 1, `SpecError` for a spec that does not fit.
     """
     compressor: Compressor = build(spec, "compressor")
     energy = _energy(x)
     scale = _scale(x, d, repeats)
+    entries = round(scale * x.numel())
+    pieces = math.ceil(4 * entries / _BUCKET_NBYTES) if pieces is None else pieces
+    check(pieces=(pieces, COUNT))
     name = str(compressor)
-    bits, encode, decode = _coded(compressor, x, repeats)
+    bits, encode, decode, again = _coded(compressor, x, repeats)
     encode_call = decode_call = 0.0
     if name in (speeds or {}):
         encode, decode = (seconds * x.numel() for seconds in (speeds or {})[name])
+        again = encode
     elif x.dim() == 1:
-        part = x[: -(-len(x) // _PART)]
+        part = _spread_part(x)
         _, *short = _coded(compressor, part, repeats)
         share = len(part) / len(x)
         encode_call, decode_call = _of_a_call(encode, short[0], share), _of_a_call(decode, short[1], share)
     return Profile(
         name,
-        round(scale * x.numel()),
+        entries,
         scale * expected_bits(compressor, x.reshape(-1), bits),
         compressor.variance(x) / energy,
         encode_call + scale * (encode - encode_call),
@@ -78,24 +92,54 @@ def profile(
         compressor.unbiased,
         encode_call,
         decode_call,
+        encode_call + scale * (max(again, encode_call) - encode_call),
+        _frame(compressor, x),
+        pieces,
     )
 
 
-def _coded(compressor: Compressor, x: Tensor, repeats: int) -> tuple[float, float, float]:
+def _frame(compressor: Compressor, x: Tensor) -> float:
+    """The bits of a message of one entry; 0 where the compressor takes no vector as short."""
+    try:
+        return 8.0 * len(pack(compressor.encode(x.reshape(-1)[x.abs().argmax()].reshape(1), Key(0))))
+    except SpecError:
+        return 0.0
+
+
+def _spread_part(x: Tensor) -> Tensor:
+    """A sixteenth of the entries: the first ones of each of sixteen stretches."""
+    stretches = x.chunk(_STRETCHES)
+    return torch.cat([stretch[: -(-len(stretch) // _PART)] for stretch in stretches])
+
+
+def _coded(compressor: Compressor, x: Tensor, repeats: int) -> tuple[float, float, float, float]:
     """The mean bits of `repeats` messages, and the least seconds to encode and to decode one, after one that loads the
-    loops. A message is added to a vector that was just set to zero, so that caches hold what they hold in a step.
+    loops; and to encode the sum of the last two. A message is added to a vector that was just set to zero, so that
+    caches hold what they hold in a step.
     """
     out, key = torch.zeros(x.numel(), dtype=torch.float32, device=x.device), Key(0)
     lengths, encoding, decoding = [], [], []
+    before, message = b"", b""
+
+    def encode(vector: Tensor, repeat: int) -> tuple[float, bytes]:
+        now = key.fold(step=repeat, rank=0)
+        seconds, packed = _timed(lambda v: pack(compressor.encode(v, now)), vector, x)
+        return seconds, packed
+
     for repeat in range(repeats + 1):
-        seconds, message = _timed(lambda now: pack(compressor.encode(x, now)), key.fold(step=repeat, rank=0), x)
+        before = message
+        seconds, message = encode(x, repeat)
         out.zero_()
         spent, _ = _timed(lambda data: unpack(data).add_to(out), message, x)
         lengths.append(8.0 * len(message))
         if repeat:
             encoding.append(seconds)
             decoding.append(spent)
-    return math.fsum(lengths) / len(lengths), min(encoding), min(decoding)
+    again = min(encoding)
+    if compressor.unbiased:  # else estimates come back uncompressed
+        unpack(before).add_to(out)
+        again = min([encode(out.view(x.shape), repeat)[0] for repeat in range(max(2, repeats))][1:])
+    return math.fsum(lengths) / len(lengths), min(encoding), min(decoding), again
 
 
 def _of_a_call(whole: float, part: float, share: float) -> float:
