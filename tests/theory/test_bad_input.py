@@ -1,28 +1,26 @@
 """Nonsense handed to every public function of the theory: an error that names the culprit and what is allowed."""
 
 import math
-from functools import partial
 
 import numpy as np
 import pytest
 import torch
+from scipy.special import ndtri
 
 import telegrad as tg
-from telegrad.errors import ConfigError, DataError, InputError
+from telegrad.errors import ConfigError, DataError
 from telegrad.theory import stationary
 from telegrad.theory.advice import recommend, step_factor
 from telegrad.theory.cost_model import Cluster, Profile, all_reduce, step_cost
-from telegrad.theory.diagnosis import diagnose_gradients
 from telegrad.theory.equilibrium import equilibrium
-from telegrad.theory.measuring import measure, measure_all
+from telegrad.theory.measuring import measure
 from telegrad.theory.noise_laws import Gaussian, StudentT, Symmetric
-from telegrad.theory.noise_scale import noise_scale
 from telegrad.theory.parallelism import Problem, ef21_sgd2m_error, ef21_sgdm_error, limit, sgd_error, train
 from telegrad.theory.profiles import conversion_seconds, copy_bandwidth, profile, read_speeds
 from telegrad.theory.ranges import COUNT, Range
 from telegrad.theory.scaling import Run, rescale
 from telegrad.theory.sde import Setting, dsgd, dsign, iterate, solve, with_curvature
-from telegrad.theory.tails import fit_decay, hill, tail, top_share
+from telegrad.theory.tails import hill, top_share
 from telegrad.theory.units import parse_bandwidth, parse_count, parse_seconds
 
 SETTING = Setting(0.1, workers=2)
@@ -50,15 +48,23 @@ CASES = [
         {"noise": [-1, NAN], "steps": [0, -1, NAN, INF], "convert": [-1, NAN]},
     ),
     (equilibrium, {"compute": [1.0], "send": [1.0], "omega": 1.0, "noise": 1.0}, {"omega": [-1, NAN], "noise": [INF]}),
+    (equilibrium, {"compute": [1.0], "send": [0.0], "omega": 1.0, "noise": 1.0}, {"compute": [[0.0]]}),
     (StudentT, {"nu": 1.0}, {"nu": [0, -1, INF, NAN]}),
     (
-        Symmetric, {"distribution": Gaussian().cdf, "quantile": lambda p: p, "density": 0.4},
-        {"density": [0, -1, NAN], "second_moment": [0, NAN]},
+        Symmetric, {"distribution": Gaussian().cdf, "quantile": ndtri, "density": 0.4},
+        {"density": [0, -1, NAN, 0.3], "second_moment": [0, NAN], "quantile": [3, None], "distribution": ["gauss"]},
     ),
     (Setting, {"lr": 0.1}, {"lr": [0, -1, NAN, INF], "workers": [0, INF], "batch": [0, NAN], "sigma": [-1, INF]}),
+    (Setting, {"lr": 0.1}, {"noise": [None, "t"]}),
     (with_curvature, {"sde": SOLVE["sde"], "curvature_times_gradient": None, "lr": 0.1, "sign": 1}, {"sign": [0, 2]}),
     (solve, SOLVE, {"step": [0, -1, NAN, INF], "times": [[2.0, 1.0], [-1.0], [NAN]], "start": [np.ones(3), 1.0]}),
-    (iterate, ITERATE | {"key": tg.Key(0)}, {"method": ["sgd"], "counts": [[2, 1], [-1]], "start": [np.ones(3)]}),
+    (solve, SOLVE, {"start": ["x", [[1, 2], [3]]]}),
+    (solve, SOLVE, {"times": [1.0, ["a"], "1"], "key": [0, None]}),
+    (
+        iterate, ITERATE | {"key": tg.Key(0)},
+        {"method": ["sgd"], "counts": [[2, 1], [-1], [1.5], ["a"], 3], "start": [np.ones(3)], "key": [0],
+         "gradient": [lambda x: x.sum(), lambda x: x[0]]},
+    ),
     (stationary.dsgd_floor, FLAT, {"d": [0, 1.5]}),
     (stationary.dsgd_floor_discrete, CURVED, {"d": [0], "curvature": [0, -1, NAN]}),
     (stationary.dcsgd_floor, CURVED, {"d": [0], "curvature": [0, -1, NAN]}),
@@ -69,11 +75,21 @@ CASES = [
     (stationary.dsgd_bound, BOUND, {"start": [-1], "time": [-1, NAN], "L": [0], "mu": [0, -1, 3.0], "d": [0]}),
     (stationary.dcsgd_bound, BOUND, {"start": [NAN], "time": [-1], "L": [NAN], "mu": [0, 3.0], "d": [1.5]}),
     (stationary.sign_bound, BOUND, {"start": [-1], "time": [INF], "L": [0], "mu": [0, 3.0], "d": [0]}),
+    (
+        stationary.dcsgd_gradient_bound, {name: BOUND[name] for name in ("setting", "d", "start", "time", "L")},
+        {"start": [-1, NAN], "time": [0, INF], "L": [0, NAN], "d": [0, 1.5]},
+    ),
+    (
+        stationary.sign_gradient_bound, {name: BOUND[name] for name in ("setting", "d", "start", "time", "L")},
+        {"start": [-1], "time": [0], "L": [0], "d": [0]},
+    ),
     (stationary.sign_phase_one, {"start": 1.0, "time": 1.0, "mu": 1.0}, {"start": [-1], "time": [-1], "mu": [0]}),
     (sgd_error, ERROR | {"omega": 1.0}, {"samples": [0, NAN], "workers": [0], "omega": [-1], "L": [0], "gap": [0]}),
     (ef21_sgdm_error, ERROR | {"alpha": 0.5}, {"alpha": [0, 1.5, NAN], "sigma2": [-1], "samples": [0]}),
     (ef21_sgd2m_error, ERROR | {"alpha": 0.5}, {"alpha": [0, 1.5], "sigma2": [NAN], "workers": [-1]}),
-    (limit, {"error": lambda m: m, "floor": 1.0}, {"floor": [0, -1, NAN], "most": [0, INF]}),
+    (limit, {"error": lambda m: 1 + m, "floor": 1.0}, {"floor": [0, -1, NAN, 0.1], "most": [0, INF]}),
+    (Problem, {"start": np.ones(3), "draw": None, "loss": None}, {"start": [np.ones((3, 2)), np.array([NAN]), 1.0]}),
+    (train, TRAIN, {"lrs": [np.array([-1.0]), np.array([NAN]), np.array([]), 0.1, "x"], "key": [0]}),
     (train, TRAIN, {"workers": [0, 1.5], "steps": [0], "k": [0, 4], "chunk": [0], "momentum": [0, 1.5, NAN]}),
     (Run, {"lr": 0.1, "batch_size": 4, "workers": 8}, {"lr": [0, NAN], "momentum": [1.0], "steps": [0], "omega": [-1]}),
     (copy_bandwidth, {"d": 10}, {"d": [0, -1, 1.5, NAN], "repeats": [0, -1, NAN]}),
@@ -108,8 +124,16 @@ def test_what_has_no_meaning_without_noise_or_below_stability():
         lambda: dsign(lambda x: x, quiet),
         lambda: stationary.sign_floor_refined(quiet, 3, 1.0),
         lambda: stationary.sign_bound(quiet, 1.0, 1.0, 2.0, 1.0, 3),
+        lambda: stationary.sign_gradient_bound(quiet, 1.0, 1.0, 2.0, 3),
     ):
         with pytest.raises(ConfigError, match=r"sigma=0.* above 0"):
+            call()
+    for call in (
+        lambda: stationary.dsgd_bound(Setting(1.0), 1.0, 1.0, 2.0, 1.0, 3),
+        lambda: stationary.dcsgd_bound(Setting(1.0, workers=3, omega=3.0), 1.0, 1.0, 1.0, 1.0, 3),
+        lambda: stationary.dcsgd_gradient_bound(Setting(1.0), 1.0, 1.0, 2.0, 3),
+    ):
+        with pytest.raises(ConfigError, match=r"lr=1\.0: the iteration is unstable; lower lr: below 1 is allowed"):
             call()
     wild = Setting(3.0, workers=1, omega=9.0)
     for call in (
@@ -124,77 +148,17 @@ def test_what_has_no_meaning_without_noise_or_below_stability():
         stationary.dsgd_floor(heavy, 3)
 
 
-def test_gradients_that_do_not_belong_together():
-    with pytest.raises(InputError, match="batch_size=0"):
-        noise_scale([torch.ones(3)] * 3, 0)
-    with pytest.raises(InputError, match="differ in length"):
-        noise_scale([torch.ones(3), torch.ones(3), torch.ones(4)], 8)
+def test_a_draw_of_another_shape_is_refused():
+    problem = Problem(np.ones(3), lambda x, count, _: x, lambda x: x.sum(-1))
+    with pytest.raises(ConfigError, match=r"shape \(1, 3\): \(1, 2, 3\) is allowed"):
+        train(**(TRAIN | {"problem": problem}))
+    with pytest.raises(ConfigError, match=r"the error is nan"):
+        limit(lambda m: NAN, 1.0)
+
+
+def test_a_topology_that_is_none_is_refused():
     with pytest.raises(ConfigError, match="topology=ring"):
         step_cost(Cluster(2, 1e9), Profile(**PROFILE), "ring")
-
-
-GRADIENT = torch.linspace(-1.0, 2.0, 50)
-VECTOR_FUNCTIONS = {
-    "hill": hill,
-    "top_share": top_share,
-    "fit_decay": fit_decay,
-    "tail": tail,
-    "profile": partial(profile, "qsgd"),
-    "conversion_seconds": conversion_seconds,
-    "measure": lambda v: measure("qsgd", v, tg.Key(0), 2),
-    "measure_all": lambda v: measure_all(["qsgd"], v, tg.Key(0), 2),
-    "diagnose_gradients": lambda v: diagnose_gradients([{"a": v}], 4, ["qsgd"]),
-}
-
-
-@pytest.mark.parametrize("name", VECTOR_FUNCTIONS)
-def test_vectors_must_be_tensors_of_finite_real_numbers(name):
-    function = VECTOR_FUNCTIONS[name]
-    function(GRADIENT)
-    for odd in (NAN, INF):
-        spoilt = GRADIENT.clone()
-        spoilt[7] = odd
-        with pytest.raises(InputError, match="NaN or infinity"):
-            function(spoilt)
-    if name != "diagnose_gradients":
-        with pytest.raises(InputError, match="of type list: a tensor is wanted"):
-            function([1.0, 2.0])
-        with pytest.raises(InputError, match="real numbers"):
-            function(GRADIENT.to(torch.complex64))
-
-
-def test_vectors_of_which_nothing_can_be_said():
-    nothing = (torch.zeros(5), torch.zeros(0))
-    for name in ("profile", "conversion_seconds", "measure", "measure_all", "diagnose_gradients"):
-        for v in nothing:
-            with pytest.raises((InputError, DataError), match="there is nothing to"):
-                VECTOR_FUNCTIONS[name](v)
-    with pytest.raises(InputError, match="at least one entry"):
-        tail(torch.zeros(0))
-    assert math.isnan(tail(torch.zeros(5)).hill)
-    assert measure("qsgd", torch.tensor(3.0), tg.Key(0), 2).bits > 0
-
-
-def batches(inputs=3, count=3):
-    return [(torch.randn(8, inputs), torch.randint(2, (8,))) for _ in range(count)]
-
-
-def test_what_cannot_be_diagnosed():
-    model = torch.nn.Linear(3, 2)
-    wrong = [
-        ((model, []), DataError, "no batch"),
-        ((model, 3), DataError, "of type int"),
-        ((model, [torch.randn(8, 3)]), DataError, "no pair"),
-        (("model", batches()), InputError, "of type str"),
-        ((torch.nn.ReLU(), batches()), InputError, "requires a gradient"),
-        ((model, [(torch.full((8, 3), NAN), torch.zeros(8, dtype=torch.long))]), InputError, "NaN or infinity"),
-        ((model, [(torch.zeros(0, 3), torch.zeros(0, dtype=torch.long))]), ConfigError, "batch_size=0"),
-    ]
-    for given, kind, words in wrong:
-        with pytest.raises(kind, match=words):
-            tg.diagnose(*given, specs=["qsgd"])
-    with pytest.raises(DataError, match="no gradient"):
-        diagnose_gradients([], 4)
 
 
 def test_files_of_speeds_that_are_none(tmp_path):
@@ -212,9 +176,12 @@ def test_files_of_speeds_that_are_none(tmp_path):
     [
         *(
             (parse_bandwidth, text, "allowed|wanted")
-            for text in ("-1Gbit", "0Gbit", "1Xbit", "nan", "", "Gbit", "1e400bit")
+            for text in ("-1Gbit", "0Gbit", "1Xbit", "nan", "", "Gbit", "1e400bit", "10", "10 Mbit/h", None, 10)
         ),
-        *((parse_seconds, text, "allowed|wanted") for text in ("-1ms", "1parsec", "nan", "", "1e400")),
+        *(
+            (parse_seconds, text, "allowed|wanted")
+            for text in ("-1ms", "1parsec", "nan", "", "1e400", "1e308h", None, 3)
+        ),
         *((parse_count, text, "allowed|wanted") for text in ("-1", "0", "1.5", "nan", "", "x", "1Q")),
     ],
 )

@@ -145,12 +145,28 @@ def test_diagnose_with_few_or_uneven_batches_and_bad_ones(model):
     assert tg.diagnose(model, batches(2), specs=["randk(k=0.5)"]).noise is None
     uneven = [*batches(3), next(batches(1, size=3))]
     assert tg.diagnose(model, uneven, specs=["randk(k=0.5)"]).noise.batches == 3
+    assert tg.diagnose(model, uneven[::-1], specs=["randk(k=0.5)"]).noise.batches == 3  # the short one first
+    with torch.no_grad():
+        assert tg.diagnose(model, batches(3), specs=["randk(k=0.5)"]).noise.batches == 3
     with pytest.raises(DataError, match="no batch"):
         tg.diagnose(model, [])
     with pytest.raises(DataError, match="zero"):
         diagnose_gradients([{"x": torch.zeros(3)}], 4)
     with pytest.raises(InputError, match="finite"):
         diagnose_gradients([{"x": torch.tensor([1.0, math.inf])}], 4)
+
+
+def test_what_is_not_known_is_not_claimed(model):
+    """Too few batches for a noise scale, and too few entries for a tail; pages are written all the same."""
+    few = tg.diagnose(model, batches(2), specs=["identity"])
+    assert any("tell no noise scale: noise is taken to dominate" in line for line in few.advice)
+    assert "<img" in diagnosis_page(few, "nothing is lost: no ω to draw")
+    line = torch.nn.Linear(1, 1, bias=False)
+    data = [(torch.tensor([[1.0], [2.0]]), torch.tensor([[3.0], [i]])) for i in range(3)]
+    tiny = tg.diagnose(line, data, loss=lambda m, x, y: (m(x) - y).square().mean(), specs=["qsgd"])
+    assert "nothing can be said of its tail" in tiny.advice[0]
+    assert not any("nan" in sentence for sentence in tiny.advice)
+    assert "<img" in diagnosis_page(tiny, "one entry")
 
 
 def test_the_command_writes_a_page(tmp_path):

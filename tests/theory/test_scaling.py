@@ -41,6 +41,16 @@ def test_the_rescaled_run_has_the_same_stationary_loss(new, free):
     assert floor(found, 2.0) == pytest.approx(floor(TUNED, 2.0), rel=1e-6)
 
 
+@pytest.mark.parametrize("nu", [3.0, 5.0])
+def test_a_switch_under_heavy_tails_counts_their_variance(nu):
+    """SGD's floor is that of the variance σ²ν/(ν − 2), that of signs of the density at 0."""
+    law = StudentT(nu)
+    found = rescale(TUNED, Run(0.02, 4, 8, optimizer="sign"), noise=2.0, law=law).run
+    assert floor(found, 2.0, law) == pytest.approx(floor(TUNED, 2.0, law), rel=1e-6)
+    back = rescale(found, TUNED, noise=2.0, law=law).run
+    assert (back.lr, back.steps) == pytest.approx((TUNED.lr, TUNED.steps))
+
+
 def test_the_cookbook_of_d42_and_d43():
     """Compressing an existing run: batch, workers or steps up by 1 + ω; doubled sparsity halves η."""
     sparse = Run(0.02, 4, 8, omega=9.0)
@@ -86,6 +96,18 @@ def test_warnings_and_refusals():
         rescale(TUNED, Run(0.02, 4, 8, optimizer="adamw"))
     with pytest.raises(ConfigError, match=r"momentum=0\.9: there is no rule for signs with momentum"):
         rescale(Run(0.02, 4, 8, momentum=0.9), Run(0.02, 4, 8, optimizer="sign", momentum=0.9), noise=1.0)
+    with pytest.raises(ConfigError, match="noise of the tuned run"):
+        rescale(TUNED, TUNED, new_noise=2.0)
+    adam = Run(1e-3, 4, 8, optimizer="adamw")
+    with pytest.raises(ConfigError, match="no rule for adamw under other noise"):
+        rescale(adam, adam, noise=1.0, new_noise=2.0)
+    with pytest.raises(ConfigError, match="too far apart"):
+        rescale(Run(1e-300, 4, 1e300), Run(1e-300, 1e300, 1e300))
+    for wrong in ((None, TUNED, {}), (TUNED, "sign", {}), (TUNED, TUNED, {"law": "t"})):
+        with pytest.raises(ConfigError, match=r"of type .* is wanted"):
+            rescale(*wrong[:2], **wrong[2])
+    with pytest.raises(ConfigError, match="no variance"):
+        rescale(TUNED, TUNED, law=StudentT(2.0))
     for name in ("noise", "new_noise", "smoothness"):
         for wrong in (0.0, -1.0, math.nan, math.inf):
             with pytest.raises(ConfigError, match=f"{name}=.*above 0"):

@@ -52,6 +52,8 @@ def test_stationary_losses_are_those_of_d36_and_d37():
         assert found == pytest.approx([one, four], abs=1e-5)
     floors = [stationary.sign_floor(Setting(**D36, noise=StudentT(nu)), d) for nu in (2.0, 5.0)]
     assert floors == pytest.approx([0.04419, 0.04116], abs=5e-6)
+    many = stationary.majority_floor(Setting(0.02, 100_001), d)  # binomials beyond float64
+    assert many == pytest.approx(0.02 * d * math.pi / (8 * math.sqrt(100_001)), rel=1e-4)
     votes = [stationary.majority_floor(Setting(0.02, 9, sigma=sigma), d) for sigma in (1.0, 3.0)]
     assert votes == pytest.approx([0.1273, 0.3820], abs=5e-5)
 
@@ -111,6 +113,32 @@ def test_bounds_hold_and_reach_the_floor():
     assert stationary.dsgd_bound(setting, 9.0, 0.0, 1.0, 1.0, d) == 9.0
 
 
+def test_gradient_bounds_hold_on_a_nonconvex_function():
+    """D3.5 on Σ(1 − cos x_j), L = 1, by the algorithms themselves: mean of E‖∇f‖² over the steps."""
+    d, steps, replicas = 10, 40, 100
+
+    def gradient(x):
+        return np.sin(x)
+
+    for method, setting, first, bound in (
+        ("dsgd", Setting(0.05, 4, sigma=1.0), 2.0, stationary.dcsgd_gradient_bound),
+        ("dcsgd", Setting(0.05, 4, sigma=1.0, omega=7.0), 2.0, stationary.dcsgd_gradient_bound),
+        ("dsign", Setting(0.05, 4, sigma=3.0), 0.5, stationary.sign_gradient_bound),  # in its phase 3
+        ("dsign", Setting(0.05, 4, sigma=3.0, noise=StudentT(1.0)), 0.5, stationary.sign_gradient_bound),
+    ):
+        start = np.full((replicas, d), first)
+        visited = [start, *iterate(method, gradient, setting, start, range(1, steps), tg.Key(7))]
+        each = np.mean([(np.sin(x) ** 2).sum(axis=1) for x in visited], axis=0)
+        limit = bound(setting, d * (1 - math.cos(first)), setting.lr * steps, 1.0, d)
+        assert each.mean() + 1.66 * each.std() / math.sqrt(replicas) <= limit
+        assert limit < 20 * each.mean()  # and the bound says something
+    quiet = stationary.dcsgd_gradient_bound(Setting(0.1, sigma=0.0), 3.0, 2.0, 1.0, d)
+    assert quiet == pytest.approx(1.5)
+    assert stationary.dcsgd_gradient_bound(Setting(0.1, 2, sigma=2.0, omega=4.0), 3.0, 2.0, 1.0, 5) == pytest.approx(
+        (1.5 + 0.1 * 5 * 20 / 4) / (1 - 0.1)
+    )
+
+
 @pytest.mark.parametrize(("sign", "per_step"), [(1, math.exp(-0.5 * (1 - 0.25))), (-1, math.exp(-0.5 * (1 + 0.25)))])
 def test_the_curvature_terms_decay_as_d51_says(sign, per_step):
     """At ηλ = ½ the iterates shrink by .5; the + term gives .6873 and the classical − term .5353."""
@@ -132,6 +160,10 @@ def test_the_curvature_terms_decay_as_d51_says(sign, per_step):
         (lambda: stationary.dcsgd_floor(Setting(0.5, 1, omega=9.0), 5, 1.0), "unstable"),
         (lambda: stationary.majority_floor(Setting(0.1, 8), 5), "an odd number"),
         (lambda: Symmetric(lambda y: 0 * y + 0.4, lambda u: u, 1.0), "not symmetric"),
+        (lambda: Symmetric(lambda y: 0 * y + 0.5, lambda u: u, 1.0), "does not rise"),
+        (lambda: Symmetric(lambda y: 0.5 + y, lambda u: u - 0.5, 1.0), "from 0 to 1"),
+        (lambda: Symmetric(CAUCHY.cdf, lambda u: u, CAUCHY.density), "not the inverse"),
+        (lambda: Symmetric(CAUCHY.cdf, CAUCHY.quantile, 1.0), "slope 0.3183 at 0"),
         (lambda: iterate("sgd", identity, Setting(0.1), np.zeros((1, 1)), [1], tg.Key(0)), "dsgd, dcsgd or dsign"),
         (lambda: solve(dsgd(identity, Setting(0.1)), np.zeros((1, 1)), [1.0], 0.0, tg.Key(0)), "step=0.0"),
     ],

@@ -21,13 +21,20 @@ __all__ = ["Data", "JsonFile", "Threads", "app", "console", "main", "option", "w
 
 
 class _Commands(TyperGroup):
-    """Makes of telegrad's errors one message and exit code 2; any other exception is a fault of ours and stays loud."""
+    """Makes of telegrad's errors, and of files that cannot be read or written, one message and exit code 2; any other
+    exception is a fault of ours and stays loud.
+    """
 
     def invoke(self, ctx: Any) -> Any:
         try:
             return super().invoke(ctx)
         except TelegradError as error:
             typer.echo(f"error: {error}", err=True)
+            raise typer.Exit(2) from None
+        except OSError as error:
+            if error.filename is None:  # no file that somebody named
+                raise
+            typer.echo(f"error: {error.filename}: {error.strerror}; a path that can be used is wanted", err=True)
             raise typer.Exit(2) from None
 
 
@@ -61,7 +68,9 @@ def option(text: str, **more: Any) -> Any:
 
 Data = Annotated[str | None, option("The folder of the workload's data, where it needs one")]
 Threads = Annotated[int | None, option("Threads that torch may use [default: torch's own choice]", min=1)]
-JsonFile = Annotated[Path | None, typer.Option("--json", help="Write the figures here", show_default=False)]
+JsonFile = Annotated[
+    Path | None, typer.Option("--json", help="Write the figures here", dir_okay=False, show_default=False)
+]
 
 
 def console() -> Console:

@@ -76,7 +76,9 @@ def advise(
         list[Path] | None,
         option("Files of `bench encode --json` and `bench decode --json` [default: measured on the spot]"),
     ] = None,
-    plot: Annotated[Path | None, option("Draw time to the target against bandwidth into this PNG")] = None,
+    plot: Annotated[
+        Path | None, option("Draw time to the target against bandwidth into this PNG", dir_okay=False)
+    ] = None,
     json_file: JsonFile = None,
 ) -> None:
     """Predict step times and bytes of compressors over topologies, and say which to use, or not to compress.
@@ -164,11 +166,15 @@ def rescale(
     from telegrad.theory.units import parse_count
 
     options = {"lr": lr, "batch_size": batch_size, "workers": workers, "steps": steps, "momentum": momentum}
+    set_by_rule = rescaling.checked_free(free)
     old, new, new_noise = rescaling.runs(
-        options | {"compressor": compressor, "optimizer": optimizer}, changes, parse_count(params, "params")
+        options | {"compressor": compressor, "optimizer": optimizer},
+        changes,
+        parse_count(params, "params"),
+        set_by_rule,
     )
     law = Gaussian() if nu is None else StudentT(nu)
-    found = rescaled(old, new, rescaling.checked_free(free), noise, new_noise, law, smoothness)
+    found = rescaled(old, new, set_by_rule, noise, new_noise, law, smoothness)
     console().print(rescaling.rescale_table(old, found.run))
     typer.echo(f"rule:   {found.rule}")
     for warning in found.warnings:
@@ -191,7 +197,7 @@ def diagnose(
     workers: Annotated[int, typer.Option(help="For the advice", min=1)] = 8,
     spec: Annotated[list[str] | None, option("A compressor to measure; may be repeated [default: 19]")] = None,
     seed: Annotated[int, typer.Option(help="Decides every draw")] = 0,
-    out: Annotated[Path, typer.Option(help="The page to write")] = Path("diagnosis.html"),
+    out: Annotated[Path, typer.Option(help="The page to write", dir_okay=False)] = Path("diagnosis.html"),
     json_file: JsonFile = None,
 ) -> None:
     """Look at a workload's gradients: tails, noise scale, omega of compressors, MLMC's levels; one HTML page.

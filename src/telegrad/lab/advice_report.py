@@ -122,4 +122,4 @@ def advice_plot(advices: Callable[[float], Advice], here: Advice, path: Path, mo
     axes.grid(alpha=0.3)
     axes.legend(fontsize=7, frameon=False)
     path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, metadata={"Software": None})
+    figure.savefig(path, format="png", metadata={"Software": None})  # whatever the name: it stays as it is

@@ -146,6 +146,9 @@ def _magnitudes(axes: Axes, diagnosis: Diagnosis) -> None:
 
 
 def _errors(axes: Axes, diagnosis: Diagnosis) -> None:
+    axes.set(xlabel="bits a coordinate", ylabel="ω")
+    if not any(one.predicted > 0 for one in diagnosis.measurements):  # nothing to draw on a scale of logarithms
+        return
     for unbiased, marker in ((True, "o"), (False, "x")):
         rows = [one for one in diagnosis.measurements if one.unbiased == unbiased and one.predicted > 0]
         axes.plot([one.bits_per_coordinate for one in rows], [one.predicted for one in rows], f"C0{marker}")
@@ -153,7 +156,7 @@ def _errors(axes: Axes, diagnosis: Diagnosis) -> None:
         if one.predicted > 0:
             at = (one.bits_per_coordinate, one.predicted)
             axes.annotate(one.spec, at, fontsize=6, xytext=(4, 2), textcoords="offset points")
-    axes.set(xscale="log", yscale="log", xlabel="bits a coordinate", ylabel="ω")
+    axes.set(xscale="log", yscale="log")
 
 
 def _levels(axes: Axes, diagnosis: Diagnosis) -> None:

@@ -36,11 +36,12 @@ def omega_on_noise(spec: str | None, d: int) -> float:
     return compressor.variance(x) / float(x.double().square().sum())
 
 
-def runs(tuned: Mapping[str, Any], changes: Sequence[str], d: int) -> tuple[Run, Run, float | None]:
-    """The tuned run, the run after the `changes` (words such as `workers=16`), and the noise that is new in it."""
-    given = dict(tuned)
-    old = Run(**_plain(given, d))
-    noise = None
+def runs(tuned: Mapping[str, Any], changes: Sequence[str], d: int, free: Free) -> tuple[Run, Run, float | None]:
+    """The tuned run, the run after the `changes` (words such as `workers=16`), and the noise that is new in it.
+
+    Raises `ConfigError` for words that are none, that are there twice, or that change what the rule sets (`free`).
+    """
+    new: dict[str, Any] = {}
     for word in changes:
         name, equals, value = word.partition("=")
         name = name.replace("-", "_")
@@ -48,14 +49,18 @@ def runs(tuned: Mapping[str, Any], changes: Sequence[str], d: int) -> tuple[Run,
             close = get_close_matches(name, _CHANGES, n=1)
             hint = f"did you mean {close[0]}=…?" if close and name not in _CHANGES else f"one of {', '.join(_CHANGES)}"
             raise ConfigError(f"{word!r}: write a change as NAME=VALUE, {hint}, for example workers=16")
-        if name in ("compressor", "optimizer"):
-            given[name] = value
-            given.pop("omega", None)
-        elif name == "noise":
-            noise = _number(name, value)
-        else:
-            given[name] = _number(name, value)
-    return old, Run(**_plain(given, d)), noise
+        if name in new:
+            raise ConfigError(f"{name} is given twice")
+        if name == free:
+            other = "batch_size" if free == "lr" else "lr"
+            raise ConfigError(
+                f"{word}: the rule sets {free}; leave it out, or let the rule set another: --free {other}"
+            )
+        new[name] = value if name in ("compressor", "optimizer") else _number(name, value)
+    if "compressor" in new and "omega" in new:
+        raise ConfigError("compressor and omega are given: write one, omega is what the compressor's would be")
+    noise = new.pop("noise", None)
+    return Run(**_plain(tuned, d)), Run(**_plain({**tuned, **new}, d)), noise
 
 
 def _number(name: str, text: str) -> float:

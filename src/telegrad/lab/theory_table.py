@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 
 from rich import box
 from rich.table import Table
 from rich.text import Text
 
 from telegrad.compressors.base import Compressor
+from telegrad.compressors.identity import Identity
+from telegrad.compressors.permk import PermK
 from telegrad.errors import ConfigError, SpecError
 from telegrad.lab.vectors import quantile_vector
 from telegrad.random import Key
@@ -36,10 +38,12 @@ class Line:
 
 
 def method_and_constants(spec: str, given: Mapping[str, float]) -> tuple[str, dict[str, float]]:
-    """The method's name, and the constants given with those that its compressor declares: omega, alpha, eta, spread,
-    and the bits of a message (for d normal quantiles), where d is given.
+    """The name that theory has for the method, and the constants: those given, those that the method's own arguments
+    tell (p, momentum, owners, …), and those that its compressor declares, where d is given: omega, alpha, eta, spread,
+    and the bits of a message (for d normal quantiles). What is given counts where it differs.
 
-    `spec` is a name such as `diana`, or a method's spec such as `sgd(randk(k=0.01))`.
+    `spec` is a name such as `diana`, or a method's spec such as `sgd(randk(k=0.01))`. Raises `SpecError` for a biased
+    compressor where theory is of unbiased ones.
     """
     constants = dict(given)
     name = spec.strip()
@@ -47,20 +51,51 @@ def method_and_constants(spec: str, given: Mapping[str, float]) -> tuple[str, di
         return name, constants
     method = build(spec, "method")
     compressor = _compressor_of(method)
+    if compressor is not None and "d" not in constants:
+        raise ConfigError(f"{spec}: its compressor's constants depend on d; add for example d=100000")
+    name = _stated_name(method, compressor)
+    wanted = {constant for one in statements_of(name) for constant in one.wants}
     if compressor is not None:
-        if "d" not in constants:
-            raise ConfigError(f"{spec}: its compressor's constants depend on d; add for example d=100000")
-        for constant, value in _declared(compressor, int(constants["d"])).items():
-            constants.setdefault(constant, value)
-    momentum = getattr(method, "momentum", None)
-    if momentum is not None:
-        constants.setdefault("momentum", momentum)
-    return type(method).spec_name, constants
+        declared = _declared(compressor, int(constants["d"]))
+        if "omega" in wanted - {*declared, *constants}:
+            raise SpecError(
+                f"{spec}: {compressor} is biased, and theory of {name} is of unbiased compressors; those are for "
+                f"example randk or mlmc(…), and biased ones go with ef21(…), ef_bv(…) or ef14(…)"
+            )
+        constants = declared | constants
+    return name, _own_constants(method, wanted) | constants
 
 
 def _compressor_of(method: Registered) -> Compressor | None:
-    fields = (getattr(method, field.name) for field in dataclasses.fields(method))  # type: ignore[arg-type]
-    return next((value for value in fields if isinstance(value, Compressor)), None)
+    return next((value for value in _arguments(method).values() if isinstance(value, Compressor)), None)
+
+
+def _arguments(method: Registered) -> dict[str, object]:
+    return {field.name: getattr(method, field.name) for field in dataclasses.fields(method)}  # type: ignore[arg-type]
+
+
+def _own_constants(method: Registered, wanted: Container[str]) -> dict[str, float]:
+    """The constants that are arguments of the method, by the names that theorems have for them."""
+    other = {"probability": "p", "local_lr": "lr"}
+    found = {other.get(name, name): value for name, value in _arguments(method).items()}
+    return {name: v for name, v in found.items() if name in wanted and isinstance(v, (int, float)) and v is not True}
+
+
+def _stated_name(method: Registered, compressor: Compressor | None) -> str:
+    """The name under which something is stated about the method; it depends on its arguments for a few."""
+    name = type(method).spec_name
+    if name == "local_sgd" and not isinstance(compressor, Identity):
+        return "mlmc_local"
+    if name == "marina" and isinstance(compressor, PermK):
+        return "marina_permk"
+    if name == "signsgd":
+        if getattr(method, "vote", None) == "majority" and not getattr(method, "momentum", 0.0):
+            return "sign_majority"
+        raise ConfigError(
+            f"{method}: theory covers signsgd(vote=majority) without momentum, under the name sign_majority; where the "
+            "mean of signs settles, telegrad.theory.stationary.sign_floor tells"
+        )
+    return name
 
 
 def _declared(compressor: Compressor, d: int) -> dict[str, float]:

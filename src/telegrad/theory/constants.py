@@ -92,7 +92,7 @@ def check_constants(**given: float) -> None:
     for name, value in given.items():
         constant = CONSTANTS[name]
         if not constant.range.fits(value):
-            raise ConfigError(f"{name}={value} ({constant.meaning}): {constant.range.allowed} is allowed")
+            raise ConfigError(f"{name}={value} ({constant.meaning}): {constant.range.instead_of(value)} is allowed")
     _check_order(given)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -16,10 +15,12 @@ from telegrad.mlmc.estimator import MLMC
 from telegrad.mlmc.probabilities import level_probabilities
 from telegrad.random import Key
 from telegrad.spec import build
+from telegrad.theory.diagnosis_advice import advice_lines
 from telegrad.theory.measuring import Measurement, expected_bits, measure
 from telegrad.theory.noise_scale import NoiseScale, noise_scale
 from telegrad.theory.ranges import COUNT, check
 from telegrad.theory.tails import Tail, tail
+from telegrad.theory.vectors import flat_vector
 
 __all__ = ["LADDERS", "SPECS", "Diagnosis", "LevelLaw", "Loss", "diagnose", "diagnose_gradients", "level_law"]
 
@@ -111,24 +112,26 @@ def diagnose(
     check(workers=(workers, COUNT), repeats=(repeats, COUNT))
     if not isinstance(model, nn.Module):
         raise InputError(f"model is of type {type(model).__name__}: a torch.nn.Module is wanted")
+    if loss is not None and not callable(loss):
+        raise InputError(f"loss is of type {type(loss).__name__}: a function loss(model, inputs, targets) is wanted")
     measure_loss = loss or _cross_entropy
     parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
     if not parameters:
         raise InputError("no parameter of this model requires a gradient: there is nothing to look at")
     gradients: list[dict[str, Tensor]] = []
     sizes = []
-    with _unchanged(model):
+    with _unchanged(model), torch.enable_grad():
         for inputs, targets in _pairs(batches):
-            value = measure_loss(model, inputs, targets)
+            value = _checked_loss(measure_loss(model, inputs, targets))
             found = torch.autograd.grad(value, list(parameters.values()), allow_unused=True)
             pairs = zip(parameters.items(), found, strict=True)
             gradients.append({name: torch.zeros_like(p) if g is None else g.detach() for (name, p), g in pairs})
-            sizes.append(len(targets))
+            sizes.append(_size(targets))
     if not gradients:
         raise DataError("no batch: diagnose(model, batches) takes batches of (inputs, targets)")
-    if len(set(sizes)) > 1:  # a last batch may be short
-        gradients = [gradient for gradient, size in zip(gradients, sizes, strict=True) if size == sizes[0]]
-    return diagnose_gradients(gradients, sizes[0], specs, workers, repeats, seed)
+    usual = max(sizes, key=sizes.count)  # a last batch may be short
+    gradients = [gradient for gradient, size in zip(gradients, sizes, strict=True) if size == usual]
+    return diagnose_gradients(gradients, usual, specs, workers, repeats, seed)
 
 
 def diagnose_gradients(
@@ -140,12 +143,15 @@ def diagnose_gradients(
     seed: int = 0,
 ) -> Diagnosis:
     """As `diagnose`, from gradients by name, one dict a batch of `batch_size` examples. Raises `DataError` for a zero
-    gradient, `InputError` for one that is not finite, `ConfigError` for numbers below 1.
+    gradient, `InputError` for what is no dict of finite tensors, or not of the same names as the first, `ConfigError`
+    for numbers below 1.
     """
     check(batch_size=(batch_size, COUNT), workers=(workers, COUNT), repeats=(repeats, COUNT))
+    if isinstance(specs, str) or not isinstance(specs, Sequence) or not specs:
+        raise InputError(f"specs={specs!r}: a list of specs, at least one, is wanted, such as ['qsgd']")
     if not gradients:
         raise DataError("no gradient: one dict of tensors a batch is wanted")
-    flat = [torch.cat([g.detach().reshape(-1).float().cpu() for g in one.values()]) for one in gradients]
+    flat = _joined(gradients)
     first, key = flat[0], Key(seed)
     if not bool(first.any()):
         raise DataError("the first batch's gradient is zero: there is nothing to compress")
@@ -164,8 +170,48 @@ def diagnose_gradients(
         laws,
         tuple(ranks),
         tuple(ordered[ranks].tolist()),
-        tuple(_advice(whole, noise, found, workers)),
+        tuple(advice_lines(whole, noise, found, workers)),
     )
+
+
+def _checked_loss(value: Any) -> Tensor:
+    wanted = "loss(model, inputs, targets) must give one number that depends on the model, a tensor with a gradient"
+    if not isinstance(value, Tensor):
+        raise InputError(f"the loss is of type {type(value).__name__}: {wanted}")
+    if value.numel() != 1 or not value.requires_grad:
+        kind = "without a gradient" if value.numel() == 1 else f"of shape {tuple(value.shape)}"
+        raise InputError(f"the loss is a tensor {kind}: {wanted}")
+    return value
+
+
+def _size(targets: Any) -> int:
+    try:
+        return len(targets)
+    except TypeError:
+        raise DataError(
+            f"targets of type {type(targets).__name__} have no length: they are one for each example of the batch"
+        ) from None
+
+
+def _joined(gradients: Sequence[dict[str, Tensor]]) -> list[Tensor]:
+    """Each batch's gradient as one flat float32 vector."""
+    for number, one in enumerate(gradients, 1):
+        if not isinstance(one, dict) or not one:
+            raise InputError(f"batch {number}: a dict of tensors by name, at least one, is wanted")
+        if one.keys() != gradients[0].keys():
+            raise InputError(f"batch {number}: gradients of other names than the first batch's: one model is wanted")
+    return [
+        torch.cat([_flat(g, name, number).float().cpu() for name, g in one.items()])
+        for number, one in enumerate(gradients, 1)
+    ]
+
+
+def _flat(gradient: Tensor, name: str, number: int) -> Tensor:
+    try:
+        return flat_vector(gradient, f"batch {number}: the gradient of {name}")
+    except InputError as error:
+        cure = "; where training diverged, lower the learning rate" if "infinity" in str(error) else ""
+        raise InputError(f"{error}{cure}") from None
 
 
 def _pairs(batches: Iterable[Any]) -> Iterator[tuple[Any, Any]]:
@@ -209,38 +255,3 @@ def _unchanged(model: nn.Module) -> Any:
         with torch.no_grad():
             for name, buffer in model.named_buffers():
                 buffer.copy_(kept[name])
-
-
-def _advice(whole: Tail, noise: NoiseScale | None, found: Sequence[Measurement], workers: int) -> list[str]:
-    fit = whole.decay
-    shape = "a light, Gaussian-like tail" if whole.top_share < 0.15 else "a heavy tail"
-    said = [
-        f"The gradient has {shape}: its largest 1 % of entries hold {100 * whole.top_share:.0f} % of the energy "
-        f"(Gaussian: 8 %), Hill index {whole.hill:.2f} ± {1.96 * whole.hill_error:.2f}.",
-        f"Exponential decay (Assumption 3.5) explains {100 * fit.rate_r2:.0f} % of the variance of log magnitudes, a "
-        f"power law {100 * fit.exponent_r2:.0f} %; the fitted rate predicts ω = {fit.omega_by_rate:.3g} for s-Top-k "
-        f"at 1 %, and it is {fit.omega:.3g}.",
-    ]
-    phi = math.inf if noise is None else noise.phi(workers)
-    if noise is not None and math.isinf(phi):
-        said.append("Noise hides the gradient in these batches: more or larger batches would tell its scale.")
-    elif noise is not None:
-        most = max(1, round(noise.examples / noise.batch_size))
-        said.append(
-            f"Gradient noise scale {noise.examples:.3g} examples (95 %: {noise.low:.3g} to {noise.high:.3g}): with "
-            f"batches of {noise.batch_size}, up to about {most} workers add speed; with {workers}, noise is {phi:.3g} "
-            f"times the gradient (`telegrad advise --noise {phi:.3g}`)."
-        )
-    noisy = phi > 1
-    weight = 1.0 if noisy else float(workers)
-    unbiased = [one for one in found if one.unbiased]
-    if unbiased:
-        best = min(unbiased, key=lambda one: (weight + one.predicted) * one.bits)
-        slower = 1 + best.predicted if noisy else 1 + best.predicted / workers
-        said.append(
-            f"{'Noise' if noisy else 'The gradient'} dominates, so (c + ω) · bits decides, c = {weight:g}: of the "
-            f"unbiased compressors measured, {best.spec} has the least, with {best.bits_per_coordinate:.3g} bits a "
-            f"coordinate and ω = {best.predicted:.3g}. At the same batch its learning rate is up to {slower:.3g} times "
-            "smaller than uncompressed training's."
-        )
-    return said

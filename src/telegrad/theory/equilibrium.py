@@ -40,6 +40,10 @@ def equilibrium(
         for value in values:
             check(**{name: (value, FROM_0)})
     check(most=(most, COUNT))
+    if not any(max(pair) for pair in zip(compute, send, strict=True)):
+        raise ConfigError(
+            f"compute={list(compute)}, send={list(send)}: nobody needs any time; a time above 0 is allowed"
+        )
     best = equilibrium_seconds(list(compute), list(send), omega, noise)
     gradients = tuple(_budget(best, h, most) for h in compute)
     messages = tuple(_budget(best, tau, most) for tau in send)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from telegrad.compressors.base import Compressor
-from telegrad.errors import DataError, SpecError
+from telegrad.errors import DataError, InputError, SpecError
 from telegrad.mlmc.estimator import MLMC
 from telegrad.mlmc.probabilities import level_probabilities
 from telegrad.random import Key
@@ -44,13 +44,17 @@ class Measurement:
 def measure(spec: str | Compressor, x: Tensor, key: Key, repeats: int) -> Measurement:
     """Encode, pack and decode `x` (flat, not zero) under `repeats` keys, one if the compressor draws nothing.
 
-    Raises `DataError` for a zero or empty x, `InputError` for one that is not finite, `ConfigError` for repeats below
-    1.
+    Raises `DataError` for a zero or empty x, `InputError` for one that is not finite or whose square is not,
+    `ConfigError` for repeats below 1.
     """
     compressor: Compressor = build(spec, "compressor")
     check(repeats=(repeats, COUNT))
     x = _something(x)
     energy, count = float(x.double().square().sum()), repeats if compressor.random else 1
+    if not 0 < energy < math.inf:
+        raise InputError(
+            f"the vector's squares sum to {energy} in float64: multiply it, for example by 1/v.abs().max()"
+        )
     bits, errors = [], []
     for repeat in range(count):
         code = compressor.encode(x, key.fold(repeat=repeat))

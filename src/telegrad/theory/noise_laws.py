@@ -107,8 +107,9 @@ class StudentT(NoiseLaw):
 @dataclass(frozen=True)
 class Symmetric(NoiseLaw):
     """Any symmetric law, by its distribution function and quantile function (both of arrays), its density at 0 and its
-    variance. Raises `ConfigError` where the distribution function is not that of a symmetric law, and for a density or
-    variance that is not above 0.
+    variance. Raises `ConfigError` where these do not belong together: a distribution function that is not that of a
+    symmetric law, a quantile function that is not its inverse, a density that is not its slope at 0, a variance that is
+    not above 0.
     """
 
     distribution: Callable[[np.ndarray], np.ndarray]
@@ -118,9 +119,26 @@ class Symmetric(NoiseLaw):
 
     def __post_init__(self) -> None:
         check(density=(self.density, ABOVE_0), second_moment=(self.second_moment, Range(open_low=True, infinite=True)))
-        y = np.linspace(0.0, 3.0, 7)
-        if not np.allclose(self.distribution(y) + self.distribution(-y), 1.0, atol=1e-6):
+        for name in ("distribution", "quantile"):
+            if not callable(getattr(self, name)):
+                raise ConfigError(f"{name}={getattr(self, name)!r}: a function of an array is allowed")
+        y = np.linspace(-3.0, 3.0, 13)
+        chance = np.asarray(self.distribution(y), dtype=np.float64)
+        if chance.shape != y.shape or not np.allclose(chance + chance[::-1], 1.0, atol=1e-6):
             raise ConfigError("the distribution function is not symmetric: F(y) + F(−y) = 1 is wanted")
+        if chance.min() < 0 or (np.diff(chance) < 0).any() or chance[0] == chance[-1]:
+            raise ConfigError("the distribution function does not rise from 0 to 1, as one must")
+        inner = y[(chance > 1e-9) & (chance < 1 - 1e-9)]  # where it has an inverse that float64 can tell
+        if not np.allclose(
+            self.distribution(np.asarray(self.quantile(self.distribution(inner)))), self.distribution(inner), atol=1e-6
+        ):
+            raise ConfigError("quantile is not the inverse of distribution: F(Q(p)) = p is wanted")
+        step = 1e-4 / self.density
+        slope = float(np.diff(self.distribution(np.array([-step, step])))[0]) / (2 * step)
+        if not math.isclose(slope, self.density, rel_tol=0.01):
+            raise ConfigError(
+                f"density={self.density}: the distribution function has slope {slope:.4g} at 0, that is allowed"
+            )
 
     def cdf(self, y: np.ndarray) -> np.ndarray:
         return self.distribution(y)

@@ -56,10 +56,15 @@ def _check_error(samples: float, workers: float, L: float, gap: float, sigma2: f
 def limit(error: Callable[[float], float], floor: float, most: float = 1e18) -> float:
     """The number of workers at which `error(workers)`, which grows, is twice `floor`; `most` where it never is.
 
-    Raises `ConfigError` for a floor or a largest number that is not above 0.
+    Raises `ConfigError` for a floor or a largest number that is not above 0, and for an error that is more than twice
+    the floor at once or no number.
     """
     check(floor=(floor, ABOVE_0), most=(most, ABOVE_0))
     low, high = 1e-6, most
+    if not error(low) < 2 * floor:
+        raise ConfigError(
+            f"floor={floor:g}: with a millionth of a worker the error is {error(low):g}; above half of that is allowed"
+        )
     if error(high) < 2 * floor:
         return most
     for _ in range(200):
@@ -70,13 +75,17 @@ def limit(error: Callable[[float], float], floor: float, most: float = 1e18) -> 
 
 @dataclass(frozen=True)
 class Problem:
-    """`start`: (d,); `draw(x, count, generator)`: for replicas x (R, d) the stochastic gradients of `count` workers,
-    (R, count, d); `loss(x)`: f − f* of each replica, (R,).
+    """`start`: (d,), finite; `draw(x, count, generator)`: for replicas x (R, d) the stochastic gradients of `count`
+    workers, (R, count, d); `loss(x)`: f − f* of each replica, (R,).
     """
 
     start: np.ndarray
     draw: Draw
     loss: Callable[[np.ndarray], np.ndarray]
+
+    def __post_init__(self) -> None:
+        if np.ndim(self.start) != 1 or not np.isfinite(self.start).all():
+            raise ConfigError(f"start of shape {np.shape(self.start)}: finite numbers of shape (d,) are allowed")
 
 
 def train(
@@ -101,24 +110,45 @@ def train(
         raise ConfigError(f"method={method!r}: sgd, randk, mlmc or ef21_sgdm is allowed")
     check(workers=(workers, COUNT), steps=(steps, COUNT), chunk=(chunk, COUNT))
     check(k=(k, Range(low=1, high=len(problem.start), whole=True)), momentum=(momentum, Range(high=1, open_low=True)))
+    rates = _rates(lrs)
+    if not isinstance(key, Key):
+        raise ConfigError(f"key={key!r}: a key is allowed, such as telegrad.Key(0)")
     generator = key.generator()
-    x = np.tile(problem.start, (len(lrs), 1))
+    x = np.tile(np.asarray(problem.start, dtype=np.float64), (len(rates), 1))
     memory: list[_Memory] = [_Memory() for _ in range(0, workers, chunk)]
-    last, total, counted = max(1, steps // 10), np.zeros(len(lrs)), 0
+    last, total, counted = max(1, steps // 10), np.zeros(len(rates)), 0
     estimate = np.zeros_like(x)
     with np.errstate(over="ignore", invalid="ignore"):
         for step in range(steps):
             mean = np.zeros_like(x)
             for number, first in enumerate(range(0, workers, chunk)):
-                gradients = problem.draw(x, min(chunk, workers - first), generator)
+                gradients = _drawn(problem, x, min(chunk, workers - first), generator)
                 mean += _sent(method, gradients, k, momentum, memory[number], generator).sum(axis=1) / workers
             estimate = estimate + mean if method == "ef21_sgdm" else mean
-            x = x - lrs[:, None] * estimate
+            x = x - rates[:, None] * estimate
             x[~np.isfinite(x).all(axis=1) | (np.abs(x).max(axis=1) > 1e12)] = np.inf
             if step >= steps - last:
                 total, counted = total + problem.loss(x), counted + 1
     losses = total / counted
     return np.where(np.isfinite(losses), losses, np.inf)
+
+
+def _rates(lrs: np.ndarray) -> np.ndarray:
+    try:
+        rates = np.asarray(lrs, dtype=np.float64)
+    except (TypeError, ValueError):
+        rates = np.empty(())
+    if rates.ndim != 1 or not len(rates) or not (np.isfinite(rates) & (rates > 0)).all():
+        raise ConfigError(f"lrs={lrs!r}: a list of finite numbers above 0, one a replica, is allowed")
+    return rates
+
+
+def _drawn(problem: Problem, x: np.ndarray, count: int, generator: np.random.Generator) -> np.ndarray:
+    gradients = problem.draw(x, count, generator)
+    wanted = (len(x), count, x.shape[1])
+    if np.shape(gradients) != wanted:
+        raise ConfigError(f"draw gives gradients of shape {np.shape(gradients)}: {wanted} is allowed here")
+    return gradients
 
 
 class _Memory:

@@ -35,6 +35,12 @@ class Range:
             return f"{kind} {low}"
         return f"{kind} {low} and below {self.high:g}" if self.open_high else f"{kind} {low} up to {self.high:g}"
 
+    def instead_of(self, value: object) -> str:
+        """The range in words for the error about `value`: infinity is called by its name."""
+        if not self.infinite and isinstance(value, float) and math.isinf(value):
+            return f"{self.allowed}, and not infinite,"
+        return self.allowed
+
     def fits(self, value: object) -> bool:
         """Whether `value` is a number in the range that a float64 holds."""
         if isinstance(value, bool) or not isinstance(value, Real):
@@ -61,7 +67,7 @@ def check(**given: tuple[object, Range]) -> None:
     """Raise `ConfigError` for the first of these values that is not in its range: `check(d=(d, COUNT))`."""
     for name, (value, allowed) in given.items():
         if not allowed.fits(value):
-            raise ConfigError(f"{name}={value}: {allowed.allowed} is allowed")
+            raise ConfigError(f"{name}={value}: {allowed.instead_of(value)} is allowed")
 
 
 def check_all(values: Mapping[str, object], ranges: Mapping[str, Range]) -> None:

@@ -3,9 +3,9 @@
 Both runs keep the stationary loss, and with it the trade between speed and noise. With learning rate η, batch B of a
 worker, N workers and ω of their compressor:
 
-    sgd     η(1 + ω)/(NB) stays                     (D4.1–D4.3)
+    sgd     ησ²(1 + ω)/(NB) stays                   (D4.1–D4.3)
     sign    ησ/(ℓN√B) stays                         (D4.4, D4.5)
-    switch  ησ(1 + ω)/B of SGD = η/(ℓ√B) of signs   (D4.6), σ the noise scale of a coordinate
+    switch  ησv(1 + ω)/B of SGD = η/(ℓ√B) of signs  (D4.6), σ the noise scale of a coordinate, v its law's variance
     adamw   η√((1 + ω)/(NB)) and (1 − β)/η² stay    (Malladi, Lyu, Panigrahi, Arora, NeurIPS 2022)
 
 With momentum β η stands for η/(1 − β). The number of steps keeps the time ηλ·steps, in which both make the same way.
@@ -85,11 +85,13 @@ def rescale(
 
     `free`: what may change: "lr", "batch_size" or "workers". `noise`: σ, the scale of a coordinate's gradient noise for
     one example; needed between "sgd" and "sign" (Σσ_j²/Σσ_j where coordinates differ), `new_noise` where it changes;
-    `law` of the noise for signs (default: Gaussian). `smoothness` L: to check stability. Raises `ConfigError` where
-    the rule needs what is not given, and where there is no rule: between AdamW and the others, and for signs with
-    momentum.
+    `law` of the noise at scale 1 (default: Gaussian, of which σ is the standard deviation). `smoothness` L: to check
+    stability. Raises `ConfigError` where the rule needs what is not given, and where there is no rule: between AdamW
+    and the others, for signs with momentum, for AdamW under other noise, and for anything but signs where the law has
+    no variance.
     """
-    law = law or Gaussian()
+    law = Gaussian() if law is None else law
+    _check_kinds(old, new, law)
     if (old.optimizer == "adamw") != (new.optimizer == "adamw"):
         raise ConfigError("no rule leads from adamw to another optimizer or back: tune the learning rate anew")
     for run in (old, new):
@@ -102,18 +104,35 @@ def rescale(
     for name, value in (("noise", noise), ("new_noise", new_noise), ("smoothness", smoothness)):
         if value is not None:
             check(**{name: (value, ABOVE_0)})
+    if new_noise is not None and noise is None:
+        raise ConfigError(f"new_noise={new_noise:g}: the noise of the tuned run is needed beside it (--noise)")
+    if new_noise not in (None, noise) and new.optimizer == "adamw":
+        raise ConfigError(f"new_noise={new_noise:g}: there is no rule for adamw under other noise; tune anew")
     after = noise if new_noise is None else new_noise
     if old.optimizer != new.optimizer and noise is None:
         raise ConfigError(
             "between sgd and sign the rule needs noise: the scale of a coordinate's gradient noise, above 0"
         )
-    goal = _level(old, 1.0 if noise is None else noise, law)
-    run = _solved(new, free, goal, 1.0 if after is None else after, law)
-    slower = _speed(old, 1.0 if noise is None else noise, law) / _speed(run, 1.0 if after is None else after, law)
-    run = replace(run, steps=max(1.0, old.steps * slower))
+    before, after = 1.0 if noise is None else noise, 1.0 if after is None else after
+    try:
+        run = _solved(new, free, _level(old, before, law), after, law)
+        slower = _speed(old, before, law) / _speed(run, after, law)
+        run = replace(run, steps=max(1.0, old.steps * slower))
+    except (ZeroDivisionError, OverflowError):
+        raise ConfigError("the tuned and the new values are too far apart to compute with in float64") from None
     if run.optimizer == "adamw":
         run = replace(run, momentum=_average(old.momentum, slower), beta2=_average(old.beta2, slower))
     return Rescaled(run, _rule(old, run), tuple(_warnings(old, run, smoothness)))
+
+
+def _check_kinds(old: Run, new: Run, law: NoiseLaw) -> None:
+    for run, name in ((old, "old"), (new, "new")):
+        if not isinstance(run, Run):
+            raise ConfigError(f"{name} is of type {type(run).__name__}: a Run is wanted, such as Run(0.1, 32, 8)")
+    if not isinstance(law, NoiseLaw):
+        raise ConfigError(f"law is of type {type(law).__name__}: a law such as Gaussian() or StudentT(3.0) is wanted")
+    if math.isinf(law.variance) and not old.optimizer == new.optimizer == "sign":
+        raise ConfigError(f"{law} has no variance: only sign keeps its loss under such noise, and has a rule")
 
 
 def _level(run: Run, noise: float, law: NoiseLaw) -> float:
@@ -122,7 +141,7 @@ def _level(run: Run, noise: float, law: NoiseLaw) -> float:
     if run.optimizer == "sign":
         return lr * noise / (law.slope * run.workers * math.sqrt(run.batch_size))
     ratio = (1 + run.omega) / (run.workers * run.batch_size)
-    return lr * math.sqrt(ratio) if run.optimizer == "adamw" else lr * noise**2 * ratio
+    return lr * math.sqrt(ratio) if run.optimizer == "adamw" else lr * noise**2 * law.variance * ratio
 
 
 def _solved(new: Run, free: Free, goal: float, noise: float, law: NoiseLaw) -> Run:

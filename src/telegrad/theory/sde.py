@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 import numpy as np
 
@@ -41,6 +42,8 @@ class Setting:
     def __post_init__(self) -> None:
         ranges = {"lr": ABOVE_0, "workers": FROM_1, "batch": FROM_1, "sigma": FROM_0, "omega": FROM_0}
         check_all(vars(self), ranges)
+        if not isinstance(self.noise, NoiseLaw):
+            raise ConfigError(f"noise={self.noise!r}: a law such as Gaussian() or StudentT(3.0) is allowed")
 
     @property
     def scale(self) -> float:
@@ -108,13 +111,15 @@ def with_curvature(sde: SDE, curvature_times_gradient: Field, lr: float, sign: i
 def solve(sde: SDE, start: np.ndarray, times: Sequence[float], step: float, key: Key) -> list[np.ndarray]:
     """The replicas at the rising `times`, by Euler-Maruyama with steps of at most `step` (in units of time).
 
-    `start`: (replicas, d). Raises `ConfigError` for a step that is not above 0, for times that fall, and for a start of
-    another shape; and `DivergedError` where replicas blow
-    up, which an explicit scheme does where step · curvature > 2.
+    `start`: (replicas, d). Raises `ConfigError` for a step that is not above 0, for times that fall, for a start of
+    another shape, and for a drift or spread that does not keep it; and `DivergedError` where replicas blow up, which an
+    explicit scheme does where step · curvature > 2.
     """
     check(step=(step, Range(open_low=True, what="a time")))
-    generator, x, now, found = key.generator(), _replicas(start), 0.0, []
-    _check_rising("times", times)
+    generator, x, now, found = _generator(key), _replicas(start), 0.0, []
+    _check_rising("times", times, FROM_0)
+    for name in ("drift", "spread"):
+        _check_shape(name, getattr(sde, name)(x), x)
     for time in times:
         count = max(0, math.ceil((time - now) / step - 1e-9))
         dt = (time - now) / count if count else 0.0
@@ -133,14 +138,15 @@ def iterate(
     """The replicas after the rising numbers of steps `counts` of the discrete algorithm.
 
     `method`: "dsgd" x − (η/N)Σg_i; "dcsgd" with each worker's own random sparsification; "dsign" with the mean of signs
-    (D1.1). Every worker draws its own noise. Raises `ConfigError` for another method, counts that fall, or a start that
-    is not (replicas, d); `DivergedError` where replicas blow up.
+    (D1.1). Every worker draws its own noise. Raises `ConfigError` for another method, counts that fall, a start that is
+    not (replicas, d), or a gradient of another shape; `DivergedError` where replicas blow up.
     """
     if method not in ("dsgd", "dcsgd", "dsign"):
         raise ConfigError(f"method={method!r}: dsgd, dcsgd or dsign is allowed")
     check(workers=(setting.workers, COUNT))
-    generator, x, done, found = key.generator(), _replicas(start), 0, []
-    _check_rising("counts", counts)
+    generator, x, done, found = _generator(key), _replicas(start), 0, []
+    _check_rising("counts", counts, Range(whole=True))
+    _check_shape("gradient", gradient(x), x)
     keep = 1 / (1 + setting.omega)
     for count in counts:
         with np.errstate(over="ignore", invalid="ignore"):
@@ -158,15 +164,36 @@ def iterate(
     return found
 
 
+def _generator(key: Key) -> np.random.Generator:
+    if not isinstance(key, Key):
+        raise ConfigError(f"key={key!r}: a key is allowed, such as telegrad.Key(0)")
+    return key.generator()
+
+
 def _replicas(start: np.ndarray) -> np.ndarray:
-    x = np.array(start, dtype=np.float64)
+    allowed = "finite numbers of shape (replicas, d) are allowed"
+    try:
+        x = np.array(start, dtype=np.float64)
+    except (TypeError, ValueError):
+        raise ConfigError(f"start={start!r}: {allowed}") from None
     if x.ndim != 2 or not np.isfinite(x).all():
-        raise ConfigError(f"start of shape {x.shape}: finite numbers of shape (replicas, d) are allowed")
+        raise ConfigError(f"start of shape {x.shape}: {allowed}")
     return x
 
 
-def _check_rising(name: str, values: Sequence[float]) -> None:
-    if not all(0 <= a <= b < math.inf for a, b in zip([0, *values], values, strict=False)):
+def _check_shape(name: str, found: np.ndarray, x: np.ndarray) -> None:
+    if np.shape(found) != x.shape:
+        raise ConfigError(
+            f"{name} of shape {np.shape(found)} at replicas of shape {x.shape}: the same shape is allowed"
+        )
+
+
+def _check_rising(name: str, values: Sequence[float], each: Range) -> None:
+    if not isinstance(values, Sequence | np.ndarray) or isinstance(values, str):
+        raise ConfigError(f"{name}={values!r}: a list of numbers is allowed")
+    for value in values:
+        check(**{name: (value, each)})
+    if any(a > b for a, b in pairwise(values)):
         raise ConfigError(f"{name}={list(values)}: numbers from 0 that do not fall are allowed")
 
 

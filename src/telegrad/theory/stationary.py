@@ -14,8 +14,9 @@ from telegrad.theory.ranges import ABOVE_0, COUNT, FROM_0, check
 from telegrad.theory.sde import Setting
 
 __all__ = [
-    *("dcsgd_bound", "dcsgd_floor", "dcsgd_floor_discrete", "dsgd_bound", "dsgd_floor", "dsgd_floor_discrete"),
-    *("majority_floor", "sign_bound", "sign_floor", "sign_floor_refined", "sign_phase_one"),
+    *("dcsgd_bound", "dcsgd_floor", "dcsgd_floor_discrete", "dcsgd_gradient_bound", "dsgd_bound", "dsgd_floor"),
+    *("dsgd_floor_discrete", "majority_floor", "sign_bound", "sign_floor", "sign_floor_refined", "sign_gradient_bound"),
+    "sign_phase_one",
 ]
 
 
@@ -72,7 +73,9 @@ def majority_floor(setting: Setting, d: int) -> float:
     n = setting.workers
     if n % 2 != 1:
         raise ConfigError(f"workers={n}: an odd number is allowed, so that no vote is tied")
-    gain = n * math.comb(n - 1, (n - 1) // 2) * 2.0 ** (1 - n)
+    half = (n - 1) // 2
+    log_chance = math.lgamma(n) - 2 * math.lgamma(half + 1) - (n - 1) * math.log(2)  # C(N − 1, (N − 1)/2)·2^(1 − N)
+    gain = n * math.exp(log_chance)
     return setting.lr * d * setting.scale / (4 * gain * setting.noise.slope)
 
 
@@ -84,6 +87,7 @@ def dsgd_bound(setting: Setting, start: float, time: float, L: float, mu: float,
 def dcsgd_bound(setting: Setting, start: float, time: float, L: float, mu: float, d: int) -> float:
     """S_0 e^(−ρt) + (1 − e^(−ρt))·ηL(1 + ω)σ²/(2NBρ), ρ = 2μ − ηLμω/N (D3.2)."""
     _check_bound(start, time, L, mu, d)
+    _check_stable(setting, L)
     n = setting.workers
     rate = _rate(2 * mu - setting.lr * L * mu * setting.omega / n, setting)
     total = d * setting.noise_variance
@@ -104,6 +108,35 @@ def sign_phase_one(start: float, time: float, mu: float) -> float:
     """(√S_0 − t√(μ/2))²: phase 1, without noise; it ends in finite time (D3.4)."""
     check(start=(start, FROM_0), time=(time, FROM_0), mu=(mu, ABOVE_0))
     return max(0.0, math.sqrt(start) - time * math.sqrt(mu / 2)) ** 2
+
+
+def dcsgd_gradient_bound(setting: Setting, start: float, time: float, L: float, d: int) -> float:
+    """(S_0/t + ηL(1 + ω)σ²/(2NB))/(1 − ηLω/(2N)): the mean of E‖∇f‖² up to t, for any L-smooth f (D3.5); of DSGD where
+    ω = 0.
+    """
+    _check_nonconvex(start, time, L, d)
+    _check_stable(setting, L)
+    share = setting.lr * L / (2 * setting.workers)
+    noisy = share * (1 + setting.omega) * d * setting.noise_variance
+    return (start / time + noisy) / _rate(1 - share * setting.omega, setting)
+
+
+def sign_gradient_bound(setting: Setting, start: float, time: float, L: float, d: int) -> float:
+    """(S_0/t + ηLd/(2N))·σ/(ℓ√B): the mean of E‖∇f‖² up to t of sign SGD in phase 3, for any L-smooth f (D3.5)."""
+    _check_nonconvex(start, time, L, d)
+    check(sigma=(setting.sigma, ABOVE_0))
+    return (start / time + setting.lr * L * d / (2 * setting.workers)) * setting.scale / setting.noise.slope
+
+
+def _check_nonconvex(start: float, time: float, L: float, d: int) -> None:
+    check(start=(start, FROM_0), time=(time, ABOVE_0), L=(L, ABOVE_0), d=(d, COUNT))
+
+
+def _check_stable(setting: Setting, L: float) -> None:
+    """The SDE knows no limit of η in its drift, but the iteration that it stands for has one."""
+    share = L * (1 + setting.omega / setting.workers)
+    if setting.lr * share >= 2:
+        raise ConfigError(f"lr={setting.lr}: the iteration is unstable; lower lr: below {2 / share:.6g} is allowed")
 
 
 def _check_bound(start: float, time: float, L: float, mu: float, d: int) -> None:

@@ -77,7 +77,7 @@ def top_share(v: Tensor, share: float = 0.01) -> float:
     `ConfigError` for a share that is not above 0 and up to 1, `InputError` for a v that is not finite.
     """
     check(share=(share, Range(high=1, open_low=True)))
-    square = flat_vector(v).double().square()
+    square = _unit(flat_vector(v).double()).square()
     total = float(square.sum())
     k = max(1, round(share * len(square))) if len(square) else 0
     return float(square.topk(k).values.sum()) / total if total > 0 else math.nan
@@ -98,10 +98,21 @@ def fit_decay(v: Tensor) -> DecayFit:
     slope, rate_r2 = _line(j, logs)
     power, exponent_r2 = _line((j + 1).log(), logs)
     rate, s = -2 * slope, max(1, round(0.01 * d))
-    by_rate = math.tanh(rate * d / 4) / math.tanh(rate * s / 4) - 1 if rate > 0 else d / s - 1
-    blocks = torch.nn.functional.pad(magnitude.square(), (0, -d % s)).view(-1, s).sum(dim=1).sqrt()
+    first = math.tanh(rate * s / 4)
+    by_rate = math.tanh(rate * d / 4) / first - 1 if first > 0 else d / s - 1
+    blocks = torch.nn.functional.pad(_unit(magnitude).square(), (0, -d % s)).view(-1, s).sum(dim=1).sqrt()
     omega = float(blocks.sum()) ** 2 / float(blocks.square().sum()) - 1
     return DecayFit(rate, rate_r2, -power, exponent_r2, by_rate, omega)
+
+
+def _largest(v: Tensor) -> float:
+    return float(v.abs().max()) if len(v) else 0.0
+
+
+def _unit(v: Tensor) -> Tensor:
+    """v over its largest magnitude: squares of very large and very small entries stay within float64."""
+    largest = _largest(v)
+    return v / largest if largest else v
 
 
 def _line(x: Tensor, y: Tensor) -> tuple[float, float]:
@@ -117,8 +128,9 @@ def tail(v: Tensor) -> Tail:
     flat = flat_vector(v).double()
     if not len(flat):
         raise InputError(f"a tensor of shape {tuple(v.shape)}: at least one entry is needed")
-    square = flat.square()
+    square = _unit(flat).square()
     mean = float(square.mean())
     kurtosis = float(square.square().mean()) / mean**2 if mean else math.nan
     zeros = float((flat == 0).double().mean())
-    return Tail(len(flat), zeros, float(flat.norm()), *hill(flat), top_share(flat), kurtosis, fit_decay(flat))
+    norm = _largest(flat) * math.sqrt(float(square.sum()))
+    return Tail(len(flat), zeros, norm, *hill(flat), top_share(flat), kurtosis, fit_decay(flat))

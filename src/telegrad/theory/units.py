@@ -33,9 +33,10 @@ def parse_seconds(text: str, name: str = "time") -> float:
     value, unit = _split(text, name, "a time such as 0.1ms, 20us or 2s")
     if unit not in _SECONDS:
         raise ConfigError(f"{name}={text}: unknown unit {unit!r}; allowed are s, ms, us, ns, min, h")
-    if not (math.isfinite(value) and value >= 0):
+    seconds = value * _SECONDS[unit]
+    if not (math.isfinite(seconds) and seconds >= 0):
         raise ConfigError(f"{name}={text}: a time from 0 is allowed")
-    return value * _SECONDS[unit]
+    return seconds
 
 
 def parse_count(text: str, name: str = "count") -> int:
@@ -51,7 +52,7 @@ def parse_count(text: str, name: str = "count") -> int:
 
 
 def _split(text: str, name: str, wanted: str) -> tuple[float, str]:
-    match = _NUMBER.fullmatch(text)
+    match = _NUMBER.fullmatch(text) if isinstance(text, str) else None
     if match is None:
         raise ConfigError(f"{name}={text}: {wanted} is wanted")
     return float(match[1]), match[2]
