@@ -47,7 +47,7 @@ def test_simulate_has_every_field_of_the_setting_with_its_default():
         "unknown",
     }
     for name in set(parameters) - {"unknown"}:
-        assert re.search(rf"^        {name}: ", tg.simulate.__doc__, re.MULTILINE), name
+        assert re.search(rf"^    {name}: ", inspect.getdoc(tg.simulate), re.MULTILINE), name
 
 
 @pytest.mark.parametrize(

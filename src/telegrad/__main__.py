@@ -13,12 +13,14 @@ def main() -> None:
     """Run the command line, or say what it needs where telegrad was installed without its extra `lab`."""
     try:
         from telegrad.cli import main as run
+
+        run()  # typer and the commands import what they need when they run
     except ModuleNotFoundError as error:
-        if (error.name or "telegrad").partition(".")[0] == "telegrad":
+        missing = (error.name or "telegrad").partition(".")[0]
+        if missing == "telegrad":
             raise
-        print(f"error: telegrad's command line needs {error.name}: pip install 'telegrad[lab]'", file=sys.stderr)
+        print(f"error: telegrad's command line needs {missing}: pip install 'telegrad[lab]'", file=sys.stderr)
         sys.exit(2)
-    run()
 
 
 if __name__ == "__main__":

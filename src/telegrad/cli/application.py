@@ -31,11 +31,6 @@ class _Commands(TyperGroup):
         except TelegradError as error:
             typer.echo(f"error: {error}", err=True)
             raise typer.Exit(2) from None
-        except ModuleNotFoundError as error:
-            if (error.name or "telegrad").partition(".")[0] == "telegrad":
-                raise
-            typer.echo(f"error: this needs {error.name}: pip install 'telegrad[lab]'", err=True)
-            raise typer.Exit(2) from None
         except OSError as error:
             if error.filename is None:  # no file that somebody named
                 raise
