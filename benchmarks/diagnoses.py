@@ -15,6 +15,7 @@ import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from matplotlib.figure import Figure
@@ -91,6 +92,13 @@ def figure(folder: Path, path: Path) -> None:
     drawn.savefig(path, metadata={"Software": None})
 
 
+def shortened(figures: dict[str, Any]) -> dict[str, Any]:
+    """Without the sentences, which the page has, and with fewer digits where there are many numbers."""
+    levels = [one | {"probabilities": [float(f"{p:.4g}") for p in one["probabilities"]]} for one in figures["levels"]]
+    magnitudes = [float(f"{m:.6g}") for m in figures["magnitudes"]]
+    return figures | {"levels": levels, "magnitudes": magnitudes, "advice": []}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", type=Path, default=Path("data"))
@@ -122,8 +130,8 @@ def main() -> None:
                 title = f"{plan.workload} after {step} steps"
                 write_diagnosis(found, options.out / f"{name}-{step}.html", title)
                 report = {"command": "python " + " ".join(sys.argv), **provenance(), "title": title}
-                text = json.dumps(report | diagnosis_json(found), indent=1)
-                (options.out / f"{name}-{step}.json").write_text(text + "\n", encoding="utf-8")
+                text = json.dumps(report | shortened(diagnosis_json(found)))
+                (options.out / f"{name}-{step}.json").write_text(text, encoding="utf-8")
                 print(title, f"{time.perf_counter() - began:.0f} s", *found.advice, sep="\n  ", flush=True)
             loss = task.loss(model, *batch(step))
             optimizer.zero_grad()
