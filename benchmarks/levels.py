@@ -44,6 +44,8 @@ LADDERS = (
 )
 """growth=2.0 is the logarithmic grid of levels: blocks that double."""
 LAWS = ("fixed", "adaptive", "cost")
+LINKS = (1e6, 1e7, 1e8, 1e9, 1e10, 1e11)
+"""Bit/s."""
 
 
 def least(call: Callable[[], Any], repeats: int) -> float:
@@ -91,16 +93,15 @@ def parts(ladder: str, x: torch.Tensor, repeats: int) -> tuple[dict[str, float],
     return found, None if peak is None else peak / (4 * len(x))
 
 
+def to_target(which: Profile) -> Callable[[Cluster], float]:
+    """Seconds to the target, in uncompressed steps: 8 workers, noise as large as the gradient, all-gather."""
+    factor = step_factor(which.omega, 8, 1.0)
+    return lambda there: factor * step_cost(there, which, "allgather").seconds
+
+
 def saving(fixed: Profile, adaptive: Profile) -> float | None:
-    """The bandwidth below which adaptive probabilities reach the target sooner (8 workers, noise as large as the
-    gradient, all-gather); None: never, infinity: always.
-    """
-
-    def seconds(which: Profile) -> Callable[[Cluster], float]:
-        factor = step_factor(which.omega, 8, 1.0)
-        return lambda there: factor * step_cost(there, which, "allgather").seconds
-
-    return break_even(seconds(adaptive), seconds(fixed), Cluster(8, 1e9, compute=0.0))
+    """The bandwidth below which adaptive probabilities reach the target sooner; None: never, infinity: always."""
+    return break_even(to_target(adaptive), to_target(fixed), Cluster(8, 1e9, compute=0.0))
 
 
 def main() -> None:
@@ -119,6 +120,11 @@ def main() -> None:
             profiles = {law: profile(f"mlmc({ladder}, probabilities={law})", x, repeats=6, speeds=None) for law in LAWS}
             timed = {law: replace(one, encode=found[law]) for law, one in profiles.items()}
             pays = saving(timed["fixed"], timed["adaptive"])
+            links = [Cluster(8, rate, compute=0.0) for rate in LINKS]
+            shares = {
+                law: [to_target(timed[law])(link) / to_target(timed["fixed"])(link) for link in links]
+                for law in ("adaptive", "cost")
+            }
             rows.append(
                 {
                     "vector": vector,
@@ -128,6 +134,7 @@ def main() -> None:
                     **{name: value if name == "levels" else value / copy for name, value in found.items()},
                     **{f"omega_{law}": one.omega for law, one in profiles.items()},
                     **{f"bits_{law}": one.bits for law, one in profiles.items()},
+                    **{f"time_over_fixed_{law}": share for law, share in shares.items()},
                     "adaptive_pays_below": "always" if pays == math.inf else pays,
                 }
             )
@@ -138,12 +145,13 @@ def main() -> None:
                 f"{row['adaptive']:6.1f} cost {row['cost']:6.1f} | "
                 f"ω {row['omega_fixed']:8.3g} {row['omega_adaptive']:8.3g} {row['omega_cost']:8.3g} "
                 f"bits {row['bits_fixed']:.3g} {row['bits_adaptive']:.3g} {row['bits_cost']:.3g} "
-                f"memory {row['memory'] or math.nan:.2g} pays {row['adaptive_pays_below']}",
+                f"memory {row['memory'] or math.nan:.2g} pays {row['adaptive_pays_below']}; "
+                f"time over fixed, by links: {' '.join(f'{share:.2f}' for share in shares['adaptive'])}",
                 flush=True,
             )
     if options.out:
         report = {"command": "python " + " ".join(sys.argv), **provenance(), "processor_seconds": time.process_time()}
-        report |= {"size": options.size, "rows": rows}
+        report |= {"size": options.size, "links": LINKS, "rows": rows}
         options.out.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
 
 

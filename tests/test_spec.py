@@ -1,6 +1,7 @@
 """The grammar of specs: canonical text, and refusals that name the culprit and show what to write."""
 
 import dataclasses
+import math
 import re
 import warnings
 
@@ -12,15 +13,17 @@ from hypothesis import given, settings
 
 import telegrad as tg
 from cases import ours, variants
-from telegrad.compressors import QSGD, TopK
+from telegrad.compressors import QSGD, TernGrad, TopK
 from telegrad.compressors.identity import Identity
 from telegrad.methods import EF21
 from telegrad.methods.local_sgd import LocalSGD
 from telegrad.mlmc import MLMC
 from telegrad.spec import Registered, build, names, register, registered, resolve_amount
 from telegrad.spec.registered import hints_of
+from telegrad.spec.registry import known_by_kind
 
 KINDS = ("compressor", "ladder", "method", "topology", "workload")
+STOPK = tg.compressor("mlmc(stopk(s=1))").ladder
 CLASSES = [cls for kind in KINDS for cls in ours(kind)]
 
 
@@ -220,8 +223,69 @@ def test_a_class_registers_itself_under_one_name_only():
     assert names("thing of a test") == ["one"]
     assert registered("thing of a test") == {"one": One}
     assert str(build("one(2, mode=odd)", "thing of a test")) == "one(size=2, mode=odd)"
-    with pytest.raises(tg.SpecError, match="'one' is registered twice"):
+    with pytest.raises(tg.SpecError, match=r"'one' is registered twice.*give one another name"):
         register("one", example="one", source="here")(One)
+
+    @dataclasses.dataclass(frozen=True)
+    class Another(Thing):
+        pass
+
+    Another.__qualname__ = One.__qualname__  # of a function that makes several: none is the other defined anew
+    with pytest.raises(tg.SpecError, match="'one' is registered twice"):
+        register("one", example="one", source="here")(Another)
+
+
+def test_a_notebooks_cell_may_run_again():
+    cell = """
+@tg.register("again", example="again", source="a notebook")
+@dataclasses.dataclass(frozen=True)
+class Again(tg.Ladder):
+    k: int = {}
+"""
+    try:
+        for k in (1, 2):
+            exec(cell.format(k), {"tg": tg, "dataclasses": dataclasses, "__name__": "notebook"})
+            assert registered("ladder")["again"].k == k
+        with pytest.raises(tg.SpecError, match="registered twice"):
+            exec(cell.format(3), {"tg": tg, "dataclasses": dataclasses, "__name__": "another"})
+    finally:
+        known_by_kind["ladder"].pop("again", None)
+
+
+@pytest.mark.parametrize(
+    ("name", "given", "cls", "reason"),
+    [
+        *(
+            (name, {}, None, f"register({name!r}): a word")
+            for name in ("my-coin", "my coin", "", "3d", "lambda", "none")
+        ),
+        (3, {}, None, "register(3): a word that a spec can name is allowed, such as my_rounding"),
+        ("mine", {"example": 3}, None, "register('mine', example=3): a string is allowed"),
+        ("mine", {"source": None}, None, "register('mine', source=None): a string is allowed"),
+        ("mine", {}, int, "register('mine') was given <class 'int'>: a class below tg.Unbiased"),
+        ("mine", {}, lambda x: x, "a class below tg.Unbiased"),
+        ("mine", {}, type("Mine", (tg.Ladder,), {}), "Mine is no frozen dataclass; write @dataclass(frozen=True)"),
+        (
+            "mine",
+            {},
+            dataclasses.make_dataclass("Mine", [], bases=(type("Plain", (tg.Ladder,), {}),)),
+            "Mine is no frozen dataclass",
+        ),
+    ],
+)
+def test_what_cannot_be_registered_is_refused_at_once(name, given, cls, reason):
+    with pytest.raises(tg.SpecError, match=re.escape(reason)):
+        register(name, **{"example": "mine", "source": "here", **given})(cls)
+
+
+def test_a_count_of_one_is_not_the_whole():
+    assert TopK(1) != TopK(1.0)
+    assert TopK(2) == TopK(2)
+    assert hash(TopK(2)) == hash(TopK(2))
+    assert EF21(TopK(1)) != EF21(TopK(1.0))
+    x = torch.arange(1.0, 11.0)
+    assert tg.compressor("mlmc(stopk(s=1))").variance(x) > 1000
+    assert tg.compressor("mlmc(stopk(s=1.0))").variance(x) == 0.0
 
 
 def test_the_catalogue_lists_everything_once_with_a_summary():
@@ -250,11 +314,31 @@ def test_the_catalogue_lists_everything_once_with_a_summary():
         ),
         (lambda: EF21(EF21(TopK(1))), "a compressor is wanted; for example `ef21(topk(k=0.01))`"),
         (lambda: MLMC(TopK(1)), "a ladder is wanted; for example"),
+        (lambda: TernGrad(clip=math.inf), "terngrad(clip=inf): the number must be finite; for example `terngrad`"),
+        (lambda: LocalSGD(TopK(1.0), local_lr=math.nan), "local_sgd(local_lr=nan): the number must be finite"),
+        (lambda: QSGD(levels=-math.inf), "qsgd(levels=-inf): the number must be finite"),
+        (lambda: MLMC(STOPK, draws=1e300), "mlmc(draws=1e+300): a number up to 65536 is allowed"),
+        (lambda: MLMC(STOPK, draws=math.inf), "mlmc(draws=inf): the number must be finite"),
+        (lambda: tg.method("adiana(identity, mu=1, gamma=0)"), "adiana(gamma=0.0): a number above 0 is allowed"),
+        (lambda: tg.method("adiana(identity, mu=1, beta=1.5)"), "adiana(beta=1.5): a number in [0, 1] is allowed"),
     ],
 )
 def test_constructors_take_what_specs_take(make, reason):
     with pytest.raises(tg.SpecError, match=re.escape(reason)):
         make()
+
+
+def test_infinity_is_a_word_where_a_class_has_one():
+    for norm in (math.inf, np.float32("inf"), "inf"):
+        assert str(QSGD(levels=4, norm=norm)) == str(tg.compressor("qsgd(levels=4, norm=inf)"))
+    with pytest.raises(tg.SpecError, match="the number must be finite"):
+        QSGD(levels=4, norm=math.nan)
+
+
+@pytest.mark.parametrize("spec", ["permk(workers=9223372036854775808)", "mlmc(stopk(s=1), workers=2147483648)"])
+def test_more_workers_than_memory_holds_are_refused(spec):
+    with pytest.raises(tg.SpecError, match="workers; up to 1048576 are allowed"):
+        tg.compressor(spec).encode(torch.ones(10), tg.Key())
 
 
 def test_numpys_numbers_are_pythons():

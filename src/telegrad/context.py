@@ -20,6 +20,8 @@ __all__ = ["UNKNOWN", "Context", "Contextual", "LastEstimate"]
 
 T = TypeVar("T")
 
+_MOST_WORKERS = 2**20  # what all of them share out takes memory for each
+
 
 @dataclass(frozen=True)
 class Context:
@@ -75,6 +77,8 @@ class Context:
                 f"{owner}: how many workers there are is not known; write for example workers=4, or give encode a "
                 "context such as tg.Context(rank=0, workers=4)"
             )
+        if workers > _MOST_WORKERS:
+            raise SpecError(f"{owner}: {workers} workers; up to {_MOST_WORKERS} are allowed")
         if not isinstance(rank, int) or not 0 <= rank < workers:
             raise InputError(f"{owner}: rank {rank} is none of 0 … {workers - 1}; write workers=M")
         return rank, workers

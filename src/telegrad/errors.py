@@ -37,8 +37,8 @@ class WireError(TelegradError, ValueError):
 
 
 class InputError(TelegradError, TypeError):
-    """A tensor of a kind that cannot be compressed, or a call without what it needs (a key, a file of the right
-    kind).
+    """A tensor of a kind that cannot be compressed, a call without what it needs (a key, a file of the right kind), or
+    what a class of yours returns that is no message.
     """
 
 

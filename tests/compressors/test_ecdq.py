@@ -126,7 +126,7 @@ def test_entries_very_far_apart():
 
 
 def test_unfit_bits_are_refused():
-    with pytest.raises(tg.SpecError, match="bits a coordinate above 0"):
+    with pytest.raises(tg.SpecError, match="bits a coordinate from 1e-6"):
         tg.compressor("ecdq(bits=0)")
 
 

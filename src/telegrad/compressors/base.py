@@ -7,13 +7,14 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 from torch.nn.parameter import is_lazy
 
 from telegrad.compressors.inputs import checked, flattened, not_finite, scaled_down, scaled_up
+from telegrad.compressors.returned import looked_at
 from telegrad.compressors.shortcuts import Shortcuts
 from telegrad.context import Context, Contextual
 from telegrad.errors import InputError, NonFiniteError
@@ -46,6 +47,11 @@ class Compressor(Contextual, Shortcuts, ABC):
     """
 
     kind: ClassVar[str] = "compressor"
+
+    def __init_subclass__(cls, **given: Any) -> None:
+        super().__init_subclass__(**given)
+        if "_encode" in vars(cls) and not cls.__module__.startswith("telegrad."):
+            cls._encode = looked_at(cls._encode)  # type: ignore[method-assign, assignment]
 
     @property
     @abstractmethod
@@ -199,7 +205,7 @@ class Compressor(Contextual, Shortcuts, ABC):
         if v is None:
             return 0.0
         try:
-            return math.ldexp(self._bound(Key(), None, x)._variance(v.cpu()), 2 * shift)
+            return max(math.ldexp(self._bound(Key(), None, x)._variance(v.cpu()), 2 * shift), 0.0)
         except OverflowError:
             return math.inf
 

@@ -84,7 +84,7 @@ class ECDQ(Unbiased):
         return self.coder == "scalar"
 
     def __post_init__(self) -> None:
-        check_that(0 < self.bits <= 12, self, "bits", "bits a coordinate above 0 and up to 12 are allowed")
+        check_that(1e-6 <= self.bits <= 12, self, "bits", "bits a coordinate from 1e-6 to 12 are allowed")
         if self.coder != "trellis":
             check_that(self.states == 8, self, "states", "with coder=trellis another number is allowed")
 

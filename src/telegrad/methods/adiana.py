@@ -63,6 +63,8 @@ class ADIANA(OracleMethod):
         for name in ("probability", "theta"):
             value = getattr(self, name)
             check_that(value is None or 0 < value <= 1, self, name, "a number in (0, 1] is allowed")
+        check_that(self.gamma is None or self.gamma > 0, self, "gamma", "a number above 0 is allowed")
+        check_that(self.beta is None or 0 <= self.beta <= 1, self, "beta", "a number in [0, 1] is allowed")
 
     def plan(self, step: OracleStep) -> Round:
         return Round(upload=Contents(messages=2), broadcast=Contents(messages=1 + self._moves_anchor(step)))

@@ -27,6 +27,8 @@ from telegrad.wire.values import Floats
 
 __all__ = ["MLMC"]
 
+_MOST_DRAWS = 65536  # each independent one takes memory
+
 
 @register("mlmc", example="mlmc(stopk(s=0.01))", source="B1; Zukerman, Hamoud, Levy, ICML 2025, Algorithms 2 and 3")
 @dataclass(frozen=True)
@@ -83,6 +85,7 @@ class MLMC(Unbiased):
             )
         else:
             check_that(self.draws > 0, self, "draws", "a number of levels above 0 is allowed")
+        check_that(self.draws <= _MOST_DRAWS, self, "draws", f"a number up to {_MOST_DRAWS} is allowed")
 
     @property
     def looks_at(self) -> frozenset[str]:

@@ -69,10 +69,11 @@ class _Directions(Levels):
         basis = torch.linalg.eigh(_products(across())).eigenvectors.flip(1)
         image = (across() @ basis).mul_(scale)
         self.left, self.right = (basis, image) if wide else (image, basis)
-        self.d, self.rank, self.sigma = len(v), rank, torch.linalg.vector_norm(image, dim=0)
+        self.d, self.sigma = len(v), torch.linalg.vector_norm(image, dim=0)
+        self.rank = min(rank, len(self.sigma))
         # Where zeros fill the matrix up, what is sent lacks the entries of the residuals that lie there.
         self.orthogonal = len(self.left) * len(self.right) == len(v)
-        self.count = -(-len(self.sigma) // rank)
+        self.count = -(-len(self.sigma) // self.rank)
 
     def norms(self) -> Tensor:
         if self.orthogonal:

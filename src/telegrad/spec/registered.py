@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import numbers
 import types
 import typing
@@ -25,6 +26,10 @@ class Registered:
 
     def __init_subclass__(cls, **given: Any) -> None:
         super().__init_subclass__(**given)
+        if "spec_name" not in cls.__dict__:  # until it is registered, by its own name and not by its base's
+            cls.spec_name, cls.example, cls.source = cls.__name__, cls.__name__, "not registered"
+        if "__eq__" not in cls.__dict__:  # before a dataclass makes its own, to which 1 and 1.0 are the same
+            cls.__eq__ = _equal  # type: ignore[method-assign]
         # Before a class looks at its arguments' values, they are of the types that a spec string would give them.
         if own := cls.__dict__.get("__post_init__"):
 
@@ -47,6 +52,18 @@ class Registered:
             elif value != field.default:
                 parts.append(f"{word(field)}={_text(value)}")
         return f"{self.spec_name}({', '.join(parts)})" if parts else self.spec_name
+
+
+def _equal(self: Any, other: object) -> bool:
+    """Whether both are of one class with the same arguments: a count of 1 is not the fraction 1.0."""
+    if type(other) is not type(self):
+        return NotImplemented
+    for field in dataclasses.fields(type(self)):  # type: ignore[arg-type]
+        if field.compare:
+            own, its = getattr(self, field.name), getattr(other, field.name)
+            if type(own) is not type(its) or own != its:
+                return False
+    return True
 
 
 @cache
@@ -75,7 +92,7 @@ def _check_types(owner: Registered) -> None:
     cls: Any = type(owner)
     for name, options in hints_of(cls).items():
         value = getattr(owner, name)
-        if type(value) in options:
+        if type(value) in options and (type(value) is not float or math.isfinite(value)):
             continue
         exact = _exact(value, options)
         if exact is _WRONG:
@@ -100,16 +117,21 @@ def _exact(value: Any, options: tuple[Any, ...]) -> Any:
         return _WRONG
     if int in options and isinstance(value, numbers.Integral):
         return int(value)
+    if not math.isfinite(value):  # specs have a word for infinity where a class takes it
+        word = str(float(value))
+        return word if any(word in typing.get_args(option) for option in options) else _WRONG
     return float(value) if float in options else _WRONG
 
 
 def _wrong(owner: Any, name: str, value: Any, options: tuple[Any, ...]) -> str:
     cls = type(owner)
-    example = f"; for example `{cls.example}`" if hasattr(cls, "example") else ""
-    shown = f"{getattr(cls, 'spec_name', cls.__name__)}({name}={value!r})"
+    example = f"; for example `{cls.example}`"
+    shown = f"{cls.spec_name}({name}={value!r})"
     parts = [option.kind for option in options if isinstance(option, type) and issubclass(option, Registered)]
     if parts and isinstance(value, str):
         return f"{shown}: a {parts[0]} is wanted, not its spec; build it with tg.{parts[0]}({value!r})"
+    if isinstance(value, numbers.Real) and not math.isfinite(value):
+        return f"{shown}: the number must be finite{example}"
     wanted = [
         " or ".join(map(str, typing.get_args(option))) if typing.get_origin(option) is Literal else _called(option)
         for option in options
