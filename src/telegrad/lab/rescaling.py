@@ -16,6 +16,7 @@ from telegrad.lab.tables import number
 from telegrad.lab.vectors import quantile_vector
 from telegrad.random import Key
 from telegrad.spec import build
+from telegrad.theory.ranges import COUNT, check
 from telegrad.theory.scaling import Free, Run
 
 __all__ = ["checked_free", "omega_on_noise", "rescale_table", "runs"]
@@ -60,6 +61,8 @@ def runs(tuned: Mapping[str, Any], changes: Sequence[str], d: int, free: Free) -
     if "compressor" in new and "omega" in new:
         raise ConfigError("compressor and omega are given: write one, omega is what the compressor's would be")
     noise = new.pop("noise", None)
+    for values in (tuned, new):
+        check(**{name: (values[name], COUNT) for name in ("workers", "batch_size") if name in values})
     return Run(**_plain(tuned, d)), Run(**_plain({**tuned, **new}, d)), noise
 
 

@@ -108,6 +108,12 @@ def rescale(
         raise ConfigError(f"new_noise={new_noise:g}: the noise of the tuned run is needed beside it (--noise)")
     if new_noise not in (None, noise) and new.optimizer == "adamw":
         raise ConfigError(f"new_noise={new_noise:g}: there is no rule for adamw under other noise; tune anew")
+    if smoothness is not None and old.optimizer == "sgd":
+        most = 2 * (1 + old.momentum) / (smoothness * (1 + old.omega / old.workers))
+        if old.lr >= most:
+            raise ConfigError(
+                f"lr={old.lr:g}: the tuned run is unstable at smoothness={smoothness:g}: below {most:.3g} is allowed"
+            )
     after = noise if new_noise is None else new_noise
     if old.optimizer != new.optimizer and noise is None:
         raise ConfigError(
