@@ -3,7 +3,7 @@
     nice python benchmarks/parallelism.py --out benchmarks/results/parallelism.json --figures docs/images
 
 M from 1 to 4096 for uncompressed SGD, Rand-k, MLMC and EF21-SGDM, each at the best of its rates (and EF21-SGDM of
-its momenta). Three minutes of processor time.
+its momenta). Five minutes of processor time.
 """
 
 from __future__ import annotations
@@ -124,7 +124,7 @@ PROBLEMS = {"quadratic": quadratic, "logistic": logistic, "digits": digits}
 GRIDS: dict[str, tuple[tuple[int, ...], int, int]] = {  # samples; steps of log4 M; k
     "quadratic": ((2**8, 2**10, 2**12, 2**14), 4, 4),
     "logistic": ((2**8, 2**10, 2**12), 4, 3),
-    "digits": ((2**9, 2**11), 8, 65),
+    "digits": ((2**9, 2**11, 2**12), 8, 65),
 }
 
 
