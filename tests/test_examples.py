@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from torch_has import needs_fsdp
+
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "tests" / "runtime"))  # launch.py
 
@@ -58,6 +60,7 @@ def test_the_ledger_is_read():
 
 
 @pytest.mark.xdist_group("ddp")
+@needs_fsdp
 def test_fsdp_trains():
     output = ranks("fsdp_train.py", "--steps", "40")
     assert number(r"test accuracy ([\d.]+)%", output) > 50, "of 10 by chance"

@@ -278,6 +278,34 @@ def test_what_cannot_be_registered_is_refused_at_once(name, given, cls, reason):
         register(name, **{"example": "mine", "source": "here", **given})(cls)
 
 
+def test_fields_that_no_spec_can_write_are_named():
+    class Thing(Registered):
+        kind = "unwritable thing"
+
+    @register("odd", example="odd", source="here")
+    @dataclasses.dataclass(frozen=True)
+    class Odd(Thing):
+        sizes: list[int] = dataclasses.field(default_factory=list)
+
+    assert str(build("odd", "unwritable thing")) == "odd(sizes=[])"
+    with pytest.raises(
+        tg.SpecError, match=re.escape("odd(sizes=[1, 2]): a spec cannot write list[int]; an argument is")
+    ):
+        build("odd(sizes=[1, 2])", "unwritable thing")
+
+    @register("lost", example="lost", source="here")
+    @dataclasses.dataclass(frozen=True)
+    class Lost(Thing):
+        part: "Nowhere"  # noqa: F821
+
+    with pytest.raises(tg.SpecError, match=r"lost: the types of .*Lost's fields cannot be read, name 'Nowhere' is not"):
+        build("lost(part=3)", "unwritable thing")
+
+    taken = dataclasses.make_dataclass("Taken", [("context", int)], bases=(tg.Ladder,), frozen=True)
+    with pytest.raises(tg.SpecError, match="a field of Taken is called context"):
+        register("taken", example="taken", source="here")(taken)
+
+
 def test_a_count_of_one_is_not_the_whole():
     assert TopK(1) != TopK(1.0)
     assert TopK(2) == TopK(2)

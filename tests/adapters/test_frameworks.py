@@ -14,6 +14,7 @@ from launch import launch, outputs
 
 import telegrad as tg
 from telegrad.adapters.attach import load_rank, save_rank
+from torch_has import needs_fsdp
 
 HERE = Path(__file__).parent
 METRICS = {"comm/bits_up", "comm/bits_down", "comm/ratio", "comm/encode_ms", "comm/wait_ms", "comm/skipped"}
@@ -73,6 +74,7 @@ def test_the_transformers_trainer(tmp_path):
         assert told["files"] == ["telegrad-rank0.pt", "telegrad-rank1.pt"]
 
 
+@needs_fsdp
 @pytest.mark.timeout(1200)
 @pytest.mark.parametrize("framework", ["accelerate", "trainer"])
 def test_fsdp2_of_a_framework(framework, tmp_path):

@@ -13,6 +13,8 @@ sys.path.insert(0, str(ROOT / "tests" / "runtime"))  # launch.py
 
 from launch import launch, outputs  # noqa: E402
 
+from torch_has import needs_fsdp  # noqa: E402
+
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600), pytest.mark.xdist_group("ddp")]
 
 SPECS = [
@@ -52,7 +54,12 @@ def test_no_step_of_ddp_compiles_anything(spec, dtype, warm):
 
 
 @pytest.mark.parametrize(
-    "arguments", [("fsdp_train.py", "--steps", "3"), ("outer_train.py", "--steps", "40"), ("read_ledger.py",)]
+    "arguments",
+    [
+        pytest.param(("fsdp_train.py", "--steps", "3"), marks=needs_fsdp),
+        ("outer_train.py", "--steps", "40"),
+        ("read_ledger.py",),
+    ],
 )
 def test_no_example_compiles_anything(arguments, warm):
     script, *words = arguments

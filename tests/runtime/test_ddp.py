@@ -15,6 +15,7 @@ import torch
 from launch import check_scenario, launch, outputs
 
 from patience import PATIENCE
+from torch_has import needs_fsdp
 
 ROOT = Path(__file__).parents[2]
 pytestmark = pytest.mark.xdist_group("ddp")
@@ -23,7 +24,7 @@ pytestmark = pytest.mark.xdist_group("ddp")
 @pytest.mark.parametrize(
     ("script", "scenario"),
     [("ddp_scenarios.py", name) for name in ddp_scenarios.SCENARIOS]
-    + [("fsdp_scenarios.py", name) for name in fsdp_scenarios.SCENARIOS]
+    + [pytest.param("fsdp_scenarios.py", name, marks=needs_fsdp) for name in fsdp_scenarios.SCENARIOS]
     + [("automatic_scenarios.py", name) for name in automatic_scenarios.SCENARIOS],
 )
 def test_scenario(script, scenario):

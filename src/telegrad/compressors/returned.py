@@ -22,7 +22,7 @@ from telegrad.wire.values.base import Values
 if TYPE_CHECKING:
     from telegrad.compressors.base import Encoded
 
-__all__ = ["looked_at"]
+__all__ = ["an", "fault_of_terms", "looked_at"]
 
 _SHAPE = "Encoded((Term(positions, values),)) is wanted"
 
@@ -49,23 +49,32 @@ def _of_encoded(encoded: Any, v: Tensor) -> str:
     """What is wrong with it, as the end of a sentence; empty where nothing is."""
     terms = getattr(encoded, "terms", None)
     if not hasattr(encoded, "level") or not isinstance(terms, tuple | list):
-        return f"returned {_a(encoded)}; {_SHAPE}"
+        return f"returned {an(encoded)}; {_SHAPE}"
     if not isinstance(encoded.level, int):
         return f"returned the level {encoded.level!r}; an integer is wanted"
-    return next(filter(None, (_of_term(term, v) for term in terms)), "")
+    return next(filter(None, (_of_term(term, len(v), v.dtype) for term in terms)), "")
 
 
-def _of_term(term: Any, v: Tensor) -> str:
+def fault_of_terms(terms: Any) -> str:
+    """What is wrong with the terms of a level, as the end of a sentence; empty where nothing is."""
+    if not isinstance(terms, tuple | list):
+        return f"returned {an(terms)}; a tuple of terms is wanted, (Term(positions, values),)"
+    return next(filter(None, (_of_term(term, None, torch.float64) for term in terms)), "")
+
+
+def _of_term(term: Any, d: int | None, dtype: torch.dtype) -> str:
     if not isinstance(term, Term):
-        return f"returned {_a(term)} among the terms; {_SHAPE}"
+        return f"returned {an(term)} among the terms; {_SHAPE}"
     positions, values = term.positions, term.values
     if not isinstance(positions, Positions):
         return (
-            f"returned a term whose positions are {_a(positions)}; All(d), IndexSet(d, indices) or the like is wanted"
+            f"returned a term whose positions are {an(positions)}; All(d), IndexSet(d, indices) or the like is wanted"
         )
     if not isinstance(values, Values):
-        return f"returned a term whose values are {_a(values)}; Floats(tensor) or the like is wanted"
-    fault = _of_positions(positions, len(v)) or (_of_floats(values, v) if isinstance(values, Floats) else "")
+        return f"returned a term whose values are {an(values)}; Floats(tensor) or the like is wanted"
+    fault = _of_positions(positions, positions.d if d is None else d)
+    if not fault and isinstance(values, Floats):
+        fault = _of_floats(values, dtype)
     if not fault and positions.n != values.n:
         fault = f"returned a term of {positions.n} positions and {values.n} values; as many are wanted"
     return fault
@@ -81,7 +90,7 @@ def _of_positions(positions: Positions, d: int) -> str:
         return ""
     index: Any = positions.given
     if not isinstance(index, Tensor) or index.dim() != 1 or index.is_floating_point() or index.is_complex():
-        return f"returned IndexSet of {_a(index)}; a flat tensor of int64 is wanted"
+        return f"returned IndexSet of {an(index)}; a flat tensor of int64 is wanted"
     if index.dtype == torch.bool:
         return "" if len(index) == d else f"returned IndexSet of {len(index)} marks; v has {d} entries"
     if len(index) and not (int(index[0]) >= 0 and int(index[-1]) < d and bool((index[1:] > index[:-1]).all())):
@@ -89,19 +98,20 @@ def _of_positions(positions: Positions, d: int) -> str:
     return ""
 
 
-def _of_floats(values: Floats, v: Tensor) -> str:
+def _of_floats(values: Floats, dtype: torch.dtype) -> str:
     value: Any = values.value
     if not isinstance(value, Tensor) or value.dim() != 1 or value.dtype not in DTYPES:
-        return f"returned Floats of {_a(value)}; a flat tensor of floats is wanted"
-    if value.dtype.itemsize > v.dtype.itemsize:
+        return f"returned Floats of {an(value)}; a flat tensor of floats is wanted"
+    if value.dtype.itemsize > dtype.itemsize:
         return (
-            f"returned Floats of {value.dtype} for a tensor of {v.dtype}, which decodes them to nearest; write "
+            f"returned Floats of {value.dtype} for a tensor of {dtype}, which decodes them to nearest; write "
             'Floats(…).rounded(v.dtype, key.fold(role="rounding")), without a bias'
         )
     return ""
 
 
-def _a(thing: Any) -> str:
+def an(thing: Any) -> str:
+    """What this is, in words."""
     if isinstance(thing, Tensor):
         return f"a tensor of {thing.dtype} and shape {tuple(thing.shape)}"
     name = type(thing).__name__

@@ -7,7 +7,7 @@ how dear. Probabilities, the draw, the 1/p weights, value coding and packing are
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -15,6 +15,7 @@ from torch import Tensor
 from telegrad.compressors.coding import Coding
 from telegrad.compressors.shortcuts import Shortcuts
 from telegrad.context import Contextual
+from telegrad.mlmc.returned import looked_at_ladder, looked_at_levels
 from telegrad.random import Key
 from telegrad.wire.code import Term
 
@@ -36,6 +37,11 @@ class Levels(ABC):
     """
 
     orthogonal: bool = False
+
+    def __init_subclass__(cls, **given: Any) -> None:
+        super().__init_subclass__(**given)
+        if not cls.__module__.startswith("telegrad."):
+            looked_at_levels(cls)
 
     @abstractmethod
     def norms(self) -> Tensor:
@@ -83,6 +89,11 @@ class Ladder(Contextual, Shortcuts, ABC):
     """A named ladder with its configuration: `stopk(s=0.01)`, `fixed_point`, `floating_point`, `rtn`."""
 
     kind: ClassVar[str] = "ladder"
+
+    def __init_subclass__(cls, **given: Any) -> None:
+        super().__init_subclass__(**given)
+        if "levels" in vars(cls) and not cls.__module__.startswith("telegrad."):
+            cls.levels = looked_at_ladder(cls.levels)  # type: ignore[method-assign, assignment]
 
     @property
     @abstractmethod

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import ast
-import dataclasses
 import difflib
 import math
 import typing
 from typing import Any, Literal
 
 from telegrad.errors import SpecError
-from telegrad.spec.registered import WORDS, Registered, fields_in_order, options_of, word
+from telegrad.spec.registered import WORDS, Registered, fields_in_order, needed, options_of, word, writable
 from telegrad.spec.registry import implied_by, known_by_kind, load, names, registered
 
 __all__ = ["build"]
@@ -55,7 +54,7 @@ def _build_node(node: ast.AST, kind: str, spec: str) -> Any:
         return around(_build_node(node, part, spec))
     if cls is None:
         raise SpecError(_no_such(head.id, kind))
-    hints = typing.get_type_hints(cls)
+    hints = _hints(cls)
     fields = {word(field): field for field in fields_in_order(cls) if field.init}
     given: dict[str, ast.AST] = {}
     positional = call.args if call else []
@@ -74,7 +73,7 @@ def _build_node(node: ast.AST, kind: str, spec: str) -> Any:
         if keyword.arg in given:
             raise SpecError(f"`{ast.unparse(node)}` gives {keyword.arg!r} twice; for example `{cls.example}`")
         given[keyword.arg] = keyword.value
-    missing = [name for name, field in fields.items() if name not in given and field.default is dataclasses.MISSING]
+    missing = [name for name, field in fields.items() if name not in given and needed(field)]
     if missing:
         raise SpecError(f"{cls.spec_name} needs {', '.join(missing)}; for example `{cls.example}`")
     values = {
@@ -84,6 +83,17 @@ def _build_node(node: ast.AST, kind: str, spec: str) -> Any:
         for word, value in given.items()
     }
     return cls(**values)
+
+
+def _hints(cls: type[Registered]) -> dict[str, Any]:
+    """The types of a class's fields. Raises `SpecError` where they cannot be looked up from its file."""
+    try:
+        return typing.get_type_hints(cls)
+    except NameError as error:
+        raise SpecError(
+            f"{cls.spec_name}: the types of {cls.__qualname__}'s fields cannot be read, {error}; import it at the top "
+            "of its file, not within a function or under TYPE_CHECKING"
+        ) from None
 
 
 def _no_such(name: str, kind: str) -> str:
@@ -131,6 +141,11 @@ def _convert(node: ast.AST, hint: Any, where: str, spec: str, example: str) -> A
             return float(value)
         if isinstance(option, type) and type(value) is option:
             return value
+    if not any(map(writable, options)):
+        raise SpecError(
+            f"{where}: a spec cannot write {hint}; an argument is an int, float, bool, str, tuple or Literal, or of a "
+            f"registered kind, such as tg.Compressor; for example `{example}`"
+        )
     wanted = " or ".join(getattr(option, "__name__", str(option)) for option in options)
     raise SpecError(f"{where}: {wanted} is wanted; for example `{example}`")
 

@@ -13,7 +13,7 @@ from typing import Any, ClassVar, Literal
 
 from telegrad.errors import SpecError
 
-__all__ = ["WORDS", "Registered", "fields_in_order", "hints_of", "options_of", "word"]
+__all__ = ["WORDS", "Registered", "fields_in_order", "hints_of", "needed", "options_of", "word", "writable"]
 
 
 class Registered:
@@ -74,7 +74,7 @@ def hints_of(cls: type[Registered]) -> dict[str, tuple[Any, ...]]:
     except NameError:  # a class within a function
         return {}
     options = {field.name: options_of(hints[field.name]) for field in dataclasses.fields(cls)}  # type: ignore[arg-type]
-    return {name: option for name, option in options.items() if all(map(_writable, option))}
+    return {name: option for name, option in options.items() if all(map(writable, option))}
 
 
 def options_of(hint: Any) -> tuple[Any, ...]:
@@ -82,7 +82,8 @@ def options_of(hint: Any) -> tuple[Any, ...]:
     return typing.get_args(hint) if typing.get_origin(hint) in (typing.Union, types.UnionType) else (hint,)
 
 
-def _writable(option: Any) -> bool:
+def writable(option: Any) -> bool:
+    """Whether a spec can write a value of this type."""
     plain = option in (int, float, bool, str, tuple, types.NoneType) or typing.get_origin(option) is Literal
     return plain or (isinstance(option, type) and issubclass(option, Registered))
 
@@ -155,10 +156,15 @@ def word(field: dataclasses.Field[Any]) -> str:
     return str(field.metadata.get("spec", field.name))
 
 
+def needed(field: dataclasses.Field[Any]) -> bool:
+    """Whether a spec has to give it."""
+    return field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
+
+
 WORDS = {"true": True, "false": False, "none": None}
 
 
 def _text(value: Any) -> str:
     """How a value is written in a spec: a string that is no word of the grammar in quotes."""
-    plain = not isinstance(value, str) or (value.isidentifier() and not iskeyword(value))
-    return str(value) if plain and value not in WORDS else repr(value)
+    plain = not isinstance(value, str) or (value.isidentifier() and not iskeyword(value) and value not in WORDS)
+    return str(value) if plain else repr(value)

@@ -84,6 +84,8 @@ def register(name: str, *, example: str, source: str) -> Callable[[_T], _T]:
                 f"register({name!r}): {cls.__name__} is no frozen dataclass; write @dataclass(frozen=True) on the line "
                 "between @register and the class"
             )
+        if hasattr(cls, "within") and "context" in getattr(cls, "__dataclass_fields__", ()):
+            raise SpecError(f"register({name!r}): a field of {cls.__name__} is called context; give it another name")
         known[name] = cls
         cls.spec_name, cls.example, cls.source = name, example, source
         return cls
