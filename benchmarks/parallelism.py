@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import NullLocator
 
 from telegrad.lab.runner import provenance
 from telegrad.random import Key
@@ -216,6 +217,8 @@ def drawn(rows: list[dict[str, Any]]) -> tuple[Figure, list[dict[str, Any]]]:
             samples, knees = [one["samples"] for one in finite], [float(np.mean(one["knees"])) for one in finite]
             bottom[column].plot(samples, knees, "o-", color=color, label=label)
             bottom[column].set(xscale="log", yscale="log", xlabel="samples N", ylabel="M* where the error doubles")
+            bottom[column].set_xticks(samples, [f"{n:,}" for n in samples])
+            bottom[column].xaxis.set_minor_locator(NullLocator())
             print("slope", name, label, flush=True)
     for axes in (*top, *bottom):
         if axes.has_data():
