@@ -82,6 +82,13 @@ def test_what_is_a_message_is_sent(index):
     assert code.decode().tolist() == [value if at in (3, 5) else 0.0 for at, value in enumerate(X.tolist())]
 
 
+def test_a_code_outlives_its_vector():
+    x = X.clone()
+    code = made(lambda v, key: Encoded((Term(All(10), Floats(v)),))).encode(x, tg.Key())
+    x.zero_()
+    assert code.decode().equal(X)
+
+
 def test_one_that_is_not_registered_has_its_own_name():
     assert str(listed(torch.tensor([3, 5]))) == "Own"
 

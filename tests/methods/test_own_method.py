@@ -171,6 +171,26 @@ def test_what_an_oracle_method_may_not_ask_for_is_named(functions, reason):
         run(oracle_method(**functions))
 
 
+def test_a_state_outlives_what_was_lent_for_a_step():
+    """DDP overwrites the gradient with the estimate, and the workspace is there for every step."""
+
+    def remembering(self, gradient, state, rank, step):
+        return CODED.encode(gradient), {**state, "seen": gradient}
+
+    def lending(self, codes, state, step):
+        estimate = mean_of(codes, workspace=step.workspace)
+        return estimate, {"last": estimate}
+
+    method = gradient_method(worker_step=remembering, server_step=lending)
+    gradient, step = torch.ones(4), Step(0, 0.1, tg.Key(), workspace=torch.zeros(4))
+    code, state = method.worker_step(gradient, method.worker_init(4, gradient.dtype), 0, step)
+    server = method.server_step([code], {"last": torch.zeros(4)}, step)[1]
+    gradient.zero_()
+    step.workspace.zero_()
+    assert state["seen"].equal(torch.ones(4))
+    assert server["last"].equal(torch.ones(4))
+
+
 def test_iterates_are_shared_or_own():
     with pytest.raises(tg.SpecError, match=r"Own.iterates = 'owned': shared or own is allowed"):
         oracle_method(iterates="owned")

@@ -5,6 +5,7 @@ numbers go wrong or a message cannot be read.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import wraps
 from typing import TYPE_CHECKING, Any
 
@@ -40,9 +41,17 @@ def looked_at(encode: Callable[[Any, Tensor, Key], Encoded]) -> Callable[[Any, T
             fault = "changed v in place, which is the caller's own tensor; work on v.clone()"
         if fault:
             raise InputError(f"{type(self).__name__}._encode {fault}")
-        return encoded
+        return replace(encoded, terms=tuple(_apart(term, v) for term in encoded.terms))
 
     return checked
+
+
+def _apart(term: Term, v: Tensor) -> Term:
+    """The term, with a copy of its values where they lie in v, which changes when its owner goes on."""
+    place = v.untyped_storage().data_ptr()
+    if isinstance(term.values, Floats) and term.values.value.untyped_storage().data_ptr() == place:
+        return Term(term.positions, Floats(term.values.value.clone()))
+    return term
 
 
 def _of_encoded(encoded: Any, v: Tensor) -> str:

@@ -47,9 +47,25 @@ def _checked(name: str, function: Callable[..., Any], look: Look) -> Callable[..
             fault = "changed in place what it was handed; states and vectors are values, make new ones"
         if fault:
             raise InputError(f"{type(self).__name__}.{name} {fault}")
-        return returned
+        return _with_own_states(returned, _LENT[name](given)) if name in _LENT else returned
 
     return checked
+
+
+_LENT: dict[str, Callable[[tuple[Any, ...]], Any]] = {
+    "worker_step": lambda given: given[0],  # the gradient, which DDP's bucket holds
+    "server_step": lambda given: given[2].workspace,
+}
+"""What a gradient method's function is lent for a step: overwritten in the next one. (x of an oracle method is not.)"""
+
+
+def _with_own_states(returned: tuple[Any, dict[str, Tensor]], lent: Any) -> tuple[Any, dict[str, Tensor]]:
+    """What a function returned, with copies of states that are made of what was lent to it."""
+    if not isinstance(lent, Tensor):
+        return returned
+    place = lent.untyped_storage().data_ptr()
+    state = {n: one.clone() if one.untyped_storage().data_ptr() == place else one for n, one in returned[1].items()}
+    return returned[0], state
 
 
 def _tensors(value: Any) -> list[Tensor]:
