@@ -398,6 +398,21 @@ def test_where_a_method_is_wanted_a_compressor_stands_for_sgd_of_it():
 @pytest.mark.parametrize(
     ("spec", "reason"),
     [
+        ("TopK(k=1)", "did you mean the compressor 'topk'?; for example `topk(k=0.01)`"),
+        ("EF21(topk(k=1))", "did you mean 'ef21'?; for example `ef21(topk(k=0.01))`"),
+        ("topk(K=1)", "unknown argument 'K' of topk; did you mean 'k'?"),
+        ("xyz", "tamuna; for example `sgd("),
+        ("xyz(", "write for example `sgd("),
+    ],
+)
+def test_the_nearest_name_is_told_whatever_its_capitals(spec, reason):
+    with pytest.raises(tg.SpecError, match=re.escape(reason)):
+        tg.method(spec)
+
+
+@pytest.mark.parametrize(
+    ("spec", "reason"),
+    [
         ("ef21(topk(k=0.1))", r"'ef21' is a method, and a compressor is wanted here; build it with tg.method\(…\)"),
         ("digits", "'digits' is a workload, and a compressor is wanted here"),
         ("mlmc(eden(bits=2))", "'eden' is a compressor, and a ladder is wanted here"),

@@ -4,12 +4,14 @@ import dataclasses
 import math
 from typing import ClassVar
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
 import telegrad as tg
 from telegrad.errors import ConfigError, DivergedError, SpecError, TelegradWarning
+from telegrad.methods import Clock
 from telegrad.workloads import Split, Task
 
 SHORT = {"steps": 12, "workers": 4, "batch_size": 8, "lr": 0.1}
@@ -217,11 +219,25 @@ def test_a_compressed_downlink_is_used_and_booked():
         ({"method": "sdg(identity)"}, SpecError, "did you mean 'sgd'"),
         ({"workload": "digit"}, SpecError, "did you mean 'digits'"),
         ({"method": "sgd(topk(k=20000))"}, SpecError, "k=20000.*12314"),
+        ({"lr": 1e300}, ConfigError, r"lr=1e\+300: a number up to 1e\+30 is allowed"),
+        ({"momentum": 1.5}, ConfigError, "momentum=1.5: a number below 1 is allowed"),
+        ({"optimizer": lambda parameters, lr: None}, ConfigError, "returned None; a torch optimizer is wanted"),
+        ({"data": 3}, ConfigError, "data=3: a folder"),
+        ({"clock": 1}, ConfigError, r"clock=1: a telegrad.methods.Clock\(gradient"),
+        ({"progress": 3}, ConfigError, "progress=3: a function of a record is allowed"),
+        ({"snapshots": "here"}, ConfigError, "snapshots='here': a telegrad.runtime.snapshots.Snapshots is allowed"),
     ],
 )
 def test_bad_arguments_name_the_culprit(arguments, error, culprit):
     with pytest.raises(error, match=culprit):
         tg.simulate(**{"workload": "digits", "method": "sgd(identity)", "steps": 2, **arguments})
+
+
+@pytest.mark.parametrize("gradient", ["abc", True, [1, "2"], np.array([1.0, -2.0]), torch.tensor([1.0, torch.nan])])
+def test_clocks_have_numbers(gradient):
+    with pytest.raises(ConfigError, match=r"Clock\(gradient=.*: seconds and bits a second from 0 are allowed"):
+        Clock(gradient=gradient)
+    assert Clock(gradient=np.array([1.0, 2.0])) == Clock(gradient=[1.0, 2.0])
 
 
 @pytest.mark.parametrize("steps", [10**9, 2**63])

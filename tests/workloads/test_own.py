@@ -119,6 +119,7 @@ def test_a_path_leads_to_a_task_a_workload_or_what_makes_one(tmp_path, monkeypat
     (tmp_path / "my_work.py").write_text(
         "import torch\nimport telegrad as tg\nx = torch.arange(120.).view(40, 3)\n"
         "def made():\n    return tg.task(torch.nn.Linear(3, 2), (x, (x[:, 0] > 60).long()))\n"
+        "def one(size):\n    return made()\n"
         "ready = made()\nfrom telegrad.workloads import Digits\nnumber = 3\n"
     )
     monkeypatch.chdir(tmp_path)
@@ -128,6 +129,10 @@ def test_a_path_leads_to_a_task_a_workload_or_what_makes_one(tmp_path, monkeypat
         assert len(workload.load(None, tg.Key()).train) in (32, 1197)
     with pytest.raises(tg.DataError, match="leads to a int"):
         workload_of("my_work:number").load(None, tg.Key())
+    with pytest.raises(
+        tg.DataError, match="my_work:one is called without arguments, and cannot be: missing a required"
+    ):
+        workload_of("my_work:one").load(None, tg.Key())
     with pytest.raises(tg.DataError, match="has no other"):
         workload_of("my_work:other").load(None, tg.Key())
     with pytest.raises(tg.DataError, match="no module no_such_module"):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from numbers import Real
 
 from telegrad.errors import ConfigError
 
@@ -29,10 +30,17 @@ class Clock:
     def __post_init__(self) -> None:
         for name in ("gradient", "message", "latency", "bandwidth"):
             value = getattr(self, name)
-            each = tuple(value) if isinstance(value, Sequence) else (value,)
+            if hasattr(value, "tolist"):  # numpy's and torch's
+                value = value.tolist()
+                object.__setattr__(self, name, value)
+            each = tuple(value) if isinstance(value, Sequence) and not isinstance(value, str) else (value,)
             lowest = "above 0" if name == "bandwidth" else "from 0"
-            if not all(one > 0 if name == "bandwidth" else 0 <= one < math.inf for one in each):
-                raise ConfigError(f"Clock({name}={value}): seconds and bits a second {lowest} are allowed")
+            numbers = all(isinstance(one, Real) and not isinstance(one, bool) for one in each)
+            if not numbers or not all(one > 0 if name == "bandwidth" else 0 <= one < math.inf for one in each):
+                raise ConfigError(
+                    f"Clock({name}={value!r}): seconds and bits a second {lowest} are allowed, one number or one for "
+                    "each worker"
+                )
 
     def check(self, workers: int) -> None:
         """Raise `ConfigError` where an entry is a sequence of another length."""

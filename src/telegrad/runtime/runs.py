@@ -58,7 +58,13 @@ class Parts:
         setting = self.setting
         choice, lr = setting.optimizer, setting.rate
         if callable(choice):
-            return choice(parameters, lr)
+            made = choice(parameters, lr)
+            if not isinstance(made, torch.optim.Optimizer):
+                raise ConfigError(
+                    f"optimizer={choice!r} returned {made!r}; a torch optimizer is wanted, for example "
+                    "lambda parameters, lr: torch.optim.Adam(parameters, lr)"
+                )
+            return made
         if choice == "sgd":
             return torch.optim.SGD(parameters, lr=lr, momentum=setting.momentum, weight_decay=setting.weight_decay)
         if choice == "adamw":

@@ -84,6 +84,10 @@ class Setting:
                 raise ConfigError(f"{name}={value!r}: a finite number is wanted{more}")
             if value < lowest:
                 raise ConfigError(f"{name}={value}: a number from {lowest} is allowed{more}")
+            if float(value) > _LARGEST.get(name, math.inf):
+                raise ConfigError(f"{name}={value}: a number up to {_LARGEST[name]:g} is allowed")
+        if self.momentum >= 1:
+            raise ConfigError(f"momentum={self.momentum}: a number below 1 is allowed, for example momentum=0.9")
         for name in _COUNTS:
             value = getattr(self, name)
             if value is not None and not isinstance(value, numbers.Integral):
@@ -92,6 +96,9 @@ class Setting:
             if getattr(self, name) not in allowed and not (name == "optimizer" and callable(self.optimizer)):
                 words = ", ".join(map(repr, allowed)) + (", or a function of (parameters, lr)" * (name == "optimizer"))
                 raise ConfigError(f"{name}={getattr(self, name)!r}: {words} is allowed")
+        for name, (kind, instead) in _OBJECTS.items():
+            if getattr(self, name) is not None and not isinstance(getattr(self, name), kind):
+                raise ConfigError(f"{name}={getattr(self, name)!r}: {instead} is allowed, or None")
 
     @property
     def rate(self) -> float:
@@ -120,6 +127,14 @@ _NUMBERS: dict[str, tuple[float, str]] = {
     "dirichlet": (0, ", or None for equal shares"),
 }
 _COUNTS = ("steps", "warmup_steps", "seed", "batch_size", "evaluate_every", "chunk")
+_LARGEST = dict.fromkeys(("lr", "weight_decay"), 1e30)
+"""Beyond, a float32 parameter cannot be moved."""
+_OBJECTS: dict[str, tuple[Any, str]] = {
+    "data": ((str, Path), 'a folder, for example data="data",'),
+    "clock": (Clock, "a telegrad.methods.Clock(gradient=…, message=…)"),
+    "progress": (Callable, "a function of a record"),
+    "snapshots": (Snapshots, "a telegrad.runtime.snapshots.Snapshots"),
+}
 _WORDS: dict[str, tuple[str, ...]] = {
     "optimizer": ("sgd", "adamw"),
     "schedule": ("constant", "linear", "cosine"),

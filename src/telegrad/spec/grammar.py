@@ -40,7 +40,12 @@ def build(spec: Any, kind: str) -> Any:
 
 def _any_example(kind: str) -> str:
     known = registered(kind)
-    return next(iter(known.values())).example if known else kind
+    plain = known.get(_PLAIN.get(kind, ""), next(iter(known.values()), None))
+    return plain.example if plain else kind
+
+
+_PLAIN = {"method": "sgd", "topology": "server", "workload": "digits"}
+"""What a message shows where nothing is near to what was written."""
 
 
 def _build_node(node: ast.AST, kind: str, spec: str) -> Any:
@@ -105,19 +110,29 @@ def _no_such(name: str, kind: str) -> str:
             also = " (mlmc(…) makes a compressor of it)" if (other, kind) == ("ladder", "compressor") else ""
             return f"{name!r} is a {other}, and a {kind} is wanted here{built}{also}; {example}"
     unknown = _unknown(f"{kind} {name!r}", name, names(kind))
-    if kind in implied_by and (near := difflib.get_close_matches(name, names(implied_by[kind][0]), n=1)):
-        unknown = f"unknown {kind} {name!r}; did you mean the {implied_by[kind][0]} {near[0]!r}?"
+    part = implied_by[kind][0] if kind in implied_by else ""
+    near = _nearest(name, names(part)) if part and not _nearest(name, names(kind)) else ""
+    if near:
+        example = f"for example `{registered(part)[near].example}`"
+        unknown = f"unknown {kind} {name!r}; did you mean the {part} {near!r}?"
     return f"{unknown}; {example}"
 
 
 def _example_like(name: str, kind: str) -> str:
-    close = difflib.get_close_matches(name, names(kind), n=1)
-    return registered(kind)[close[0]].example if close else _any_example(kind)
+    close = _nearest(name, names(kind))
+    return registered(kind)[close].example if close else _any_example(kind)
+
+
+def _nearest(name: str, valid: list[str]) -> str:
+    """The valid name that this one is a misspelling of, whatever its capitals; empty where none is near."""
+    lower = {one.lower(): one for one in valid}
+    close = difflib.get_close_matches(name.lower(), lower, n=1)
+    return lower[close[0]] if close else ""
 
 
 def _unknown(what: str, name: str, valid: list[str]) -> str:
-    close = difflib.get_close_matches(name, valid, n=1)
-    hint = f"did you mean {close[0]!r}?" if close else f"valid: {', '.join(valid) or 'none'}"
+    close = _nearest(name, valid)
+    hint = f"did you mean {close!r}?" if close else f"valid: {', '.join(valid) or 'none'}"
     return f"unknown {what}; {hint}"
 
 

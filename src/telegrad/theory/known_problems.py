@@ -56,6 +56,11 @@ def theory_rate(method: Method, problem: Problem, d: int) -> float:
     found = _RATES.get(name)
     if found is None:
         raise ConfigError(f'lr="theory": no step size is known for {name}; known are {", ".join(sorted(_RATES))}')
+    if name not in _BIASED and not getattr(compressor, "unbiased", True):
+        raise ConfigError(
+            f'lr="theory": theory gives {method} no step size, since {compressor} is biased; such compressors go with '
+            "ef21(…), or give a number, for example lr=0.1"
+        )
     rate = found(method, problem, compressor, d, workers)
     if not (math.isfinite(rate) and rate > 0):
         raise ConfigError(f'lr="theory": theory gives {method} no step size at {d} entries; give a number')
@@ -65,6 +70,9 @@ def theory_rate(method: Method, problem: Problem, d: int) -> float:
 def _omega(compressor: Any, d: int) -> float:
     return float(compressor.omega(d))
 
+
+_BIASED = ("ef21", "ef21_sgdm", "ef_bv")
+"""Whose theory takes biased compressors."""
 
 _RATES: dict[str, Callable[[Any, Problem, Any, int, int], float]] = {
     "sgd": lambda m, p, c, d, n: step_sizes.sgd_any_data(L=p.L, L_max=p.L_max, workers=n, omega=_omega(c, d)),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import inspect
 import os
 import re
 import sys
@@ -41,6 +42,12 @@ class Imported(Workload):
         """The task. Raises `DataError` where the module or the name is missing, or leads to something else."""
         found = self._found()
         if not isinstance(found, (Task, Workload)) and callable(found):
+            try:
+                inspect.signature(found).bind()
+            except TypeError as error:
+                raise DataError(f"{self.path} is called without arguments, and cannot be: {error}") from None
+            except ValueError:  # one of C's has no signature
+                pass
             found = found()
         if isinstance(found, Workload):
             found = found.load(data, key)
