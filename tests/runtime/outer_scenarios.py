@@ -18,6 +18,7 @@ from telegrad.runtime.transport import LocalTransport
 
 SCENARIOS = {}
 FIRST, REST = ("first.weight", "first.bias"), ("second.weight", "second.bias", "extra.weight", "extra.bias")
+COMPLEX, META = nn.Linear(2, 2, dtype=torch.complex64), nn.Linear(2, 2, device="meta")
 STREAMING = "every=6, fragments=2, delay=2, alpha=0.5"
 
 
@@ -355,9 +356,22 @@ def what_does_not_fit_is_refused():
         (tg.InputError, "holds no parameter of this model", (net, adamw(Net()), "diloco"), {}),
         (tg.InputError, "a Net is no torch optimizer", (net, net, "diloco"), {}),
         (tg.InputError, "no parameters to train", (nn.ReLU(), optimizer, "diloco"), {}),
+        (tg.InputError, "weight is of torch.complex64", (COMPLEX, adamw(COMPLEX), "diloco"), {}),
+        (tg.InputError, "weight is of torch.float32 on meta", (META, adamw(META), "diloco"), {}),
+        (tg.InputError, "weight has no shape yet: run the model", (nn.LazyLinear(2), optimizer, "diloco"), {}),
+        (tg.ConfigError, "did you mean 'every'?", (net, optimizer, "diloco"), {"evry": 3}),
+        (tg.ConfigError, "as in outer(randk(k=0.1), fragments=2)", (net, optimizer, "diloco"), {"fragments": 3}),
+        (tg.SpecError, "did you mean 'outer'?", (net, optimizer, "outter(identity)"), {}),
     ):
         expect(error, text, lambda a=arguments, o=options: tg.outer.register(*a, **o))
     train(net, optimizer, 1)  # no hook was left behind
+    with tg.outer.register(net, optimizer, "diloco") as handle:
+        expect(tg.ConfigError, "has an outer loop already", lambda: tg.outer.register(net, optimizer, "diloco"))
+        for state in ({}, None, net.state_dict()):
+            expect(
+                tg.ConfigError, "takes what the handle's own state_dict()", lambda s=state: handle.load_state_dict(s)
+            )
+    tg.outer.register(net, optimizer, "diloco").remove()  # the optimizer is free again
 
 
 if __name__ == "__main__":

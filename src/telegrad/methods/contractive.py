@@ -11,9 +11,11 @@ from telegrad.methods.base import Method
 __all__ = ["require_contractive"]
 
 
-def require_contractive(method: Method, compressor: Compressor) -> None:
+def require_contractive(
+    method: Method, compressor: Compressor, instead: str = "unbiased compressors go with sgd(…)"
+) -> None:
     """Raise `SpecError` where `compressor` has no alpha > 0 for vectors of any usual size: the memory would grow
-    without bound.
+    without bound. `instead`: where an unbiased one goes.
     """
     if method.allow_unsupported:
         return
@@ -24,6 +26,6 @@ def require_contractive(method: Method, compressor: Compressor) -> None:
     cls = type(method)
     raise SpecError(
         f"{cls.spec_name} needs a contractive compressor (alpha > 0), and {compressor} is not one; "
-        f"unbiased compressors go with sgd(…), or unscaled: randk(k=0.01, scaled=false). For example `{cls.example}`; "
+        f"{instead}, or unscaled: randk(k=0.01, scaled=false). For example `{cls.example}`; "
         "to explore without theory, write allow_unsupported=true"
     )

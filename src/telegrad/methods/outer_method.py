@@ -58,7 +58,7 @@ class OuterMethod(Method, ABC):
         )
         check_that(0 <= self.alpha < 1, self, "alpha", "a number in [0, 1) is allowed")
         if self.feedback is not None:
-            require_contractive(self, self.compressor)
+            require_contractive(self, self.compressor, "unbiased ones go without feedback")
         elif not self.compressor.unbiased and not self.allow_unsupported:
             raise SpecError(
                 f"{self.spec_name}: {self.compressor} is biased, and what it leaves out would be lost: write "

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
+from typing import Any
+
 import torch
 import torch.distributed as dist
 from torch.nn.parallel import DistributedDataParallel
@@ -20,6 +23,7 @@ from telegrad.runtime.exchange import exchange_of
 from telegrad.runtime.group_transport import GroupTransport
 from telegrad.runtime.handle import Handle as AnyHandle
 from telegrad.runtime.meter import Meter
+from telegrad.runtime.misspelt import refuse_unknown
 from telegrad.runtime.pieces import Granularity, pieces_of
 from telegrad.runtime.rate_advice import RateAdvice
 from telegrad.runtime.shapes import granularity_for, warn_of_lost_shapes
@@ -41,6 +45,7 @@ def register(
     grad_scaler: torch.amp.GradScaler | None = None,
     seed: int = 0,
     check_every: int = 0,
+    **unknown: Any,
 ) -> Handle:
     """Let a DDP model exchange its gradients compressed, from now on; every rank must make the same call.
 
@@ -73,7 +78,8 @@ def register(
         A handle: `ledger`, `metrics()`, `state_dict()`, `remove()` and more.
 
     Raises:
-        ConfigError: ranks do not agree, with the difference, or the model has a communication hook already.
+        ConfigError: ranks do not agree, with the difference, the model has a communication hook already, or an
+            argument is misspelt.
         SpecError: a spec is wrong, or its parts do not fit each other.
         InputError: `model` is no `DistributedDataParallel`.
         CommunicationError: a worker is lost; in a step, out of `backward`, within the group's timeout.
@@ -84,6 +90,7 @@ def register(
         ...  # train as before
         print(handle.ledger.bits_up_per_worker)
     """
+    refuse_unknown(unknown, _ARGUMENTS)
     if not isinstance(model, DistributedDataParallel):
         raise InputError(
             f"a {type(model).__name__} has no gradient exchange to replace: write "
@@ -112,6 +119,9 @@ def register(
         raise
     hook.receiver = handle.receiver
     return handle
+
+
+_ARGUMENTS = list(inspect.signature(register).parameters)[:-1]
 
 
 def _check_free_to_choose(

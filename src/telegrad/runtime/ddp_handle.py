@@ -18,6 +18,7 @@ from telegrad.runtime.bucket_exchange import BucketExchange
 from telegrad.runtime.comm_hook import CommHook, Receiver
 from telegrad.runtime.exchange import Exchange
 from telegrad.runtime.handle import Handle as AnyHandle
+from telegrad.runtime.handle import saved_configuration
 from telegrad.runtime.ledger import Ledger
 from telegrad.runtime.memory import load_memory, memory_of
 from telegrad.runtime.meter import reading
@@ -154,7 +155,7 @@ class Handle(AnyHandle):
         what the old ranks' workers still owed is dropped. Raises `ConfigError` where the configuration was another, and
         where the same number of ranks saved, but not this one: with `strict=False` its memory starts anew as well.
         """
-        then, now = state["configuration"], self.configuration()
+        then, now = saved_configuration(state), self.configuration()
         differing = [name for name in now if then.get(name) != now[name]]
         if differing:
             name = differing[0]

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from telegrad.errors import ConfigError
 from telegrad.runtime.ledger import Ledger
 from telegrad.runtime.meter import Meter
 
@@ -13,7 +15,7 @@ if TYPE_CHECKING:
 
     from typing_extensions import Self
 
-__all__ = ["Handle"]
+__all__ = ["Handle", "saved_configuration"]
 
 
 class Handle(ABC):
@@ -80,3 +82,15 @@ class Handle(ABC):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.remove()
+
+
+def saved_configuration(state: Any) -> Mapping[str, Any]:
+    """The configuration in what a handle saved. Raises `ConfigError` where it is something else."""
+    if isinstance(state, Mapping) and isinstance(state.get("configuration"), Mapping) and "workers" in state:
+        return state["configuration"]
+    what = (
+        f"a mapping of {', '.join(map(str, list(state)[:3])) or 'nothing'}"
+        if isinstance(state, Mapping)
+        else repr(state)
+    )
+    raise ConfigError(f"load_state_dict takes what the handle's own state_dict() returned, not {what}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -9,13 +10,15 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import nn
+from torch.nn.parameter import is_lazy
 
 from telegrad.compressors.base import Compressor
 from telegrad.errors import ConfigError, InputError, SpecError
 from telegrad.methods.outer import Outer
 from telegrad.methods.outer_method import OuterMethod
 from telegrad.runtime.agreement import leave, own_group
-from telegrad.runtime.outer_handle import Handle
+from telegrad.runtime.misspelt import refuse_unknown
+from telegrad.runtime.outer_handle import Handle, with_a_loop
 from telegrad.runtime.pieces import Granularity
 from telegrad.runtime.topologies import Topology
 from telegrad.spec import build, registered
@@ -34,6 +37,7 @@ def register(
     granularity: Granularity = "tensor",
     process_group: dist.ProcessGroup | None = None,
     seed: int = 0,
+    **unknown: Any,
 ) -> Handle:
     """Let every rank train by itself, and join what they have done every so many steps.
 
@@ -62,7 +66,8 @@ def register(
         A handle: `ledger`, `metrics()`, `global_parameters`, `state_dict()`, `remove()` and more.
 
     Raises:
-        ConfigError: there is no process group, or ranks do not agree, with the difference.
+        ConfigError: there is no process group, ranks do not agree, with the difference, an argument is misspelt, or the
+            optimizer has an outer loop already.
         SpecError: a spec is wrong, or its parts do not fit each other.
         InputError: a model or an optimizer of another kind.
         CommunicationError: a worker is lost; in a step, out of `optimizer.step()`, within the group's timeout.
@@ -72,6 +77,7 @@ def register(
         handle = telegrad.outer.register(model, optimizer, "diloco", every=30)
         ...  # train as before
     """
+    refuse_unknown(unknown, _ARGUMENTS, _IN_THE_SPEC)
     method = _method_of(spec)
     if every is not None:
         method = replace(method, every=every)
@@ -92,11 +98,23 @@ def register(
         raise
 
 
+_ARGUMENTS = list(inspect.signature(register).parameters)[:-1]
+_IN_THE_SPEC = {
+    name: f"it belongs to the spec, as in outer(randk(k=0.1), {example})"
+    for name, example in {
+        "fragments": "fragments=2",
+        "delay": "delay=1",
+        "alpha": "alpha=0.5",
+        "feedback": "feedback=ef(decay=0.95)",
+    }.items()
+}
+
+
 def _method_of(spec: str | OuterMethod | Compressor) -> OuterMethod:
     """The outer method that `spec` describes; a compressor stands for outer(compressor)."""
     if isinstance(spec, Compressor):
         return Outer(spec)
-    if isinstance(spec, str) and spec.partition("(")[0].strip() not in registered("method"):
+    if isinstance(spec, str) and spec.partition("(")[0].strip() in registered("compressor"):
         spec = f"outer({spec})"
     method = build(spec, "method")
     if not isinstance(method, OuterMethod):
@@ -116,6 +134,13 @@ def _parameters_of(model: nn.Module) -> dict[str, nn.Parameter]:
         if parameter.requires_grad:
             if hasattr(parameter, "full_tensor"):
                 raise InputError(f"{name} is sharded over ranks: an outer loop wants the whole model on every rank")
+            if is_lazy(parameter):
+                raise InputError(f"{name} has no shape yet: run the model once before telegrad.outer.register")
+            if parameter.is_meta or not parameter.is_floating_point():
+                raise InputError(
+                    f"{name} is of {parameter.dtype} on {parameter.device}: an outer loop wants parameters of floating "
+                    "point on a real device"
+                )
             found[name.replace("_orig_mod.", "").removeprefix("module.")] = parameter
     if not found:
         raise InputError(f"this {type(model).__name__} has no parameters to train")
@@ -129,6 +154,8 @@ def _check_optimizers(optimizers: Sequence[Any], parameters: dict[str, nn.Parame
                 f"a {type(optimizer).__name__} is no torch optimizer: "
                 "write telegrad.outer.register(model, optimizer, …)"
             )
+        if optimizer in with_a_loop:
+            raise ConfigError("this optimizer has an outer loop already: call its handle.remove() first")
     own = {id(p) for optimizer in optimizers for group in optimizer.param_groups for p in group["params"]}
     if not own & {id(p) for p in parameters.values()}:
         raise InputError("the optimizer holds no parameter of this model: make it of model.parameters()")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import warnings
+import weakref
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
@@ -20,6 +21,7 @@ from telegrad.runtime.agreement import check_alike, leave
 from telegrad.runtime.exchange import exchange_of
 from telegrad.runtime.group_transport import GroupTransport, lost
 from telegrad.runtime.handle import Handle as AnyHandle
+from telegrad.runtime.handle import saved_configuration
 from telegrad.runtime.ledger import Ledger
 from telegrad.runtime.memory import load_memory, memory_of
 from telegrad.runtime.meter import Meter, Reading, reading
@@ -27,9 +29,12 @@ from telegrad.runtime.outer_loop import OuterLoop, forget_what_is_not_finite
 from telegrad.runtime.pieces import Granularity
 from telegrad.runtime.topologies import Topology
 
-__all__ = ["Handle"]
+__all__ = ["Handle", "with_a_loop"]
 
 T = TypeVar("T")
+
+with_a_loop: weakref.WeakSet[torch.optim.Optimizer] = weakref.WeakSet()
+"""The optimizers whose steps an outer loop counts: another one would count them again."""
 
 
 class Handle(AnyHandle):
@@ -61,6 +66,7 @@ class Handle(AnyHandle):
         self._meter = Meter(sum(8 * p.numel() * p.element_size() for p in parameters.values()))
         self._hook = optimizers[-1].register_step_post_hook(lambda *_: self._after_step())
         self._removed = False
+        with_a_loop.add(optimizers[-1])
 
     @property
     def ledger(self) -> Ledger:
@@ -140,7 +146,7 @@ class Handle(AnyHandle):
         begins at the global parameters, and its error memory anew, with a warning where it had one. Raises
         `ConfigError` where the configuration was another.
         """
-        then, now = state["configuration"], self.configuration()
+        then, now = saved_configuration(state), self.configuration()
         for name in now:
             if then.get(name) != now[name]:
                 raise ConfigError(
@@ -168,6 +174,7 @@ class Handle(AnyHandle):
             return
         self._removed = True
         self._hook.remove()
+        with_a_loop.discard(self._inner[-1])
         try:
             if self._error is None:
                 self._loop.arrive(self.method.alpha)

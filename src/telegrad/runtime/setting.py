@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import math
 import numbers
 import re
@@ -18,6 +17,7 @@ from torch import nn
 from telegrad.compressors.base import Compressor
 from telegrad.errors import ConfigError
 from telegrad.methods.clock import Clock
+from telegrad.runtime.misspelt import refuse_unknown
 from telegrad.runtime.pieces import Granularity
 from telegrad.runtime.schedule import Schedule
 from telegrad.runtime.snapshots import Snapshots
@@ -109,11 +109,7 @@ class Setting:
     def of(cls, given: Mapping[str, Any]) -> Setting:
         """The setting of arguments by name. Raises `ConfigError` for a name that there is not, with the nearest."""
         known = [field.name for field in dataclasses.fields(cls)]
-        for name in given:
-            if name not in known:
-                near = difflib.get_close_matches(name, [*known, "workers"], n=1)
-                hint = f"did you mean {near[0]!r}?" if near else f"allowed are {', '.join(known)}"
-                raise ConfigError(f"unknown argument {name!r}; {hint}")
+        refuse_unknown([name for name in given if name not in known], [*known, "workers"], _ELSEWHERE)
         return cls(**given)
 
 
@@ -127,6 +123,11 @@ _NUMBERS: dict[str, tuple[float, str]] = {
     "dirichlet": (0, ", or None for equal shares"),
 }
 _COUNTS = ("steps", "warmup_steps", "seed", "batch_size", "evaluate_every", "chunk")
+_ELSEWHERE = {
+    "learning_rate": "write lr",
+    "epochs": "write steps",
+    **dict.fromkeys(("model", "dataset", "loss"), "write telegrad.simulate(telegrad.task(model, data), method)"),
+}
 _LARGEST = dict.fromkeys(("lr", "weight_decay"), 1e30)
 """Beyond, a float32 parameter cannot be moved."""
 _OBJECTS: dict[str, tuple[Any, str]] = {
