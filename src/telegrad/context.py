@@ -37,7 +37,7 @@ class Context:
         step: the number of the step, from 0; None where it is not known.
         name: the tensor's, or that of the piece of the model; empty where it has none.
         shape: the tensor's; with fewer than two dimensions it is a flat vector.
-        last: the estimate of the step before, which all ranks have; None before there is one.
+        last: the estimate of the step before, which all ranks have, a tensor; None before there is one.
 
     Example:
         >>> code = tg.compressor("permk").encode(torch.ones(8), tg.Key(seed=0), tg.Context(rank=1, workers=4))
@@ -60,9 +60,11 @@ class Context:
 
     def completed(self, key: Key, shape: tuple[int, ...]) -> Context:
         """This one; what it leaves open is what the key tells, and the shape."""
-        told = Context.of(key, shape)
+        told, last = Context.of(key, shape), self.last
+        if last is not None and not isinstance(last, LastEstimate):
+            last = LastEstimate(last.reshape(-1))  # a tensor, as whoever has none of the runtimes gives it
         rank, step = (told.rank if self.rank is None else self.rank), (told.step if self.step is None else self.step)
-        whole = Context(rank, self.workers, step, self.name or told.name, self.shape or shape, self.last)
+        whole = Context(rank, self.workers, step, self.name or told.name, self.shape or shape, last)
         return self if whole == self else whole
 
     def place(self, workers: int | None, owner: object) -> tuple[int, int]:

@@ -953,6 +953,26 @@ def ranks_that_do_not_agree_are_refused_at_registration():
 
 
 @scenario
+def arguments_of_another_kind_are_refused_at_registration():
+    for error, text, spec, options in (
+        (tg.ConfigError, "unknown argument 'topolgy'; did you mean 'topology'?", MLMC, {"topolgy": "server"}),
+        (tg.InputError, "optimizer='adam': a torch optimizer is allowed", MLMC, {"optimizer": "adam"}),
+        (tg.InputError, "grad_scaler=3: a torch.amp.GradScaler is allowed", MLMC, {"grad_scaler": 3}),
+        (tg.InputError, "check_every='a': a number of steps is allowed", MLMC, {"check_every": "a"}),
+        (tg.InputError, "process_group=3: what torch.distributed.new_group returns", MLMC, {"process_group": 3}),
+        (tg.InputError, "check_every=-1: a number of steps is allowed", MLMC, {"check_every": -1}),
+        (tg.SpecError, "did you mean 'patience'?", "auto(patienc=2)", {}),
+        (tg.SpecError, "did you mean 'bits'?", "auto(bit=2)", {}),
+    ):
+        expect(error, text, lambda s=spec, o=options: wrapped(s, **o))
+    turning = nn.Linear(4, 2, dtype=torch.complex64)
+    expect(tg.InputError, "weight is complex, and what is exchanged are real", lambda: wrapped(MLMC, turning))
+    _, handle = wrapped(MLMC)
+    for state in ({}, None, {"a": 1}):
+        expect(tg.ConfigError, "takes what the handle's own state_dict()", lambda s=state: handle.load_state_dict(s))
+
+
+@scenario
 def drift_is_found_and_named():
     model, _ = wrapped(MLMC, check_every=2)
     train(model, 3)

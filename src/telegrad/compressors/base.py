@@ -10,7 +10,7 @@ from functools import cached_property
 from typing import Any, ClassVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, is_tensor
 from torch.nn.parameter import is_lazy
 
 from telegrad.compressors.inputs import checked, flattened, not_finite, scaled_down, scaled_up
@@ -134,6 +134,10 @@ class Compressor(Contextual, Shortcuts, ABC):
             key = Key()
         elif not hasattr(key, "fold"):
             raise InputError(f"encode(x, {key!r}): a key is wanted, for example tg.Key(seed=0).fold(step=3, rank=1)")
+        if context is not None and not isinstance(context, Context):
+            raise InputError(
+                f"encode(x, key, {context!r}): a context is wanted, for example tg.Context(rank=0, workers=4)"
+            )
         encoded, bound = self.encoded(x, key, context), 0.0
         code = Code(tuple(x.shape), x.dtype, encoded.terms, encoded.level)
         for term in encoded.terms:
@@ -147,6 +151,8 @@ class Compressor(Contextual, Shortcuts, ABC):
         """The codes of the rows of a batch (M, d), or of any M tensors, as one `encode` after the other would make them
         with these keys; long ones by several threads. Raises what `encode` raises, for the first one at fault.
         """
+        if not isinstance(xs, Sequence | Tensor) or not isinstance(keys, Sequence) or (is_tensor(xs) and xs.dim() < 2):
+            raise InputError("encode_each takes tensors, or the rows of one (M, d), and a key for each of them")
         if len(xs) != len(keys):
             raise InputError(f"{len(xs)} tensors and {len(keys)} keys were given: each tensor needs a key of its own")
         size = sum(x.numel() if isinstance(x, Tensor) and not is_lazy(x) else 0 for x in xs)

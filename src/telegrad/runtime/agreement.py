@@ -14,7 +14,7 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.distributed import distributed_c10d
 
-from telegrad.errors import ConfigError, DriftError
+from telegrad.errors import ConfigError, DriftError, InputError
 from telegrad.kernels.device import away_from_default_device
 from telegrad.runtime.transport import Transport
 from telegrad.version import __version__
@@ -25,6 +25,8 @@ __all__ = ["check_alike", "check_no_drift", "leave", "own_group"]
 
 def own_group(group: dist.ProcessGroup) -> dist.ProcessGroup:
     """A new group of the same ranks, backend and timeout: exchanges on it keep their order whatever else is sent."""
+    if not isinstance(group, dist.ProcessGroup):
+        raise InputError(f"process_group={group!r}: what torch.distributed.new_group returns is allowed, or None")
     ranks = dist.get_process_group_ranks(group)
     part = len(ranks) < dist.get_world_size()
     with _named_anew(ranks) if part else contextlib.nullcontext():

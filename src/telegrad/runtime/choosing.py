@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import difflib
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
@@ -88,7 +89,8 @@ def automatic(spec: Any) -> Automatic | None:
         return None
     own = {field.name for field in fields(Automatic)}
     given = {keyword.arg for keyword in call.keywords} if call else set()
-    if call and (call.args or (given and not given & own)):
+    meant = {name for name in given if name in own or (name and difflib.get_close_matches(name, own, cutoff=0.7))}
+    if call and (call.args or (given and not meant)):
         return None
     rule: Automatic = build(spec, "rule")
     return rule

@@ -114,6 +114,12 @@ def reduced_parameters(model: DistributedDataParallel) -> dict[str, nn.Parameter
         if "undefined Tensor" in str(error):
             raise InputError("sparse gradients cannot be compressed; build the embedding with sparse=False") from None
         raise
+    whole = next((name for name, parameter in model.module.named_parameters() if parameter.is_complex()), None)
+    if whole is not None:
+        raise InputError(
+            f"{whole} is complex, and what is exchanged are real numbers: write torch.view_as_real for the parameter, "
+            "and torch.view_as_complex in forward"
+        )
     owned = {parameter for bucket in buckets for parameter in bucket.parameters()}
     named = {
         name.replace("_orig_mod.", ""): parameter  # torch.compile's wrapper is no part of a name

@@ -81,7 +81,7 @@ def register(
         ConfigError: ranks do not agree, with the difference, the model has a communication hook already, or an
             argument is misspelt.
         SpecError: a spec is wrong, or its parts do not fit each other.
-        InputError: `model` is no `DistributedDataParallel`.
+        InputError: `model` is no `DistributedDataParallel` of real parameters, or an option of another kind.
         CommunicationError: a worker is lost; in a step, out of `backward`, within the group's timeout.
 
     Example:
@@ -91,6 +91,7 @@ def register(
         print(handle.ledger.bits_up_per_worker)
     """
     refuse_unknown(unknown, _ARGUMENTS)
+    _check_options(optimizer, grad_scaler, check_every)
     if not isinstance(model, DistributedDataParallel):
         raise InputError(
             f"a {type(model).__name__} has no gradient exchange to replace: write "
@@ -119,6 +120,16 @@ def register(
         raise
     hook.receiver = handle.receiver
     return handle
+
+
+def _check_options(optimizer: Any, grad_scaler: Any, check_every: Any) -> None:
+    """Raise `InputError` here for what a backward pass would stumble over."""
+    if not hasattr(optimizer, "param_groups") and optimizer is not None:
+        raise InputError(f"optimizer={optimizer!r}: a torch optimizer is allowed, or None; a spec cannot name it")
+    if not hasattr(grad_scaler, "get_scale") and grad_scaler is not None:
+        raise InputError(f"grad_scaler={grad_scaler!r}: a torch.amp.GradScaler is allowed, or None")
+    if type(check_every) is not int or check_every < 0:
+        raise InputError(f"check_every={check_every!r}: a number of steps is allowed, or 0 for never")
 
 
 _ARGUMENTS = list(inspect.signature(register).parameters)[:-1]
