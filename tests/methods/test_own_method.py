@@ -203,6 +203,14 @@ def test_a_method_of_no_kind_is_told_the_kinds():
         run(changed(type("Bare", (tg.Method,), {}), {}))
 
 
+def test_nobody_may_take_part_in_a_silent_round():
+    method = oracle_method(
+        plan=lambda self, step: Round(cohort=(), sends=False),
+        worker_step=lambda self, oracle, x, state, step: (None, state),
+    )
+    assert run(method).ledger.silent_steps == 2
+
+
 @pytest.mark.parametrize("probability", [-0.1, 1.5, float("nan")])
 def test_coins_have_probabilities(probability):
     with pytest.raises(tg.InputError, match=r"step\.coin\(.*\): a probability from 0 to 1 is allowed"):

@@ -59,7 +59,8 @@ class ADIANA(OracleMethod):
 
     def __post_init__(self) -> None:
         require_unbiased(self, self.compressor)
-        check_that(self.mu >= 0, self, "mu", "a number from 0 is allowed")
+        allowed = "a number above 0 is allowed, or 0 with theta given"
+        check_that(self.mu > 0 or (self.mu == 0 and self.theta is not None), self, "mu", allowed)
         for name in ("probability", "theta"):
             value = getattr(self, name)
             check_that(value is None or 0 < value <= 1, self, name, "a number in (0, 1] is allowed")
@@ -125,7 +126,7 @@ class ADIANA(OracleMethod):
 
     def _constants(self, step: OracleStep) -> tuple[float, float, float, float]:
         """p, θ₁, γ, β of (C9.2), where they are not given."""
-        omega, eta = self._omega(step), step.lr
+        omega, eta = self._omega(step), step.positive_lr
         many = math.sqrt(step.workers / (32 * omega)) - 1 if omega > 0 else math.inf
         p = min(1.0, max(1.0, many) / (2 * (1 + omega))) if self.probability is None else self.probability
         theta = min(0.25, math.sqrt(eta * self.mu / p)) if self.theta is None else self.theta

@@ -56,7 +56,7 @@ class EF21(GradientMethod):
         require_contractive(self, self.compressor)
         if self.down is not None:
             require_contractive(self, self.down)
-        check_amount(self, "participation")
+        check_amount(self, "participation", of="the workers")
 
     def plan(self, step: Step) -> Round:
         return EVERYONE if self.participation is None else participating(self.participation, step)

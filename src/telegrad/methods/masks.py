@@ -33,7 +33,7 @@ class ByOwners(OracleMethod):
         """The state once the mean is known: the control moves where the worker owns entries, by (p χ / γ) of what it
         was away from the mean.
         """
-        change = (self.probability * chi / step.lr) * (mean - state["moved"])
+        change = (self.probability * chi / step.positive_lr) * (mean - state["moved"])
         control = state["control"] + torch.where(mask, change, torch.zeros_like(change))
         return {"control": control, "moved": state["moved"]}
 

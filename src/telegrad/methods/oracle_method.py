@@ -82,6 +82,13 @@ class OracleStep(Step):
     downlink: Compressor = field(default_factory=Identity)
     dtype: torch.dtype = torch.float32
 
+    @property
+    def positive_lr(self) -> float:
+        """The learning rate, for methods that divide by it. Raises `InputError` where it is 0."""
+        if not self.lr > 0:
+            raise InputError(f"lr={self.lr}: this method divides by the learning rate; a number above 0 is allowed")
+        return self.lr
+
     def encode(self, compressor: Compressor, vector: Tensor, message: str = "") -> Message:
         """What `compressor` sends for `vector`, piece by piece. A second message of the same sender and step needs a
         name of its own, `message`, so that its draws are others.

@@ -44,7 +44,7 @@ def check_participation(owner: Registered, participation: Participation, samplin
         fine = isinstance(participation, float) and 0 < participation <= 1
         check_that(fine, owner, "participation", "a probability in (0, 1] is allowed with sampling=independent")
     else:
-        check_amount(owner, "participation")
+        check_amount(owner, "participation", of="the workers")
 
 
 def drawn_round(participation: Participation, sampling: str, step: Step, local_steps: int = 1) -> Round:

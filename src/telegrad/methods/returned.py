@@ -80,7 +80,8 @@ def of_plan(planned: Any, given: tuple[Any, ...]) -> Fault:
         return f"returned {an(planned)}; a telegrad.methods.base.Round is wanted"
     workers = given[0].workers
     for name, ranks in (("cohort", planned.cohort), ("receivers", planned.receivers)):
-        if ranks is not None and not _increasing(ranks, workers):
+        nobody = ranks == () and not planned.sends
+        if ranks is not None and not nobody and not _increasing(ranks, workers):
             return (
                 f"returned Round({name}={ranks!r}); ranks from 0 to {workers - 1} are wanted, in increasing order, one "
                 "at least, as a tuple such as step.drawn_cohort(2); or None for all"

@@ -67,5 +67,5 @@ class Scaffnew(OracleMethod):
         if broadcast is None:
             return moved, state
         mean = broadcast.vector
-        control = state["control"] + (self.probability / step.lr) * (mean - moved)
+        control = state["control"] + (self.probability / step.positive_lr) * (mean - moved)
         return mean, {"control": control, "moved": moved}

@@ -47,7 +47,7 @@ class SGD(GradientMethod):
     remembers = False
 
     def __post_init__(self) -> None:
-        check_amount(self, "participation")
+        check_amount(self, "participation", of="the workers")
 
     def plan(self, step: Step) -> Round:
         return EVERYONE if self.participation is None else participating(self.participation, step)

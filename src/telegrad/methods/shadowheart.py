@@ -130,7 +130,7 @@ def budgets(clock: Clock, workers: int, omega: float, noise: float) -> tuple[Bud
     seconds = equilibrium_seconds(gradient, message, omega, noise)
 
     def own(h: float, tau: float) -> Budget:
-        b, m = (_MOST if cost == 0 else min(_MOST, math.floor(seconds / cost)) for cost in (h, tau))
+        b, m = (_MOST if seconds >= _MOST * cost else math.floor(seconds / cost) for cost in (h, tau))
         return Budget(b, m, 1 / (b * omega + omega * noise + m * noise)) if b and m else Budget(0, 0, 0.0)
 
     return tuple(own(h, tau) for h, tau in zip(gradient, message, strict=True))

@@ -49,7 +49,7 @@ class TAMUNA(ByOwners):
     needs = "takes steps of its own on a cohort of the workers"
 
     def __post_init__(self) -> None:
-        check_that(0 < self.probability <= 1, self, "probability", "a number in (0, 1] is allowed")
+        check_that(1e-6 <= self.probability <= 1, self, "probability", "a number from 1e-6 to 1 is allowed")
         check_that(self.cohort >= 2, self, "cohort", "a number of workers from 2 is allowed")
         allowed = f"a number from 2 to cohort={self.cohort} is allowed"
         check_that(2 <= self.owners <= self.cohort, self, "owners", allowed)

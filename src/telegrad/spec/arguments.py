@@ -18,12 +18,14 @@ def check_that(condition: bool, owner: Registered, name: str, allowed: str) -> N
         raise SpecError(f"{cls.spec_name}({name}={getattr(owner, name)}): {allowed}; for example `{cls.example}`")
 
 
-def check_amount(owner: Registered, *names: str) -> None:
-    """Refuse `Amount` arguments that are neither a positive count nor a fraction in (0, 1], nor None."""
+def check_amount(owner: Registered, *names: str, of: str = "d") -> None:
+    """Refuse `Amount` arguments that are neither a positive count nor a fraction in (0, 1] `of` all, nor None."""
     for name in names:
         value = getattr(owner, name)
         fits = value is None or (value >= 1 if isinstance(value, int) else 0.0 < value <= 1.0)
-        check_that(fits, owner, name, "a count (an integer from 1) or a fraction of d (a float in (0, 1]) is allowed")
+        check_that(
+            fits, owner, name, f"a count (an integer from 1) or a fraction of {of} (a float in (0, 1]) is allowed"
+        )
 
 
 def resolve_amount(owner: Registered, name: str, d: int) -> int:
