@@ -115,4 +115,4 @@ def an(thing: Any) -> str:
     if isinstance(thing, Tensor):
         return f"a tensor of {thing.dtype} and shape {tuple(thing.shape)}"
     name = type(thing).__name__
-    return "None" if thing is None else f"an {name}" if name[0] in "AEIOaeio" else f"a {name}"
+    return "None" if thing is None else f"an {name}" if name[0] in "AEIOUaeio" else f"a {name}"

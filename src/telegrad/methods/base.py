@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from telegrad.context import Contextual
-from telegrad.errors import NonFiniteError
+from telegrad.errors import InputError, NonFiniteError
 from telegrad.kernels.memory import zeros
 from telegrad.kernels.statistics.magnitudes import largest_magnitude
 from telegrad.random import Key
@@ -106,16 +106,22 @@ class Step:
 
     def coin(self, probability: float, name: str = "coin") -> bool:
         """A coin that shows true with this probability, and the same side to all ranks and pieces of the step."""
+        if not 0 <= probability <= 1:
+            raise InputError(f"step.coin({probability}): a probability from 0 to 1 is allowed")
         return self.common.fold(draw=name).number() < probability
 
     def geometric(self, probability: float, name: str = "geometric") -> int:
         """A number from 1 of the geometric law of mean 1/probability, the same for all ranks."""
+        if not probability > 0:
+            raise InputError(f"step.geometric({probability}): a probability above 0 is allowed")
         if probability >= 1.0:
             return 1
         return 1 + math.floor(math.log1p(-self.common.fold(draw=name).number()) / math.log1p(-probability))
 
     def drawn_cohort(self, size: int, name: str = "cohort") -> tuple[int, ...]:
         """`size` of the workers (all, where there are no more), uniformly drawn, the same for all ranks."""
+        if not isinstance(size, int) or size < 1:
+            raise InputError(f"step.drawn_cohort({size!r}): a number of workers from 1 is allowed, such as 2")
         return tuple(self.common.fold(draw=name).subset(self.workers, min(size, self.workers)).tolist())
 
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Sequence
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
 from telegrad.methods.base import EVERYONE, Method, Round, State, Step
 from telegrad.methods.downlink import Downlink
+from telegrad.methods.returned import GRADIENT, looked_at
 from telegrad.wire.code import Code
 
 __all__ = ["GradientMethod"]
@@ -29,6 +30,10 @@ class GradientMethod(Method):
 
     remembers: ClassVar[bool] = True
     """Whether it may have states; one that says False has none."""
+
+    def __init_subclass__(cls, **given: Any) -> None:
+        super().__init_subclass__(**given)
+        looked_at(cls, GRADIENT)
 
     def plan(self, step: Step) -> Round:
         """How this step goes: a pure function of `step`, whose coins and cohorts (`step.coin`, `step.drawn_cohort`)

@@ -6,7 +6,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import ClassVar, Literal, Protocol
+from typing import Any, ClassVar, Literal, Protocol
 
 import torch
 from torch import Tensor
@@ -14,10 +14,11 @@ from torch import Tensor
 from telegrad.compressors.base import Compressor
 from telegrad.compressors.identity import Identity
 from telegrad.context import Context
-from telegrad.kernels.threads import kept
+from telegrad.errors import InputError, SpecError
 from telegrad.methods.base import Method, Round, State, Step, mean_of
 from telegrad.methods.clock import Clock
-from telegrad.wire.code import Code, add_codes
+from telegrad.methods.messages import Broadcast, Message, Upload
+from telegrad.methods.returned import ORACLE, looked_at
 
 __all__ = ["Broadcast", "Descent", "Message", "Oracle", "OracleMethod", "OracleStep", "Upload", "mean_vector"]
 
@@ -48,44 +49,6 @@ class Oracle(ABC):
     @abstractmethod
     def full_gradient(self, x: Tensor) -> Tensor:
         """∇f_i(x) over all of the worker's examples, not augmented."""
-
-
-@dataclass(frozen=True, eq=False)
-class Message:
-    """What a compressor makes of one vector over the whole model: a code for each piece, one piece after another."""
-
-    codes: tuple[Code, ...]
-
-    @kept
-    def vector(self) -> Tensor:
-        """The estimate, flat, shape (d,), in the model's dtype."""
-        return torch.cat([code.decode() for code in self.codes])
-
-    def add_to(self, out: Tensor, weight: float = 1.0) -> None:
-        """out += weight · the estimate, in place; costs the number of entries sent, not d."""
-        for code, part in zip(self.codes, out.split([code.numel for code in self.codes]), strict=True):
-            add_codes((code,), part, weight)
-
-
-@dataclass(frozen=True, eq=False)
-class Upload:
-    """What a worker sends in a step: any number of messages, and plain numbers (64 bits each, and a header).
-
-    Weights that follow from the plan need not be sent; others go as numbers.
-    """
-
-    messages: tuple[Message, ...] = ()
-    numbers: tuple[float, ...] = ()
-
-    @property
-    def vector(self) -> Tensor:
-        """The estimate that the first message stands for."""
-        return self.messages[0].vector
-
-
-@dataclass(frozen=True, eq=False)
-class Broadcast(Upload):
-    """What the server sends, to all workers or to the plan's `receivers`."""
 
 
 class Piece(Protocol):
@@ -126,7 +89,13 @@ class OracleStep(Step):
         who: dict[str, int | str] = {"role": "downlink"} if self.rank is None else {"role": "uplink", "rank": self.rank}
         if message:
             who["message"] = message
-        parts = vector.to(self.dtype).split([piece.numel for piece in self.pieces])
+        sizes = [piece.numel for piece in self.pieces]
+        if vector.shape != (sum(sizes),):
+            raise InputError(
+                f"step.encode was given a vector of shape {tuple(vector.shape)}; one over the whole model is wanted, "
+                f"of shape ({sum(sizes)},)"
+            )
+        parts = vector.to(self.dtype).split(sizes)
         keys = [self.key.fold(step=self.index, piece=piece.name).fold(**who) for piece in self.pieces]
         bound = [compressor.within(self._context(piece)) for piece in self.pieces]
         return Message(tuple(c.encode(v, key) for c, v, key in zip(bound, parts, keys, strict=True)))
@@ -170,6 +139,12 @@ class OracleMethod(Method):
     takes_downlink: ClassVar[bool] = True
     """Whether its broadcasts go through the run's downlink (`step.broadcast`)."""
 
+    def __init_subclass__(cls, **given: Any) -> None:
+        super().__init_subclass__(**given)
+        if cls.iterates not in ("shared", "own"):
+            raise SpecError(f"{cls.__name__}.iterates = {cls.iterates!r}: shared or own is allowed")
+        looked_at(cls, ORACLE)
+
     def plan(self, step: OracleStep) -> Round:
         """How this step goes: a pure function of `step`, whose coins and cohorts (`step.coin`, `step.drawn_cohort`)
         are the same on all ranks. By default all workers take part and send one message, and get one back: whoever
@@ -206,7 +181,8 @@ class OracleMethod(Method):
         return x
 
 
-def mean_vector(uploads: Iterable[Upload], number: int = 0) -> Tensor:
+def mean_vector(uploads: Iterable[Upload] | Mapping[int, Upload], number: int = 0) -> Tensor:
     """The mean of the uploads' messages number `number`, flat, (d,), accumulated in their order in at least float32."""
-    by_piece = zip(*(upload.messages[number].codes for upload in uploads), strict=True)
+    given = uploads.values() if isinstance(uploads, Mapping) else uploads
+    by_piece = zip(*(upload.messages[number].codes for upload in given), strict=True)
     return torch.cat([mean_of(codes) for codes in by_piece])

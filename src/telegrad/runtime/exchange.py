@@ -228,6 +228,11 @@ def require_gradient_method(method: Method) -> GradientMethod:
     """The method, where it needs no more than each worker's gradient of the step. Raises `SpecError` where it does."""
     if isinstance(method, GradientMethod):
         return method
+    if not method.needs:
+        raise SpecError(
+            f"{method} is of no kind that can run; derive {type(method).__name__} from GradientMethod, OracleMethod, "
+            "OuterMethod or AsynchronousMethod of telegrad.methods"
+        )
     raise SpecError(
         f"{method} {method.needs}: an exchange of gradients, such as the hook of DDP or FSDP2, has only each worker's "
         f"gradient of its own backward pass. Run it by telegrad.simulate or under torchrun by "

@@ -22,6 +22,7 @@ class FlatModel:
         if len(dtypes) > 1:
             raise ConfigError(f"this method sees the model as one vector, and its parameters have dtypes {dtypes}")
         self._sizes = [piece.numel for piece in pieces]
+        self.numel = sum(self._sizes)
 
     def vector(self) -> Tensor:
         """The parameters as they are, a copy."""

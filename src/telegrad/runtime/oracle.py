@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from telegrad.errors import NonFiniteError
+from telegrad.errors import InputError, NonFiniteError
 from telegrad.methods.oracle_method import Oracle
 from telegrad.runtime.flat import FlatModel
 from telegrad.workloads.base import Split, Task
@@ -87,6 +87,7 @@ class TaskOracle(Oracle):
         self._number, self._batch, self._used = self._number + 1, None, False
 
     def gradient(self, x: Tensor) -> Tensor:
+        self._require_point(x)
         known = None if self.together is None else self.together.find(self.rank, x, full=False)
         if known is None:
             known = self._backward(x, self.batch, self.buffers if self._used else None)
@@ -95,6 +96,7 @@ class TaskOracle(Oracle):
         return self._told(*known)
 
     def full_gradient(self, x: Tensor) -> Tensor:
+        self._require_point(x)
         self.gradients += len(self.examples) / self.batch_size
         known = None if self.together is None else self.together.find(self.rank, x, full=True)
         if known is not None:
@@ -107,6 +109,14 @@ class TaskOracle(Oracle):
             total += gradient * (len(part) / len(self.examples))
             loss = own if math.isnan(loss) else loss
         return self._told(total, loss)
+
+    def _require_point(self, x: Tensor) -> None:
+        if not isinstance(x, Tensor) or x.shape != (self.flat.numel,):
+            given = f"shape {tuple(x.shape)}" if isinstance(x, Tensor) else f"type {type(x).__name__}"
+            raise InputError(
+                f"a gradient was asked for at a point of {given}; a flat tensor over the whole model is wanted, "
+                f"of shape ({self.flat.numel},)"
+            )
 
     def _backward(self, x: Tensor, batch: Split, kept: dict[str, Tensor] | None) -> tuple[Tensor, float]:
         """The gradient and the loss at x; the buffers afterwards are the `kept` ones, where such are given."""

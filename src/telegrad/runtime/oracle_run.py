@@ -91,6 +91,12 @@ class OracleRun:
         for rank in self.transport.ranks:
             own = replace(step, rank=rank)
             moved[rank] = self.method.update(self.x[rank], came.get(rank), states[rank], own, descend(rank))
+        xs = [x for x, _ in moved.values()]
+        if self.method.iterates == "shared" and any(x is not xs[0] and not x.equal(xs[0]) for x in xs):
+            raise SpecError(
+                f'{self.method}: update moves workers apart, and their iterates are shared; write iterates = "own", or '
+                "let update give all of them the same x"
+            )
         self.x = {rank: x for rank, (x, _) in moved.items()}
         self.states, self.server = {rank: state for rank, (_, state) in moved.items()}, server
         self._first = replace(self._first, done=self._first.done + 1)
