@@ -2,6 +2,7 @@
 
 import copy
 import gc
+import inspect
 import io
 import json
 import os
@@ -530,6 +531,9 @@ def layers_replaced_after_ddp_was_built_are_refused():
 
 @scenario
 def a_piece_of_which_a_part_never_comes_is_refused_by_name():
+    if "skip_all_reduce_unused_params" not in inspect.signature(DistributedDataParallel).parameters:
+        return  # in torch 2.6 every part comes
+
     # DDP's two buckets: second and extra; first. Our one piece holds both.
     class Deep(nn.Module):
         def __init__(self):
