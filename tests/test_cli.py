@@ -263,3 +263,23 @@ def test_without_the_extra_lab_it_says_what_to_install(missing, command):
     assert done.returncode == 2
     assert re.search(rf"error: .* needs {missing}.*: pip install 'telegrad\[lab\]'", done.stderr), done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_modules_that_are_loaded_first_register_what_specs_name(tmp_path, monkeypatch):
+    from telegrad.spec.registry import known_by_kind, load
+
+    load()
+    monkeypatch.setitem(known_by_kind, "ladder", dict(known_by_kind["ladder"]))
+    (tmp_path / "loaded_first.py").write_text(
+        "import dataclasses\nimport telegrad as tg\n\n"
+        '@tg.register("loaded_first", example="loaded_first", source="a test")\n'
+        "@dataclasses.dataclass(frozen=True)\nclass Loaded(tg.Ladder):\n    '''A ladder that a module registers.'''\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    assert "loaded_first" not in invoke("list").stdout
+    listed = invoke("--load", "loaded_first", "list")
+    assert listed.exit_code == 0
+    assert "loaded_first" in listed.stdout
+    missing = invoke("--load", "no_such_module", "list")
+    assert missing.exit_code == 2
+    assert "--load no_such_module: there is no module no_such_module" in missing.stderr

@@ -48,6 +48,21 @@ app = typer.Typer(
 )
 
 
+@app.callback()
+def _before(
+    load: Annotated[
+        list[str] | None,
+        option("Import this module of yours first, so that specs find what it registers; may be given several times"),
+    ] = None,
+) -> None:
+    """Gradient compression: compare what it costs and what it buys, and ask what fits your link."""
+    if load:
+        from telegrad.workloads.imported import module_of
+
+        for name in load:
+            module_of(name, f"--load {name}")
+
+
 def main() -> None:
     """The entry point `telegrad`."""
     spell_out()

@@ -9,6 +9,7 @@ import re
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from telegrad.errors import DataError, SpecError
@@ -16,7 +17,7 @@ from telegrad.random import Key
 from telegrad.spec import build
 from telegrad.workloads.base import Task, Workload
 
-__all__ = ["Imported", "workload_of"]
+__all__ = ["Imported", "module_of", "workload_of"]
 
 _PATH = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")
 
@@ -60,15 +61,22 @@ class Imported(Workload):
 
     def _found(self) -> Any:
         module, _, name = self.path.partition(":")
-        here = os.getcwd()
-        if here not in sys.path:  # a console script's path has its own folder instead
-            sys.path.insert(0, here)
+        found = module_of(module, self.path)
         try:
-            return getattr(importlib.import_module(module), name)
-        except ModuleNotFoundError as error:
-            raise DataError(f"{self.path}: there is no module {error.name} in Python's path or in {here}") from None
+            return getattr(found, name)
         except AttributeError:
             raise DataError(f"{self.path}: the module {module} has no {name}") from None
+
+
+def module_of(name: str, path: str) -> ModuleType:
+    """The module of this name, from Python's path or the current folder, which `path` asks for. Raises `DataError`."""
+    here = os.getcwd()
+    if here not in sys.path:  # a console script's path has its own folder instead
+        sys.path.insert(0, here)
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        raise DataError(f"{path}: there is no module {error.name} in Python's path or in {here}") from None
 
 
 def workload_of(spec: str | Workload) -> Workload:
