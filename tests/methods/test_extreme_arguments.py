@@ -1,6 +1,7 @@
 """Arguments at the ends of what is allowed: an error that says which, never a hang or a division by zero."""
 
 import re
+import warnings
 
 import pytest
 
@@ -24,6 +25,17 @@ from telegrad.methods import Clock
 def test_what_is_too_far_is_refused(spec, options, reason):
     with pytest.raises(tg.TelegradError, match=re.escape(reason)):
         tg.simulate("quadratic(d=8)", spec, workers=2, steps=2, **{"lr": 0.01, **options})
+
+
+@pytest.mark.parametrize("spec", ["onebit_adam", "scaffnew(probability=1)", "tamuna(probability=1, cohort=2)"])
+def test_an_optimizer_that_a_method_never_asks_is_told_of(spec):
+    run = {"workers": 2, "steps": 1, "lr": 0.01}
+    with pytest.warns(tg.TelegradWarning, match=r"only lr counts: optimizer='adamw', weight_decay=0.1 is not used"):
+        tg.simulate("quadratic(d=8)", spec, optimizer="adamw", weight_decay=0.1, **run)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", tg.TelegradWarning)
+        tg.simulate("quadratic(d=8)", spec, **run)
+        tg.simulate("quadratic(d=8)", "dasha(randk(k=1))", optimizer="adamw", **run)
 
 
 @pytest.mark.parametrize(("gradient", "message"), [(1e300, 1e-300), (1e-300, 1e300), (0.0, 1.0), ([0.0, 1e300], 0.0)])

@@ -55,6 +55,7 @@ class ADIANA(OracleMethod):
     beta: float | None = None
 
     takes_downlink = False
+    moves_by_itself = True
     needs = "has accelerated iterates of its own on the server"
 
     def __post_init__(self) -> None:

@@ -47,6 +47,7 @@ class CompressedScaffnew(ByOwners):
 
     iterates = "own"
     takes_downlink = False
+    moves_by_itself = True
     needs = "moves a model of its own on each worker"
 
     def __post_init__(self) -> None:

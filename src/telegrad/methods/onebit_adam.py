@@ -52,6 +52,7 @@ class OneBitAdam(OracleMethod):
     eps: float = 1e-8
 
     takes_downlink = False
+    moves_by_itself = True
     needs = "keeps Adam's moments on workers and compresses what comes down with a memory"
     instead = "ef14(sign)"
 

@@ -145,6 +145,8 @@ class OracleMethod(Method):
     needs_clock: ClassVar[bool] = False
     takes_downlink: ClassVar[bool] = True
     """Whether its broadcasts go through the run's downlink (`step.broadcast`)."""
+    moves_by_itself: ClassVar[bool] = False
+    """Whether `update` never asks the run's torch optimizer: a run that sets one up is then told so."""
 
     def __init_subclass__(cls, **given: Any) -> None:
         super().__init_subclass__(**given)

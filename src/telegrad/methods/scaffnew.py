@@ -40,6 +40,7 @@ class Scaffnew(OracleMethod):
 
     iterates = "own"
     takes_downlink = False
+    moves_by_itself = True
     needs = "moves a model of its own on each worker"
 
     def __post_init__(self) -> None:

@@ -46,6 +46,7 @@ class TAMUNA(ByOwners):
     owners: int = 2
 
     takes_downlink = False
+    moves_by_itself = True
     needs = "takes steps of its own on a cohort of the workers"
 
     def __post_init__(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -9,7 +10,7 @@ from functools import partial
 import torch
 from torch import nn
 
-from telegrad.errors import ConfigError, SpecError
+from telegrad.errors import ConfigError, SpecError, TelegradWarning
 from telegrad.methods.asynchronous_method import AsynchronousMethod
 from telegrad.methods.base import Method
 from telegrad.methods.clock import Clock
@@ -102,6 +103,8 @@ def run_of(method: Method, parts: Parts) -> Run:
 
 def _oracle_run(method: OracleMethod, parts: Parts) -> OracleRun:
     setting, (flat, oracles, make) = parts.setting, parts.oracles()
+    if method.moves_by_itself:
+        _warn_of_unused(method, setting)
     vectorises = setting.gradients == "vmap" and len(oracles) > 1 and not list(parts.model.buffers())
     compute = VectorisedGradients(parts.task, parts.model, setting.chunk) if vectorises else None
     return OracleRun(
@@ -116,6 +119,21 @@ def _oracle_run(method: OracleMethod, parts: Parts) -> OracleRun:
         setting.clock,
         None if compute is None else Together(oracles, compute, flat),
     )
+
+
+def _warn_of_unused(method: OracleMethod, setting: Setting) -> None:
+    """Say which arguments about the optimizer such a method leaves aside."""
+    plain = Setting()
+    given = [
+        name for name in ("optimizer", "momentum", "weight_decay") if getattr(setting, name) != getattr(plain, name)
+    ]
+    if given:
+        named = ", ".join(f"{name}={getattr(setting, name)!r}" for name in given)
+        warnings.warn(
+            f"{method} makes steps of its own, of which only lr counts: {named} is not used; leave it out",
+            TelegradWarning,
+            stacklevel=2,
+        )
 
 
 def _outer_run(method: OuterMethod, parts: Parts) -> OuterRun:
