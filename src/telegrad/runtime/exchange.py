@@ -198,6 +198,10 @@ class Running:
                     for piece, estimate in zip(self._pieces if member.wants_last else (), end.value, strict=False):
                         member.keep(estimate, piece, self._exchange.topology.as_worker(piece, member))
                     estimates.append(end.value)
+            if estimates and phases:
+                raise SpecError(
+                    f"{self._exchange.topology}: some ranks yield once more than others; all yield equally often"
+                )
             if estimates:
                 return estimates[0]
             self._send(phases)

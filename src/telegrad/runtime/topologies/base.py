@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 from torch import Tensor
 
@@ -14,6 +14,7 @@ from telegrad.errors import SpecError
 from telegrad.runtime.expectations import Expectation, Shapes
 from telegrad.runtime.member import Member
 from telegrad.runtime.pieces import Piece
+from telegrad.runtime.topologies.watched import watched
 from telegrad.spec import Registered, build
 from telegrad.wire.parcel import Parcel
 
@@ -56,6 +57,11 @@ class Topology(Registered, ABC):
     """Whether it carries messages over the whole model, as methods with an oracle send them."""
     has_downlink: ClassVar[bool] = True
     """Whether the estimate is sent as a message of its own, which a compressor may shorten."""
+
+    def __init_subclass__(cls, **given: Any) -> None:
+        super().__init_subclass__(**given)
+        if "round" in vars(cls) and not cls.__module__.startswith("telegrad."):
+            cls.round = watched(cls.round, Phase, Account)  # type: ignore[method-assign]
 
     @abstractmethod
     def round(self, member: Member, pieces: Sequence[Piece], gradients: Sequence[Tensor]) -> Round:
