@@ -209,3 +209,18 @@ def test_what_follows_from_omega_and_from_alpha():
         half._mean(X)
     with pytest.raises(TypeError, match="alpha"):
         type("Open", (tg.Contractive,), {"random": False, "_encode": _Sure._encode, "_variance": _Sure._variance})()
+
+
+def test_a_context_is_a_context_and_its_last_estimate_may_be_a_tensor():
+    compressor, last = tg.compressor("mlmc(shared_order(s=1))"), torch.tensor([1.0, 3.0, 2.0])
+    context = tg.Context(rank=0, workers=2, last=last)
+    code = compressor.encode(X[:3].clone(), tg.Key(), context)
+    assert tg.unpack(tg.pack(code)).within(context).decode().equal(code.decode())
+    with pytest.raises(tg.InputError, match=r"encode\(x, key, 'rank 0'\): a context is wanted, for example tg.Context"):
+        compressor.encode(X, tg.Key(), "rank 0")
+
+
+@pytest.mark.parametrize(("xs", "keys"), [(None, None), (torch.tensor(1.0), [tg.Key()]), (torch.ones(1), [tg.Key()])])
+def test_a_batch_has_rows_and_keys(xs, keys):
+    with pytest.raises(tg.InputError, match="encode_each takes tensors, or the rows of one"):
+        tg.compressor("topk(k=1)").encode_each(xs, keys)

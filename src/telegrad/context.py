@@ -60,12 +60,16 @@ class Context:
 
     def completed(self, key: Key, shape: tuple[int, ...]) -> Context:
         """This one; what it leaves open is what the key tells, and the shape."""
-        told, last = Context.of(key, shape), self.last
-        if last is not None and not isinstance(last, LastEstimate):
-            last = LastEstimate(last.reshape(-1))  # a tensor, as whoever has none of the runtimes gives it
+        told, last = Context.of(key, shape), self.last_estimate
         rank, step = (told.rank if self.rank is None else self.rank), (told.step if self.step is None else self.step)
         whole = Context(rank, self.workers, step, self.name or told.name, self.shape or shape, last)
         return self if whole == self else whole
+
+    @property
+    def last_estimate(self) -> LastEstimate | None:
+        """`last`, also where it was given as a tensor, by whoever has none of the runtimes."""
+        given: Any = self.last
+        return given if given is None or isinstance(given, LastEstimate) else LastEstimate(given.reshape(-1))
 
     def place(self, workers: int | None, owner: object) -> tuple[int, int]:
         """(rank, number of workers) for an `owner` that counts on so many workers, with None on as many as there are.

@@ -118,7 +118,7 @@ class PowerSGD(ReadsMatrix, Contractive):
 
     def _starts(self, drawn: Tensor) -> tuple[Tensor, ...]:
         """What to start from, of shape (n, rank): the random `drawn`, and the last directions where there are any."""
-        last = self.context.last if self.start == "last" else None
+        last = self.context.last_estimate if self.start == "last" else None
         if last is None:
             return (drawn,)
         known = last.once(("directions", self.rank, self._rows(len(last.vector))), self._directions)

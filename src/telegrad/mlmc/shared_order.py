@@ -54,7 +54,7 @@ class SharedOrderLadder(Ladder):
         return torch.from_numpy(np.diff(block_edges(d, resolve_amount(self, "s", d), 1.0)))
 
     def levels(self, v: Tensor) -> Levels:
-        last = self.context.last
+        last = self.context.last_estimate
         # Vectors of another length, parts of what was sent, go without the order.
         order = last_order(last) if last is not None and len(last.vector) == len(v) else None
         return _Runs(v, block_edges(len(v), resolve_amount(self, "s", len(v)), 1.0), self.values, order)

@@ -64,7 +64,7 @@ class Ranked(Positions):
         return self if len(which) == self.size else IndexSet(self.d, taken(self.indices(), which))
 
     def within(self, context: Context) -> Positions:
-        last = context.last
+        last = context.last_estimate
         if not self.shared or last is None:
             return self
         if len(last.vector) != self.d:
