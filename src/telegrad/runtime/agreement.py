@@ -60,8 +60,15 @@ def _named_anew(ranks: list[int]) -> Iterator[None]:
         distributed_c10d._hash_ranks_to_str = before
 
 
+_never_destroyed: list[dist.ProcessGroup] = []
+
+
 def leave(group: dist.ProcessGroup) -> None:
     """Give a group of `own_group` back; one that went with torch.distributed itself is gone already."""
+    if torch.__version__ < "2.8":
+        # There the destructor waits for gloo's threads and keeps Python's lock, for which such a thread may wait to let
+        # go of a tensor: neither comes to an end (https://github.com/pytorch/pytorch/pull/154976).
+        _never_destroyed.append(group)
     with contextlib.suppress(ValueError, RuntimeError, AssertionError):
         dist.destroy_process_group(group)
 
