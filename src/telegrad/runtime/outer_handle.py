@@ -139,8 +139,8 @@ class Handle(AnyHandle):
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from what `state_dict` gave: bit for bit where the same ranks load it, and their own model's and inner
-        optimizer's states.
+        """Go on from what `state_dict` gave: bit for bit where the same ranks, registered with the same seed, load it,
+        and their own model's and inner optimizer's states.
 
         A rank that finds nothing of its own in `state`, because it was not there or there are more ranks or fewer now,
         begins at the global parameters, and its error memory anew, with a warning where it had one. Raises
