@@ -149,7 +149,8 @@ class Handle(AnyHandle):
         return {name: value for state in found if first for name, value in state.items()}
 
     def load_state_dict(self, state: dict[str, Any], *, strict: bool = True) -> None:
-        """Go on from what `state_dict` or `gathered_state_dict` gave: bit for bit with the same number of ranks and the same seed.
+        """Go on from what `state_dict` or `gathered_state_dict` gave: bit for bit with the same number of ranks and
+        the same seed.
 
         With another number of ranks, a method without memory just goes on; one with memory starts it anew, and says so:
         what the old ranks' workers still owed is dropped. Raises `ConfigError` where the configuration was another, and
