@@ -54,7 +54,8 @@ def test_simulate_has_every_field_of_the_setting_with_its_default():
     ("given", "reason"),
     [
         ({"worker": 4}, "unknown argument 'worker'; did you mean 'workers'?"),
-        ({"learning_rate": 0.1}, "unknown argument 'learning_rate'; allowed are steps, batch_size, lr"),
+        ({"learning_rate": 0.1}, "learning_rate is no argument here: write lr"),
+        ({"cheese": 1}, "unknown argument 'cheese'; allowed are steps, batch_size, lr"),
         ({"batchsize": 3}, "unknown argument 'batchsize'; did you mean 'batch_size'?"),
         ({"workers": 2.0}, "workers=2.0: an integer from 1"),
         ({"workers": True}, "workers=True"),
