@@ -970,7 +970,8 @@ def arguments_of_another_kind_are_refused_at_registration():
     ):
         expect(error, text, lambda s=spec, o=options: wrapped(s, **o))
     turning = nn.Linear(4, 2, dtype=torch.complex64)
-    expect(tg.InputError, "weight is complex, and what is exchanged are real", lambda: wrapped(MLMC, turning))
+    if torch.__version__ >= "2.8":  # in 2.6 DDP itself takes no complex parameters over gloo
+        expect(tg.InputError, "weight is complex, and what is exchanged are real", lambda: wrapped(MLMC, turning))
     _, handle = wrapped(MLMC)
     for state in ({}, None, {"a": 1}):
         expect(tg.ConfigError, "takes what the handle's own state_dict()", lambda s=state: handle.load_state_dict(s))
