@@ -44,7 +44,6 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
-    help="Gradient compression: compare what it costs and what it buys, and ask what fits your link.",
 )
 
 

@@ -21,6 +21,7 @@ from telegrad.errors import InputError, NonFiniteError
 from telegrad.kernels.device import away_from_default_device, on_gpu
 from telegrad.kernels.threads import each
 from telegrad.random import Key
+from telegrad.spec import wrap_own
 from telegrad.wire.code import Code, Term
 from telegrad.wire.values import DTYPES
 
@@ -50,8 +51,7 @@ class Compressor(Contextual, Shortcuts, ABC):
 
     def __init_subclass__(cls, **given: Any) -> None:
         super().__init_subclass__(**given)
-        if "_encode" in vars(cls) and not cls.__module__.startswith("telegrad."):
-            cls._encode = looked_at(cls._encode)  # type: ignore[method-assign, assignment]
+        wrap_own(cls, {"_encode": looked_at})
 
     @property
     @abstractmethod

@@ -23,7 +23,7 @@ from telegrad.wire.values.base import Values
 if TYPE_CHECKING:
     from telegrad.compressors.base import Encoded
 
-__all__ = ["an", "fault_of_terms", "looked_at"]
+__all__ = ["an", "apart", "fault_of_terms", "looked_at"]
 
 _SHAPE = "Encoded((Term(positions, values),)) is wanted"
 
@@ -41,17 +41,22 @@ def looked_at(encode: Callable[[Any, Tensor, Key], Encoded]) -> Callable[[Any, T
             fault = "changed v in place, which is the caller's own tensor; work on v.clone()"
         if fault:
             raise InputError(f"{type(self).__name__}._encode {fault}")
-        return replace(encoded, terms=tuple(_apart(term, v) for term in encoded.terms))
+        return replace(encoded, terms=tuple(_of_its_own(term, v) for term in encoded.terms))
 
     return checked
 
 
-def _apart(term: Term, v: Tensor) -> Term:
-    """The term, with a copy of its values where they lie in v, which changes when its owner goes on."""
-    place = v.untyped_storage().data_ptr()
-    if isinstance(term.values, Floats) and term.values.value.untyped_storage().data_ptr() == place:
-        return Term(term.positions, Floats(term.values.value.clone()))
-    return term
+def apart(tensor: Tensor, lent: Tensor) -> Tensor:
+    """The tensor, or a copy where it lies in the memory of `lent`, which changes when its owner goes on."""
+    return tensor.clone() if tensor.untyped_storage().data_ptr() == lent.untyped_storage().data_ptr() else tensor
+
+
+def _of_its_own(term: Term, v: Tensor) -> Term:
+    """The term, whose values lie in memory of their own."""
+    if not isinstance(term.values, Floats):
+        return term
+    value = apart(term.values.value, v)
+    return term if value is term.values.value else Term(term.positions, Floats(value))
 
 
 def _of_encoded(encoded: Any, v: Tensor) -> str:

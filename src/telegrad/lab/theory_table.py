@@ -16,7 +16,7 @@ from telegrad.compressors.permk import PermK
 from telegrad.errors import ConfigError, SpecError
 from telegrad.lab.vectors import quantile_vector
 from telegrad.random import Key
-from telegrad.spec import Registered, build, registered
+from telegrad.spec import Registered, build, fields_in_order, registered
 from telegrad.theory.constants import CONSTANTS
 from telegrad.theory.statements import Statement, Value, evaluate, stated_methods, statements_of
 from telegrad.wire.message import pack
@@ -71,7 +71,7 @@ def _compressor_of(method: Registered) -> Compressor | None:
 
 
 def _arguments(method: Registered) -> dict[str, object]:
-    return {field.name: getattr(method, field.name) for field in dataclasses.fields(method)}  # type: ignore[arg-type]
+    return {field.name: getattr(method, field.name) for field in fields_in_order(type(method))}
 
 
 def _own_constants(method: Registered, wanted: Container[str]) -> dict[str, float]:

@@ -5,16 +5,17 @@ server goes on with it.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from functools import wraps
+from functools import partial, wraps
 from itertools import pairwise
 from typing import Any
 
 from torch import Tensor
 
-from telegrad.compressors.returned import an
+from telegrad.compressors.returned import an, apart
 from telegrad.errors import InputError
 from telegrad.methods.base import Round
 from telegrad.methods.messages import Broadcast, Message, Upload
+from telegrad.spec import wrap_own
 from telegrad.wire.code import Code
 
 __all__ = ["GRADIENT", "ORACLE", "looked_at"]
@@ -29,13 +30,10 @@ def looked_at(cls: type, looks: Mapping[str, Look]) -> None:
     """Make functions of a method's class raise `InputError` for what does not fit their contract, and where they change
     in place what they were handed. Classes of telegrad's own are left as they are.
     """
-    if not cls.__module__.startswith("telegrad."):
-        for name, look in looks.items():
-            if name in vars(cls):
-                setattr(cls, name, _checked(name, vars(cls)[name], look))
+    wrap_own(cls, {name: partial(_checked, name, look) for name, look in looks.items()})
 
 
-def _checked(name: str, function: Callable[..., Any], look: Look) -> Callable[..., Any]:
+def _checked(name: str, look: Look, function: Callable[..., Any]) -> Callable[..., Any]:
     @wraps(function)
     def checked(self: Any, *given: Any, **named: Any) -> Any:
         given = (*given, *named.values())
@@ -63,9 +61,7 @@ def _with_own_states(returned: tuple[Any, dict[str, Tensor]], lent: Any) -> tupl
     """What a function returned, with copies of states that are made of what was lent to it."""
     if not isinstance(lent, Tensor):
         return returned
-    place = lent.untyped_storage().data_ptr()
-    state = {n: one.clone() if one.untyped_storage().data_ptr() == place else one for n, one in returned[1].items()}
-    return returned[0], state
+    return returned[0], {name: apart(one, lent) for name, one in returned[1].items()}
 
 
 def _tensors(value: Any) -> list[Tensor]:

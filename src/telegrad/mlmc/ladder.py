@@ -15,8 +15,9 @@ from torch import Tensor
 from telegrad.compressors.coding import Coding
 from telegrad.compressors.shortcuts import Shortcuts
 from telegrad.context import Contextual
-from telegrad.mlmc.returned import looked_at_ladder, looked_at_levels
+from telegrad.mlmc.returned import LEVELS, looked_at_ladder
 from telegrad.random import Key
+from telegrad.spec import wrap_own
 from telegrad.wire.code import Term
 
 __all__ = ["MESSAGE_OVERHEAD", "Ladder", "Levels", "geometric_probabilities"]
@@ -40,8 +41,7 @@ class Levels(ABC):
 
     def __init_subclass__(cls, **given: Any) -> None:
         super().__init_subclass__(**given)
-        if not cls.__module__.startswith("telegrad."):
-            looked_at_levels(cls)
+        wrap_own(cls, LEVELS)
 
     @abstractmethod
     def norms(self) -> Tensor:
@@ -92,8 +92,7 @@ class Ladder(Contextual, Shortcuts, ABC):
 
     def __init_subclass__(cls, **given: Any) -> None:
         super().__init_subclass__(**given)
-        if "levels" in vars(cls) and not cls.__module__.startswith("telegrad."):
-            cls.levels = looked_at_ladder(cls.levels)  # type: ignore[method-assign, assignment]
+        wrap_own(cls, {"levels": looked_at_ladder})
 
     @property
     @abstractmethod

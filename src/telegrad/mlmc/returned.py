@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import wraps
+from functools import partial, wraps
 from typing import TYPE_CHECKING, Any, get_args
 
 import torch
@@ -17,23 +17,13 @@ from telegrad.wire.code import Term
 if TYPE_CHECKING:
     from telegrad.mlmc.ladder import Ladder, Levels
 
-__all__ = ["looked_at_ladder", "looked_at_levels"]
+__all__ = ["LEVELS", "looked_at_ladder"]
 
 _WHOLE = 1e-6
 """So much of ‖v‖ may lack where all levels are added up: what float32 rounds off, far less than a level."""
 
 _tried: set[tuple[type, int]] = set()
 """The classes, and numbers of entries, whose levels were added up once."""
-
-
-def looked_at_levels(cls: type[Levels]) -> None:
-    """Make the methods of a class below `Levels` raise `InputError` for what does not fit their contract."""
-    for name in ("norms", "costs", "fixed_probabilities"):
-        if name in vars(cls):
-            setattr(cls, name, _numbers(name, vars(cls)[name]))
-    for name in ("base", "residual"):
-        if name in vars(cls):
-            setattr(cls, name, _terms(name, vars(cls)[name]))
 
 
 def looked_at_ladder(levels: Callable[[Any, Tensor], Levels]) -> Callable[[Any, Tensor], Levels]:
@@ -116,3 +106,10 @@ def _terms(name: str, method: Callable[..., tuple[Term, ...]]) -> Callable[..., 
         return tuple(terms)
 
     return checked
+
+
+LEVELS: dict[str, Callable[[Any], Any]] = {
+    **{name: partial(_numbers, name) for name in ("norms", "costs", "fixed_probabilities")},
+    **{name: partial(_terms, name) for name in ("base", "residual")},
+}
+"""What makes the functions of a class below `Levels` raise `InputError` for what does not fit their contract."""

@@ -115,8 +115,7 @@ def _tried(spec: str, sample: Tensor, entries: int) -> list[float]:
         found = profile(spec, sample, entries, repeats=2)
     except SpecError:
         return [math.inf] * 4 + [0.0, 0.0, math.inf, 0.0]
-    again = found.encode if found.again is None else found.again
-    calls = found.encode_call, found.decode_call, again, found.frame
+    calls = found.encode_call, found.decode_call, found.encode_estimate, found.frame
     return [found.bits, found.omega, found.encode, found.decode, *calls]
 
 

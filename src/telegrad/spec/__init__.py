@@ -7,6 +7,7 @@ class with a `kind` and by the decorator `@register`.
 
 from telegrad.spec.arguments import Amount, check_amount, check_that, resolve_amount
 from telegrad.spec.grammar import build
+from telegrad.spec.outside import from_outside, wrap_own
 from telegrad.spec.registered import Registered, fields_in_order
 from telegrad.spec.registry import implied, names, register, registered
 
@@ -17,9 +18,11 @@ __all__ = [
     "check_amount",
     "check_that",
     "fields_in_order",
+    "from_outside",
     "implied",
     "names",
     "register",
     "registered",
     "resolve_amount",
+    "wrap_own",
 ]

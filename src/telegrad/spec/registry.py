@@ -9,6 +9,7 @@ from keyword import iskeyword
 from typing import Any, TypeVar
 
 from telegrad.errors import SpecError
+from telegrad.spec.outside import from_outside
 from telegrad.spec.registered import WORDS, Registered
 
 __all__ = ["implied", "implied_by", "known_by_kind", "load", "names", "register", "registered"]
@@ -72,7 +73,7 @@ def register(name: str, *, example: str, source: str) -> Callable[[_T], _T]:
                 f"register({name!r}) was given {cls!r}: a class below tg.Unbiased, tg.Contractive, tg.Compressor, "
                 "tg.Ladder, tg.Method or tg.Topology is allowed"
             )
-        if not cls.__module__.startswith("telegrad."):
+        if from_outside(cls):
             load()  # or a name of telegrad's own would seem free
         known = known_by_kind.setdefault(cls.kind, {})
         if name in known and not _anew(known[name], cls):

@@ -93,3 +93,8 @@ class Profile:
         bits, omega = Range(infinite=True, what="bits"), Range(infinite=True)
         again = {"again": _FOREVER} if self.again is not None else {}
         check_all(vars(self), {**counts, "bits": bits, "omega": omega, **whole, **call, **again, "frame": _BITS})
+
+    @property
+    def encode_estimate(self) -> float:
+        """Seconds to encode an estimate: `again` where it is known."""
+        return self.encode if self.again is None else self.again

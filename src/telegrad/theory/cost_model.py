@@ -59,9 +59,8 @@ class StepCost:
 def step_cost(cluster: Cluster, profile: Profile, topology: TopologyName) -> StepCost:
     """The predicted step of `profile`'s compressor over `topology`. Raises `ConfigError` for an unknown topology."""
     there = traffic(cluster, profile, topology)
-    again = profile.encode if profile.again is None else profile.again
     encode = cluster.sharing * _in_calls(profile.encode, profile.encode_call, *there.encodings)
-    encode_again = cluster.sharing * _in_calls(again, profile.encode_call, *there.again)
+    encode_again = cluster.sharing * _in_calls(profile.encode_estimate, profile.encode_call, *there.again)
     decode = cluster.sharing * _in_calls(profile.decode, profile.decode_call, *there.decodings)
     copies = there.copies / cluster.memory_bandwidth + there.fresh / cluster.fresh_bandwidth
     copying = cluster.sharing * copies * 32.0 * profile.d

@@ -123,8 +123,7 @@ def _coded(compressor: Compressor, x: Tensor, repeats: int) -> tuple[float, floa
 
     def encode(vector: Tensor, repeat: int) -> tuple[float, bytes]:
         now = key.fold(step=repeat, rank=0)
-        seconds, packed = _timed(lambda v: pack(compressor.encode(v, now)), vector, x)
-        return seconds, packed
+        return _timed(lambda v: pack(compressor.encode(v, now)), vector, x)
 
     for repeat in range(repeats + 1):
         before = message

@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, ClassVar, Literal
 
 from torch import Tensor
@@ -15,7 +16,7 @@ from telegrad.runtime.expectations import Expectation, Shapes
 from telegrad.runtime.member import Member
 from telegrad.runtime.pieces import Piece
 from telegrad.runtime.topologies.watched import watched
-from telegrad.spec import Registered, build
+from telegrad.spec import Registered, build, wrap_own
 from telegrad.wire.parcel import Parcel
 
 __all__ = ["Account", "Inbox", "Phase", "Relay", "Round", "Serve", "Topology"]
@@ -60,8 +61,7 @@ class Topology(Registered, ABC):
 
     def __init_subclass__(cls, **given: Any) -> None:
         super().__init_subclass__(**given)
-        if "round" in vars(cls) and not cls.__module__.startswith("telegrad."):
-            cls.round = watched(cls.round, Phase, Account)  # type: ignore[method-assign]
+        wrap_own(cls, {"round": partial(watched, phase=Phase, account=Account)})
 
     @abstractmethod
     def round(self, member: Member, pieces: Sequence[Piece], gradients: Sequence[Tensor]) -> Round:
